@@ -1,0 +1,120 @@
+// Package verify owns what "the bytes are right" means. It is the only place
+// where bytes from outside are judged. It knows nothing of HTTP, of files'
+// homes or of manifests.
+package verify
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// ErrMismatch is matched (errors.Is) by every verdict "these bytes are not
+// what they should be".
+var ErrMismatch = errors.New("bytes do not match")
+
+// Sum is a sha1 digest: the identity of an image file.
+type Sum [20]byte
+
+// ParseSum reads 40 hex digits (either case).
+func ParseSum(s string) (Sum, error) {
+	var sum Sum
+	if len(s) != hex.EncodedLen(len(sum)) {
+		return Sum{}, fmt.Errorf("sha1 %.50q: %d characters, want 40", s, len(s))
+	}
+	if _, err := hex.Decode(sum[:], []byte(s)); err != nil {
+		return Sum{}, fmt.Errorf("sha1 %.50q: %w", s, err)
+	}
+	return sum, nil
+}
+
+// String gives 40 lower-case hex digits.
+func (s Sum) String() string { return hex.EncodeToString(s[:]) }
+
+// IsZero tells that no sum is known.
+func (s Sum) IsZero() bool { return s == Sum{} }
+
+// MarshalText gives what String gives, so that sums read well in JSON.
+func (s Sum) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, s[:]), nil }
+
+// UnmarshalText reads what ParseSum reads.
+func (s *Sum) UnmarshalText(text []byte) (err error) {
+	*s, err = ParseSum(string(text))
+	return err
+}
+
+// Want says what bytes must be; zero fields are not known and not checked
+// (spec/protocols 5.6).
+type Want struct {
+	SHA1 Sum
+	Size int64  // > 0 when known
+	MD5  []byte // 16 bytes when known (manifest "md5", or Content-MD5 when there is no sha1)
+}
+
+// Digests is what bytes were found to be, all taken in one pass.
+type Digests struct {
+	SHA1   Sum
+	MD5    [16]byte
+	SHA256 [32]byte
+	Size   int64
+	Format string // by magic number: "gzip", "bzip2", "xz", or "" for anything else (spec 1.4)
+}
+
+// Check judges got against want; the error matches ErrMismatch and says which
+// of size, sha1, md5 differ and how.
+func (w Want) Check(got Digests) error {
+	var faults []string
+	if w.Size > 0 && got.Size != w.Size {
+		faults = append(faults, fmt.Sprintf("size is %d, want %d", got.Size, w.Size))
+	}
+	if !w.SHA1.IsZero() && got.SHA1 != w.SHA1 {
+		faults = append(faults, fmt.Sprintf("sha1 is %s, want %s", got.SHA1, w.SHA1))
+	}
+	if len(w.MD5) > 0 && !bytes.Equal(got.MD5[:], w.MD5) {
+		faults = append(faults, fmt.Sprintf("md5 is %x, want %x", got.MD5, w.MD5))
+	}
+	if faults == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrMismatch, strings.Join(faults, "; "))
+}
+
+// Checkable tells whether there is a digest to hold the bytes against. A size
+// alone proves nothing.
+func (w Want) Checkable() bool { return !w.SHA1.IsZero() || len(w.MD5) > 0 }
+
+// Stream is a body on its way to be judged: the bytes and what their sender
+// claims of them. The receiver must Close it.
+type Stream struct {
+	io.ReadCloser
+	Size        int64     // size of the WHOLE body claimed by the sender (also when this stream starts at an offset); -1 unknown
+	MD5         []byte    // Content-MD5 of the whole body, 16 bytes; nil when not claimed
+	ModTime     time.Time // Last-Modified; zero when not claimed
+	ContentType string    // "" when not claimed
+}
+
+// magics are the first bytes by which a compression is known (spec 1.4).
+var magics = []struct {
+	format string
+	magic  []byte
+}{
+	{"gzip", []byte{0x1f, 0x8b, 0x08}},
+	{"bzip2", []byte{0x42, 0x5a, 0x68}},
+	{"xz", []byte{0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00}},
+}
+
+// magicLen is the length of the longest magic.
+const magicLen = 6
+
+func format(head []byte) string {
+	for _, m := range magics {
+		if bytes.HasPrefix(head, m.magic) {
+			return m.format
+		}
+	}
+	return ""
+}

@@ -1,0 +1,171 @@
+package verify
+
+import (
+	"crypto/md5"
+	"crypto/sha1"
+	"crypto/sha256"
+	"hash"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	blockSize = 256 << 10 // bytes handed from the producer to the hashers at a time
+	blocks    = 6         // blocks of one Writer; the producer waits when all are being hashed
+	slack     = 32 << 10  // a block with less room than this is handed over: short reads are dear
+)
+
+// Writer takes all digests of a sequence of bytes in one pass. Hashing runs
+// beside the caller: sha1 and sha256 on one goroutine, md5, which is the slow
+// one, on another. Bytes come in by Write, which copies, or without a copy by
+// Buffer and Commit. It holds at most 1.5 MiB.
+//
+// A Writer is for one goroutine at a time. End it with Digests or Close, which
+// wait for its goroutines; it starts none for fewer bytes than fill one block.
+type Writer struct {
+	sha1, sha256, md5 hash.Hash
+
+	size int64
+	head []byte // the first magicLen bytes
+
+	cur   *block
+	made  int         // blocks made so far
+	free  chan *block // blocks that no hasher needs any more
+	shas  chan *block // nil until the first block is full
+	md5s  chan *block
+	lanes sync.WaitGroup
+
+	ended bool
+	got   Digests
+}
+
+type block struct {
+	buf  []byte       // its length is what has been committed
+	left atomic.Int32 // hashers that still need it
+}
+
+// NewWriter makes a Writer that has seen no bytes.
+func NewWriter() *Writer {
+	return &Writer{sha1: sha1.New(), sha256: sha256.New(), md5: md5.New(), free: make(chan *block, blocks)}
+}
+
+// Buffer gives room, never empty, for the next bytes. Read into it, then
+// Commit. It waits while the hashers are behind. What it gave is valid until
+// the next call of any method but Commit.
+func (w *Writer) Buffer() []byte {
+	if w.ended {
+		panic("verify: Writer used after its end")
+	}
+	if w.cur == nil {
+		w.cur = w.block()
+	}
+	b := w.cur.buf
+	return b[len(b):cap(b)]
+}
+
+// Commit says that the first n bytes of the last Buffer hold the next bytes of
+// the sequence. They may be read, not written, until the next call of Buffer.
+func (w *Writer) Commit(n int) {
+	b := w.cur
+	b.buf = b.buf[:len(b.buf)+n]
+	w.size += int64(n)
+	if len(w.head) < magicLen {
+		fresh := b.buf[len(b.buf)-n:]
+		w.head = append(w.head, fresh[:min(n, magicLen-len(w.head))]...)
+	}
+	if cap(b.buf)-len(b.buf) < slack {
+		w.handOver()
+	}
+}
+
+// Write adds p; it never fails and does not keep p.
+func (w *Writer) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		n := copy(w.Buffer(), rest)
+		w.Commit(n)
+		rest = rest[n:]
+	}
+	return len(p), nil
+}
+
+// Digests ends the Writer and gives the digests of all that was committed.
+// It may be called again.
+func (w *Writer) Digests() Digests {
+	if w.ended {
+		return w.got
+	}
+	if w.cur != nil {
+		if w.shas == nil { // all of it is in one block: no need for goroutines
+			w.sha1.Write(w.cur.buf)
+			w.sha256.Write(w.cur.buf)
+			w.md5.Write(w.cur.buf)
+		} else {
+			w.handOver()
+		}
+	}
+	w.Close()
+	w.got = Digests{Size: w.size, Format: format(w.head)}
+	w.sha1.Sum(w.got.SHA1[:0])
+	w.sha256.Sum(w.got.SHA256[:0])
+	w.md5.Sum(w.got.MD5[:0])
+	return w.got
+}
+
+// Close ends the Writer when its digests are of no interest. It may be called
+// again, and after Digests, which stay valid.
+func (w *Writer) Close() error {
+	if w.ended {
+		return nil
+	}
+	w.ended = true
+	if w.shas != nil {
+		close(w.shas)
+		close(w.md5s)
+		w.lanes.Wait()
+	}
+	w.cur, w.free = nil, nil
+	return nil
+}
+
+// block finds a block that is not in use, or waits for one.
+func (w *Writer) block() *block {
+	select {
+	case b := <-w.free:
+		b.buf = b.buf[:0]
+		return b
+	default:
+	}
+	if w.made < blocks {
+		w.made++
+		return &block{buf: make([]byte, 0, blockSize)}
+	}
+	b := <-w.free
+	b.buf = b.buf[:0]
+	return b
+}
+
+// handOver gives the current block to the hashers.
+func (w *Writer) handOver() {
+	if w.shas == nil {
+		w.shas, w.md5s = make(chan *block, blocks), make(chan *block, blocks)
+		free := w.free
+		w.lanes.Go(func() { hashAll(w.shas, free, w.sha1, w.sha256) })
+		w.lanes.Go(func() { hashAll(w.md5s, free, w.md5) })
+	}
+	b := w.cur
+	w.cur = nil
+	b.left.Store(2)
+	w.shas <- b // never waits: there is room for every block
+	w.md5s <- b
+}
+
+func hashAll(in <-chan *block, free chan<- *block, hashes ...hash.Hash) {
+	for b := range in {
+		for _, h := range hashes {
+			h.Write(b.buf)
+		}
+		if b.left.Add(-1) == 0 {
+			free <- b
+		}
+	}
+}
