@@ -1,0 +1,198 @@
+package manifest
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// notInV1 are the members of v2 that DSAPI does not have, and those that V1 writes
+// itself (spec 1.6).
+var notInV1 = map[string]bool{
+	"v": true, "state": true, "disabled": true, "public": true, "owner": true, "acl": true,
+	"billing_tags": true, "traits": true, "channels": true, "icon": true, "eula": true, "error": true,
+	"creator_uuid": true, "vendor_uuid": true, "creator_name": true, "cloud_name": true, "urn": true,
+	"platform_type": true, "published_at": true, "created_at": true, "updated_at": true,
+}
+
+// V1 is the DSAPI form (spec 1.6), made anew by each call; base is
+// "scheme://host[:port][/prefix]" without a slash at its end, for files[].url.
+func (m Manifest) V1(base string) []byte {
+	if len(m.v2) == 0 {
+		return nil
+	}
+	var memberRoom [32]member
+	var editRoom [32]edit
+	ms := members(memberRoom[:0], m.v2, 0)
+	edits := editRoom[:0]
+	o := objectEditor{edits: &edits, text: m.v2, ms: ms}
+	for i, mb := range ms {
+		switch name := string(mb.name); {
+		case notInV1[name]:
+			o.drop(i)
+		case name == "files" && m.v2[mb.start] == '[':
+			m.v1Files(&edits, mb.start, base)
+			o.keep(i)
+		case name == "image_size" && m.Type == "zvol" && jsontext.Value(o.value(i)).Kind() == '0':
+			o.set(i, `"`+string(o.value(i))+`"`)
+		default:
+			o.keep(i)
+		}
+	}
+
+	v := m.v1Only(ms)
+	sep := "," + o.lead()
+	var b []byte
+	add := func(name, value string) {
+		if len(b) > 0 {
+			b = append(b, sep...)
+		}
+		b = append(append(append(b, '"'), name...), `":`...)
+		b, _ = jsontext.AppendQuote(b, value)
+	}
+	add("creator_uuid", v.creator)
+	add("vendor_uuid", v.vendor)
+	add("creator_name", v.creatorName)
+	add("cloud_name", v.cloudName)
+	add("urn", v.urn)
+	add("platform_type", "smartos")
+	if v.published != "" {
+		add("published_at", v.published)
+		add("created_at", v.published)
+		add("updated_at", v.published)
+	}
+	o.add(string(b))
+	return apply(m.v2, edits)
+}
+
+// v1Only are the values that V1 has and V2 has not, or not in the same place.
+type v1Only struct {
+	creator, vendor, creatorName, cloudName, urn, published string
+}
+
+// v1Only takes what the source said, where it spoke DSAPI itself, and derives the rest; ms are V2's members.
+func (m *Manifest) v1Only(ms []member) v1Only {
+	v := v1Only{creator: creator(m)}
+	var urn, creatorName, cloudName string
+	read := func(text []byte, ms []member) {
+		for _, mb := range ms {
+			var to *string
+			switch string(mb.name) {
+			case "vendor_uuid":
+				to = &v.vendor
+			case "creator_name":
+				to = &creatorName
+			case "cloud_name":
+				to = &cloudName
+			case "urn":
+				to = &urn
+			case "published_at":
+				to = &v.published
+			default:
+				continue
+			}
+			s, _ := unquote(text[mb.start:mb.end])
+			*to = string(s)
+		}
+	}
+	if &m.raw[0] != &m.v2[0] {
+		var room [32]member
+		read(m.raw, members(room[:0], m.raw, 0))
+	}
+	v.published = ""
+	read(m.v2, ms)
+
+	cloud, rest, _ := strings.Cut(urn, ":")
+	second, _, _ := strings.Cut(rest, ":")
+	v.vendor = first(v.vendor, v.creator)
+	v.creatorName = first(creatorName, second, "sdc")
+	v.cloudName = first(cloudName, cloud, "sdc")
+	v.urn = first(urn, v.cloudName+":"+v.creatorName+":"+strings.ReplaceAll(m.Name, " ", "-")+":"+m.Version)
+	return v
+}
+
+// v1Files adds path and url to each entry of the files that begin at m.v2[at].
+func (m *Manifest) v1Files(edits *[]edit, at int, base string) {
+	paths := m.filePaths()
+	var spanRoom [4]span
+	for n, e := range elements(spanRoom[:0], m.v2, at) {
+		var room [8]member
+		o := objectEditor{edits: edits, text: m.v2, at: e.start, ms: members(room[:0], m.v2, e.start)}
+		for i := range o.ms {
+			o.keep(i)
+		}
+		o.add(`"path":` + quote(paths[n]) + "," + o.lead() +
+			`"url":` + quote(base+"/datasets/"+m.UUID.String()+"/"+url.PathEscape(paths[n])))
+	}
+}
+
+// first gives the first that is not empty.
+func first(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// FilePath is the v1 files[i].path: the remembered one, else a derived one (spec 1.6). It is one
+// path segment, and no two files of an image share it. "" when there is no file i.
+func (m Manifest) FilePath(i int) string {
+	if i < 0 || i >= len(m.Files) {
+		return ""
+	}
+	return m.filePaths()[i]
+}
+
+func (m *Manifest) filePaths() []string {
+	paths := make([]string, len(m.Files))
+	taken := make(map[string]bool, len(m.Files))
+	for i, f := range m.Files {
+		p := f.Path
+		if !isSegment(p) || taken[p] {
+			p = m.derivedPath(i)
+		}
+		for taken[p] {
+			p = "_" + p
+		}
+		paths[i], taken[p] = p, true
+	}
+	return paths
+}
+
+// isSegment tells that s can stand between two slashes of a URL and mean itself.
+func isSegment(s string) bool {
+	return s != "" && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
+		return r == '/' || r == '\\' || r < ' ' || r == 0x7f
+	})
+}
+
+func (m *Manifest) derivedPath(i int) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._+-", r):
+			return r
+		}
+		return '_'
+	}, m.Name+"-"+m.Version)
+	if i > 0 {
+		name += "-" + strconv.Itoa(i)
+	}
+	if m.Type == "zvol" {
+		name += ".zvol"
+	} else {
+		name += ".zfs"
+	}
+	switch m.Files[i].Compression {
+	case "gzip":
+		name += ".gz"
+	case "bzip2":
+		name += ".bz2"
+	case "xz":
+		name += ".xz"
+	}
+	return name
+}

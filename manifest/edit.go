@@ -1,0 +1,132 @@
+package manifest
+
+import (
+	"strconv"
+
+	"github.com/google/uuid"
+)
+
+// edit replaces text[start:end].
+type edit struct {
+	start, end int
+	text       string
+}
+
+// apply makes the edits, which are in order and do not overlap. Without any,
+// the result is text itself, not a copy.
+func apply(text []byte, edits []edit) []byte {
+	if len(edits) == 0 {
+		return text
+	}
+	n := len(text)
+	for _, e := range edits {
+		n += len(e.text) - (e.end - e.start)
+	}
+	out := make([]byte, 0, n)
+	at := 0
+	for _, e := range edits {
+		out = append(out, text[at:e.start]...)
+		out = append(out, e.text...)
+		at = e.end
+	}
+	return append(out, text[at:]...)
+}
+
+// objectEditor collects the edits that change one object and nothing else of
+// the text around it. Its members are visited in order with keep, set, replace or drop, each once;
+// then come the calls of add.
+type objectEditor struct {
+	edits *[]edit
+	text  []byte
+	at    int // of the object's brace
+	ms    []member
+	kept  bool // something is there that the next member must be parted from by a comma
+}
+
+// value is the text of member i's value.
+func (o *objectEditor) value(i int) []byte { return o.text[o.ms[i].start:o.ms[i].end] }
+
+// lead is the white space that the source puts before a member.
+func (o *objectEditor) lead() string {
+	if len(o.ms) == 0 {
+		return ""
+	}
+	return string(o.text[o.at+1 : o.ms[0].key])
+}
+
+// first puts a member before all others; call it before anything else.
+func (o *objectEditor) first(member string) {
+	at := o.at + 1
+	if len(o.ms) > 0 {
+		at = o.ms[0].key
+	}
+	*o.edits = append(*o.edits, edit{at, at, member + "," + o.lead()})
+}
+
+// keep leaves member i as it is.
+func (o *objectEditor) keep(int) { o.kept = true }
+
+// set gives member i another value.
+func (o *objectEditor) set(i int, value string) {
+	*o.edits = append(*o.edits, edit{o.ms[i].start, o.ms[i].end, value})
+	o.kept = true
+}
+
+// setString gives member i the value want, unless it is that already.
+func (o *objectEditor) setString(i int, want string) {
+	if text, ok := unquote(o.value(i)); ok && string(text) == want {
+		o.keep(i)
+	} else {
+		o.set(i, quote(want))
+	}
+}
+
+// setUUID is setString for what was read as id, in whatever case.
+func (o *objectEditor) setUUID(i int, id uuid.UUID) {
+	text, _ := unquote(o.value(i))
+	if _, ok := readUUID(text, false); ok {
+		o.keep(i)
+	} else {
+		o.set(i, quote(id.String()))
+	}
+}
+
+// setBool gives member i the value want, unless it is that already.
+func (o *objectEditor) setBool(i int, want bool) {
+	if s := strconv.FormatBool(want); string(o.value(i)) == s {
+		o.keep(i)
+	} else {
+		o.set(i, s)
+	}
+}
+
+// replace puts another member into the place of member i.
+func (o *objectEditor) replace(i int, member string) {
+	*o.edits = append(*o.edits, edit{o.ms[i].key, o.ms[i].end, member})
+	o.kept = true
+}
+
+// drop removes member i with the comma that parted it from its neighbour.
+func (o *objectEditor) drop(i int) {
+	switch {
+	case o.kept:
+		*o.edits = append(*o.edits, edit{o.ms[i-1].end, o.ms[i].end, ""})
+	case i+1 < len(o.ms):
+		*o.edits = append(*o.edits, edit{o.ms[i].key, o.ms[i+1].key, ""})
+	default:
+		*o.edits = append(*o.edits, edit{o.ms[i].key, o.ms[i].end, ""})
+	}
+}
+
+// add puts a member after all others.
+func (o *objectEditor) add(member string) {
+	at := o.at + 1
+	if len(o.ms) > 0 {
+		at = o.ms[len(o.ms)-1].end
+	}
+	if o.kept {
+		member = "," + o.lead() + member
+	}
+	*o.edits = append(*o.edits, edit{at, at, member})
+	o.kept = true
+}

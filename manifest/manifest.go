@@ -1,0 +1,190 @@
+// Package manifest holds image manifests as values: it parses what sources
+// send (IMGAPI v2, DSAPI v1), keeps the source's JSON byte for byte, merges
+// lists of several sources, filters, orders and pages them, and writes the v2
+// and v1 forms that clients get. It does no I/O, keeps no state and logs
+// nothing; all of its values may be read concurrently.
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/verify"
+)
+
+// ErrInvalid is matched by errors about a query or filter that cannot be understood
+// (see QueryError) and about a manifest that ingestion refuses (see ParseError, spec 1.8).
+var ErrInvalid = errors.New("invalid")
+
+// ErrSkip is matched by errors about a manifest that is left out in silence:
+// the legacy type vmimage and dsapid's state nuked (spec A33, A34). It matches ErrInvalid too.
+var ErrSkip = fmt.Errorf("%w: left out on purpose", ErrInvalid)
+
+// ParseError says why a manifest was refused. It matches ErrInvalid, and
+// ErrSkip when the refusal is not worth a log line.
+type ParseError struct {
+	Image  uuid.UUID // uuid.Nil when the manifest has no readable uuid
+	Field  string    // the key that is wrong, "files[0].size" style; "" when it is the text as a whole
+	Reason string
+	skip   bool
+}
+
+// Error names the image and the field; it is one short line whatever the source sent.
+func (e *ParseError) Error() string {
+	s := "manifest"
+	if e.Image != uuid.Nil {
+		s = "manifest " + e.Image.String()
+	}
+	if e.Field != "" {
+		s += ": " + e.Field
+	}
+	return s + ": " + e.Reason
+}
+
+// Unwrap makes the error match ErrInvalid, or ErrSkip and with it ErrInvalid.
+func (e *ParseError) Unwrap() error {
+	if e.skip {
+		return ErrSkip
+	}
+	return ErrInvalid
+}
+
+// The states of an image (spec 1.1).
+const (
+	stateActive      = "active"
+	stateDisabled    = "disabled"
+	stateUnactivated = "unactivated"
+	stateCreating    = "creating"
+	stateFailed      = "failed"
+)
+
+// unsetOwner stands for "no owner" (spec 0).
+const unsetOwner = "00000000-0000-0000-0000-000000000000"
+
+// File is one entry of files[].
+type File struct {
+	SHA1        verify.Sum // zero: the source gave none
+	Size        int64      // 0: the source gave none
+	MD5         []byte     // dsapid's md5, 16 bytes, or nil
+	Compression string     // gzip bzip2 xz none
+	Inferred    bool       // Compression was guessed from a file name or for want of one, not stated (spec 1.4)
+	Path        string     // v1 path as the source gave it, "" when none (never emitted on /images; for /datasets see FilePath)
+	URL         string     // v1 url, "" when none (never emitted on /images)
+}
+
+// FileID names one file of one image.
+type FileID struct {
+	Image uuid.UUID
+	Index int
+}
+
+// Manifest is one image as one source described it, upgraded to v2. It is
+// immutable; copies share memory. The exported fields are a parsed view.
+type Manifest struct {
+	UUID      uuid.UUID
+	Name      string
+	Version   string
+	OS        string
+	Type      string
+	State     string // active, disabled, unactivated, creating, failed
+	Owner     string // a uuid, but for what malformed sources send; "" when a v2 source gave none
+	Public    bool
+	Disabled  bool
+	Icon      bool
+	Published time.Time // UTC, to the millisecond, as V2 shows it; zero: missing (sorts first)
+	Origin    uuid.UUID // uuid.Nil: none
+	Files     []File
+	ACL       []string
+	Channels  []string
+
+	private bool   // may be served although it is not public
+	raw     []byte // as the source sent it, byte for byte
+	v2      []byte // what /images serves; the same memory as raw when nothing had to change
+}
+
+// Raw is the source's JSON object, byte for byte, without white space around it.
+// Parse makes the same manifest of it again (but for WithFacts). It must not be modified. It is nil for the zero
+// Manifest only.
+func (m Manifest) Raw() []byte { return m.raw }
+
+// V2 is the JSON that IMGAPI clients get (spec 1.1, 1.4, 1.5): the source's own bytes
+// wherever nothing had to change, unknown keys included. channels, acl, billing_tags, traits and
+// the never-emitted keys are not in it (acl stays when Parse was told ServePrivate). What it holds is
+// safe for imgadm: size is a number, sha1 lower case, compression one of four, state and dates are strings.
+// It must not be modified.
+func (m Manifest) V2() []byte { return m.v2 }
+
+// Active tells that the image's state is active.
+func (m Manifest) Active() bool { return m.State == stateActive }
+
+// Servable tells that clients may learn of the image at all: it is public, or
+// its source is trusted with private images (ParseOptions.ServePrivate).
+func (m Manifest) Servable() bool { return m.Public || m.private }
+
+// Listable tells that the image belongs on GET /images (spec 1.8, 2.4): active,
+// servable, with at least one file.
+func (m Manifest) Listable() bool { return m.Active() && m.Servable() && len(m.Files) > 0 }
+
+// DSAPIVisible tells that the image belongs on GET /datasets (spec 1.6): active,
+// public, with at least one file, of a type that DSAPI knows.
+func (m Manifest) DSAPIVisible() bool {
+	switch m.Type {
+	case "zone-dataset", "lx-dataset", "zvol", "other":
+		return m.Active() && m.Public && len(m.Files) > 0
+	}
+	return false
+}
+
+// HasOrigin tells that the image is incremental: a stream on top of image m.Origin.
+func (m Manifest) HasOrigin() bool { return m.Origin != uuid.Nil }
+
+// ParseUUID accepts lower-case 8-4-4-4-12 hex only, of any version and variant (spec 0).
+func ParseUUID(s string) (uuid.UUID, bool) { return readUUID(s, false) }
+
+// readUUID is ParseUUID for strings and bytes; fold lets upper case pass.
+func readUUID[T string | []byte](s T, fold bool) (id uuid.UUID, ok bool) {
+	if len(s) != 36 {
+		return uuid.Nil, false
+	}
+	n := 0 // hex digits read
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return uuid.Nil, false
+			}
+			continue
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F' && fold:
+			c -= 'A' - 10
+		default:
+			return uuid.Nil, false
+		}
+		id[n/2] = id[n/2]<<4 | c
+		n++
+	}
+	return id, true
+}
+
+// BuildList joins the V2 forms into the JSON array that GET /images answers with.
+func BuildList(images []Manifest) []byte {
+	n := len("[]")
+	for i := range images {
+		n += len(images[i].v2) + len(",\n")
+	}
+	b := append(make([]byte, 0, n), '[')
+	for i := range images {
+		if i > 0 {
+			b = append(b, ",\n"...)
+		}
+		b = append(b, images[i].v2...)
+	}
+	return append(b, ']')
+}

@@ -1,0 +1,220 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+)
+
+// ParseOptions steer ingestion of one source's manifests.
+type ParseOptions struct {
+	ServePrivate bool // the source's private images may be served; keep acl in V2
+}
+
+// Parse reads one manifest, v1 or v2 by spec section 1; a BOM and white space around it are
+// tolerated. The error is a *ParseError. data is kept, not copied, and must not change afterwards.
+func Parse(data []byte, o ParseOptions) (Manifest, error) {
+	var members [32]member
+	var inner [8]member
+	p := parser{options: o, ms: members[:0], inner: inner[:0]}
+	return p.parse(trim(data))
+}
+
+// ParseList reads an array of manifests (or one object, spec 4.1), v1 and v2 mixed; a BOM and white space before
+// it are tolerated. Bad members are left out and reported in skipped, each as a *ParseError; only a body that is not
+// JSON as a whole, or no list and no manifest, is an error, which matches ErrInvalid.
+// images keeps the order of the list. data is kept, not copied, and must not change afterwards.
+func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error, err error) {
+	data = trim(data)
+	p := parser{options: o, seen: make(map[string]string)}
+	switch {
+	case len(data) == 0:
+		return nil, nil, &ParseError{Reason: "the list is empty text"}
+	case data[0] == '{':
+		m, err := p.parse(data)
+		switch {
+		case err == nil:
+			images = []Manifest{m}
+		case errors.Is(err, ErrSkip):
+			skipped = []error{err}
+		default:
+			return nil, nil, err
+		}
+		return images, skipped, nil
+	case data[0] != '[':
+		return nil, nil, &ParseError{Reason: "neither a list of manifests nor one manifest"}
+	}
+
+	// The list is judged as one text by the strict rules. Where it fails, the lenient ones find
+	// its members, and each is then judged on its own.
+	list, err := p.split(data)
+	strict := err == nil
+	if !strict {
+		if list, err = p.split(data, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+			return nil, nil, err
+		}
+	}
+	images = make([]Manifest, 0, len(list))
+	for _, e := range list {
+		var m Manifest
+		var err error
+		if text := data[e.start:e.end:e.end]; strict {
+			m, err = p.accepted(text)
+		} else {
+			m, err = p.parse(text)
+		}
+		if err != nil {
+			skipped = append(skipped, err)
+			continue
+		}
+		images = append(images, m)
+	}
+	return images, skipped, nil
+}
+
+// trim drops a BOM and the white space around the text.
+func trim(data []byte) []byte {
+	const space = " \t\r\n"
+	return bytes.TrimRight(bytes.TrimLeft(data, "\ufeff"+space), space)
+}
+
+// parser reads manifests one after another; its slices are reused.
+type parser struct {
+	options ParseOptions
+	seen    map[string]string // strings met before in the same list; nil: share none
+
+	dec   *jsontext.Decoder
+	ms    []member
+	inner []member
+	spans []span
+	edits []edit
+}
+
+// check tells whether text is one JSON value by the strict rules of RFC 7493: names unique, UTF-8.
+func (p *parser) check(text []byte) error {
+	if jsontext.Value(text).IsValid() { // the quick way, which does not say what is wrong
+		return nil
+	}
+	dec := p.decoder(text)
+	_, err := dec.ReadValue()
+	if err == nil {
+		err = atEnd(dec)
+	}
+	return syntaxError(err)
+}
+
+// split finds the elements of an array, and checks them by the strict rules or by what the options make of these.
+func (p *parser) split(text []byte, options ...jsontext.Options) (list []span, err error) {
+	dec := p.decoder(text, options...)
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, syntaxError(err)
+	}
+	for dec.PeekKind() != ']' {
+		v, err := dec.ReadValue()
+		if err != nil {
+			return nil, syntaxError(err)
+		}
+		end := int(dec.InputOffset())
+		list = append(list, span{end - len(v), end})
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return nil, syntaxError(err)
+	}
+	return list, syntaxError(atEnd(dec))
+}
+
+// decoder gives the one decoder, set to text. It reads a bytes.Buffer in place.
+func (p *parser) decoder(text []byte, options ...jsontext.Options) *jsontext.Decoder {
+	if p.dec == nil {
+		p.dec = jsontext.NewDecoder(bytes.NewBuffer(text), options...)
+	} else {
+		p.dec.Reset(bytes.NewBuffer(text), options...)
+	}
+	return p.dec
+}
+
+func atEnd(dec *jsontext.Decoder) error {
+	switch _, err := dec.ReadToken(); err {
+	case nil:
+		return errors.New("something follows the value")
+	case io.EOF:
+		return nil
+	default:
+		return err
+	}
+}
+
+func syntaxError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
+		return &ParseError{Reason: "JSON ends too early"}
+	}
+	return &ParseError{Reason: "not valid JSON: " + shorten(strings.TrimPrefix(err.Error(), "jsontext: "))}
+}
+
+// shorten keeps what strangers sent from filling a log line.
+func shorten(s string) string {
+	const most = 200
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}
+
+// parse reads one manifest from text that nobody has checked.
+func (p *parser) parse(text []byte) (Manifest, error) {
+	if err := p.check(text); err != nil {
+		var pe *ParseError
+		if errors.As(err, &pe) {
+			pe.Image = guessUUID(text)
+		}
+		return Manifest{}, err
+	}
+	return p.accepted(text)
+}
+
+// guessUUID finds the uuid in text that is not valid, so that the error can name the image.
+func guessUUID(text []byte) uuid.UUID {
+	_, rest, _ := bytes.Cut(text, []byte(`"uuid"`))
+	rest = bytes.TrimLeft(rest, ": \t\r\n\"")
+	if len(rest) < 36 {
+		return uuid.Nil
+	}
+	id, _ := readUUID(rest[:36], true)
+	return id
+}
+
+// wellKnown are strings that nearly every manifest repeats.
+var wellKnown = func() map[string]string {
+	m := make(map[string]string)
+	for _, s := range []string{
+		stateActive, stateDisabled, stateUnactivated, stateCreating, stateFailed,
+		"zone-dataset", "lx-dataset", "zvol", "docker", "lxd", "other",
+		"smartos", "linux", "windows", "bsd", "illumos",
+		"gzip", "bzip2", "xz", "none", unsetOwner, "",
+	} {
+		m[s] = s
+	}
+	return m
+}()
+
+// intern makes a string that does not keep b alive, and shares it where it can.
+func (p *parser) intern(b []byte) string {
+	if s, ok := wellKnown[string(b)]; ok {
+		return s
+	}
+	if s, ok := p.seen[string(b)]; ok {
+		return s
+	}
+	s := string(b)
+	if p.seen != nil && len(s) <= 64 {
+		p.seen[s] = s
+	}
+	return s
+}

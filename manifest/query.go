@@ -1,0 +1,376 @@
+package manifest
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+)
+
+// QueryError says which query parameter is wrong (spec 2.4, 2.8). Matches ErrInvalid.
+type QueryError struct {
+	Field   string // "limit"
+	Code    string // inner code: "Invalid", "NotAllowed", …
+	Message string
+	Outer   string // the reply's code: "InvalidParameter" or, when the client would have to sign in, "UnauthorizedError"
+}
+
+// Error is Message.
+func (e *QueryError) Error() string { return e.Message }
+
+// Unwrap makes the error match ErrInvalid.
+func (e *QueryError) Unwrap() error { return ErrInvalid }
+
+// maxLimit is the most images that one page holds (spec 2.4).
+const maxLimit = 1000
+
+// Query is a parsed ListImages query string (spec 2.4), or DSAPI search (spec 3.2). The zero Query is the
+// plain GET /images. It is immutable and may be used concurrently.
+type Query struct {
+	datasets bool // DSAPI: V1 visibility instead of V2's
+	nothing  bool // asks only for what is hidden from everyone
+	match    []func(*Manifest) bool
+	marker   marker
+	desc     bool
+	limit    int // 0: none
+}
+
+// marker is where a page begins.
+type marker struct {
+	kind  markerKind
+	image uuid.UUID
+	milli int64
+}
+
+type markerKind uint8
+
+const (
+	noMarker markerKind = iota
+	markerImage
+	markerDate
+)
+
+// ParseQuery reads the parameters of GET /images in their given order, decoded; the error is a *QueryError.
+// Unknown parameters are ignored, of a repeated one the first counts (but tag.KEY and billing_tag,
+// which add up), and an empty one is as good as absent, where the spec gives it no meaning. channel is not looked at.
+func ParseQuery(params [][2]string) (Query, error) {
+	var q Query
+	var seen []string
+	for _, kv := range params {
+		name, value := kv[0], kv[1]
+		if key, ok := strings.CutPrefix(name, "tag."); ok {
+			q.where(hasTag(key, value))
+			continue
+		}
+		if name == "billing_tag" {
+			q.where(func(m *Manifest) bool { return m.hasBillingTag(value) })
+			continue
+		}
+		if slices.Contains(seen, name) {
+			continue
+		}
+		read, ok := imageParams[name]
+		if !ok {
+			continue
+		}
+		seen = append(seen, name)
+		if value == "" && name != "public" && name != "inclAdminFields" {
+			continue
+		}
+		if err := read(&q, value); err != nil {
+			return Query{}, err
+		}
+	}
+	return q, nil
+}
+
+// imageParams are the single-valued parameters of GET /images.
+var imageParams = map[string]func(q *Query, value string) error{
+	"state":           (*Query).readState,
+	"public":          (*Query).readPublic,
+	"account":         (*Query).readAccount,
+	"limit":           (*Query).readLimit,
+	"marker":          (*Query).readMarker,
+	"sort":            (*Query).readSort,
+	"inclAdminFields": (*Query).readInclAdminFields,
+	"name":            like(func(m *Manifest) string { return m.Name }),
+	"version":         like(func(m *Manifest) string { return m.Version }),
+	"os":              equal(func(m *Manifest) string { return m.OS }),
+	"owner":           equal(func(m *Manifest) string { return m.Owner }),
+	"type": func(q *Query, value string) error {
+		unwanted, not := strings.CutPrefix(value, "!")
+		q.where(func(m *Manifest) bool {
+			if not {
+				return m.Type != unwanted
+			}
+			return m.Type == value
+		})
+		return nil
+	},
+	"uuid": func(q *Query, value string) error {
+		id, ok := ParseUUID(value)
+		q.where(func(m *Manifest) bool { return ok && m.UUID == id })
+		return nil
+	},
+	"origin": func(q *Query, value string) error {
+		id, ok := ParseUUID(value)
+		q.where(func(m *Manifest) bool { return ok && m.HasOrigin() && m.Origin == id })
+		return nil
+	},
+}
+
+// ParseDatasetsQuery reads the parameters of GET /datasets (spec 3.2). What it does not know it
+// ignores, limit and marker too; there is no error at present.
+func ParseDatasetsQuery(params [][2]string) (Query, error) {
+	q := Query{datasets: true}
+	var seen []string
+	for _, kv := range params {
+		name, value := kv[0], kv[1]
+		read, ok := datasetParams[name]
+		if !ok || slices.Contains(seen, name) {
+			continue
+		}
+		seen = append(seen, name)
+		if value == "" {
+			continue
+		}
+		if err := read(&q, value); err != nil {
+			return Query{}, err
+		}
+	}
+	return q, nil
+}
+
+var datasetParams = map[string]func(q *Query, value string) error{
+	"name":         like(func(m *Manifest) string { return m.Name }),
+	"version":      like(func(m *Manifest) string { return m.Version }),
+	"os":           equal(func(m *Manifest) string { return m.OS }),
+	"type":         equal(func(m *Manifest) string { return m.Type }),
+	"creator_uuid": equal(creator),
+	"owner_uuid":   equal(creator),
+	"restricted_to_uuid": func(q *Query, _ string) error {
+		q.nothing = true // nothing private is served as DSAPI
+		return nil
+	},
+}
+
+// creator is what V1 shows as creator_uuid.
+func creator(m *Manifest) string { return first(m.Owner, unsetOwner) }
+
+func (q *Query) where(f func(*Manifest) bool) { q.match = append(q.match, f) }
+
+// equal makes the reader of an exact parameter.
+func equal(field func(*Manifest) string) func(*Query, string) error {
+	return func(q *Query, value string) error {
+		q.where(func(m *Manifest) bool { return field(m) == value })
+		return nil
+	}
+}
+
+// like makes the reader of an exact parameter for which ~ asks for a substring.
+func like(field func(*Manifest) string) func(*Query, string) error {
+	return func(q *Query, value string) error {
+		part, substring := strings.CutPrefix(value, "~")
+		q.where(func(m *Manifest) bool {
+			if substring {
+				return strings.Contains(field(m), part)
+			}
+			return field(m) == value
+		})
+		return nil
+	}
+}
+
+// hasTag compares as the reference indexes tags: a value that is no string, number or boolean, or longer than
+// 100 characters, equals nothing. An empty want asks for presence alone.
+func hasTag(key, want string) func(*Manifest) bool {
+	return func(m *Manifest) bool {
+		v := m.tag(key)
+		if v == nil || want == "" {
+			return v != nil
+		}
+		text, ok := tagText(v)
+		if !ok || utf8.RuneCountInString(text) > 100 {
+			return false
+		}
+		if text != want && v.Kind() == '0' { // 1.0 is 1
+			canonical := v.Clone()
+			if canonical.Canonicalize() == nil {
+				text = string(canonical)
+			}
+		}
+		return text == want
+	}
+}
+
+func invalid(field, value string) error {
+	return &QueryError{
+		Field:   field,
+		Code:    "Invalid",
+		Message: fmt.Sprintf("invalid %s: %q", field, shorten(value)),
+		Outer:   "InvalidParameter",
+	}
+}
+
+func (q *Query) readState(value string) error {
+	switch value {
+	case stateActive, "all": // all is what an unauthenticated client may see: the active ones
+	case stateDisabled, stateUnactivated, stateCreating, stateFailed:
+		q.nothing = true
+	default:
+		return invalid("state", value)
+	}
+	return nil
+}
+
+func (q *Query) readPublic(value string) error {
+	if value != "true" && value != "false" {
+		return invalid("public", value)
+	}
+	q.where(func(m *Manifest) bool { return m.Public == (value == "true") })
+	return nil
+}
+
+func (q *Query) readAccount(value string) error {
+	if _, ok := ParseUUID(value); !ok {
+		return invalid("account", value)
+	}
+	q.where(func(m *Manifest) bool {
+		return m.Public || m.Owner == value || slices.Contains(m.ACL, value)
+	})
+	return nil
+}
+
+func (q *Query) readLimit(value string) error {
+	for i := range len(value) {
+		if value[i] < '0' || value[i] > '9' {
+			return invalid("limit", value)
+		}
+	}
+	n, ok := digits(value)
+	if !ok { // more digits than a number has
+		n = maxLimit
+	}
+	q.limit = min(n, maxLimit)
+	return nil
+}
+
+func (q *Query) readMarker(value string) error {
+	if id, ok := ParseUUID(value); ok {
+		q.marker = marker{kind: markerImage, image: id}
+		return nil
+	}
+	t, _, ok := parseTime(value)
+	if !ok {
+		return invalid("marker", value)
+	}
+	q.marker = marker{kind: markerDate, milli: milli(t)}
+	return nil
+}
+
+func (q *Query) readSort(value string) error {
+	attribute, direction, given := strings.Cut(value, ".")
+	switch {
+	case attribute != "published_at":
+		return invalid("sort", value)
+	case !given || strings.EqualFold(direction, "asc"):
+		q.desc = false
+	case strings.EqualFold(direction, "desc"):
+		q.desc = true
+	default:
+		return invalid("sort", value)
+	}
+	return nil
+}
+
+func (q *Query) readInclAdminFields(value string) error {
+	switch value {
+	case "false":
+		return nil
+	case "true":
+		return &QueryError{
+			Field:   "inclAdminFields",
+			Code:    "NotAllowed",
+			Message: "inclAdminFields needs authentication",
+			Outer:   "UnauthorizedError",
+		}
+	}
+	return invalid("inclAdminFields", value)
+}
+
+// IsDefault tells that the query selects the whole plain list: all active images, published_at ascending, no limit.
+func (q Query) IsDefault() bool {
+	return !q.nothing && len(q.match) == 0 && q.marker.kind == noMarker && !q.desc && q.limit == 0
+}
+
+// Select applies filters, marker, sort and limit, in this order, to images ordered as Merge orders them; images that
+// are not Listable (for DSAPI: not DSAPIVisible) are never selected. images is not changed.
+// lookup finds the marker image among all that are stored, and is called for that alone; an unknown marker gives an error matching fs.ErrNotExist.
+func (q Query) Select(images []Manifest, lookup func(uuid.UUID) (Manifest, bool)) ([]Manifest, error) {
+	if q.nothing {
+		return nil, nil
+	}
+	if q.marker.kind != noMarker {
+		from := orderKey{milli: q.marker.milli}
+		if q.marker.kind == markerImage {
+			m, ok := lookup(q.marker.image)
+			if !ok {
+				return nil, fmt.Errorf("marker: image %s: %w", q.marker.image, fs.ErrNotExist)
+			}
+			from = m.orderKey()
+		}
+		images = q.from(images, from)
+	}
+
+	var out []Manifest
+	if q.limit > 0 {
+		out = make([]Manifest, 0, min(q.limit, len(images)))
+	} else if len(q.match) == 0 {
+		out = make([]Manifest, 0, len(images))
+	}
+	for i := range images {
+		m := &images[i]
+		if q.desc {
+			m = &images[len(images)-1-i]
+		}
+		if q.wants(m) {
+			if out = append(out, *m); len(out) == q.limit {
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+// from gives the images at and after the marker, in the query's direction. A date stands
+// before all images of that date ascending, and after them descending.
+func (q Query) from(images []Manifest, k orderKey) []Manifest {
+	if q.desc && q.marker.kind == markerDate {
+		k.id = uuid.Max
+	}
+	i := sort.Search(len(images), func(i int) bool {
+		c := images[i].orderKey().compare(k)
+		return c > 0 || c == 0 && !q.desc
+	})
+	if q.desc {
+		return images[:i]
+	}
+	return images[i:]
+}
+
+// wants tells whether the filters let m pass.
+func (q Query) wants(m *Manifest) bool {
+	if q.datasets && !m.DSAPIVisible() || !q.datasets && !m.Listable() {
+		return false
+	}
+	for _, f := range q.match {
+		if !f(m) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,273 @@
+package manifest
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"imgmirror/verify"
+)
+
+// rewrite sets Files and v2: the edits that make of the source's text what
+// IMGAPI clients get (spec 1.1, 1.4). It visits each member once, in order.
+func (d *doc) rewrite() error {
+	d.p.edits = d.p.edits[:0]
+	o := objectEditor{edits: &d.p.edits, text: d.text, ms: d.ms}
+	if d.v1 && d.keys.v < 0 {
+		o.first(`"v":2`)
+	}
+	for i := range d.ms {
+		if err := d.member(&o, i); err != nil {
+			return err
+		}
+	}
+	d.complete(&o)
+	d.m.v2 = apply(d.text, d.p.edits)
+	return nil
+}
+
+// member decides on one member of the manifest.
+func (d *doc) member(o *objectEditor, i int) error {
+	m, v := &d.m, d.value(i)
+	switch name := string(d.ms[i].name); name {
+	case "v":
+		if d.v1 {
+			o.set(i, "2")
+		} else {
+			o.keep(i)
+		}
+	case "uuid":
+		o.setUUID(i, m.UUID)
+	case "origin":
+		if m.HasOrigin() {
+			o.setUUID(i, m.Origin)
+		} else {
+			o.keep(i)
+		}
+	case "owner":
+		if m.Owner != "" {
+			o.setString(i, m.Owner)
+		} else {
+			o.keep(i)
+		}
+	case "state":
+		o.setString(i, m.State)
+	case "public":
+		o.setBool(i, m.Public)
+	case "disabled":
+		o.setBool(i, m.Disabled)
+	case "published_at":
+		if d.published == "" {
+			o.drop(i)
+		} else {
+			o.setString(i, d.published)
+		}
+	case "files":
+		return d.files(o, i)
+	case "image_size":
+		return d.imageSize(o, i)
+	case "icon":
+		if v.Kind() == '{' { // how the reference's database keeps it
+			o.set(i, "true")
+		} else {
+			o.keep(i)
+		}
+	case "activated", "channels", "billing_tags", "traits":
+		o.drop(i)
+	case "acl":
+		if m.private && !d.restricted() {
+			o.keep(i)
+		} else {
+			o.drop(i)
+		}
+	case "creator_uuid":
+		switch {
+		case !d.v1:
+			o.keep(i)
+		case d.keys.owner < 0:
+			o.replace(i, `"owner":`+quote(m.Owner))
+		default:
+			o.drop(i)
+		}
+	default:
+		if d.v1 && dropped[name] {
+			o.drop(i)
+		} else {
+			o.keep(i)
+		}
+	}
+	return nil
+}
+
+// dropped are the members of v1 manifests that v2 does not have (spec 1.3, 1.4).
+var dropped = map[string]bool{
+	"vendor_uuid": true, "creator_name": true, "cloud_name": true, "creator_admin": true,
+	"restricted_to_uuid": true, "owner_uuid": true,
+	"platform_type": true, "created_at": true, "updated_at": true, "_url": true,
+	"provider": true, "options": true, "builder_info": true, "metadata_info": true, "sync_info": true, "stats_info": true,
+}
+
+// complete adds what v2 needs and the source did not say.
+func (d *doc) complete(o *objectEditor) {
+	m, k := &d.m, &d.keys
+	if d.v1 && k.owner < 0 && k.creator < 0 {
+		o.add(`"owner":` + quote(m.Owner))
+	}
+	if k.state < 0 {
+		o.add(`"state":` + quote(m.State))
+	}
+	if d.v1 && k.disabled < 0 {
+		o.add(`"disabled":` + strconv.FormatBool(m.Disabled))
+	}
+	if k.public < 0 && (d.v1 || !m.Public) { // what no longer shows its acl must not pass for public
+		o.add(`"public":` + strconv.FormatBool(m.Public))
+	}
+	if k.published < 0 && d.published != "" {
+		o.add(`"published_at":` + quote(d.published))
+	}
+	if m.private && d.restricted() {
+		o.add(`"acl":[` + quote(m.ACL[0]) + `]`)
+	}
+}
+
+// restricted tells that the acl comes from restricted_to_uuid (spec 1.4 step 4).
+func (d *doc) restricted() bool {
+	return d.v1 && d.str(d.keys.restricted) != ""
+}
+
+// imageSize makes a number of a numeric string (spec 1.4 step 9).
+func (d *doc) imageSize(o *objectEditor, i int) error {
+	v := d.value(i)
+	switch n, ok := wholeNumber(v); {
+	case v.Kind() == '0' || v.Kind() == 'n':
+		o.keep(i)
+	case ok && v.Kind() == '"':
+		o.set(i, strconv.FormatInt(n, 10))
+	case d.v1 && string(v) == `""`:
+		o.drop(i)
+	case d.v1:
+		return d.fail("image_size", "not a number: %s", shorten(string(v)))
+	default:
+		o.keep(i)
+	}
+	return nil
+}
+
+// files reads the array of files and edits each.
+func (d *doc) files(o *objectEditor, i int) error {
+	v := d.value(i)
+	switch v.Kind() {
+	case 'n':
+		o.drop(i)
+		return nil
+	case '[':
+	default:
+		return d.fail("files", "not an array")
+	}
+	d.p.spans = elements(d.p.spans[:0], d.text, d.ms[i].start)
+	if len(d.p.spans) > 0 {
+		d.m.Files = make([]File, len(d.p.spans))
+	}
+	for n, e := range d.p.spans {
+		if d.text[e.start] != '{' {
+			return d.fail(fmt.Sprintf("files[%d]", n), "not an object")
+		}
+		d.p.inner = members(d.p.inner[:0], d.text, e.start)
+		fo := objectEditor{edits: &d.p.edits, text: d.text, at: e.start, ms: d.p.inner}
+		d.m.Files[n] = d.file(&fo)
+	}
+	o.keep(i)
+	return nil
+}
+
+// file reads one entry of files and edits it so that imgadm can live with it: what is
+// unusable goes, so that facts learned later can take its place (see WithFacts).
+func (d *doc) file(o *objectEditor) File {
+	var f File
+	for i, mb := range o.ms {
+		v := o.text[mb.start:mb.end]
+		switch string(mb.name) {
+		case "sha1":
+			if !hexDigest(f.SHA1[:], v) {
+				f.SHA1 = verify.Sum{} // hex.Decode may have filled in some of it
+				o.drop(i)
+				continue
+			}
+			o.setString(i, f.SHA1.String())
+		case "size":
+			n, ok := wholeNumber(v)
+			switch {
+			case !ok || n <= 0:
+				o.drop(i)
+				continue
+			case v[0] == '"':
+				o.set(i, strconv.FormatInt(n, 10))
+			default:
+				o.keep(i)
+			}
+			f.Size = n
+		case "compression":
+			text, _ := unquote(v)
+			stated := strings.ToLower(d.p.intern(text))
+			if !isCompression(stated) {
+				o.drop(i)
+				continue
+			}
+			f.Compression = stated
+			o.setString(i, stated)
+		case "md5":
+			md5 := make([]byte, 16)
+			if hexDigest(md5, v) {
+				f.MD5 = md5
+			}
+			o.drop(i)
+		case "path":
+			text, _ := unquote(v)
+			f.Path = string(text)
+			o.drop(i)
+		case "url":
+			text, _ := unquote(v)
+			f.URL = string(text)
+			o.drop(i)
+		case "stor", "contentMD5", "mtime":
+			o.drop(i)
+		default:
+			o.keep(i)
+		}
+	}
+	if f.Compression == "" {
+		f.Inferred = true
+		f.Compression = inferCompression(f.Path, f.URL)
+		o.add(`"compression":"` + f.Compression + `"`)
+	}
+	return f
+}
+
+func isCompression(s string) bool {
+	switch s {
+	case "gzip", "bzip2", "xz", "none":
+		return true
+	}
+	return false
+}
+
+// inferCompression guesses by the last suffix of the path, else of the url (spec 1.4 step 8).
+func inferCompression(filePath, url string) string {
+	name := filePath
+	if name == "" {
+		name = url
+	}
+	if i := strings.IndexAny(name, "?#"); i >= 0 {
+		name = name[:i]
+	}
+	switch strings.ToLower(path.Ext(name)) {
+	case ".gz", ".tgz":
+		return "gzip"
+	case ".bz2", ".bz":
+		return "bzip2"
+	case ".xz":
+		return "xz"
+	}
+	return "none"
+}
