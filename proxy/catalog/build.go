@@ -1,0 +1,357 @@
+package catalog
+
+import (
+	"slices"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+const (
+	maxDepth = 100 // ancestors that an image may have (spec 0)
+	maxLines = 20  // log lines about one kind of trouble for one list
+)
+
+// rebuild brings the current list up to date with the inputs. It does nothing when it already is.
+func (c *Catalog) rebuild() {
+	c.building.Lock()
+	defer c.building.Unlock()
+	c.rebuildLocked()
+}
+
+// rebuildLocked is rebuild with building held.
+func (c *Catalog) rebuildLocked() {
+	cur := c.current.Load()
+	c.state.Lock()
+	stale, added, facts := c.stale, c.added, c.facts
+	c.added = nil
+	c.state.Unlock()
+	if !stale && len(added) == 0 {
+		return
+	}
+	if !stale {
+		// What was found by uuid is new to the list as a rule; then the list as it stands is a good
+		// beginning, and a client does not wait for a merge.
+		if next := cur.with(added, facts); next != nil {
+			c.swap(next)
+			return
+		}
+	}
+	c.state.Lock()
+	c.stale, c.added = false, nil
+	in := c.inputs()
+	c.state.Unlock()
+	next := c.build(in)
+	if cur != nil && cur.body.etag == next.body.etag {
+		next.body = cur.body
+	}
+	c.swap(next)
+}
+
+// swap makes l the list being served.
+func (c *Catalog) swap(l *List) {
+	c.current.Store(l)
+	c.metrics.images.Set(float64(len(l.images)))
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
+// inputs is what a list is built from: taken under state, not changed afterwards.
+type inputs struct {
+	sources []input // by priority
+	facts   map[manifest.FileID]manifest.Facts
+	absent  map[uuid.UUID]bool // origins that every source said it does not have
+}
+
+type input struct {
+	source   *source
+	images   []manifest.Manifest // as listed, unfiltered
+	unlisted []manifest.Manifest
+}
+
+// inputs takes a snapshot; state is held.
+func (c *Catalog) inputs() inputs {
+	in := inputs{facts: c.facts, absent: make(map[uuid.UUID]bool)}
+	for _, s := range c.sources {
+		in.sources = append(in.sources, input{source: s, images: s.list.Images, unlisted: s.unlistedManifests()})
+	}
+	if len(c.sources) > 0 {
+		for id := range c.sources[0].absent {
+			if c.absentEverywhere(id) {
+				in.absent[id] = true
+			}
+		}
+	}
+	return in
+}
+
+// unlistedManifests gives what the source gave by uuid, in no order; state is held.
+func (s *source) unlistedManifests() []manifest.Manifest {
+	out := make([]manifest.Manifest, 0, len(s.unlisted))
+	for _, u := range s.unlisted {
+		out = append(out, u.manifest)
+	}
+	return out
+}
+
+// absentEverywhere tells that every source said that it does not have id; state is held.
+func (c *Catalog) absentEverywhere(id uuid.UUID) bool {
+	for _, s := range c.sources {
+		if _, ok := s.absent[id]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// build makes the list of in; building is held.
+func (c *Catalog) build(in inputs) *List {
+	merged, conflicts := manifest.Merge(in.listings())
+	l := &List{
+		records: make([]record, 0, len(merged)),
+		byUUID:  make(map[uuid.UUID]int32, len(merged)),
+	}
+	for i := range merged {
+		m := &merged[i]
+		r := record{manifest: &m.Manifest, source: c.byName[m.Source], listed: m.Listed}
+		if len(m.Holders) > 1 {
+			r.holders = make([]found, len(m.Holders))
+			for j, h := range m.Holders {
+				r.holders[j] = found{c.byName[h.Source], h.Manifest}
+			}
+		}
+		l.byUUID[m.Manifest.UUID] = int32(len(l.records))
+		l.records = append(l.records, r)
+	}
+	broken := l.brokenChains(in.absent)
+
+	// Images must lie in a row, which lets the records point there and the merge's own memory go.
+	shown := func(r record) bool {
+		return r.listed && r.manifest.Listable() && !(c.hideBroken && broken[r.manifest.UUID] != "")
+	}
+	count := 0
+	for _, r := range l.records {
+		if shown(r) {
+			count++
+		}
+	}
+	l.images = make([]manifest.Manifest, 0, count)
+	rest := make([]manifest.Manifest, 0, len(l.records)-count)
+	for i := range l.records {
+		r := &l.records[i]
+		home := &rest
+		if shown(*r) {
+			home = &l.images
+		}
+		*home = append(*home, *r.manifest)
+		r.manifest = &(*home)[len(*home)-1]
+	}
+	l.body = newBody(l.images)
+	c.report(conflicts, broken)
+	return l
+}
+
+// listings are the inputs as Merge takes them: filtered, and with what was learned from files.
+func (in inputs) listings() []manifest.Listing {
+	out := make([]manifest.Listing, len(in.sources))
+	left := make([]map[uuid.UUID]manifest.Manifest, len(in.sources)) // what the filters left out
+	for i, src := range in.sources {
+		out[i].Source = src.source.name
+		out[i].Images, left[i] = src.source.filter(src.images)
+		out[i].Unlisted = src.source.servable(src.unlisted)
+	}
+	takeAncestors(out, left)
+	if len(in.facts) > 0 {
+		known := make(map[uuid.UUID]bool, len(in.facts))
+		for id := range in.facts {
+			known[id.Image] = true
+		}
+		for i := range out {
+			out[i].Images = allWithFacts(out[i].Images, known, in.facts)
+			out[i].Unlisted = allWithFacts(out[i].Unlisted, known, in.facts)
+		}
+	}
+	return out
+}
+
+// takeAncestors adds to each listing, as unlisted, those of its left-out images that images of any listing are
+// built on.
+func takeAncestors(ls []manifest.Listing, left []map[uuid.UUID]manifest.Manifest) {
+	if !slices.ContainsFunc(left, func(m map[uuid.UUID]manifest.Manifest) bool { return len(m) > 0 }) {
+		return
+	}
+	var wanted []uuid.UUID
+	for i := range ls {
+		for _, images := range [][]manifest.Manifest{ls[i].Images, ls[i].Unlisted} {
+			for j := range images {
+				if images[j].HasOrigin() {
+					wanted = append(wanted, images[j].Origin)
+				}
+			}
+		}
+	}
+	for len(wanted) > 0 {
+		id := wanted[len(wanted)-1]
+		wanted = wanted[:len(wanted)-1]
+		for i := range ls {
+			m, ok := left[i][id]
+			if !ok {
+				continue
+			}
+			delete(left[i], id)
+			ls[i].Unlisted = append(ls[i].Unlisted, m)
+			if m.HasOrigin() {
+				wanted = append(wanted, m.Origin)
+			}
+		}
+	}
+}
+
+// filter splits images into those that the source's filters take and those that they leave out. Images that
+// must not be served are in neither. The first result is images itself when nothing is left out.
+func (s *source) filter(images []manifest.Manifest) (taken []manifest.Manifest, left map[uuid.UUID]manifest.Manifest) {
+	taken = images
+	split := false
+	for i := range images {
+		m := images[i]
+		servable := s.mayServe(m)
+		ok := servable && s.takes(m)
+		if !ok && !split {
+			split = true
+			taken = slices.Clone(images[:i])
+		}
+		switch {
+		case ok && split:
+			taken = append(taken, m)
+		case !ok && servable:
+			if left == nil {
+				left = make(map[uuid.UUID]manifest.Manifest)
+			}
+			left[m.UUID] = m
+		}
+	}
+	return taken, left
+}
+
+// servable is images without those that must not be served; it works in place.
+func (s *source) servable(images []manifest.Manifest) []manifest.Manifest {
+	return slices.DeleteFunc(images, func(m manifest.Manifest) bool { return !s.mayServe(m) })
+}
+
+// mayServe tells whether clients may have m at all.
+func (s *source) mayServe(m manifest.Manifest) bool { return m.Public || s.ServePrivate }
+
+// takes tells whether the filters of the source select m.
+func (s *source) takes(m manifest.Manifest) bool {
+	for _, f := range s.Include {
+		if !f.Match(m) {
+			return false
+		}
+	}
+	for _, f := range s.Exclude {
+		if f.Match(m) {
+			return false
+		}
+	}
+	return true
+}
+
+// allWithFacts is images with the facts of those in known filled in; images itself when that changes nothing.
+func allWithFacts(images []manifest.Manifest, known map[uuid.UUID]bool, facts map[manifest.FileID]manifest.Facts) []manifest.Manifest {
+	out, copied := images, false
+	for i := range images {
+		if !known[images[i].UUID] {
+			continue
+		}
+		if !copied {
+			out, copied = slices.Clone(images), true
+		}
+		out[i] = withFacts(images[i], facts)
+	}
+	return out
+}
+
+// withFacts is m with what is known of its files filled in.
+func withFacts(m manifest.Manifest, facts map[manifest.FileID]manifest.Facts) manifest.Manifest {
+	for i := range m.Files {
+		if f, ok := facts[manifest.FileID{Image: m.UUID, Index: i}]; ok && fits(m, i, f) {
+			m, _ = m.WithFacts(i, f)
+		}
+	}
+	return m
+}
+
+// fits tells that f can be of file i as m states it: the source may have another file now than the one that
+// f was learned from.
+func fits(m manifest.Manifest, i int, f manifest.Facts) bool {
+	stated := m.Files[i]
+	return (stated.Size == 0 || stated.Size == f.Size) && (stated.SHA1.IsZero() || stated.SHA1 == f.SHA1)
+}
+
+// brokenChains tells, of each listed image whose chain of origins is known not to hold, why. absent are
+// the origins that no source has; one that is merely not known breaks nothing.
+func (l *List) brokenChains(absent map[uuid.UUID]bool) map[uuid.UUID]string {
+	broken := make(map[uuid.UUID]string)
+	for _, r := range l.records {
+		if !r.listed {
+			continue
+		}
+		// A cycle never ends, so the limit on the depth finds it too.
+		id := r.manifest.Origin
+		for depth := 1; id != uuid.Nil; depth++ {
+			if depth > maxDepth {
+				broken[r.manifest.UUID] = "origins form a cycle or are more than 100"
+				break
+			}
+			parent, ok := l.record(id)
+			if !ok {
+				if absent[id] {
+					broken[r.manifest.UUID] = "no source has origin " + id.String()
+				}
+				break
+			}
+			id = parent.manifest.Origin
+		}
+	}
+	return broken
+}
+
+// report counts the troubles of a new list and logs those that the list before did not have; building is held.
+func (c *Catalog) report(conflicts []manifest.Conflict, broken map[uuid.UUID]string) {
+	c.metrics.conflicts.Set(float64(len(conflicts)))
+	c.metrics.broken.Set(float64(len(broken)))
+
+	said := make(map[manifest.Conflict]bool, len(conflicts))
+	lines := 0
+	for _, x := range conflicts {
+		if !c.saidConflict[x] {
+			if lines++; lines <= maxLines {
+				c.log.Warn("sources have different files of one image; the first is served",
+					"uuid", x.UUID, "source", x.Kept, "ignored", x.Left)
+			}
+		}
+		said[x] = true
+	}
+	if lines > maxLines {
+		c.log.Warn("more images of which sources have different files", "count", lines-maxLines)
+	}
+	c.saidConflict = said
+
+	saidBroken := make(map[uuid.UUID]bool, len(broken))
+	lines = 0
+	for id, why := range broken {
+		if !c.saidBroken[id] {
+			if lines++; lines <= maxLines {
+				c.log.Warn("image cannot be installed: its chain of origins is broken", "uuid", id, "reason", why)
+			}
+		}
+		saidBroken[id] = true
+	}
+	if lines > maxLines {
+		c.log.Warn("more images with broken chains of origins", "count", lines-maxLines)
+	}
+	c.saidBroken = saidBroken
+}

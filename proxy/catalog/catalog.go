@@ -1,0 +1,358 @@
+// Package catalog owns the merged list of images now being served and the loop that refreshes it.
+//
+// The list is one immutable [List] behind an atomic pointer: readers take it and never wait. Writers
+// change the inputs (what each source last said, what was found by uuid, what was learned from files)
+// under one lock and then build the next list from them.
+//
+// The package asks sources for manifests and never for files; it keeps nothing on disk itself but hands
+// what must survive a restart to an [Index].
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// ErrUnavailable is matched by errors of Get when it is not known whether the image exists, because some
+// source could not be asked and none of the others has it.
+var ErrUnavailable = errors.New("no source could tell")
+
+// Source is one image server. All methods may be called concurrently. Errors that match fs.ErrNotExist
+// mean that it does not have the thing, fs.ErrPermission that it refuses to give it, and any other one
+// that it cannot tell.
+type Source interface {
+	// Name is the configured name; it never changes.
+	Name() string
+	// List asks for the whole list. prev is the last good answer of this source (zero when there is none);
+	// the error matches Options.NotModified when the answer would be the same. The Unlisted of the result
+	// is ignored. It returns soon after ctx ends.
+	List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error)
+	// Get asks for one manifest by uuid, listed or not.
+	Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
+	// File opens file index of m, a manifest that this source gave, at offset. The caller closes the stream.
+	File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error)
+	// Icon opens the icon of m. The caller closes the stream.
+	Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error)
+}
+
+// Index keeps across restarts what sources said. The catalogue makes one call at a time.
+type Index interface {
+	// Listings gives the saved lists of all sources that ever had one.
+	Listings() ([]manifest.Listing, error)
+	// SaveListing replaces what is saved of l.Source.
+	SaveListing(l manifest.Listing) error
+	// SaveUnlisted adds one manifest that source gave by uuid to its saved listing.
+	SaveUnlisted(source string, m manifest.Manifest) error
+	// Facts gives what SaveFacts saved.
+	Facts() (map[manifest.FileID]manifest.Facts, error)
+	// SaveFacts saves, or replaces, what a downloaded file turned out to be.
+	SaveFacts(id manifest.FileID, f manifest.Facts) error
+}
+
+// SourceOptions is one source with how the catalogue treats it.
+type SourceOptions struct {
+	Source       Source
+	URL          string            // for display
+	Refresh      time.Duration     // between lists; 0 = 10m
+	Include      []manifest.Filter // an image is taken if it satisfies all of them; none = every image is taken
+	Exclude      []manifest.Filter // but for those that satisfy any of these
+	ServePrivate bool              // serve images that are not public
+}
+
+// Options of New.
+type Options struct {
+	Sources          []SourceOptions       // in order of priority; names are unique
+	Index            Index                 // nil: nothing survives a restart
+	Offline          bool                  // never ask a source: the saved lists are all there is
+	HideBrokenChains bool                  // do not list images with an ancestor that no source has
+	NotModified      error                 // the sentinel with which sources say that a list has not changed
+	OnChange         func(*List)           // called by Run, from its own goroutine; may be nil
+	Logger           *slog.Logger          // nil: no log
+	Registerer       prometheus.Registerer // nil: a registry of its own
+}
+
+const (
+	defaultRefresh = 10 * time.Minute
+	listDeadline   = 120 * time.Second // one List, all its pages and tries (spec 5.5)
+	firstRetry     = 10 * time.Second  // after a failed List; doubles with each further failure, up to the refresh interval
+)
+
+// Catalog is the merged list and its refresh. All methods may be called concurrently.
+type Catalog struct {
+	sources     []*source
+	byName      map[string]*source
+	index       Index
+	offline     bool
+	hideBroken  bool
+	notModified error
+	onChange    func(*List)
+	log         *slog.Logger
+	metrics     *metrics
+
+	current atomic.Pointer[List]
+	changed chan struct{} // holds one token after a swap that OnChange has not seen
+	ready   chan struct{} // closed when unsettled has become 0
+	walking chan struct{} // holds one token while the origin chains are being completed
+
+	// building serialises those who build the next list and swap it in. Taken before state.
+	building     sync.Mutex
+	saidConflict map[manifest.Conflict]bool // conflicts that have been logged; by builders only
+	saidBroken   map[uuid.UUID]bool         // broken chains that have been logged; by builders only
+
+	// saving serialises calls of index; nothing but other savers waits for it. Taken before state.
+	saving sync.Mutex
+
+	// state guards the inputs of the next list. Never held while a list is built nor over I/O.
+	state     sync.Mutex
+	facts     map[manifest.FileID]manifest.Facts // replaced, never written to
+	added     []found                            // unlisted manifests that the current list lacks
+	stale     bool                               // the current list must be built anew
+	unsettled int                                // sources that have neither answered, nor failed, nor were loaded
+	stopped   bool                               // no more goroutines of lookups
+
+	lookups flights // searches by uuid under way
+
+	life   context.Context // of lookups: they outlive who asks, not the catalogue
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // lookups and what follows them; added to under state while not stopped
+}
+
+// source is one configured source and what it last said.
+type source struct {
+	SourceOptions
+	name string
+	turn chan struct{} // holds one token while the source is being refreshed
+
+	// What follows is guarded by Catalog.state. Slices of manifests are replaced, never written to.
+	list     manifest.Listing // its last good answer, unfiltered; Unlisted is kept apart
+	fresh    bool             // list was given, or confirmed, in this process
+	saved    time.Time        // Fetched of the list as saved
+	unlisted map[uuid.UUID]unlisted
+	absent   map[uuid.UUID]time.Time // origins that it said it does not have, and when it last said so
+	settled  bool
+	health   health
+}
+
+// unlisted is a manifest that a source gave by uuid.
+type unlisted struct {
+	manifest manifest.Manifest
+	checked  time.Time // when the source last confirmed it
+}
+
+// found is a manifest together with its giver.
+type found struct {
+	source   *source
+	manifest manifest.Manifest
+}
+
+// health is what refreshing a source has come to.
+type health struct {
+	state       string // up, down, unknown
+	failures    int    // in a row
+	lastTry     time.Time
+	lastSuccess time.Time
+	lastError   string
+}
+
+const (
+	stateUp      = "up"
+	stateDown    = "down"
+	stateUnknown = "unknown"
+)
+
+// New loads the saved lists and serves them at once; it asks no source and starts nothing. An index that
+// cannot be read is logged and taken for empty. Errors are faults of o only.
+func New(o Options) (*Catalog, error) {
+	c := &Catalog{
+		byName:      make(map[string]*source),
+		index:       o.Index,
+		offline:     o.Offline,
+		hideBroken:  o.HideBrokenChains,
+		notModified: o.NotModified,
+		onChange:    o.OnChange,
+		log:         o.Logger,
+		changed:     make(chan struct{}, 1),
+		ready:       make(chan struct{}),
+		walking:     make(chan struct{}, 1),
+		stale:       true,
+	}
+	if c.index == nil {
+		c.index = noIndex{}
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	var names []string
+	for i, so := range o.Sources {
+		if so.Source == nil {
+			return nil, fmt.Errorf("catalog: source %d is nil", i)
+		}
+		s := &source{
+			SourceOptions: so,
+			name:          so.Source.Name(),
+			turn:          make(chan struct{}, 1),
+			unlisted:      make(map[uuid.UUID]unlisted),
+			absent:        make(map[uuid.UUID]time.Time),
+			health:        health{state: stateUnknown},
+		}
+		if s.Refresh <= 0 {
+			s.Refresh = defaultRefresh
+		}
+		if s.name == "" || c.byName[s.name] != nil {
+			return nil, fmt.Errorf("catalog: name %q of source %d is empty or taken", s.name, i)
+		}
+		c.sources = append(c.sources, s)
+		c.byName[s.name] = s
+		names = append(names, s.name)
+	}
+	var err error
+	if c.metrics, err = newMetrics(o.Registerer, names); err != nil {
+		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	c.life, c.cancel = context.WithCancel(context.Background())
+	c.load()
+	if c.unsettled == 0 || c.offline {
+		c.unsettled = 0
+		close(c.ready)
+	}
+	c.rebuild()
+	return c, nil
+}
+
+// load takes over what the index has of the configured sources.
+func (c *Catalog) load() {
+	var err error
+	if c.facts, err = c.index.Facts(); err != nil {
+		c.log.Error("saved facts cannot be read", "error", err)
+	}
+	listings, err := c.index.Listings()
+	if err != nil {
+		c.log.Error("saved lists cannot be read", "error", err)
+	}
+	for _, l := range listings {
+		s := c.byName[l.Source]
+		if s == nil {
+			c.log.Debug("saved list ignored: no such source", "source", l.Source)
+			continue
+		}
+		s.list = l
+		s.list.Images = s.reparse(l.Images)
+		s.list.Unlisted = nil
+		s.saved = l.Fetched
+		listed := make(map[uuid.UUID]bool, len(l.Images))
+		for i := range l.Images {
+			listed[l.Images[i].UUID] = true
+		}
+		for _, m := range s.reparse(l.Unlisted) {
+			if !listed[m.UUID] {
+				s.unlisted[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
+			}
+		}
+		if !l.Fetched.IsZero() {
+			s.settled = true
+			s.health.lastSuccess = l.Fetched
+			c.metrics.lastSuccess.WithLabelValues(s.name).Set(unixSeconds(l.Fetched))
+		}
+	}
+	for _, s := range c.sources {
+		if !s.settled {
+			c.unsettled++
+		}
+	}
+}
+
+// reparse parses those of images again whose form depends on how their source is configured now: the index
+// keeps the source's bytes, not that.
+func (s *source) reparse(images []manifest.Manifest) []manifest.Manifest {
+	out, copied := images, false
+	for i := range images {
+		if images[i].Public && len(images[i].ACL) == 0 {
+			continue
+		}
+		m, err := manifest.Parse(images[i].Raw(), s.parseOptions())
+		if err != nil {
+			continue // it was good enough once
+		}
+		if !copied {
+			out, copied = append([]manifest.Manifest(nil), images...), true
+		}
+		out[i] = m
+	}
+	return out
+}
+
+func (s *source) parseOptions() manifest.ParseOptions {
+	return manifest.ParseOptions{ServePrivate: s.ServePrivate}
+}
+
+// Ready is closed once every source has answered or failed once, or had a saved list. Offline it is closed
+// from the start.
+func (c *Catalog) Ready() <-chan struct{} { return c.ready }
+
+// Current is the list now being served: immutable, never nil.
+func (c *Catalog) Current() *List { return c.current.Load() }
+
+// Status is one source as seen from here.
+type Status struct {
+	Name, URL   string
+	Kind        string    // imgapi, dsapi, static, directory as found; "" while it has never answered
+	State       string    // up, down, or unknown while it has not been asked
+	Images      int       // in its last good list, before filters
+	LastTry     time.Time // of a list; zero: never in this process
+	LastSuccess time.Time // zero: never
+	LastError   string    // of the last try; "" when it succeeded
+}
+
+// Status tells of every source, in order of priority.
+func (c *Catalog) Status() []Status {
+	c.state.Lock()
+	defer c.state.Unlock()
+	out := make([]Status, len(c.sources))
+	for i, s := range c.sources {
+		out[i] = Status{
+			Name: s.name, URL: s.URL, Kind: s.list.Kind, State: s.health.state, Images: len(s.list.Images),
+			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError,
+		}
+	}
+	return out
+}
+
+// spawn runs f in a goroutine that Run waits for; false when the catalogue has stopped.
+func (c *Catalog) spawn(f func(ctx context.Context)) bool {
+	c.state.Lock()
+	defer c.state.Unlock()
+	if c.stopped {
+		return false
+	}
+	c.tasks.Go(func() { f(c.life) })
+	return true
+}
+
+// stop ends lookups and waits for them.
+func (c *Catalog) stop() {
+	c.state.Lock()
+	c.stopped = true
+	c.state.Unlock()
+	c.cancel()
+	c.tasks.Wait()
+}
+
+// noIndex forgets.
+type noIndex struct{}
+
+func (noIndex) Listings() ([]manifest.Listing, error)              { return nil, nil }
+func (noIndex) SaveListing(manifest.Listing) error                 { return nil }
+func (noIndex) SaveUnlisted(string, manifest.Manifest) error       { return nil }
+func (noIndex) Facts() (map[manifest.FileID]manifest.Facts, error) { return nil, nil }
+func (noIndex) SaveFacts(manifest.FileID, manifest.Facts) error    { return nil }

@@ -1,0 +1,337 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"imgmirror/manifest"
+)
+
+const (
+	askDeadline  = 10 * time.Second // one Get that no client waits for
+	askSlots     = 8                // of those at the same time
+	walkPatience = 3                // failures in a row after which a source is left in peace until the next walk
+	absentMemory = time.Hour        // an origin that a source does not have is not asked for again that long
+	recheckAfter = 24 * time.Hour   // an unlisted manifest is asked for again after that
+)
+
+// answer is what a source said of one uuid.
+type answer struct {
+	source   *source
+	id       uuid.UUID
+	manifest manifest.Manifest
+	err      error // nil: manifest is set; fs.ErrNotExist: it does not have it; else: cannot tell, or refuses
+}
+
+// errPrivate is matched by answers about images that must not be served; it matches fs.ErrNotExist.
+var errPrivate = fmt.Errorf("it is private: %w", fs.ErrNotExist)
+
+// ask asks s for the manifest of id. A private image that must not be served counts as absent.
+func (c *Catalog) ask(ctx context.Context, s *source, id uuid.UUID) answer {
+	a := answer{source: s, id: id}
+	a.manifest, a.err = s.Source.Get(ctx, id)
+	switch {
+	case a.err != nil:
+		a.err = fmt.Errorf("source %s: %w", s.name, a.err)
+	case a.manifest.UUID != id:
+		a.err = fmt.Errorf("source %s: asked for image %s, it answered with %s", s.name, id, a.manifest.UUID)
+	case !s.mayServe(a.manifest):
+		a.err = fmt.Errorf("source %s: image %s: %w", s.name, id, errPrivate)
+	}
+	return a
+}
+
+// note takes answers into the inputs of the list and gives the manifests that are new or changed. It is for
+// the caller to rebuild the list and to save those.
+func (c *Catalog) note(answers []answer) []found {
+	now := time.Now()
+	var news []found
+	c.state.Lock()
+	defer c.state.Unlock()
+	for _, a := range answers {
+		s := a.source
+		switch {
+		case a.err == nil:
+			if _, ok := s.absent[a.id]; ok {
+				delete(s.absent, a.id)
+				c.stale = true
+			}
+			was, had := s.unlisted[a.id]
+			s.unlisted[a.id] = unlisted{manifest: a.manifest, checked: now}
+			if had && bytes.Equal(was.manifest.Raw(), a.manifest.Raw()) {
+				break
+			}
+			f := found{s, a.manifest}
+			c.added = append(c.added, f)
+			news = append(news, f)
+		case errors.Is(a.err, fs.ErrNotExist):
+			if u, ok := s.unlisted[a.id]; ok {
+				// Still needed, or it would have been forgotten: see recheck.
+				u.checked = now
+				s.unlisted[a.id] = u
+				break
+			}
+			_, known := s.absent[a.id]
+			s.absent[a.id] = now
+			if !known && c.absentEverywhere(a.id) {
+				c.stale = true
+			}
+		}
+	}
+	return news
+}
+
+// completeChains looks for the origins that no list shows, up to the roots, and swaps in what it found. An
+// origin is asked for from the source that its child comes from, then from the others in order. Returns early
+// when ctx ends.
+func (c *Catalog) completeChains(ctx context.Context) {
+	select {
+	case c.walking <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-c.walking }()
+
+	w := &walk{asked: make(map[question]bool), failed: make(map[*source]int)}
+	c.recheck(ctx, w)
+	for range maxDepth + 1 {
+		tasks := c.missingOrigins(w)
+		if len(tasks) == 0 || ctx.Err() != nil {
+			return
+		}
+		var mu sync.Mutex
+		var answers []answer
+		var g errgroup.Group
+		g.SetLimit(askSlots)
+		for _, t := range tasks {
+			g.Go(func() error {
+				got := c.findOrigin(ctx, t, w)
+				mu.Lock()
+				defer mu.Unlock()
+				answers = append(answers, got...)
+				return nil
+			})
+		}
+		_ = g.Wait() // the tasks report through answers
+		news := c.note(answers)
+		c.rebuild()
+		c.saveUnlisted(news)
+	}
+	// Some chain is longer than any may be; building the list anew finds out which images stand on it.
+	c.state.Lock()
+	c.stale = true
+	c.state.Unlock()
+	c.rebuild()
+}
+
+// originTask is one origin and the sources to ask for it.
+type originTask struct {
+	id     uuid.UUID
+	first  []*source // those that its children come from: each is asked
+	others []*source // asked in order until one has it; empty when it is known to be somewhere
+}
+
+// missingOrigins are the origins of stored images that must be asked for now.
+func (c *Catalog) missingOrigins(w *walk) []originTask {
+	type want struct {
+		children []*source        // sources that its children come from
+		holders  map[*source]bool // sources that are known to have it
+	}
+	wants := make(map[uuid.UUID]*want)
+	var order []uuid.UUID
+	list := c.Current()
+	for r := range list.all {
+		id := r.manifest.Origin
+		if id == uuid.Nil {
+			continue
+		}
+		o := wants[id]
+		if o == nil {
+			o = &want{holders: make(map[*source]bool)}
+			wants[id] = o
+			order = append(order, id)
+		}
+		if !slices.Contains(o.children, r.source) {
+			o.children = append(o.children, r.source)
+		}
+	}
+	if len(wants) == 0 {
+		return nil
+	}
+
+	now := time.Now()
+	c.state.Lock()
+	in := c.inputs()
+	recent := make(map[*source]map[uuid.UUID]bool, len(c.sources))
+	for _, s := range c.sources {
+		recent[s] = make(map[uuid.UUID]bool)
+		for id, said := range s.absent {
+			if wants[id] == nil {
+				delete(s.absent, id) // nobody's origin any more
+			} else if now.Sub(said) < absentMemory {
+				recent[s][id] = true
+			}
+		}
+	}
+	c.state.Unlock()
+	for _, src := range in.sources {
+		for _, images := range [][]manifest.Manifest{src.images, src.unlisted} {
+			for i := range images {
+				if o := wants[images[i].UUID]; o != nil && src.source.mayServe(images[i]) {
+					o.holders[src.source] = true
+				}
+			}
+		}
+	}
+
+	var tasks []originTask
+	for _, id := range order {
+		o := wants[id]
+		unasked := func(s *source) bool { return !o.holders[s] && !recent[s][id] && w.may(s, id) }
+		t := originTask{id: id}
+		for _, s := range o.children {
+			if unasked(s) {
+				t.first = append(t.first, s)
+			}
+		}
+		if len(o.holders) == 0 {
+			for _, s := range c.sources {
+				if unasked(s) && !slices.Contains(o.children, s) {
+					t.others = append(t.others, s)
+				}
+			}
+		}
+		if len(t.first)+len(t.others) > 0 {
+			tasks = append(tasks, t)
+		}
+	}
+	return tasks
+}
+
+// findOrigin asks for one origin.
+func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answer {
+	var answers []answer
+	have := false
+	try := func(s *source) {
+		if ctx.Err() != nil || !w.may(s, t.id) {
+			return
+		}
+		askCtx, cancel := context.WithTimeout(ctx, askDeadline)
+		defer cancel()
+		a := c.ask(askCtx, s, t.id)
+		w.note(a)
+		have = have || a.err == nil
+		answers = append(answers, a)
+	}
+	for _, s := range t.first {
+		try(s)
+	}
+	for _, s := range t.others {
+		if have {
+			break
+		}
+		try(s)
+	}
+	return answers
+}
+
+// recheck asks again for unlisted manifests that have not been confirmed for long. One that its source no
+// longer has is forgotten, unless an image that is there has it for its origin; one that has become private is
+// forgotten in any case.
+func (c *Catalog) recheck(ctx context.Context, w *walk) {
+	now := time.Now()
+	type due struct {
+		source *source
+		id     uuid.UUID
+	}
+	var all []due
+	c.state.Lock()
+	for _, s := range c.sources {
+		for id, u := range s.unlisted {
+			if now.Sub(u.checked) >= recheckAfter {
+				all = append(all, due{s, id})
+			}
+		}
+	}
+	c.state.Unlock()
+	if len(all) == 0 {
+		return
+	}
+	var mu sync.Mutex
+	var answers []answer
+	var gone []answer
+	list := c.Current()
+	var g errgroup.Group
+	g.SetLimit(askSlots)
+	for _, d := range all {
+		g.Go(func() error {
+			if got := c.findOrigin(ctx, originTask{id: d.id, first: []*source{d.source}}, w); len(got) > 0 {
+				mu.Lock()
+				defer mu.Unlock()
+				err := got[0].err
+				if errors.Is(err, errPrivate) || errors.Is(err, fs.ErrNotExist) && !list.isOrigin(d.id) {
+					gone = append(gone, got...)
+				} else {
+					answers = append(answers, got...)
+				}
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // the tasks report through answers and gone
+
+	news := c.note(answers)
+	forgot := make(map[*source]bool)
+	c.state.Lock()
+	for _, a := range gone {
+		delete(a.source.unlisted, a.id)
+		forgot[a.source] = true
+		c.stale = true
+	}
+	c.state.Unlock()
+	c.rebuild()
+	c.saveUnlisted(news)
+	for s := range forgot {
+		c.saveListing(s)
+	}
+}
+
+// walk is what one walk has asked so far: nothing twice, and no source that fails.
+type walk struct {
+	mu     sync.Mutex
+	asked  map[question]bool
+	failed map[*source]int // times in a row that it could not tell
+}
+
+type question struct {
+	source *source
+	id     uuid.UUID
+}
+
+// may tells whether s is worth asking for id.
+func (w *walk) may(s *source, id uuid.UUID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed[s] < walkPatience && !w.asked[question{s, id}]
+}
+
+// note takes an answer to account.
+func (w *walk) note(a answer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked[question{a.source, a.id}] = true
+	if a.err == nil || errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission) {
+		w.failed[a.source] = 0
+	} else {
+		w.failed[a.source]++
+	}
+}

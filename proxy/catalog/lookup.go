@@ -1,0 +1,211 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	lookupWait     = 2500 * time.Millisecond // one search by uuid, whatever sources do (spec 5.5: a 503 within 3 s)
+	headStart      = 500 * time.Millisecond  // that a source has at most before the next is asked too
+	negativeMemory = 60 * time.Second        // of a uuid that no source has (spec 5.3)
+	maxNegatives   = 10_000                  // remembered at the same time
+	maxFlights     = 128                     // searches at the same time; more are refused
+)
+
+// flights are the searches under way and the memory of those in vain.
+type flights struct {
+	mu        sync.Mutex // guards the maps; taken before Catalog.state
+	running   map[uuid.UUID]*flight
+	negatives map[uuid.UUID]time.Time // until when
+}
+
+// flight is one search, shared by all who want the image.
+type flight struct {
+	done  chan struct{} // closed once, after what follows is set
+	entry Entry
+	err   error
+}
+
+// Get finds an image by uuid: in the current list, else by asking the sources in order, once for all callers.
+// ctx bounds the wait of this caller only; whatever ctx, Get returns within about 2.5 s. What is found is in
+// the current list, as unlisted, when Get returns, and its origins are looked for.
+//
+// The error matches fs.ErrNotExist when no source gives the image: none has it, or those that have it keep it
+// private, refuse it or are configured not to give it; if all said that they do not have it that is remembered
+// for 60 s. It matches ErrUnavailable when some source could not tell. Offline, no source is asked and what is
+// not stored does not exist.
+func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
+	if e, ok := c.Current().Entry(id); ok {
+		return e, nil
+	}
+	if c.offline || len(c.sources) == 0 {
+		return Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
+	}
+	f := c.search(id)
+	select {
+	case <-f.done:
+		return f.entry, f.err
+	case <-ctx.Done():
+		return Entry{}, fmt.Errorf("image %s: %w: %w", id, ErrUnavailable, ctx.Err())
+	}
+}
+
+// search gives the flight for id: the one under way, or one that it starts, or one that is over already.
+func (c *Catalog) search(id uuid.UUID) *flight {
+	over := func(e Entry, err error) *flight {
+		f := &flight{done: make(chan struct{}), entry: e, err: err}
+		close(f.done)
+		return f
+	}
+	c.lookups.mu.Lock()
+	defer c.lookups.mu.Unlock()
+	if f := c.lookups.running[id]; f != nil {
+		return f
+	}
+	// A flight leaves running only after its find is in the list.
+	if e, ok := c.Current().Entry(id); ok {
+		return over(e, nil)
+	}
+	if until, ok := c.lookups.negatives[id]; ok {
+		if time.Now().Before(until) {
+			return over(Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist))
+		}
+		delete(c.lookups.negatives, id)
+	}
+	if len(c.lookups.running) >= maxFlights {
+		c.metrics.lookups.WithLabelValues(resultRefused).Inc()
+		return over(Entry{}, fmt.Errorf("image %s: %w: too many searches under way", id, ErrUnavailable))
+	}
+	f := &flight{done: make(chan struct{})}
+	if !c.spawn(func(ctx context.Context) { c.fly(ctx, id, f) }) {
+		return over(Entry{}, fmt.Errorf("image %s: %w: the catalogue has stopped", id, ErrUnavailable))
+	}
+	if c.lookups.running == nil {
+		c.lookups.running = make(map[uuid.UUID]*flight)
+	}
+	c.lookups.running[id] = f
+	return f
+}
+
+// fly runs the search f for id.
+func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
+	a, err := c.askInOrder(ctx, id)
+	if err != nil {
+		f.err = err
+		absent := false
+		if errors.Is(err, ErrUnavailable) {
+			c.metrics.lookups.WithLabelValues(resultUnavailable).Inc()
+		} else {
+			c.metrics.lookups.WithLabelValues(resultAbsent).Inc()
+			absent = !errors.Is(err, fs.ErrPermission)
+		}
+		c.land(id, absent)
+		close(f.done)
+		return
+	}
+	c.metrics.lookups.WithLabelValues(resultFound).Inc()
+	news := c.note([]answer{a})
+	c.state.Lock()
+	facts := c.facts
+	c.state.Unlock()
+	m := withFacts(a.manifest, facts)
+	f.entry = record{manifest: &m, source: a.source}.entry()
+	if c.building.TryLock() {
+		c.rebuildLocked()
+		c.building.Unlock()
+		if e, ok := c.Current().Entry(id); ok {
+			f.entry = e
+		}
+		close(f.done)
+	} else {
+		close(f.done) // a big list is being built: who waits for one image need not wait for that
+		c.rebuild()
+	}
+	c.land(id, false)
+	c.saveUnlisted(news)
+	if _, ok := c.Current().record(m.Origin); !ok && m.Origin != uuid.Nil {
+		c.completeChains(ctx)
+	}
+}
+
+// land ends the flight for id; absent = remember that no source has it.
+func (c *Catalog) land(id uuid.UUID, absent bool) {
+	c.lookups.mu.Lock()
+	defer c.lookups.mu.Unlock()
+	delete(c.lookups.running, id)
+	if !absent {
+		return
+	}
+	now := time.Now()
+	if len(c.lookups.negatives) >= maxNegatives {
+		for id, until := range c.lookups.negatives {
+			if !now.Before(until) {
+				delete(c.lookups.negatives, id)
+			}
+		}
+	}
+	if c.lookups.negatives == nil || len(c.lookups.negatives) >= maxNegatives {
+		// Someone asks for uuids at random: better to ask sources again than to grow.
+		c.lookups.negatives = make(map[uuid.UUID]time.Time)
+	}
+	c.lookups.negatives[id] = now.Add(negativeMemory)
+}
+
+// askInOrder asks the sources for id in order of priority: the next one as soon as one has said no or could
+// not tell, and also when it has had its head start without an answer. The first to have it wins. The error
+// matches ErrUnavailable or fs.ErrNotExist, the latter together with fs.ErrPermission when a source refused.
+func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	answers := make(chan answer, len(c.sources))
+	next, pending := 0, 0
+	start := func() {
+		s := c.sources[next]
+		next++
+		pending++
+		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, id) })
+	}
+	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	start()
+
+	var unsure, refused []error
+	for pending > 0 {
+		select {
+		case a := <-answers:
+			pending--
+			switch {
+			case a.err == nil && (a.source.takes(a.manifest) || c.Current().isOrigin(id)):
+				return a, nil
+			case a.err == nil, errors.Is(a.err, fs.ErrNotExist):
+			case errors.Is(a.err, fs.ErrPermission):
+				refused = append(refused, a.err)
+			default:
+				unsure = append(unsure, a.err)
+			}
+		case <-timer.C:
+		case <-ctx.Done():
+			unsure = append(unsure, fmt.Errorf("image %s: %d sources gave no answer in time", id, pending))
+			return answer{}, fmt.Errorf("%w: %w", ErrUnavailable, errors.Join(unsure...))
+		}
+		if next < len(c.sources) {
+			start()
+			timer.Reset(pause)
+		}
+	}
+	switch {
+	case len(unsure) > 0:
+		return answer{}, fmt.Errorf("%w: %w", ErrUnavailable, errors.Join(unsure...))
+	case len(refused) > 0:
+		return answer{}, fmt.Errorf("image %s: %w: %w", id, fs.ErrNotExist, errors.Join(refused...))
+	}
+	return answer{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
+}

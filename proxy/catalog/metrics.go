@@ -1,0 +1,78 @@
+package catalog
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of the catalogue.
+type metrics struct {
+	images      prometheus.Gauge
+	conflicts   prometheus.Gauge
+	broken      prometheus.Gauge
+	lastSuccess *prometheus.GaugeVec   // source
+	refreshes   *prometheus.CounterVec // source, result
+	lookups     *prometheus.CounterVec // result
+}
+
+// The values of the label "result".
+const (
+	resultChanged     = "changed"
+	resultUnchanged   = "unchanged"
+	resultFailed      = "failed"
+	resultFound       = "found"
+	resultAbsent      = "absent"
+	resultUnavailable = "unavailable"
+	resultRefused     = "refused"
+)
+
+// newMetrics registers the metrics; r nil = a registry of their own. Series of the given sources are present at zero.
+func newMetrics(r prometheus.Registerer, sources []string) (*metrics, error) {
+	if r == nil {
+		r = prometheus.NewRegistry()
+	}
+	m := &metrics{
+		images: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_images",
+			Help: "Images in the list now being served.",
+		}),
+		conflicts: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_conflicts",
+			Help: "Images of which a source now has other bytes than the source they are served from.",
+		}),
+		broken: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_broken_chains",
+			Help: "Images now with an ancestor that no source has, or a chain of origins that does not end.",
+		}),
+		lastSuccess: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_last_success_timestamp_seconds",
+			Help: "When the source last gave or confirmed its list; 0 = never.",
+		}, []string{"source"}),
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_catalog_refreshes_total",
+			Help: "Times a source was asked for its list.",
+		}, []string{"source", "result"}),
+		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_catalog_lookups_total",
+			Help: "Images looked for at the sources by uuid because no list has them.",
+		}, []string{"result"}),
+	}
+	for _, s := range sources {
+		m.lastSuccess.WithLabelValues(s)
+		for _, result := range []string{resultChanged, resultUnchanged, resultFailed} {
+			m.refreshes.WithLabelValues(s, result)
+		}
+	}
+	for _, result := range []string{resultFound, resultAbsent, resultUnavailable, resultRefused} {
+		m.lookups.WithLabelValues(result)
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{m.images, m.conflicts, m.broken, m.lastSuccess, m.refreshes, m.lookups} {
+		errs = append(errs, r.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -1,0 +1,369 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// Run refreshes each source on its own interval, side by side, until ctx ends; then it returns nil, after
+// its own goroutines and those of lookups have ended. A source that fails keeps its last good list and is
+// tried again after 10 s, then after twice that and so on up to its interval. Call it once.
+//
+// OnChange is called with the list that is current at the start and after swaps, always from the goroutine
+// of Run; swaps in quick succession are reported as one.
+func (c *Catalog) Run(ctx context.Context) error {
+	var loops sync.WaitGroup
+	if !c.offline {
+		for _, s := range c.sources {
+			loops.Go(func() { c.keepFresh(ctx, s) })
+		}
+	}
+	c.announce(ctx)
+	loops.Wait()
+	c.stop()
+	return nil
+}
+
+// announce calls OnChange until ctx ends.
+func (c *Catalog) announce(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.changed:
+			if c.onChange != nil {
+				c.onChange(c.Current())
+			}
+		}
+	}
+}
+
+// keepFresh refreshes s again and again until ctx ends.
+func (c *Catalog) keepFresh(ctx context.Context, s *source) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if err := c.refresh(ctx, s); err == nil {
+			c.completeChains(ctx)
+		}
+		timer.Reset(c.pause(s))
+	}
+}
+
+// pause is how long to wait before s is asked again.
+func (c *Catalog) pause(s *source) time.Duration {
+	c.state.Lock()
+	defer c.state.Unlock()
+	if s.health.failures == 0 {
+		return s.Refresh
+	}
+	pause := firstRetry
+	for i := 1; i < s.health.failures && pause < s.Refresh; i++ {
+		pause *= 2
+	}
+	return min(pause, s.Refresh)
+}
+
+// Refresh asks every source once, now, side by side, and swaps the result in; it returns when origins that no
+// list shows have been looked for, too. The error joins those of the sources that failed. Offline it does nothing.
+func (c *Catalog) Refresh(ctx context.Context) error {
+	if c.offline {
+		return nil
+	}
+	errs := make([]error, len(c.sources))
+	var asked sync.WaitGroup
+	for i, s := range c.sources {
+		asked.Go(func() { errs[i] = c.refresh(ctx, s) })
+	}
+	asked.Wait()
+	c.completeChains(ctx)
+	return errors.Join(errs...)
+}
+
+// refresh asks s for its list, once, and takes the answer in. One at a time for each source. The error is
+// that of the source.
+func (c *Catalog) refresh(ctx context.Context, s *source) error {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.turn }()
+
+	prev := c.previous(s)
+	listCtx, cancel := context.WithTimeout(ctx, listDeadline)
+	got, err := s.Source.List(listCtx, prev)
+	cancel()
+	now := time.Now()
+	switch {
+	case err == nil:
+		c.accept(s, prev.Images, got, now)
+	case c.notModified != nil && errors.Is(err, c.notModified) && !prev.Fetched.IsZero():
+		got = prev
+		got.ETag, got.LastModified = c.validators(s)
+		got.Fetched = now
+		c.accept(s, prev.Images, got, now)
+	case ctx.Err() != nil:
+		return ctx.Err() // we are stopping; nothing was learned of the source
+	default:
+		err = fmt.Errorf("list of source %s: %w", s.name, err)
+		c.fail(s, err, now)
+		return err
+	}
+	return nil
+}
+
+// previous is what s last said, for it to tell whether that has changed. The first time in this process it is
+// without validators: the saved list may have been asked for under another configuration.
+func (c *Catalog) previous(s *source) manifest.Listing {
+	c.state.Lock()
+	defer c.state.Unlock()
+	prev := s.list
+	if !s.fresh {
+		prev.ETag, prev.LastModified = "", ""
+	}
+	return prev
+}
+
+func (c *Catalog) validators(s *source) (etag, lastModified string) {
+	c.state.Lock()
+	defer c.state.Unlock()
+	return s.list.ETag, s.list.LastModified
+}
+
+// accept takes in a good answer of s. When the images are those it had before, the list being served stays.
+func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listing, now time.Time) {
+	got.Source = s.name
+	got.Unlisted = nil
+	if got.Fetched.IsZero() {
+		got.Fetched = now
+	}
+	same := sameImages(had, got.Images)
+	var kept []manifest.Manifest
+	if same {
+		got.Images = had
+	} else {
+		kept = c.ancestorsLeft(s, had, got.Images)
+	}
+
+	c.state.Lock()
+	first := s.list.Fetched.IsZero()
+	save := !same || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
+		got.Fetched.Sub(s.saved) >= time.Hour
+	if save {
+		s.saved = got.Fetched
+	}
+	s.list = got
+	s.fresh = true
+	if !same {
+		for i := range got.Images {
+			delete(s.unlisted, got.Images[i].UUID)
+			if s.mayServe(got.Images[i]) {
+				delete(s.absent, got.Images[i].UUID)
+			}
+		}
+		for _, m := range kept {
+			s.unlisted[m.UUID] = unlisted{manifest: m}
+		}
+		c.stale = true
+	}
+	was := s.health.state
+	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched}
+	c.settle(s)
+	c.state.Unlock()
+
+	c.metrics.lastSuccess.WithLabelValues(s.name).Set(unixSeconds(got.Fetched))
+	result := resultChanged
+	if same {
+		result = resultUnchanged
+	}
+	c.metrics.refreshes.WithLabelValues(s.name, result).Inc()
+	log := c.log.With("source", s.name)
+	if was == stateDown {
+		log.Info("source answers again")
+	}
+	if !same || first {
+		log.Info("list has changed", "kind", got.Kind, "images", len(got.Images), "before", len(had))
+	}
+
+	if save {
+		c.saveListing(s)
+	}
+	c.rebuild()
+}
+
+// fail notes that s gave no list; the one it has stays. Logged when the state changes.
+func (c *Catalog) fail(s *source, err error, now time.Time) {
+	c.state.Lock()
+	was := s.health.state
+	s.health.state = stateDown
+	s.health.failures++
+	s.health.lastTry = now
+	s.health.lastError = err.Error()
+	images := len(s.list.Images)
+	c.settle(s)
+	c.state.Unlock()
+
+	c.metrics.refreshes.WithLabelValues(s.name, resultFailed).Inc()
+	if was != stateDown {
+		c.log.Warn("source failed; its last good list is kept", "source", s.name, "images", images, "error", err)
+	}
+}
+
+// settle notes that s has had its say; state is held.
+func (c *Catalog) settle(s *source) {
+	if s.settled {
+		return
+	}
+	s.settled = true
+	if c.unsettled--; c.unsettled == 0 {
+		close(c.ready)
+	}
+}
+
+// sameImages tells whether two lists hold the same manifests, byte for byte, in any order.
+func sameImages(a, b []manifest.Manifest) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	same := func(x, y *manifest.Manifest) bool { return x.UUID == y.UUID && bytes.Equal(x.Raw(), y.Raw()) }
+	i := 0
+	for i < len(a) && same(&a[i], &b[i]) {
+		i++
+	}
+	if i == len(a) {
+		return true
+	}
+	// Some servers list in random order.
+	at := make(map[uuid.UUID]int, len(a)-i)
+	for j := i; j < len(a); j++ {
+		at[a[j].UUID] = j
+	}
+	for j := i; j < len(b); j++ {
+		k, ok := at[b[j].UUID]
+		if !ok || !same(&a[k], &b[j]) {
+			return false
+		}
+		delete(at, b[j].UUID) // a second one of that uuid does not count
+	}
+	return true
+}
+
+// ancestorsLeft gives those of had that left the list of s (now listing next) although images that stay, of any
+// source, have them among their ancestors: they remain reachable by uuid.
+func (c *Catalog) ancestorsLeft(s *source, had, next []manifest.Manifest) []manifest.Manifest {
+	left := make(map[uuid.UUID]manifest.Manifest, len(had))
+	for i := range had {
+		left[had[i].UUID] = had[i]
+	}
+	for i := range next {
+		delete(left, next[i].UUID)
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	var kept []manifest.Manifest
+	var keep func(id uuid.UUID)
+	keep = func(id uuid.UUID) {
+		for {
+			m, ok := left[id]
+			if !ok {
+				return
+			}
+			delete(left, id)
+			kept = append(kept, m)
+			id = m.Origin
+		}
+	}
+	c.state.Lock()
+	in := c.inputs()
+	c.state.Unlock()
+	for _, src := range in.sources {
+		images := src.images
+		if src.source == s {
+			images = next
+		}
+		for i := range images {
+			keep(images[i].Origin)
+		}
+		for i := range src.unlisted {
+			keep(src.unlisted[i].Origin)
+		}
+	}
+	return kept
+}
+
+// saveListing hands what s said to the index.
+func (c *Catalog) saveListing(s *source) {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	c.state.Lock()
+	l := s.list
+	l.Unlisted = s.unlistedManifests()
+	c.state.Unlock()
+	if err := c.index.SaveListing(l); err != nil {
+		c.log.Error("list could not be saved", "source", s.name, "error", err)
+	}
+}
+
+// saveUnlisted hands manifests that sources gave by uuid to the index.
+func (c *Catalog) saveUnlisted(all []found) {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	for _, f := range all {
+		if err := c.index.SaveUnlisted(f.source.name, f.manifest); err != nil {
+			c.log.Error("manifest could not be saved", "source", f.source.name, "uuid", f.manifest.UUID, "error", err)
+		}
+	}
+}
+
+// Learn records what a downloaded file turned out to be, if its manifest gains by it: then that is saved and
+// a list with the better manifest has been swapped in when Learn returns. It holds after refreshes and restarts,
+// until the source states something else.
+func (c *Catalog) Learn(id manifest.FileID, f manifest.Facts) {
+	e, ok := c.Current().Entry(id.Image)
+	if !ok || id.Index < 0 {
+		return
+	}
+	gains := false
+	for _, h := range e.Holders {
+		if id.Index < len(h.Manifest.Files) && fits(h.Manifest, id.Index, f) {
+			_, changed := h.Manifest.WithFacts(id.Index, f)
+			gains = gains || changed
+		}
+	}
+	if !gains {
+		return
+	}
+	c.state.Lock()
+	facts := maps.Clone(c.facts)
+	if facts == nil {
+		facts = make(map[manifest.FileID]manifest.Facts)
+	}
+	facts[id] = f
+	c.facts = facts
+	c.stale = true
+	c.state.Unlock()
+
+	c.saving.Lock()
+	err := c.index.SaveFacts(id, f)
+	c.saving.Unlock()
+	if err != nil {
+		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
+	}
+	c.rebuild()
+}
