@@ -111,6 +111,7 @@ func (c *Catalog) absentEverywhere(id uuid.UUID) bool {
 func (c *Catalog) build(in inputs) *List {
 	merged, conflicts := manifest.Merge(in.listings())
 	l := &List{
+		offline: c.offline,
 		records: make([]record, 0, len(merged)),
 		byUUID:  make(map[uuid.UUID]int32, len(merged)),
 	}

@@ -17,9 +17,9 @@ import (
 // Entry is one image and the sources that hold its bytes, in the order in which they should be asked.
 type Entry struct {
 	Manifest manifest.Manifest
-	Source   string // name of the source that Manifest came from
-	Listed   bool   // some source lists it; else it is reachable by uuid only
-	Holders  []Holder
+	Source   string   // name of the source that Manifest came from
+	Listed   bool     // some source lists it; else it is reachable by uuid only
+	Holders  []Holder // empty when the catalogue is Offline: there is nobody to ask
 }
 
 // Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ).
@@ -35,6 +35,7 @@ type List struct {
 	byUUID  map[uuid.UUID]int32  // index in records
 	extra   map[uuid.UUID]record // unlisted images found since records were made; none of them is in byUUID
 	body    *body
+	offline bool // entries have no holders
 }
 
 // record is one stored image.
@@ -86,7 +87,7 @@ func (l *List) Entry(id uuid.UUID) (Entry, bool) {
 	if !ok {
 		return Entry{}, false
 	}
-	return r.entry(), true
+	return l.entry(r), true
 }
 
 func (l *List) record(id uuid.UUID) (record, bool) {
@@ -120,7 +121,7 @@ func (l *List) BySum(s verify.Sum) (Entry, int, bool) {
 	for r := range l.all {
 		for i := range r.manifest.Files {
 			if r.manifest.Files[i].SHA1 == s {
-				return r.entry(), i, true
+				return l.entry(r), i, true
 			}
 		}
 	}
@@ -156,6 +157,14 @@ func (l *List) isOrigin(id uuid.UUID) bool {
 		}
 	}
 	return false
+}
+
+func (l *List) entry(r record) Entry {
+	e := r.entry()
+	if l.offline {
+		e.Holders = nil
+	}
+	return e
 }
 
 func (r record) entry() Entry {

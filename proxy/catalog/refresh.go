@@ -183,8 +183,9 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	}
 	was := s.health.state
 	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched}
-	c.settle(s)
 	c.state.Unlock()
+	c.rebuild()
+	c.settle(s)
 
 	c.metrics.lastSuccess.WithLabelValues(s.name).Set(unixSeconds(got.Fetched))
 	result := resultChanged
@@ -203,7 +204,6 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	if save {
 		c.saveListing(s)
 	}
-	c.rebuild()
 }
 
 // fail notes that s gave no list; the one it has stays. Logged when the state changes.
@@ -215,8 +215,8 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	s.health.lastTry = now
 	s.health.lastError = err.Error()
 	images := len(s.list.Images)
-	c.settle(s)
 	c.state.Unlock()
+	c.settle(s)
 
 	c.metrics.refreshes.WithLabelValues(s.name, resultFailed).Inc()
 	if was != stateDown {
@@ -224,8 +224,10 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	}
 }
 
-// settle notes that s has had its say; state is held.
+// settle notes that s has had its say, and that the list being served holds it.
 func (c *Catalog) settle(s *source) {
+	c.state.Lock()
+	defer c.state.Unlock()
 	if s.settled {
 		return
 	}

@@ -338,7 +338,7 @@ func TestManyConflicts(t *testing.T) {
 	}
 }
 
-type brokenIndex struct{ memory }
+type brokenIndex struct{}
 
 func (*brokenIndex) Listings() ([]manifest.Listing, error) { return nil, errors.New("disk on fire") }
 func (*brokenIndex) SaveListing(manifest.Listing) error    { return errors.New("disk on fire") }
@@ -370,6 +370,31 @@ func TestBrokenIndex(t *testing.T) {
 			t.Errorf("%q was logged %d times", text, n)
 		}
 	}
+}
+
+// heldIndex does not come to an end of saving a list until it may.
+type heldIndex struct {
+	memory
+	may chan struct{}
+}
+
+func (x *heldIndex) SaveListing(l manifest.Listing) error {
+	<-x.may
+	return x.memory.SaveListing(l)
+}
+
+// Who waits for Ready finds what the sources have said, however long the disk takes over it.
+func TestReadyIsServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &fake{t: t, name: "a", listed: []spec{{n: 1}}}
+		x := &heldIndex{may: make(chan struct{})}
+		c := newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
+		stop := run(t, c)
+		<-c.Ready()
+		wantShown(t, c, 1)
+		close(x.may)
+		stop()
+	})
 }
 
 // run a catalogue in the background of the bubble; stop ends it and checks that Run returned.
@@ -478,6 +503,9 @@ func TestOffline(t *testing.T) {
 		wantShown(t, c, 1)
 		if _, err := c.Get(t.Context(), id(9)); !isNotExist(err) {
 			t.Errorf("Get: %v", err)
+		}
+		if e, err := c.Get(t.Context(), id(1)); err != nil || len(e.Holders) > 0 {
+			t.Errorf("a file could be asked of %v, %v", e.Holders, err)
 		}
 		stop()
 	})
