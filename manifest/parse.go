@@ -138,10 +138,11 @@ func (p *parser) decoder(text []byte, options ...jsontext.Options) *jsontext.Dec
 }
 
 func atEnd(dec *jsontext.Decoder) error {
-	switch _, err := dec.ReadToken(); err {
-	case nil:
+	_, err := dec.ReadToken()
+	switch {
+	case err == nil:
 		return errors.New("something follows the value")
-	case io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil
 	default:
 		return err

@@ -279,8 +279,7 @@ func (c *Catalog) ancestorsLeft(s *source, had, next []manifest.Manifest) []mani
 		return nil
 	}
 	var kept []manifest.Manifest
-	var keep func(id uuid.UUID)
-	keep = func(id uuid.UUID) {
+	keep := func(id uuid.UUID) {
 		for {
 			m, ok := left[id]
 			if !ok {
