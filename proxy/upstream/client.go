@@ -1,0 +1,257 @@
+// Package upstream talks to one image server: it finds out what kind of server
+// it is, lists its images page by page and conditionally, fetches single
+// manifests, and opens files and icons at any offset (spec 4 and 5). It keeps
+// nothing on disk and judges no bytes: a Stream says what its sender claims,
+// and the receiver checks it.
+//
+// # Kinds
+//
+// A source is of kind imgapi, dsapi (smartos-image-server included), static or
+// directory; "auto" asks the server (spec 5.2). The kind directory is a folder
+// on this machine, given as a path or a file: URL. Its rules are:
+//
+//   - Manifests are looked for in the folder and in its direct sub-folders:
+//     every manifest.json, *.imgmanifest, *.dsmanifest and *.json. Hidden
+//     entries, and what does not parse as a manifest, are left out. Of two with
+//     the same uuid the first in the order of their names counts.
+//   - The file of a manifest lies in the same folder. These names are tried, for
+//     a manifest called NAME.imgmanifest, and file number N of it: the manifest's
+//     own files[N].path; fileN, and "file" when N is 0; NAME.zfs, NAME.zvol,
+//     NAME.tar and NAME, each with .gz, .bz2, .xz, .zst or nothing (NAME-N when N is
+//     not 0; not for a manifest.json); the path that spec 1.6 derives, NAME-VERSION.zfs.gz
+//     as a rule. The first that has the size the manifest states is taken, else
+//     the first that exists.
+//   - An icon is icon.png, icon.jpg, icon.jpeg or icon.gif in the same folder.
+//   - Nothing outside the folder is ever opened: ".." and symbolic links that
+//     lead out are refused.
+//   - The list counts as not modified while no name, size or time of
+//     modification in the folder and its sub-folders has changed.
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// The kinds of source.
+const (
+	kindAuto      = "auto"
+	kindIMGAPI    = "imgapi"
+	kindDSAPI     = "dsapi"
+	kindStatic    = "static"
+	kindDirectory = "directory"
+)
+
+// Bounds of spec 5.3 and 5.5, and what follows from them.
+const (
+	connectTimeout      = 5 * time.Second
+	hurriedConnect      = 2 * time.Second // when the caller's deadline is near
+	hurry               = 10 * time.Second
+	defaultStallTimeout = 20 * time.Second
+	listDeadline        = 120 * time.Second
+	listPatience        = 3 // stall timeouts until a list begins: a long one may take its server a while
+	listTries           = 4
+	listRetryInterval   = time.Second
+	pageSize            = 1000
+	maxPages            = 1000
+	maxListBody         = 64 << 20 // bytes, decoded
+	maxManifestBody     = 4 << 20  // bytes, decoded
+	maxPingBody         = 64 << 10 // bytes, decoded
+	maxRedirects        = 5
+	protocolFailures    = 3 // in a row: ask the server anew what it is
+)
+
+// Options of New. Required: Name and URL.
+type Options struct {
+	// Name is the configured name of the source: the metric label.
+	Name string
+	// URL is the address of the source (spec 5.1), or the path of a folder.
+	// A ?channel= in it counts when Channel is empty; a user and password in it count when Username is empty.
+	URL string
+	// Kind is auto, imgapi, dsapi, static or directory; "" means auto.
+	// With auto, an absolute path or a file: URL is a directory.
+	Kind string
+	// Channel asked for on servers with channels; "" is the server's default, "*" is all.
+	Channel string
+	// Insecure skips the verification of certificates and allows redirects from https to http.
+	Insecure bool
+	// CAFile names a PEM file with certificates that are trusted besides the system's.
+	CAFile string
+	// Token is sent as a bearer token; else Username and Password, when given, as basic authentication.
+	// Neither is ever sent to another host.
+	Username, Password, Token string
+	// Proxy is the URL of a proxy for everything; "" means HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either case.
+	Proxy string
+	// RateLimit is in bytes per second, for all files of this source together; 0 means no limit.
+	RateLimit int64
+	// StallTimeout ends a transfer that brings no byte for so long; 0 means 20 s.
+	StallTimeout time.Duration
+	// ServePrivate is passed on to manifest.Parse.
+	ServePrivate bool
+	// UserAgent is sent as it is; "" means "imgmirror".
+	UserAgent string
+	// Metrics are shared by all sources; nil means metrics that nobody sees.
+	Metrics *Metrics
+	// Logger gets what the errors that are returned don't say; nil means none.
+	Logger *slog.Logger
+
+	// dial replaces the dialer, and with it the refusal of reserved addresses, in tests.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// retryInterval replaces listRetryInterval in tests.
+	retryInterval time.Duration
+}
+
+// Client is one source. All methods may be called concurrently. It runs no
+// goroutines of its own between calls; only idle connections stay, see Close.
+type Client struct {
+	opts    Options
+	addr    address
+	dir     *directory // of kind directory, else nil
+	http    *http.Client
+	limiter *rate.Limiter // nil: no limit
+	metrics sourceMetrics
+	log     *slog.Logger
+
+	state state
+}
+
+// New checks the options (syntax of the URLs, a readable CA file); it asks nothing.
+func New(o Options) (*Client, error) {
+	if o.Name == "" {
+		return nil, errors.New("upstream: a source needs a name")
+	}
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = defaultStallTimeout
+	}
+	if o.retryInterval <= 0 {
+		o.retryInterval = listRetryInterval
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "imgmirror"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil, nil)
+	}
+	c := &Client{
+		opts:    o,
+		metrics: o.Metrics.source(o.Name),
+		log:     o.Logger.With("component", "upstream", "source", o.Name),
+	}
+	if o.RateLimit > 0 {
+		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), limiterChunk(o.RateLimit))
+	}
+	if err := c.connect(); err != nil {
+		return nil, fmt.Errorf("upstream: source %s: %w", o.Name, err)
+	}
+	return c, nil
+}
+
+// connect sets up what the kind of address needs: a folder, or a transport.
+func (c *Client) connect() error {
+	switch c.opts.Kind {
+	case "", kindAuto:
+		c.opts.Kind = kindAuto
+	case kindIMGAPI, kindDSAPI, kindStatic, kindDirectory:
+	default:
+		return fmt.Errorf("kind %q is not one of auto, imgapi, dsapi, static, directory", c.opts.Kind)
+	}
+	if folder, ok := folderPath(c.opts.URL, c.opts.Kind); ok {
+		c.opts.Kind = kindDirectory
+		c.dir = newDirectory(folder, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate}, c.report)
+		c.state.verdict = verdict{kind: kindDirectory}
+		return nil
+	}
+	addr, err := parseAddress(c.opts.URL, c.opts.Kind, c.opts.Channel)
+	if err != nil {
+		return err
+	}
+	c.addr = addr
+	if c.opts.Username == "" && c.opts.Token == "" {
+		c.opts.Username, c.opts.Password = addr.username, addr.password
+	}
+	transport, err := newTransport(c.opts, addr.base.Hostname())
+	if err != nil {
+		return err
+	}
+	c.http = &http.Client{Transport: transport, CheckRedirect: c.checkRedirect}
+	if c.opts.Kind != kindAuto {
+		c.state.verdict = verdict{kind: c.opts.Kind}
+	}
+	return nil
+}
+
+// Name is the configured name.
+func (c *Client) Name() string { return c.opts.Name }
+
+// Kind is what the source was found to be: imgapi, dsapi, static or directory;
+// "auto" as long as that is not known.
+func (c *Client) Kind() string {
+	if v := c.state.current(); v.kind != "" {
+		return v.kind
+	}
+	return kindAuto
+}
+
+// Close drops idle connections. Open Streams live on, and the Client can still be used.
+func (c *Client) Close() error {
+	if c.http != nil {
+		c.http.CloseIdleConnections()
+	}
+	return nil
+}
+
+// Get asks for one manifest by uuid, in one try. Errors: fs.ErrNotExist when the
+// source does not have it, or has it in a form that ingestion refuses (spec 1.8);
+// fs.ErrPermission; ErrUnavailable when the answer is not known.
+func (c *Client) Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	m, err := c.get(ctx, id)
+	c.metrics.health(err)
+	if err != nil {
+		return manifest.Manifest{}, fmt.Errorf("manifest %s: %w", id, err)
+	}
+	return m, nil
+}
+
+// File opens file index of m, a manifest that this source gave, at offset, in one
+// try (two addresses where spec 4.1 and 5.4 name two). Stream.Size is the size of the
+// whole file as claimed, and the Stream gives io.EOF only there; -1 when the source claims none. It may be
+// another than the manifest's, and even less than offset: the receiver judges.
+// A source without ranges is read and thrown away up to the offset by the first
+// Reads; those that take longer than a second return no byte and no error, which shows that it is alive.
+// A Stream that brings no byte for StallTimeout, or breaks, returns an
+// error that matches ErrUnavailable. ctx bounds the Stream too, not only File.
+//
+// Errors: fs.ErrNotExist, fs.ErrPermission (the manifest's only address is one that we
+// refuse to ask counts as such), ErrUnavailable; anything else is an answer that makes no sense for this offset.
+func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
+	s, err := c.file(ctx, m, index, offset)
+	c.metrics.health(err)
+	if err != nil {
+		return nil, fmt.Errorf("file %d of %s from %d: %w", index, m.UUID, offset, err)
+	}
+	return s, nil
+}
+
+// Icon opens the image's icon; fs.ErrNotExist when it has none. Errors and Stream as with File.
+func (c *Client) Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {
+	s, err := c.icon(ctx, m)
+	c.metrics.health(err)
+	if err != nil {
+		return nil, fmt.Errorf("icon of %s: %w", m.UUID, err)
+	}
+	return s, nil
+}

@@ -1,0 +1,330 @@
+package upstream
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// file opens a file at the first of its addresses that has it (spec 4.1, 5.4).
+func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
+	if index < 0 || index >= len(m.Files) {
+		return nil, fmt.Errorf("%w: the manifest has %d files", fs.ErrNotExist, len(m.Files))
+	}
+	if offset < 0 {
+		return nil, fmt.Errorf("negative offset")
+	}
+	if c.dir != nil {
+		return c.openIn(ctx, func() (*verify.Stream, error) { return c.dir.file(ctx, m, index, offset) })
+	}
+	v, err := c.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	urls, err := c.fileURLs(ctx, v, m, index)
+	if err != nil {
+		return nil, err
+	}
+	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, func(ctx context.Context, r request) (*verify.Stream, error) {
+		return c.openAt(ctx, r, offset)
+	})
+}
+
+// icon opens an icon; only IMGAPI servers and folders have them.
+func (c *Client) icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {
+	if !m.Icon {
+		return nil, fmt.Errorf("%w: the manifest names none", fs.ErrNotExist)
+	}
+	if c.dir != nil {
+		return c.openIn(ctx, func() (*verify.Stream, error) { return c.dir.icon(ctx, m) })
+	}
+	v, err := c.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if v.kind != kindIMGAPI {
+		return nil, fmt.Errorf("%w: a source of kind %s has no icons", fs.ErrNotExist, v.kind)
+	}
+	urls := c.channelURLs(join(c.addr.base, "images", m.UUID.String(), "icon"))
+	return c.openFirst(ctx, urls, true, func(ctx context.Context, r request) (*verify.Stream, error) {
+		return c.openAt(ctx, r, 0)
+	})
+}
+
+// openIn opens something in a folder; its bytes count as received, and end with ctx.
+func (c *Client) openIn(ctx context.Context, open func() (*verify.Stream, error)) (*verify.Stream, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, err := open()
+	if err != nil {
+		return nil, err
+	}
+	s.ReadCloser = c.throttled(ctx, &local{ReadCloser: s.ReadCloser, ctx: ctx, received: c.metrics.received})
+	return s, nil
+}
+
+// openFirst tries the addresses in order, and goes on to the next only where spec 4.1 says so.
+// When all fail, "cannot tell" outweighs "not there".
+func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
+	open func(context.Context, request) (*verify.Stream, error),
+) (*verify.Stream, error) {
+	var failed error
+	for _, u := range urls {
+		s, err := open(ctx, request{url: u, accept: "*/*", versioned: versioned, wait: c.opts.StallTimeout})
+		if err == nil {
+			return s, nil
+		}
+		if failed == nil || (errors.Is(err, ErrUnavailable) && !errors.Is(failed, ErrUnavailable)) {
+			failed = err
+		}
+		if !elsewhere(ctx, err) {
+			return nil, err
+		}
+	}
+	return nil, failed
+}
+
+// fileURLs are the addresses of a file, the best first; never none without an error.
+func (c *Client) fileURLs(ctx context.Context, v verdict, m manifest.Manifest, index int) ([]*url.URL, error) {
+	id, f := m.UUID.String(), m.Files[index]
+	switch v.kind {
+	case kindIMGAPI:
+		image := join(c.addr.base, "images", id)
+		numbered := c.channelURLs(join(*image, "file"+strconv.Itoa(index)))
+		switch {
+		case index == 0:
+			return c.channelURLs(join(*image, "file")), nil
+		case c.speaksDSAPI(ctx): // such a server ignores the index parameter, and would give file 0
+			return numbered, nil
+		}
+		indexed := withQuery(join(*image, "file"), "index", strconv.Itoa(index))
+		return append(c.channelURLs(indexed), numbered...), nil
+
+	case kindDSAPI:
+		at := join(c.addr.base, "datasets")
+		stated, err := c.statedURL(at, f)
+		own := pathURL(*at, id, f.Path)
+		if own == nil {
+			return addresses(err, stated, pathURL(*at, id, m.FilePath(index)))
+		}
+		return addresses(err, own, stated)
+
+	default:
+		at, err := c.staticBase(ctx)
+		if err != nil {
+			return nil, err
+		}
+		stated, err := c.statedURL(at, f)
+		name := f.Path
+		if name == "" && index == 0 {
+			name = "file"
+		} else if name == "" {
+			name = "file" + strconv.Itoa(index)
+		}
+		return addresses(err, stated, pathURL(*folderOf(at), id, name))
+	}
+}
+
+// addresses drops the nil ones. When none is left, refused tells why, if there is a reason.
+func addresses(refused error, candidates ...*url.URL) ([]*url.URL, error) {
+	var urls []*url.URL
+	for _, u := range candidates {
+		if u != nil {
+			urls = append(urls, u)
+		}
+	}
+	switch {
+	case len(urls) > 0:
+		return urls, nil
+	case refused != nil:
+		return nil, fmt.Errorf("%w: %w", fs.ErrPermission, refused)
+	}
+	return nil, fmt.Errorf("%w: the manifest has no address for it", fs.ErrNotExist)
+}
+
+// statedURL is the url of a manifest's file, resolved against base: nil without an error when
+// there is none that can be understood, nil with an error when we refuse to ask it.
+func (c *Client) statedURL(base *url.URL, f manifest.File) (*url.URL, error) {
+	if f.URL == "" || f.URL == "-automatic-" {
+		return nil, nil
+	}
+	u, err := base.Parse(f.URL)
+	if err != nil {
+		return nil, nil
+	}
+	u.User, u.Fragment, u.RawFragment = nil, "", ""
+	if err := c.checkURL(u); err != nil {
+		return nil, fmt.Errorf("files[].url: %w", err)
+	}
+	return u, nil
+}
+
+// pathURL is BASE/UUID/PATH, each segment escaped; nil for a path that is none or leads elsewhere.
+func pathURL(base url.URL, id, name string) *url.URL {
+	if name == "" {
+		return nil
+	}
+	segments := strings.Split(name, "/")
+	for _, s := range segments {
+		if s == "" || s == "." || s == ".." {
+			return nil
+		}
+	}
+	return join(base, append([]string{id}, segments...)...)
+}
+
+// staticBase is where a static source's list was found after redirects: the base of its relative URLs.
+func (c *Client) staticBase(ctx context.Context) (*url.URL, error) {
+	if u := c.state.final.Load(); u != nil {
+		return u, nil
+	}
+	resp, err := c.send(ctx, request{url: &c.addr.given, accept: "application/json", wait: c.opts.StallTimeout})
+	var reply *replyError
+	if errors.As(err, &reply) { // a list that is gone says nothing of the files
+		return &c.addr.given, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	c.state.final.Store(resp.Request.URL)
+	return resp.Request.URL, nil
+}
+
+// folderOf is the folder that a static list describes: its URL, or the folder of
+// a URL that names a document.
+func folderOf(list *url.URL) *url.URL {
+	u := *list
+	u.RawQuery = ""
+	switch strings.ToLower(path.Ext(u.Path)) {
+	case ".json", ".html", ".htm", ".php", ".cgi":
+		setPath(&u, path.Dir(u.EscapedPath()))
+	}
+	return &u
+}
+
+// openAt opens one address at offset.
+func (c *Client) openAt(ctx context.Context, r request, offset int64) (*verify.Stream, error) {
+	if offset > 0 {
+		r.header = http.Header{"Range": {"bytes=" + strconv.FormatInt(offset, 10) + "-"}}
+		if v := c.state.validator(r.url); v != "" {
+			r.header.Set("If-Range", v)
+		}
+	}
+	resp, err := c.ask(ctx, r)
+	var reply *replyError
+	if errors.As(err, &reply) && reply.total >= 0 && reply.total <= offset {
+		// The file ends before the offset, or there: a claim like that of a length, for the receiver to judge.
+		return &verify.Stream{ReadCloser: http.NoBody, Size: reply.total}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, skip, err := interpret(resp, offset)
+	if err != nil {
+		resp.Body.Close()
+		return nil, fmt.Errorf("GET %s: %w", r.url, err)
+	}
+	if v := rangeValidator(resp.Header); v != "" {
+		c.state.setValidator(r.url, v)
+	}
+	s.ReadCloser = &whole{ReadCloser: c.throttled(ctx, resp.Body), name: "GET " + r.url.String(), skip: skip, pos: offset - skip, size: s.Size}
+	return s, nil
+}
+
+// interpret reads the head of an answer to a request for the bytes from offset on, and tells how
+// many bytes are to be skipped to get there.
+func interpret(resp *http.Response, offset int64) (s *verify.Stream, skip int64, err error) {
+	s = &verify.Stream{Size: resp.ContentLength, ContentType: resp.Header.Get("Content-Type")}
+	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		s.ModTime = t.In(time.UTC)
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		s.MD5 = parseMD5(resp.Header.Get("Content-MD5"))
+		return s, offset, nil
+
+	case http.StatusPartialContent: // its Content-MD5 would be that of the part
+		header := resp.Header.Get("Content-Range")
+		first, last, total, ok := parseContentRange(header)
+		switch {
+		case !ok:
+			return nil, 0, nonsense("Content-Range %q makes no sense", header)
+		case first != offset:
+			return nil, 0, fmt.Errorf("Content-Range %q does not start at %d", header, offset)
+		case resp.ContentLength >= 0 && resp.ContentLength != last-first+1:
+			return nil, 0, nonsense("Content-Range %q does not agree with Content-Length %d", header, resp.ContentLength)
+		}
+		s.Size = total
+		return s, 0, nil
+	}
+	return nil, 0, nonsense("%s, which was not asked", resp.Status)
+}
+
+// parseContentRange reads "bytes FIRST-LAST/TOTAL"; total is -1 for "*".
+func parseContentRange(s string) (first, last, total int64, ok bool) {
+	unit, rest, _ := strings.Cut(strings.TrimSpace(s), " ")
+	span, size, found := strings.Cut(strings.TrimSpace(rest), "/")
+	from, to, dash := strings.Cut(span, "-")
+	if !strings.EqualFold(unit, "bytes") || !found || !dash {
+		return 0, 0, 0, false
+	}
+	first, ok1 := parseCount(from)
+	last, ok2 := parseCount(to)
+	if total, ok = parseCount(size); size == "*" {
+		total, ok = -1, true
+	}
+	if !ok || !ok1 || !ok2 || last < first || (total >= 0 && last >= total) {
+		return 0, 0, 0, false
+	}
+	return first, last, total, true
+}
+
+// parseUnsatisfied reads the "bytes */TOTAL" of a 416; -1 when it is something else.
+func parseUnsatisfied(s string) int64 {
+	unit, rest, _ := strings.Cut(strings.TrimSpace(s), " ")
+	size, found := strings.CutPrefix(strings.TrimSpace(rest), "*/")
+	if total, ok := parseCount(size); ok && found && strings.EqualFold(unit, "bytes") {
+		return total
+	}
+	return -1
+}
+
+// parseCount reads digits and nothing else.
+func parseCount(s string) (int64, bool) {
+	if s == "" || s[0] < '0' || s[0] > '9' {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(s, 10, 62)
+	return n, err == nil
+}
+
+// parseMD5 reads a Content-MD5; nil when it is none.
+func parseMD5(s string) []byte {
+	sum, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
+	if err != nil || len(sum) != 16 {
+		return nil
+	}
+	return sum
+}
+
+// rangeValidator is what If-Range may say in a later request: a strong ETag in
+// quotes, else the date.
+func rangeValidator(h http.Header) string {
+	if tag := h.Get("ETag"); len(tag) > 1 && tag[0] == '"' && tag[len(tag)-1] == '"' {
+		return tag
+	}
+	return h.Get("Last-Modified")
+}

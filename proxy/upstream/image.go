@@ -1,0 +1,121 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// get asks for one manifest (spec 5.3).
+func (c *Client) get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	if c.dir != nil {
+		return c.dir.get(ctx, id)
+	}
+	v, err := c.resolve(ctx)
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	switch v.kind {
+	case kindIMGAPI:
+		var m manifest.Manifest
+		for _, u := range c.channelURLs(join(c.addr.base, "images", id.String())) {
+			if m, err = c.getAt(ctx, u, id, true); !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+		}
+		return m, err
+	case kindDSAPI:
+		return c.getAt(ctx, join(c.addr.base, "datasets", id.String()), id, false)
+	default:
+		return c.getFromList(ctx, id)
+	}
+}
+
+// channelURLs are the addresses of one thing on an IMGAPI source: in the source's own
+// channel, then in all, since an ancestor may be in another (spec 7, G8).
+func (c *Client) channelURLs(u *url.URL) []*url.URL {
+	urls := []*url.URL{withChannel(u, c.addr.channel)}
+	if c.addr.channel != "*" && (c.addr.channel != "" || c.state.channels.Load()) {
+		urls = append(urls, withChannel(u, "*"))
+	}
+	return urls
+}
+
+func withChannel(u *url.URL, channel string) *url.URL {
+	if channel == "" {
+		return u
+	}
+	at := *u
+	q := at.Query()
+	q.Set("channel", channel)
+	at.RawQuery = q.Encode()
+	return &at
+}
+
+// getAt asks for the manifest of id at u.
+func (c *Client) getAt(ctx context.Context, u *url.URL, id uuid.UUID, versioned bool) (manifest.Manifest, error) {
+	resp, doc, err := c.fetch(ctx, request{url: u, versioned: versioned, wait: c.opts.StallTimeout}, maxManifestBody)
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return manifest.Manifest{}, nonsense("GET %s: %s", u, resp.Status)
+	}
+	doc = trimmed(doc)
+	m, err := manifest.Parse(doc, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate})
+	if err != nil {
+		if named(doc, id) { // it is the image's manifest, and ingestion leaves it out
+			return manifest.Manifest{}, fmt.Errorf("GET %s: %w: %w", u, fs.ErrNotExist, err)
+		}
+		return manifest.Manifest{}, nonsense("GET %s: %w", u, err)
+	}
+	if m.UUID != id {
+		return manifest.Manifest{}, nonsense("GET %s: the manifest of another image, %s", u, m.UUID)
+	}
+	c.state.saw([]manifest.Manifest{m})
+	return m, nil
+}
+
+// named tells whether doc is a JSON object with that uuid.
+func named(doc []byte, id uuid.UUID) bool {
+	var object struct {
+		UUID string `json:"uuid"`
+	}
+	// A field of a wrong type elsewhere is no matter: only the uuid is looked at.
+	return json.Unmarshal(doc, &object) == nil && bytes.EqualFold([]byte(object.UUID), []byte(id.String()))
+}
+
+// getFromList finds a manifest of a static source, which has lists only.
+func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	u := &c.addr.given
+	resp, doc, err := c.fetch(ctx, request{url: u, wait: listPatience * c.opts.StallTimeout}, maxListBody)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) { // no list: what it would hold is not known
+			err = nonsense("%v", err)
+		}
+		return manifest.Manifest{}, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return manifest.Manifest{}, nonsense("GET %s: %s", u, resp.Status)
+	}
+	images, _, err := manifest.ParseList(doc, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate})
+	if err != nil {
+		return manifest.Manifest{}, nonsense("GET %s: %w", u, err)
+	}
+	c.state.final.Store(resp.Request.URL)
+	for _, m := range images {
+		if m.UUID == id {
+			return m, nil
+		}
+	}
+	return manifest.Manifest{}, fmt.Errorf("GET %s: %w: not on the list", u, fs.ErrNotExist)
+}

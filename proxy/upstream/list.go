@@ -1,0 +1,246 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// List asks for the whole list, with prev's validators, and within 120 s. Connect errors, 5xx
+// answers and stalls are retried: 4 tries, 1 s, 2 s and 4 s apart, for each page.
+// prev is the last Listing of the same source; without its validators when the
+// source may have been at another address, or in another channel, at that time.
+//
+// The Listing has Source, Kind, Images (without duplicates, in the order in which they came), the
+// validators and Fetched; Unlisted is prev's. When nothing has changed, it is prev with a
+// new Fetched, and the error is ErrNotModified. An empty list after a prev with images is an
+// error that matches ErrUnavailable the first time, and believed the second time in a
+// row (spec 5.3). Members of the list that ingestion refuses are left out and logged once.
+//
+// Errors: fs.ErrPermission, fs.ErrNotExist (there is no list at that address), ErrUnavailable, ctx.Err(); or another
+// 4xx answer.
+func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
+	ctx, cancel := context.WithTimeout(ctx, listDeadline)
+	defer cancel()
+	l, err := c.list(ctx, prev)
+	if err == nil && !c.state.believe(len(l.Images), len(prev.Images) > 0) {
+		err = fmt.Errorf("%w: the list is empty, which is believed only if it is so again", ErrUnavailable)
+	}
+	c.state.judge(err)
+	c.metrics.listed(err)
+	if errors.Is(err, ErrNotModified) {
+		c.state.believe(len(prev.Images), false) // it ends a row of empty ones
+		prev.Fetched = time.Now()
+		return prev, ErrNotModified
+	}
+	if err != nil {
+		return manifest.Listing{}, fmt.Errorf("list: %w", err)
+	}
+	c.state.saw(l.Images)
+	l.Source, l.Unlisted, l.Fetched = c.opts.Name, prev.Unlisted, time.Now()
+	return l, nil
+}
+
+func (c *Client) list(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
+	if c.dir != nil {
+		return c.dir.list(ctx, prev)
+	}
+	v, err := retry(ctx, c.opts.retryInterval, func() (verdict, error) { return c.resolve(ctx) })
+	if err != nil {
+		return manifest.Listing{}, err
+	}
+	switch v.kind {
+	case kindIMGAPI:
+		return c.listPages(ctx, prev)
+	case kindDSAPI:
+		return c.listWhole(ctx, v.kind, join(c.addr.base, "datasets"), prev)
+	default:
+		return c.listWhole(ctx, v.kind, &c.addr.given, prev)
+	}
+}
+
+// page is one answer with manifests.
+type page struct {
+	images       []manifest.Manifest
+	entries      int // members of the answer, with those that were left out
+	etag         string
+	lastModified string
+	final        *url.URL // after redirects
+}
+
+// listWhole asks a source that has no pages.
+func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev manifest.Listing) (manifest.Listing, error) {
+	p, err := c.page(ctx, u, conditions(kind, prev))
+	if err != nil {
+		return manifest.Listing{}, err
+	}
+	if kind == kindStatic {
+		c.state.final.Store(p.final)
+	}
+	l := manifest.Listing{Kind: kind, ETag: p.etag, LastModified: p.lastModified}
+	l.Images, _ = appendNew(nil, make(map[uuid.UUID]struct{}, len(p.images)), p.images)
+	return l, nil
+}
+
+// listPages asks an IMGAPI source, page by page (spec 5.3).
+//
+// The validators of the first page are kept only when it held everything, and not exactly
+// as many images as servers cap a page at: such a page would stay the same when images are added after it.
+func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
+	first, err := c.page(ctx, c.pageURL(""), conditions(kindIMGAPI, prev))
+	if err != nil {
+		return manifest.Listing{}, err
+	}
+	images, err := c.follow(ctx, first)
+	if errors.Is(err, fs.ErrNotExist) { // the marker was deleted meanwhile: once more from the start
+		if first, err = c.page(ctx, c.pageURL(""), nil); err != nil {
+			return manifest.Listing{}, err
+		}
+		images, err = c.follow(ctx, first)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nonsense("markers vanish while the list is read: %v", err)
+		}
+	}
+	if err != nil {
+		return manifest.Listing{}, err
+	}
+	l := manifest.Listing{Kind: kindIMGAPI, Images: images}
+	if len(images) <= len(first.images) && first.entries != pageSize {
+		l.ETag, l.LastModified = first.etag, first.lastModified
+	}
+	return l, nil
+}
+
+// follow gives the images of first and of all pages after it. An error that matches
+// fs.ErrNotExist means that a marker is unknown to the source.
+func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, error) {
+	seen := make(map[uuid.UUID]struct{}, len(first.images))
+	images, fresh := appendNew(nil, seen, first.images)
+	p := first
+	for n := 1; p.entries >= pageSize && fresh > 0; n++ {
+		if n >= maxPages {
+			return nil, nonsense("the list has more than %d pages", maxPages)
+		}
+		marker := p.images[len(p.images)-1].UUID
+		var err error
+		if p, err = c.page(ctx, c.pageURL(marker.String()), nil); err != nil {
+			return nil, err
+		}
+		images, fresh = appendNew(images, seen, p.images)
+	}
+	return images, nil
+}
+
+// appendNew appends the images whose uuid is not in seen, and tells how many they are.
+func appendNew(to []manifest.Manifest, seen map[uuid.UUID]struct{}, from []manifest.Manifest) ([]manifest.Manifest, int) {
+	before := len(to)
+	for _, m := range from {
+		if _, dup := seen[m.UUID]; !dup {
+			seen[m.UUID] = struct{}{}
+			to = append(to, m)
+		}
+	}
+	return to, len(to) - before
+}
+
+func (c *Client) pageURL(marker string) *url.URL {
+	limit := ""
+	if marker != "" {
+		limit = strconv.Itoa(pageSize)
+	}
+	return withQuery(join(c.addr.base, "images"),
+		"channel", c.addr.channel, "state", "active", "limit", limit, "marker", marker)
+}
+
+// conditions are the headers that ask "only if it is not prev".
+func conditions(kind string, prev manifest.Listing) http.Header {
+	h := http.Header{}
+	if prev.Kind == kind && prev.ETag != "" {
+		h.Set("If-None-Match", prev.ETag)
+	}
+	if prev.Kind == kind && prev.LastModified != "" {
+		h.Set("If-Modified-Since", prev.LastModified)
+	}
+	return h
+}
+
+// page asks for one page, with retries; ErrNotModified is the answer to conditions that hold.
+func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (page, error) {
+	return retry(ctx, c.opts.retryInterval, func() (page, error) {
+		resp, doc, err := c.fetch(ctx, request{
+			url:       u,
+			versioned: c.state.current().kind == kindIMGAPI,
+			header:    conditions,
+			wait:      listPatience * c.opts.StallTimeout,
+		}, maxListBody)
+		if err != nil {
+			return page{}, err
+		}
+		if resp.StatusCode == http.StatusNotModified {
+			if len(conditions) == 0 {
+				return page{}, nonsense("GET %s: not modified, which was not asked", u)
+			}
+			return page{}, ErrNotModified
+		}
+		if doc = trimmed(doc); c.state.current().kind != kindStatic && !bytes.HasPrefix(doc, []byte("[")) {
+			return page{}, nonsense("GET %s: not a list", u)
+		}
+		images, skipped, err := manifest.ParseList(doc, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate})
+		if err != nil {
+			return page{}, nonsense("GET %s: %w", u, err)
+		}
+		c.report(skipped)
+		return page{
+			images:       images,
+			entries:      len(images) + len(skipped),
+			etag:         resp.Header.Get("ETag"),
+			lastModified: resp.Header.Get("Last-Modified"),
+			final:        resp.Request.URL,
+		}, nil
+	})
+}
+
+// report logs what was left out of a list, once.
+func (c *Client) report(skipped []error) {
+	for _, err := range skipped {
+		if !errors.Is(err, manifest.ErrSkip) && c.state.news(err.Error()) {
+			c.log.Warn("manifest left out", "error", err)
+		}
+	}
+}
+
+// retry calls try until it succeeds, fails in a way that another try would not help, or
+// has failed listTries times. The waits between begin with interval and double.
+func retry[T any](ctx context.Context, interval time.Duration, try func() (T, error)) (T, error) {
+	var last error
+	v, err := backoff.Retry(ctx, func() (T, error) {
+		v, err := try()
+		last = err
+		if err != nil && !retryable(err) {
+			err = backoff.Permanent(err)
+		}
+		return v, err
+	},
+		backoff.WithBackOff(&backoff.ExponentialBackOff{InitialInterval: interval, Multiplier: 2, MaxInterval: time.Minute}),
+		backoff.WithMaxTries(listTries),
+		backoff.WithMaxElapsedTime(0),
+	)
+	if err != nil && ctx.Err() != nil && !errors.Is(last, ctx.Err()) {
+		return v, fmt.Errorf("%w: %w", ctx.Err(), last)
+	}
+	if err != nil {
+		return v, last
+	}
+	return v, nil
+}

@@ -1,0 +1,101 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+// Metrics of all sources: made once, shared by their Clients.
+type Metrics struct {
+	received *prometheus.CounterVec
+	requests *prometheus.CounterVec
+	up       *prometheus.GaugeVec
+}
+
+// codes are the values of the label "code": the statuses that mean something
+// here; any other is counted by its class, and no answer as "error".
+var codes = []string{
+	"200", "206", "304", "400", "401", "403", "404", "410", "416", "429", "500", "502", "503", "504",
+	"1xx", "2xx", "3xx", "4xx", "5xx", "error",
+}
+
+// NewMetrics registers the metrics; the series of the named sources are present
+// from the start. It panics when r has them already. r may be nil: nobody sees them.
+func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
+	auto := promauto.With(r)
+	m := &Metrics{
+		received: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_upstream_received_bytes_total",
+			Help: "Bytes of bodies received from a source as they came: files, lists, manifests, icons.",
+		}, []string{"source"}),
+		requests: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_upstream_requests_total",
+			Help: "Requests to a source by status of the answer; error: no answer.",
+		}, []string{"source", "code"}),
+		up: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_upstream_up",
+			Help: "1 when the source's last answer was of use, 0 when there was none yet, or it could not be asked.",
+		}, []string{"source"}),
+	}
+	for _, s := range sources {
+		m.source(s)
+	}
+	return m
+}
+
+// source gives the metrics of one source, present at zero.
+func (m *Metrics) source(name string) sourceMetrics {
+	s := sourceMetrics{
+		received: m.received.WithLabelValues(name),
+		requests: m.requests.MustCurryWith(prometheus.Labels{"source": name}),
+		up:       m.up.WithLabelValues(name),
+	}
+	for _, code := range codes {
+		s.requests.WithLabelValues(code)
+	}
+	return s
+}
+
+// sourceMetrics are the metrics of one source.
+type sourceMetrics struct {
+	received prometheus.Counter
+	requests *prometheus.CounterVec
+	up       prometheus.Gauge
+}
+
+// answered counts one request; status 0 means that none came.
+func (m sourceMetrics) answered(status int) {
+	code := "error"
+	if status >= 100 && status <= 599 {
+		code = strconv.Itoa(status)
+		if !slices.Contains(codes, code) {
+			code = code[:1] + "xx"
+		}
+	}
+	m.requests.WithLabelValues(code).Inc()
+}
+
+// health takes the outcome of a question about one image. A caller that went
+// away, and a 4xx answer, say nothing about the source.
+func (m sourceMetrics) health(err error) {
+	switch {
+	case err == nil, errors.Is(err, ErrNotModified):
+		m.up.Set(1)
+	case errors.Is(err, ErrUnavailable):
+		m.up.Set(0)
+	}
+}
+
+// listed takes the outcome of a list: a source that gives none is not up, whatever the reason.
+func (m sourceMetrics) listed(err error) {
+	if err == nil || errors.Is(err, ErrNotModified) {
+		m.up.Set(1)
+	} else if !errors.Is(err, context.Canceled) {
+		m.up.Set(0)
+	}
+}

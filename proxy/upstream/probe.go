@@ -1,0 +1,261 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// resolve gives the kind of the source: the cached verdict, or that of a
+// discovery. When a discovery that is repeated can reach nobody, the last known kind stays.
+func (c *Client) resolve(ctx context.Context) (verdict, error) {
+	v, ok := c.state.settled()
+	if ok || c.opts.Kind != kindAuto {
+		return v, nil
+	}
+	found, err := c.discover(ctx)
+	if err != nil {
+		if v.kind != "" && retryable(err) {
+			return v, nil
+		}
+		return verdict{}, fmt.Errorf("what kind of source it is: %w", err)
+	}
+	c.state.settle(found)
+	if found != v {
+		c.log.Info("kind of source found", "kind", found.kind, "dialect", found.dialect)
+	}
+	return found, nil
+}
+
+// discover is one run of spec 5.2.
+func (c *Client) discover(ctx context.Context) (verdict, error) {
+	p := &prober{c: c, ctx: ctx}
+	ping := p.ping()
+	if c.addr.hint == "datasets" && (ping.imgapi || !ping.pong) {
+		if v, ok := p.datasets(ping); ok {
+			return v, nil
+		}
+	}
+	switch {
+	case ping.imgapi:
+		return verdict{kind: kindIMGAPI, dsapi: ping.dsapi}, nil
+	case ping.pong:
+		return verdict{kind: kindDSAPI, dialect: ping.dialect, dsapi: ping.dsapi}, nil
+	}
+
+	given, isList := p.list(&c.addr.given)
+	if isList && !given.allV2 {
+		c.state.final.Store(given.final)
+		return verdict{kind: kindStatic}, nil
+	}
+	images, hasImages := given, isList
+	if at := join(c.addr.base, "images"); !isList || at.String() != c.addr.given.String() {
+		images, hasImages = p.list(at)
+	}
+	switch {
+	case hasImages && !images.single:
+		return verdict{kind: kindIMGAPI}, nil
+	case isList:
+		c.state.final.Store(given.final)
+		return verdict{kind: kindStatic}, nil
+	}
+	if c.addr.hint != "datasets" {
+		if v, ok := p.datasets(ping); ok {
+			return v, nil
+		}
+	}
+	return verdict{}, p.verdict()
+}
+
+// prober asks one probe after another and keeps what went wrong. After a probe
+// that could not connect, or a caller who left, it asks no more: the host is the same for all.
+type prober struct {
+	c    *Client
+	ctx  context.Context
+	errs []error
+	dead bool
+}
+
+// fetch gives the answer of one probe, nil when there is none of use.
+func (p *prober) fetch(r request, limit int64) (*http.Response, []byte) {
+	if p.dead {
+		return nil, nil
+	}
+	resp, doc, err := p.c.fetch(p.ctx, r, limit)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = nonsense("GET %s: %s", r.url, resp.Status)
+	}
+	if err != nil {
+		p.errs = append(p.errs, err)
+		p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err)
+		return nil, nil
+	}
+	return resp, doc
+}
+
+type pingReply struct {
+	pong    bool // any ping at all
+	imgapi  bool
+	dsapi   bool
+	bare    bool // nothing but the pong
+	dialect string
+}
+
+// ping is probe 1 and 2.
+func (p *prober) ping() pingReply {
+	r := request{url: join(p.c.addr.base, "ping"), versioned: true, wait: p.c.opts.StallTimeout}
+	resp, doc := p.fetch(r, maxPingBody)
+	if resp == nil {
+		return pingReply{}
+	}
+	reply, ok := parsePing(doc)
+	if !ok {
+		p.errs = append(p.errs, nonsense("GET %s: not the answer of an image server", resp.Request.URL))
+	}
+	if reply.bare && strings.EqualFold(resp.Header.Get("Server"), "restify") {
+		reply.dialect = "smartos-image-server"
+	}
+	return reply
+}
+
+func parsePing(doc []byte) (pingReply, bool) {
+	var body map[string]any
+	if json.Unmarshal(trimmed(doc), &body) != nil {
+		return pingReply{}, false
+	}
+	r := pingReply{imgapi: truthy(body["imgapi"]), dsapi: truthy(body["dsapi"])}
+	r.pong = body["ping"] == "pong" || r.imgapi
+	r.bare = r.pong && len(body) == 1
+	return r, r.pong
+}
+
+// truthy is JavaScript's, since that is how clients read the reply.
+func truthy(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != ""
+	case float64:
+		return v != 0
+	}
+	return true
+}
+
+// datasets is probe 5.
+func (p *prober) datasets(ping pingReply) (verdict, bool) {
+	l, ok := p.list(join(p.c.addr.base, "datasets"))
+	if !ok || l.single {
+		return verdict{}, false
+	}
+	if strings.HasSuffix(strings.TrimSuffix(l.final.Path, "/"), "/images") {
+		return verdict{kind: kindIMGAPI, dsapi: ping.dsapi}, true
+	}
+	return verdict{kind: kindDSAPI, dsapi: ping.dsapi}, true
+}
+
+// listing is an answer that is a list of manifests by its looks.
+type listing struct {
+	final  *url.URL // after redirects
+	single bool     // one manifest instead of a list
+	allV2  bool
+}
+
+// list is probe 3, 4, and half of 5.
+func (p *prober) list(u *url.URL) (listing, bool) {
+	resp, doc := p.fetch(request{url: u, wait: listPatience * p.c.opts.StallTimeout}, maxListBody)
+	if resp == nil {
+		return listing{}, false
+	}
+	single, allV2, ok := looksLikeList(doc)
+	if !ok {
+		p.errs = append(p.errs, nonsense("GET %s: not a list of manifests", resp.Request.URL))
+		return listing{}, false
+	}
+	return listing{final: resp.Request.URL, single: single, allV2: allV2}, true
+}
+
+// looksLikeList tells whether doc is an array of objects, or one object with a uuid.
+func looksLikeList(doc []byte) (single, allV2, ok bool) {
+	type element struct {
+		V    json.RawMessage `json:"v"`
+		UUID any             `json:"uuid"`
+	}
+	var all []*element
+	doc = trimmed(doc)
+	if bytes.HasPrefix(doc, []byte("{")) {
+		var one element
+		if json.Unmarshal(doc, &one) != nil {
+			return false, false, false
+		}
+		if _, named := one.UUID.(string); !named {
+			return false, false, false
+		}
+		single, all = true, []*element{&one}
+	} else if json.Unmarshal(doc, &all) != nil {
+		return false, false, false
+	}
+	allV2 = true
+	for _, e := range all {
+		if e == nil || !isV2(e.V) {
+			allV2 = false
+		}
+	}
+	return single, allV2, all != nil
+}
+
+func isV2(v json.RawMessage) bool {
+	n, err := strconv.ParseFloat(strings.Trim(string(v), `"`), 64)
+	return err == nil && n >= 2
+}
+
+// trimmed drops a byte order mark and white space.
+func trimmed(doc []byte) []byte {
+	return bytes.TrimSpace(bytes.TrimPrefix(bytes.TrimSpace(doc), []byte("\ufeff")))
+}
+
+// verdict is the error of a discovery that found nothing: that it could not ask weighs
+// more than that it may not, and that more than that there is no image server.
+func (p *prober) verdict() error {
+	if err := p.ctx.Err(); err != nil && len(p.errs) > 0 {
+		return p.errs[len(p.errs)-1]
+	}
+	for _, is := range []func(error) bool{
+		retryable,
+		func(err error) bool { return errors.Is(err, fs.ErrPermission) },
+	} {
+		for _, err := range p.errs {
+			if is(err) {
+				return err
+			}
+		}
+	}
+	tried := make([]string, len(p.errs))
+	for i, err := range p.errs {
+		tried[i] = err.Error()
+	}
+	return nonsense("no image server there: %s", strings.Join(tried, "; "))
+}
+
+// speaksDSAPI tells whether the ping of an imgapi source says dsapi:true, asking it once if it is not known.
+func (c *Client) speaksDSAPI(ctx context.Context) bool {
+	says, known := c.state.dsapiKnown()
+	if known {
+		return says
+	}
+	p := &prober{c: c, ctx: ctx}
+	ping := p.ping()
+	if len(p.errs) == 0 || !retryable(p.errs[0]) {
+		c.state.setDSAPI(ping.dsapi)
+	}
+	return ping.dsapi
+}

@@ -1,0 +1,218 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// request is one GET.
+type request struct {
+	url       *url.URL
+	accept    string
+	versioned bool          // announce Accept-Version, unless the source refuses it
+	gzip      bool          // a compressed answer is welcome
+	header    http.Header   // more of them
+	wait      time.Duration // for the answer to begin
+}
+
+// errorBodyTime bounds the reading of an error's body, which is only looked at for a message.
+const errorBodyTime = 2 * time.Second
+
+// ask is send, and once more without Accept-Version for a source that does not know ours (spec 5.3).
+func (c *Client) ask(ctx context.Context, r request) (*http.Response, error) {
+	resp, err := c.send(ctx, r)
+	var reply *replyError
+	if r.versioned && errors.As(err, &reply) && reply.status == http.StatusBadRequest && reply.code == "InvalidVersion" {
+		c.state.noVersion.Store(true)
+		r.versioned = false
+		return c.send(ctx, r)
+	}
+	return resp, err
+}
+
+// send asks once and gives an answer whose status is 200, 206 or 304; anything
+// else is a *replyError. The body ends with an error when it stalls; it must be closed.
+func (c *Client) send(parent context.Context, r request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(parent)
+	if deadline, ok := parent.Deadline(); ok && time.Until(deadline) < hurry {
+		ctx = context.WithValue(ctx, connectTimeoutKey{}, hurriedConnect)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url.String(), nil)
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	c.setHeader(req, r)
+
+	watchdog := time.AfterFunc(r.wait, func() { cancel(errStalled) })
+	resp, err := c.http.Do(req)
+	watchdog.Stop()
+	if err != nil {
+		c.metrics.answered(0)
+		err = exchangeError(ctx, r.url.String(), r.wait, err)
+		cancel(nil)
+		return nil, err
+	}
+	c.metrics.answered(resp.StatusCode)
+	resp.Body = &body{
+		ctx: ctx, cancel: cancel, url: resp.Request.URL.String(), src: resp.Body,
+		watchdog: watchdog, stall: c.opts.StallTimeout, metrics: c.metrics,
+	}
+	switch resp.StatusCode {
+	case http.StatusOK, http.StatusPartialContent, http.StatusNotModified:
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	giveUp := time.AfterFunc(errorBodyTime, func() { cancel(errStalled) })
+	defer giveUp.Stop()
+	e := &replyError{url: resp.Request.URL.String(), status: resp.StatusCode, total: -1}
+	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+		e.total = parseUnsatisfied(resp.Header.Get("Content-Range"))
+	}
+	if decoded, err := decode(resp); err == nil {
+		text, _ := io.ReadAll(io.LimitReader(decoded, 4096)) // what came of it
+		e.code, e.excerpt = describe(text)
+	}
+	return nil, e
+}
+
+func (c *Client) setHeader(req *http.Request, r request) {
+	for k, v := range r.header {
+		req.Header[k] = v
+	}
+	req.Header.Set("User-Agent", c.opts.UserAgent)
+	req.Header.Set("Accept", r.accept)
+	if r.gzip {
+		req.Header.Set("Accept-Encoding", "gzip")
+	} else {
+		req.Header.Set("Accept-Encoding", "identity")
+	}
+	if r.versioned && !c.state.noVersion.Load() {
+		req.Header.Set("Accept-Version", "~2")
+	}
+	if !sameHost(&c.addr.base, req.URL) {
+		return // credentials are for the source alone
+	}
+	if c.opts.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.opts.Token)
+	} else if c.opts.Username != "" {
+		req.SetBasicAuth(c.opts.Username, c.opts.Password)
+	}
+}
+
+// exchangeError tells why an exchange under ctx ended: our watchdog, the caller, or the network.
+func exchangeError(ctx context.Context, where string, wait time.Duration, err error) error {
+	var in *url.Error
+	if errors.As(err, &in) {
+		where, err = in.URL, in.Err
+	}
+	cause := context.Cause(ctx)
+	switch {
+	case cause == nil:
+		return fmt.Errorf("GET %s: %w: %w", where, ErrUnavailable, err)
+	case errors.Is(cause, errStalled):
+		return fmt.Errorf("GET %s: %w: %w (%s)", where, ErrUnavailable, errStalled, wait)
+	case !errors.Is(cause, ctx.Err()):
+		cause = fmt.Errorf("%w: %w", ctx.Err(), cause)
+	}
+	if errors.Is(cause, context.DeadlineExceeded) {
+		cause = fmt.Errorf("%w: %w", ErrUnavailable, cause)
+	}
+	return fmt.Errorf("GET %s: %w", where, cause)
+}
+
+// body is the body of an answer: counted, and watched for stalls while it is read.
+type body struct {
+	ctx      context.Context
+	cancel   context.CancelCauseFunc
+	url      string
+	src      io.ReadCloser
+	watchdog *time.Timer // stopped but during a Read
+	stall    time.Duration
+	metrics  sourceMetrics
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	b.watchdog.Reset(b.stall)
+	n, err := b.src.Read(p)
+	b.watchdog.Stop()
+	b.metrics.received.Add(float64(n))
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = exchangeError(b.ctx, b.url, b.stall, err)
+		b.metrics.health(err)
+	}
+	return n, err
+}
+
+// Close ends the exchange. It may be called while a Read waits.
+func (b *body) Close() error {
+	b.watchdog.Stop()
+	b.cancel(context.Canceled)
+	return b.src.Close()
+}
+
+// decode gives the body of resp without its content encoding.
+func decode(resp *http.Response) (io.Reader, error) {
+	switch enc := resp.Header.Get("Content-Encoding"); enc {
+	case "", "identity":
+		return resp.Body, nil
+	case "gzip", "x-gzip":
+		return gzip.NewReader(resp.Body)
+	default:
+		return nil, fmt.Errorf("content encoding %q was not asked for", enc)
+	}
+}
+
+// fetch asks once and reads the whole answer, decoded, of at most limit bytes.
+// After a 304 the body is nil.
+func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Response, []byte, error) {
+	r.gzip = true
+	if r.accept == "" {
+		r.accept = "application/json"
+	}
+	resp, err := c.ask(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	where := resp.Request.URL
+	switch resp.StatusCode {
+	case http.StatusNotModified:
+		return resp, nil, nil
+	case http.StatusPartialContent:
+		return nil, nil, nonsense("GET %s: a part of the document, which was not asked for", where)
+	}
+	decoded, err := decode(resp)
+	if err != nil {
+		return nil, nil, readError(where, err)
+	}
+	var buf bytes.Buffer
+	if n := resp.ContentLength; n > 0 && n <= limit {
+		buf.Grow(int(min(n, 8<<20)) + bytes.MinRead)
+	}
+	if n, err := buf.ReadFrom(io.LimitReader(decoded, limit+1)); err != nil {
+		return nil, nil, readError(where, err)
+	} else if n > limit {
+		return nil, nil, nonsense("GET %s: longer than %d bytes", where, limit)
+	}
+	return resp, buf.Bytes(), nil
+}
+
+// readError tells a broken transfer, which is worth a retry, from a body that makes no sense.
+func readError(where *url.URL, err error) error {
+	switch {
+	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return fmt.Errorf("GET %s: %w: cut short: %w", where, ErrUnavailable, err)
+	}
+	return nonsense("GET %s: %w", where, err)
+}
