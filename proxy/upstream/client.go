@@ -19,8 +19,9 @@
 //     own files[N].path; fileN, and "file" when N is 0; NAME.zfs, NAME.zvol,
 //     NAME.tar and NAME, each with .gz, .bz2, .xz, .zst or nothing (NAME-N when N is
 //     not 0; not for a manifest.json); the path that spec 1.6 derives, NAME-VERSION.zfs.gz
-//     as a rule. The first that has the size the manifest states is taken, else
-//     the first that exists.
+//     as a rule; beside a manifest.json, which has its folder for itself, any
+//     other name but icon.*. The first that has the size the manifest states is
+//     taken, else the first that exists.
 //   - An icon is icon.png, icon.jpg, icon.jpeg or icon.gif in the same folder.
 //   - Nothing outside the folder is ever opened: ".." and symbolic links that
 //     lead out are refused.

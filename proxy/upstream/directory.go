@@ -237,7 +237,25 @@ func (d *directory) file(ctx context.Context, m manifest.Manifest, index int, of
 	if err != nil {
 		return nil, err
 	}
-	return d.open(p.folder, fileNames(p.name, m, index), m.Files[index].Size, offset)
+	names := fileNames(p.name, m, index)
+	if p.name == "" {
+		names = append(names, d.others(p.folder)...)
+	}
+	return d.open(p.folder, names, m.Files[index].Size, offset)
+}
+
+// others are the names in folder of what is neither a manifest nor an icon.
+func (d *directory) others(folder string) []string {
+	root, err := os.OpenRoot(d.path)
+	if err != nil {
+		return nil // open says what is wrong
+	}
+	defer root.Close()
+	names, err := readNames(root, folder)
+	if err != nil {
+		return nil // as above
+	}
+	return slices.DeleteFunc(names, func(n string) bool { return isManifestName(n) || strings.HasPrefix(n, "icon.") })
 }
 
 func (d *directory) icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {

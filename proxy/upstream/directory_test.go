@@ -63,6 +63,7 @@ func TestDirectoryFindsFiles(t *testing.T) {
 		{"manifest.json and file1", "u/manifest.json", v2(1, nil, data, second), map[string]string{"u/file1": "its second file"}, 1},
 		{"manifest.json and path", "u/manifest.json", v1(1, nil, data), map[string]string{"u/name-1.0.zfs": "the image", "u/file": "another!!"}, 0},
 		{"manifest.json and a derived name", "u/manifest.json", v2(1, nil, data), map[string]string{"u/name-1.0.zfs": "the image"}, 0},
+		{"manifest.json and any name", "u/manifest.json", v2(1, nil, data), map[string]string{"u/it.raw": "the image", "u/icon.png": "an icon!!", "u/README": "what it is"}, 0},
 		{"at the top", "manifest.json", v2(1, nil, data), map[string]string{"file": "the image"}, 0},
 		{"imgmanifest", "my.imgmanifest", v2(1, nil, data), map[string]string{"my.zfs.gz": "the image"}, 0},
 		{"imgmanifest with dots", "my-1.2.imgmanifest", v2(1, nil, data), map[string]string{"my-1.2.zvol.xz": "the image"}, 0},
