@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// maxFileSize is the largest image file there may be (spec 0).
+const maxFileSize = 20 << 30
+
+// Blob says which bytes are wanted and who wants them.
+type Blob struct {
+	Want     verify.Want
+	Key      string            // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored
+	MaxSize  int64             // refuse more bytes than that; 0 = 20 GiB
+	Loose    bool              // icons: nothing to check against is fine (Content-MD5 and Content-Length are still checked when sent)
+	Image    uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
+	Index    int               // which of the image's files it is
+	Source   string            // the source that Manifest came from
+	Manifest manifest.Manifest // zero: no copy is kept (icons)
+}
+
+// fillKey is what all requests for the same bytes have in common.
+func (b Blob) fillKey() string {
+	if b.Want.SHA1.IsZero() {
+		return "key " + b.Key
+	}
+	return b.Want.SHA1.String()
+}
+
+// Source is one place where the bytes of a blob may be had. Open starts at
+// offset; it makes one try and does not retry, and gives up when ctx ends, as
+// do reads of its stream. Errors: fs.ErrNotExist or fs.ErrPermission = this
+// source will not give it (no retry); anything else = may be retried. A stream
+// that starts at 0 although offset > 0 is not allowed (the client skips forward
+// itself). The store closes the stream.
+type Source struct {
+	Name string
+	Open func(ctx context.Context, offset int64) (*verify.Stream, error)
+}
+
+// Info is what is known of a file on disk.
+type Info struct {
+	Digests     verify.Digests
+	ModTime     time.Time // the source's Last-Modified; zero when it sent none
+	ContentType string
+	Added       time.Time
+}
+
+// Result tells how a request was met: the X-Cache header.
+type Result string
+
+// The three results.
+const (
+	Hit  Result = "HIT"
+	Miss Result = "MISS"
+	Join Result = "JOIN"
+)

@@ -1,0 +1,132 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"imgmirror/verify"
+)
+
+// folder is the data folder's path; its methods name what is in it. Beside that
+// there may be index.broken, the last index that could not be read.
+type folder string
+
+func (d folder) index() string     { return filepath.Join(string(d), "index") }
+func (d folder) files() string     { return filepath.Join(string(d), "files") }
+func (d folder) partials() string  { return filepath.Join(string(d), "partial") }
+func (d folder) manifests() string { return filepath.Join(string(d), "manifests") }
+func (d folder) lockFile() string  { return filepath.Join(string(d), "lock") }
+
+// file is where the verified bytes of sum live.
+func (d folder) file(sum verify.Sum) string {
+	name := sum.String()
+	return filepath.Join(d.files(), name[:2], name)
+}
+
+// partial is where a download of the blobs with that fill key grows.
+func (d folder) partial(name string) string { return filepath.Join(d.partials(), name) }
+
+// make makes the folders that are not there yet.
+func (d folder) make() error {
+	for _, dir := range []string{string(d), d.index(), d.files(), d.partials(), d.manifests()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("data folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// acquire takes the lock that keeps a second process off the folder. It is held
+// until the file is closed; the end of the process closes it too.
+func (d folder) acquire() (*os.File, error) {
+	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		holder, _ := os.ReadFile(d.lockFile()) // only to say more
+		f.Close()
+		return nil, fmt.Errorf("data folder %s is in use by another imgmirror (process %s)", string(d), strings.TrimSpace(string(holder)))
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", d.lockFile(), err)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // for people: a failure does no harm
+	}
+	return f, nil
+}
+
+// syncDir makes the names in dir survive a power failure.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// makeParent makes the folder that a verified file goes to, and makes that last.
+func (d folder) makeParent(file string) error {
+	err := os.Mkdir(filepath.Dir(file), 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(d.files())
+}
+
+// present fails when the folder of files itself cannot be seen: then a file
+// that is not found is not known to be absent.
+func (d folder) present() error {
+	_, err := os.Stat(d.files())
+	return diskError(err)
+}
+
+// writeFile replaces the file at path, whole or not at all, power failures included.
+func writeFile(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if err == nil {
+		err = tmp.Sync()
+	}
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(tmp.Name()))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// diskError gives what this machine's disk says its meaning: no space, or
+// "cannot tell". It never matches fs.ErrNotExist, which is what sources say of
+// an image.
+func diskError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	default:
+		return fmt.Errorf("disk: %v", err) //nolint:errorlint // see above
+	}
+}

@@ -1,0 +1,299 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"imgmirror/verify"
+)
+
+// fill brings one blob to the disk, for all who want it. It runs on one
+// goroutine of its own, which belongs to the store, and goes through rounds: a
+// round begins with a partial file, and ends with the verdict on its bytes.
+type fill struct {
+	s      *Store
+	key    string // in Store.fills
+	first  Blob   // who asked first
+	want   verify.Want
+	max    int64 // bytes, at most
+	loose  bool  // bytes that nothing can be checked against are taken
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// What follows is for the fill's goroutine alone.
+	leftover int64         // bytes of the partial file that was there before
+	booked   int64         // bytes set aside in the space and not yet written
+	accepted bool          // some source has answered well
+	solo     bool          // a round's bytes must all come from one source
+	pace     *rate.Limiter // of tries that follow at once on one that brought bytes
+
+	mu      sync.Mutex    // guards what follows, and the round's shared fields; never held over I/O
+	wake    chan struct{} // closed, and replaced, whenever a shared field has changed
+	blobs   []Blob        // who wants it, one of each image
+	sources []*candidate
+	round   *round // the one under way, or the last one; nil before the first
+	over    bool   // nothing will change any more
+	err     error  // why the fill failed; valid once over
+}
+
+// candidate is a source in the eyes of one fill.
+type candidate struct {
+	Source
+	out     error // why it is asked no more; nil while it is
+	last    error // how its last try ended
+	stalled bool  // its last try stalled: others are asked before it
+	ended   bool  // its last try ended before the body did, and brought nothing
+}
+
+// pace of tries that follow one another without a wait: a source that brings a
+// few bytes and breaks, again and again, is not to be hammered.
+const (
+	triesPerSecond = 10
+	triesAtOnce    = 20
+)
+
+func newFill(s *Store, b Blob, sources []Source) *fill {
+	f := &fill{
+		s: s, key: b.fillKey(), first: b, want: b.Want, max: b.MaxSize, loose: b.Loose || s.o.AllowUnverified,
+		pace: rate.NewLimiter(triesPerSecond, triesAtOnce),
+		wake: make(chan struct{}),
+	}
+	if f.max <= 0 {
+		f.max = maxFileSize
+	}
+	f.ctx, f.cancel = context.WithTimeoutCause(s.ctx, s.o.Deadline,
+		fmt.Errorf("%w: not complete within %s", ErrUnavailable, s.o.Deadline))
+	f.add(b, sources)
+	return f
+}
+
+// join lets one more have the blob; it fails if he wants another one.
+func (f *fill) join(b Blob, sources []Source) error {
+	if b.Want.Size > 0 && f.want.Size > 0 && b.Want.Size != f.want.Size {
+		return fmt.Errorf("%w: %s is being filled as a file of %d bytes, want %d", verify.ErrMismatch, f.key, f.want.Size, b.Want.Size)
+	}
+	f.add(b, sources)
+	return nil
+}
+
+// add notes who wants the blob, and the sources that only he knows.
+func (f *fill) add(b Blob, sources []Source) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known := false
+	for _, have := range f.blobs {
+		known = known || have.Image == b.Image && have.Key == b.Key && have.Index == b.Index
+	}
+	if !known {
+		f.blobs = append(f.blobs, b)
+	}
+next:
+	for _, src := range sources {
+		for _, c := range f.sources {
+			if c.Name == src.Name {
+				continue next
+			}
+		}
+		f.sources = append(f.sources, &candidate{Source: src})
+	}
+}
+
+// admit waits until a source has answered, and gives a Reader.
+func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
+	for {
+		f.mu.Lock()
+		var reader *Reader
+		if r := f.round; r != nil && r.err == nil && (r.verified || r.open && r.size >= 0) {
+			reader = newReader(f, result)
+		}
+		wake, over, err := f.wake, f.over, f.err
+		f.mu.Unlock()
+		switch {
+		case reader != nil:
+			return reader, nil
+		case over:
+			return nil, err
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// changed wakes all who wait. f.mu is held.
+func (f *fill) changed() {
+	close(f.wake)
+	f.wake = make(chan struct{})
+}
+
+// run is the fill's goroutine.
+func (f *fill) run() {
+	defer f.cancel()
+	err := f.bring()
+	f.s.space.release(f.booked)
+	f.s.mu.Lock()
+	if f.s.fills[f.key] == f { // else it was published
+		delete(f.s.fills, f.key)
+		if f.leftover > 0 {
+			f.s.partials[f.want.SHA1] = f.leftover
+		}
+	}
+	f.s.mu.Unlock()
+	if err != nil {
+		f.s.log.Warn("fill failed", "sum", f.key, "uuid", f.first.Image, "error", err)
+		err = fmt.Errorf("fill %s: %w", f.key, err)
+	}
+	f.mu.Lock()
+	f.over, f.err = true, err
+	f.changed()
+	f.mu.Unlock()
+}
+
+// bring goes through as many rounds as it takes. On failure it leaves a partial
+// file only if leftover says so.
+func (f *fill) bring() error {
+	if f.want.Size > f.max {
+		return fmt.Errorf("%w: size is %d, at most %d is taken", verify.ErrMismatch, f.want.Size, f.max)
+	}
+	if f.want.Size > 0 && f.leftover > f.want.Size {
+		f.s.space.removedPartial(f.leftover)
+		f.leftover = 0
+		if err := os.Remove(f.s.dir.partial(f.partialName())); err != nil {
+			return diskError(err)
+		}
+	}
+	if err := f.book(f.want.Size - f.leftover); err != nil {
+		return err
+	}
+	if err := f.takeSlot(); err != nil {
+		return err
+	}
+	defer f.s.slots.Release(1)
+	f.s.metrics.inflight.Inc()
+	defer f.s.metrics.inflight.Dec()
+	for {
+		r, err := f.begin()
+		if err != nil {
+			return err
+		}
+		if err = f.fetch(r); err == nil {
+			err = f.judge(r)
+		}
+		if err == nil {
+			return f.publish(r)
+		}
+		again := f.mayBeginAgain(r, err)
+		if lost := f.abandon(r, err); lost != nil || !again {
+			return errors.Join(err, lost)
+		}
+		if err := f.book(f.want.Size); err != nil {
+			return err
+		}
+	}
+}
+
+// takeSlot waits in the queue of fills.
+func (f *fill) takeSlot() error {
+	f.s.metrics.slotsWaiting.Inc()
+	defer f.s.metrics.slotsWaiting.Dec()
+	if f.s.slots.Acquire(f.ctx, 1) == nil {
+		return nil
+	}
+	cause := context.Cause(f.ctx)
+	if !errors.Is(cause, ErrClosed) {
+		f.s.metrics.slotsRefused.Inc()
+	}
+	return fmt.Errorf("waiting for a slot: %w", cause)
+}
+
+// book sets n bytes aside, in addition to what is booked.
+func (f *fill) book(n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	if err := f.s.space.book(n); err != nil {
+		return err
+	}
+	f.booked += n
+	return nil
+}
+
+// partialName is the partial file's name: only of those that are named by a sum
+// more than the name survives a restart.
+func (f *fill) partialName() string {
+	if f.want.SHA1.IsZero() {
+		sum := sha1.Sum([]byte(f.key))
+		return "key-" + hex.EncodeToString(sum[:])
+	}
+	return f.want.SHA1.String()
+}
+
+// mayBeginAgain tells whether a round that ended with err is worth another,
+// after it has put the blame where it belongs.
+func (f *fill) mayBeginAgain(r *round, err error) bool {
+	if f.ctx.Err() != nil {
+		return false
+	}
+	if !errors.Is(err, verify.ErrMismatch) {
+		// Alone of all sources the round's one could not go on: the others may still, from the start.
+		if r.only == nil || !errors.Is(err, ErrUnavailable) {
+			return false
+		}
+		r.only.out = err
+		return f.anyLeft()
+	}
+	if r.leftover > 0 {
+		return true // from the start, and from the same sources
+	}
+	return f.anyLeft()
+}
+
+// anyLeft tells whether some source may still be asked.
+func (f *fill) anyLeft() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.sources {
+		if c.out == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// resumable tells whether what a round has is of use to a later fill.
+func (f *fill) resumable(r *round, err error) bool {
+	return !f.want.SHA1.IsZero() && !f.solo && r.have > 0 && !errors.Is(err, verify.ErrMismatch) &&
+		(errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, fs.ErrNotExist))
+}
+
+// abandon ends a round that failed with err. Its readers that have been given
+// bytes end with err too. The partial file is kept, as the fill's leftover, only
+// if it is of use to a later fill.
+func (f *fill) abandon(r *round, err error) error {
+	r.close()
+	f.mu.Lock()
+	if !r.verified { // else its readers have the right bytes, and go on
+		r.err = err
+	}
+	f.changed()
+	f.mu.Unlock()
+	f.s.space.release(f.booked)
+	f.booked = 0
+	if f.resumable(r, err) {
+		f.leftover = r.have
+		return nil
+	}
+	f.leftover = 0
+	f.s.space.removedPartial(r.have)
+	return diskError(os.Remove(r.path))
+}

@@ -1,0 +1,229 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// The first byte of a saved manifest.
+const (
+	entryListed   = 'l' // the source's list shows it
+	entryUnlisted = 'u' // the source gave it by uuid
+)
+
+// listingMeta is what the index holds of a listing but its manifests.
+type listingMeta struct {
+	Kind         string    `json:"kind,omitempty"`
+	ETag         string    `json:"etag,omitempty"`
+	LastModified string    `json:"last_modified,omitempty"`
+	Fetched      time.Time `json:"fetched,omitzero"`
+}
+
+func manifestPrefix(source string) string { return keyManifest + source + "\x00" }
+
+// Listings gives the saved lists of all sources (catalog's Index interface), in
+// order of their names, images in order of their uuids. Manifests are read as
+// from a source whose private images are not served: parse Raw again where that
+// is not so. A list that was rebuilt from DATA/manifests after a loss of the
+// index has no Kind, validators or Fetched.
+func (s *Store) Listings() ([]manifest.Listing, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.work.Done()
+
+	var all []manifest.Listing
+	err := s.index.each(keyListing, func(key, value []byte) error {
+		var meta listingMeta
+		if err := json.Unmarshal(value, &meta); err != nil { // its manifests may still be good
+			s.log.Warn("what is saved of a list cannot be read", "source", string(key), "error", err)
+			meta = listingMeta{}
+		}
+		all = append(all, manifest.Listing{
+			Source: string(key), Kind: meta.Kind,
+			ETag: meta.ETag, LastModified: meta.LastModified, Fetched: meta.Fetched,
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if err := s.loadManifests(&all[i]); err != nil {
+			return nil, fmt.Errorf("saved list of %s: %w", all[i].Source, err)
+		}
+	}
+	return all, nil
+}
+
+// loadManifests fills in l's images from the index. What can be read no more is
+// left out: its source will send it again.
+func (s *Store) loadManifests(l *manifest.Listing) error {
+	var entries [][]byte
+	err := s.index.each(manifestPrefix(l.Source), func(_, value []byte) error {
+		if len(value) > 1 {
+			entries = append(entries, bytes.Clone(value))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	parsed := make([]manifest.Manifest, len(entries))
+	faults := make([]error, len(entries))
+	var workers sync.WaitGroup
+	share := max(256, (len(entries)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	for from := 0; from < len(entries); from += share {
+		workers.Go(func() {
+			for i := from; i < min(from+share, len(entries)); i++ {
+				parsed[i], faults[i] = manifest.Parse(entries[i][1:], manifest.ParseOptions{})
+			}
+		})
+	}
+	workers.Wait()
+	for i, m := range parsed {
+		switch {
+		case faults[i] != nil:
+			s.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", faults[i])
+		case entries[i][0] == entryUnlisted:
+			l.Unlisted = append(l.Unlisted, m)
+		default:
+			l.Images = append(l.Images, m)
+		}
+	}
+	return nil
+}
+
+// SaveListing replaces the saved list of l.Source, Unlisted included; only what
+// changed is written. After a crash in the middle the saved list may be a mix of
+// old and new, with the old validators.
+func (s *Store) SaveListing(l manifest.Listing) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	if err := s.saveListing(l); err != nil {
+		return fmt.Errorf("save the list of %s: %w", l.Source, err)
+	}
+	return nil
+}
+
+func (s *Store) saveListing(l manifest.Listing) error {
+	type entry struct {
+		kind byte
+		raw  []byte
+	}
+	want := make(map[uuid.UUID]entry, len(l.Images)+len(l.Unlisted))
+	for _, m := range l.Unlisted {
+		want[m.UUID] = entry{entryUnlisted, m.Raw()}
+	}
+	for _, m := range l.Images {
+		want[m.UUID] = entry{entryListed, m.Raw()}
+	}
+	prefix := manifestPrefix(l.Source)
+	var gone [][]byte
+	err := s.index.each(prefix, func(key, value []byte) error {
+		id, err := uuid.FromBytes(key)
+		e, wanted := want[id]
+		switch {
+		case err != nil || !wanted:
+			gone = append(gone, slices.Concat([]byte(prefix), key))
+		case len(value) > 0 && value[0] == e.kind && bytes.Equal(value[1:], e.raw):
+			delete(want, id) // as it is
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	batch := s.index.db.NewWriteBatch()
+	defer batch.Cancel()
+	for _, key := range gone {
+		if err := batch.Delete(key); err != nil {
+			return err
+		}
+	}
+	for id, e := range want {
+		key, value := slices.Concat([]byte(prefix), id[:]), slices.Concat([]byte{e.kind}, e.raw)
+		if err := batch.Set(key, value); err != nil {
+			return err
+		}
+	}
+	if err := batch.Flush(); err != nil {
+		return err
+	}
+	// Last: validators must not vouch for a list that is not there.
+	meta, err := json.Marshal(listingMeta{Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: cleanTime(l.Fetched)})
+	if err != nil {
+		return err
+	}
+	return s.index.put(pair{keyListing + l.Source, meta})
+}
+
+// SaveUnlisted adds one manifest that source gave by uuid, or replaces it.
+func (s *Store) SaveUnlisted(source string, m manifest.Manifest) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	pairs := []pair{{manifestPrefix(source) + string(m.UUID[:]), slices.Concat([]byte{entryUnlisted}, m.Raw())}}
+	known, err := s.index.has(keyListing + source)
+	if err == nil && !known { // without this the manifest would not be found again
+		pairs = append(pairs, pair{keyListing + source, []byte("{}")})
+	}
+	if err == nil {
+		err = s.index.put(pairs...)
+	}
+	if err != nil {
+		return fmt.Errorf("save manifest %s of %s: %w", m.UUID, source, err)
+	}
+	return nil
+}
+
+// Facts gives what was learned of files whose manifests lacked it.
+func (s *Store) Facts() (map[manifest.FileID]manifest.Facts, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.work.Done()
+	all := make(map[manifest.FileID]manifest.Facts)
+	err := s.index.each(keyFacts, func(key, value []byte) error {
+		var f manifest.Facts
+		if err := json.Unmarshal(value, &f); err != nil || len(key) != len(uuid.UUID{})+4 {
+			s.log.Warn("saved facts cannot be read", "key", fmt.Sprintf("%x", key), "error", err)
+			return nil
+		}
+		id := manifest.FileID{Index: int(binary.BigEndian.Uint32(key[16:]))}
+		copy(id.Image[:], key)
+		all[id] = f
+		return nil
+	})
+	return all, err
+}
+
+// SaveFacts adds, or replaces, what was learned of one file.
+func (s *Store) SaveFacts(id manifest.FileID, f manifest.Facts) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	value, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	key := binary.BigEndian.AppendUint32(id.Image[:], uint32(id.Index))
+	if err := s.index.put(pair{keyFacts + string(key), value}); err != nil {
+		return fmt.Errorf("save facts of %s: %w", id.Image, err)
+	}
+	return nil
+}

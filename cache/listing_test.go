@@ -1,0 +1,216 @@
+package cache
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+func testID(n int) string { return fmt.Sprintf("01b2c898-945f-11e1-a523-%012x", n) }
+
+func someManifests(t testing.TB, n int) []manifest.Manifest {
+	all := make([]manifest.Manifest, n)
+	for i := range all {
+		all[i] = testManifest(t, testID(i), []byte{byte(i)})
+	}
+	return all
+}
+
+// versions gives the version of each manifest in the index: it changes with
+// each write.
+func versions(t testing.TB, s *Store, source string) map[string]uint64 {
+	all := make(map[string]uint64)
+	err := s.index.db.View(func(txn *badger.Txn) error {
+		o := badger.DefaultIteratorOptions
+		o.Prefix = []byte(manifestPrefix(source))
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			all[string(it.Item().Key())] = it.Item().Version()
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func raws(images []manifest.Manifest) []string {
+	var all []string
+	for _, m := range images {
+		all = append(all, string(m.Raw()))
+	}
+	return all
+}
+
+func TestListings(t *testing.T) {
+	s := openStore(t, Options{})
+	if got, err := s.Listings(); err != nil || len(got) != 0 {
+		t.Fatalf("of a new store: %v, %v", got, err)
+	}
+	m := someManifests(t, 10)
+	a := manifest.Listing{
+		Source: "a", Kind: "imgapi", Images: m[:5], Unlisted: m[5:7],
+		ETag: `"x"`, LastModified: "yesterday", Fetched: time.Date(2022, 1, 2, 3, 4, 5, 6, time.UTC),
+	}
+	b := manifest.Listing{Source: "b", Images: m[3:9]}
+	check := func(want ...manifest.Listing) {
+		t.Helper()
+		got, err := s.Listings()
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%d lists, %v; want %d", len(got), err, len(want))
+		}
+		for i, w := range want {
+			g := got[i]
+			if d := cmp.Diff(raws(w.Images), raws(g.Images)); d != "" {
+				t.Errorf("%s, images: %s", w.Source, d)
+			}
+			if d := cmp.Diff(raws(w.Unlisted), raws(g.Unlisted)); d != "" {
+				t.Errorf("%s, unlisted: %s", w.Source, d)
+			}
+			if g.Source != w.Source || g.Kind != w.Kind || g.ETag != w.ETag || g.LastModified != w.LastModified || !g.Fetched.Equal(w.Fetched) {
+				t.Errorf("%s: got %+v", w.Source, g)
+			}
+			for j := range g.Images {
+				if !bytes.Equal(g.Images[j].V2(), w.Images[j].V2()) || g.Images[j].UUID != w.Images[j].UUID {
+					t.Errorf("%s, image %d is read otherwise", w.Source, j)
+				}
+			}
+		}
+	}
+	save := func(l manifest.Listing) {
+		t.Helper()
+		if err := s.SaveListing(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(b)
+	save(a)
+	check(a, b)
+
+	// Only what changed is written.
+	before := versions(t, s, "a")
+	changed := testManifest(t, testID(1), []byte("other"))
+	a.Images = []manifest.Manifest{m[0], changed, m[2], m[5]} // 3 and 4 are gone, 5 is listed now
+	a.Unlisted = m[6:7]
+	a.ETag = ""
+	save(a)
+	check(a, b)
+	after := versions(t, s, "a")
+	for i, same := range map[int]bool{0: true, 1: false, 2: true, 5: false, 6: true} {
+		key := manifestPrefix("a") + string(m[i].UUID[:])
+		if (before[key] == after[key]) != same {
+			t.Errorf("manifest %d: version %d before, %d after", i, before[key], after[key])
+		}
+	}
+
+	if err := s.SaveUnlisted("b", m[9]); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveUnlisted("new", m[0]); err != nil {
+		t.Fatal(err)
+	}
+	b.Unlisted = m[9:10]
+	check(a, b, manifest.Listing{Source: "new", Unlisted: m[:1]})
+
+	closeStore(t, s)
+	s = reopen(t, s)
+	check(a, b, manifest.Listing{Source: "new", Unlisted: m[:1]})
+	save(manifest.Listing{Source: "b"})
+	check(a, manifest.Listing{Source: "b"}, manifest.Listing{Source: "new", Unlisted: m[:1]})
+}
+
+func TestFacts(t *testing.T) {
+	s := openStore(t, Options{})
+	id := uuid.MustParse(testUUID)
+	want := map[manifest.FileID]manifest.Facts{
+		{Image: id, Index: 0}:   {SHA1: sumOf([]byte("a")), Size: 1, Compression: "gzip"},
+		{Image: id, Index: 300}: {SHA1: sumOf([]byte("b")), Size: 1 << 40, Compression: "none"},
+	}
+	for id, f := range want {
+		if err := s.SaveFacts(id, manifest.Facts{Size: 7}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SaveFacts(id, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeStore(t, s)
+	s = reopen(t, s)
+	got, err := s.Facts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// What lies in manifests/ may come from anywhere: it never keeps a store from opening.
+func FuzzManifestCopy(f *testing.F) {
+	f.Add([]byte(`{"source":"a","manifest":{}}`))
+	f.Add([]byte(`{"source":"a","sums":{"k":"da39a3ee5e6b4b0d3255bfef95601890afd80709"},"manifest":{"v":2}}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := openStore(t, Options{})
+		closeStore(t, s)
+		if err := writeFile(s.dir.manifestCopy(uuid.MustParse(testUUID)), data); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.dir.moveIndexAside(); err != nil {
+			t.Fatal(err)
+		}
+		s = reopen(t, s)
+		if _, err := s.Listings(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// The record of a file is either read as it was written or refused.
+func FuzzRecord(f *testing.F) {
+	good := filePair(&Info{Added: time.Now()})
+	f.Add([]byte(good.key[len(keyFile):]), good.value)
+	f.Add([]byte("x"), []byte("{}"))
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		info, err := readFile(key, value)
+		if err != nil {
+			return
+		}
+		p := filePair(info)
+		again, err := readFile([]byte(p.key[len(keyFile):]), p.value)
+		if err != nil || *again != *info {
+			t.Fatalf("%+v was read again as %+v, %v", info, again, err)
+		}
+	})
+}
+
+func BenchmarkListings(b *testing.B) {
+	s := openStore(b, Options{})
+	l := manifest.Listing{Source: "a", Images: someManifests(b, 100_000)}
+	b.Run("first save of 100000", func(b *testing.B) {
+		i := 0
+		for b.Loop() {
+			i++
+			l.Source = fmt.Sprint(i)
+			if err := s.SaveListing(l); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("save of 100000 unchanged", func(b *testing.B) {
+		for b.Loop() {
+			if err := s.SaveListing(l); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

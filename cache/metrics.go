@@ -1,0 +1,75 @@
+package cache
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Where a verification failure was seen.
+const (
+	whereSize      = "size"      // more or fewer bytes than wanted, or claimed to be so
+	whereDigest    = "digest"    // the digests of a whole body differ
+	whereMixed     = "mixed"     // the same, when it came from several sources of which any may be to blame
+	whereUnchecked = "unchecked" // there was nothing to check the bytes against
+)
+
+// sourceDisk stands for a source in failures of bytes that were found on disk.
+const sourceDisk = "disk"
+
+type metrics struct {
+	requests     map[Result]prometheus.Counter // read only
+	served       map[Result]prometheus.Counter
+	resumes      *prometheus.CounterVec
+	failures     *prometheus.CounterVec
+	inflight     prometheus.Gauge
+	slotsWaiting prometheus.Gauge
+	slotsRefused prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files func() int) (*metrics, error) {
+	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	requests := counters("imgmirror_cache_requests_total", "Requests for files by how they were met.", "result")
+	served := counters("imgmirror_cache_served_bytes_total", "Bytes of files given out by how the request was met.", "result")
+	m := &metrics{
+		requests: make(map[Result]prometheus.Counter),
+		served:   make(map[Result]prometheus.Counter),
+		resumes:  counters("imgmirror_fill_resumes_total", "Downloads that a source was asked to go on with in mid-file.", "source"),
+		failures: counters("imgmirror_verify_failures_total", "Times that bytes were not what they should be.", "source", "where"),
+		inflight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_fills_inflight", Help: "Downloads under way."}),
+		slotsWaiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_fill_slots_waiting", Help: "Downloads that wait for a slot."}),
+		slotsRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "imgmirror_fill_slots_refused_total", Help: "Downloads that got no slot before their deadline."}),
+	}
+	for _, r := range []Result{Hit, Miss, Join} {
+		label := strings.ToLower(string(r))
+		m.requests[r], m.served[r] = requests.WithLabelValues(label), served.WithLabelValues(label)
+	}
+	for _, s := range sources {
+		m.resumes.WithLabelValues(s)
+		for _, w := range []string{whereSize, whereDigest, whereMixed, whereUnchecked} {
+			m.failures.WithLabelValues(s, w)
+		}
+	}
+	m.failures.WithLabelValues(sourceDisk, whereDigest)
+	var err error
+	for _, c := range []prometheus.Collector{
+		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused,
+		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(sp.size()) }),
+		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(sp.limit()) }),
+		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(files()) }),
+	} {
+		err = errors.Join(err, reg.Register(c))
+	}
+	return m, err
+}
+
+func (m *metrics) failure(source, where string) { m.failures.WithLabelValues(source, where).Inc() }

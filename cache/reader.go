@@ -1,0 +1,262 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imgmirror/verify"
+)
+
+// Reader reads one blob, also while it is being filled. It pins the file: what
+// it reads stays there although the file is removed. Not for concurrent use.
+// Close it.
+type Reader struct {
+	result Result
+	size   int64
+	info   Info // of a file on disk
+	served prometheus.Counter
+
+	fill  *fill    // nil: the file was on disk
+	round *round   // of the fill: whose bytes are read
+	file  *os.File // nil: not open yet
+	of    *round   // whose file that is
+
+	offset int64 // where the next bytes are taken from
+	at     int64 // where file stands; -1 when that is not known
+	given  bool  // bytes of round were given out
+}
+
+// newReader gives a Reader on f's round. f.mu is held.
+func newReader(f *fill, result Result) *Reader {
+	return &Reader{
+		fill: f, round: f.round, result: result, size: f.round.size,
+		served: f.s.metrics.served[result],
+	}
+}
+
+// Info is what is known by now. Digests.Size is right from the start, SHA1 if
+// the blob wanted one; the rest is there once the file has been verified.
+func (r *Reader) Info() Info {
+	if r.fill == nil {
+		return r.info
+	}
+	f := r.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info := Info{Digests: r.round.digests, ModTime: r.round.modTime, ContentType: r.round.contentType}
+	if !r.round.verified {
+		info.Digests = verify.Digests{SHA1: f.want.SHA1, Size: r.size}
+	}
+	return info
+}
+
+// MD5 is the body's md5 to announce: of the verified file, or the one the
+// manifest or the source claims while it is filled; nil when unknown.
+func (r *Reader) MD5() []byte {
+	if r.fill == nil {
+		return r.info.Digests.MD5[:]
+	}
+	f := r.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.round.verified {
+		return r.round.digests.MD5[:]
+	}
+	return r.round.md5
+}
+
+// Result tells hit, miss or join.
+func (r *Reader) Result() Result { return r.result }
+
+// Size is the whole blob's size in bytes. -1 never happens: File waits for the end of a fill whose size nobody claims.
+func (r *Reader) Size() int64 { return r.size }
+
+// SeekTo sets where the next bytes are taken from. Call it before the first
+// bytes are taken.
+func (r *Reader) SeekTo(offset int64) { r.offset = offset }
+
+// Wait blocks until bytes at the current offset may be given out, and tells how
+// many there are at least. io.EOF at the end; else an error that ends the body:
+// verify.ErrMismatch, ErrUnavailable, ErrNoSpace, ErrClosed, or that of a disk
+// that fails. The last block (64 KiB) of a fill is given out only once its
+// digests hold; io.EOF, also of an offset behind the end, comes no earlier.
+func (r *Reader) Wait() (int64, error) { return r.WaitContext(context.Background()) }
+
+// WaitContext is Wait that gives up with ctx.Err() when ctx ends; the Reader is
+// good for more.
+func (r *Reader) WaitContext(ctx context.Context) (int64, error) {
+	if r.fill == nil {
+		if r.offset >= r.size {
+			return 0, io.EOF
+		}
+		return r.size - r.offset, nil
+	}
+	for {
+		n, wake, err := r.look()
+		if err != nil {
+			return 0, err
+		}
+		if n > 0 {
+			opened, err := r.open()
+			if err != nil {
+				return 0, err
+			}
+			if opened {
+				return n, nil
+			}
+			continue
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+// look tells how many bytes there are, or gives what to wait for.
+func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
+	f := r.fill
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.round.err != nil {
+		switch {
+		case r.given: // no later round can make these bytes right
+			return 0, nil, r.round.err
+		case f.round != r.round:
+			r.round = f.round
+		case f.over: // there is no later round
+			return 0, nil, f.err
+		default: // it has not begun
+			return 0, f.wake, nil
+		}
+	}
+	switch limit := r.round.limit(); {
+	case r.round.size >= 0 && r.round.size != r.size:
+		return 0, nil, fmt.Errorf("%w: size is %d, %d was announced", verify.ErrMismatch, r.round.size, r.size)
+	case r.round.verified && r.offset >= r.size:
+		return 0, nil, io.EOF
+	case limit > r.offset:
+		return limit - r.offset, nil, nil
+	case f.over && f.err != nil && !r.round.verified:
+		return 0, nil, f.err
+	}
+	return 0, f.wake, nil
+}
+
+// open opens the round's file, unless it is open. !opened: the round ended
+// meanwhile, or its file is just being renamed.
+func (r *Reader) open() (opened bool, err error) {
+	if r.file != nil && r.of == r.round {
+		return true, nil
+	}
+	if err := r.Close(); err != nil {
+		return false, diskError(err)
+	}
+	f := r.fill
+	f.mu.Lock()
+	path := r.round.path
+	f.mu.Unlock()
+	file, err := os.Open(path)
+	f.mu.Lock()
+	// The file of that name is this round's as long as the round is not over.
+	ended := r.round.err != nil
+	renamed := r.round.path != path || r.round.verified && !f.over
+	f.mu.Unlock()
+	switch {
+	case err == nil && !ended:
+		r.file, r.of, r.at = file, r.round, 0
+		return true, nil
+	case err == nil:
+		file.Close() // unread
+		return false, nil
+	case ended, renamed && errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	}
+	return false, diskError(err)
+}
+
+// SendTo writes exactly n bytes (as told by Wait, or fewer) to w through w's
+// io.ReaderFrom as one *io.LimitedReader around a *os.File that nobody else
+// uses, so that a TCP connection underneath uses sendfile(2). It tells how many
+// were written; fewer than n come with an error.
+func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
+	if r.file == nil {
+		return 0, errors.New("cache: SendTo before Wait")
+	}
+	if err := r.position(); err != nil {
+		return 0, err
+	}
+	r.given = r.given || n > 0
+	from := &io.LimitedReader{R: r.file, N: n}
+	var sent int64
+	var err error
+	if rf, ok := w.(io.ReaderFrom); ok {
+		sent, err = rf.ReadFrom(from)
+	} else {
+		sent, err = io.Copy(w, from)
+	}
+	r.took(sent)
+	if err == nil && sent < n {
+		err = io.ErrUnexpectedEOF // somebody cut the file
+	}
+	if err != nil {
+		r.at = -1
+	}
+	return sent, err
+}
+
+// Read is Wait and read, for callers that are not sockets.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := r.Wait()
+	if err != nil {
+		return 0, err
+	}
+	if err := r.position(); err != nil {
+		return 0, err
+	}
+	r.given = true
+	m, err := r.file.Read(p[:min(n, int64(len(p)))])
+	r.took(int64(m))
+	if errors.Is(err, io.EOF) { // somebody cut the file
+		err = io.ErrUnexpectedEOF
+	}
+	return m, err
+}
+
+// position makes the file stand where the next bytes are.
+func (r *Reader) position() error {
+	if r.at == r.offset {
+		return nil
+	}
+	if _, err := r.file.Seek(r.offset, io.SeekStart); err != nil {
+		return err
+	}
+	r.at = r.offset
+	return nil
+}
+
+func (r *Reader) took(n int64) {
+	r.offset += n
+	r.at += n
+	r.served.Add(float64(n))
+}
+
+// Close drops the pin. The fill, if one runs, goes on.
+func (r *Reader) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	err := r.file.Close()
+	r.file = nil
+	return err
+}

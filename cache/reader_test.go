@@ -1,0 +1,256 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"imgmirror/verify"
+)
+
+// sink records what it is handed.
+type sink struct {
+	bytes.Buffer
+	from []io.Reader
+}
+
+func (s *sink) ReadFrom(r io.Reader) (int64, error) {
+	s.from = append(s.from, r)
+	return s.Buffer.ReadFrom(r)
+}
+
+// The kernel can do the copying only if the connection is handed a file, or one
+// LimitedReader around a file.
+func TestSendToHandsOverTheFile(t *testing.T) {
+	s := openStore(t, Options{})
+	data := noise(1, 1<<20)
+	check := func(r *Reader, from int) {
+		t.Helper()
+		defer r.Close()
+		r.SeekTo(int64(from))
+		var w sink
+		for {
+			n, err := r.Wait()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sent, err := r.SendTo(&w, min(n, 300_000)); err != nil || sent != min(n, 300_000) {
+				t.Fatalf("SendTo = %d, %v", sent, err)
+			}
+		}
+		if !bytes.Equal(w.Bytes(), data[from:]) {
+			t.Errorf("%s: %d bytes", r.Result(), w.Len())
+		}
+		for _, from := range w.from {
+			limited, ok := from.(*io.LimitedReader)
+			if !ok {
+				t.Fatalf("%s: the writer was handed a %T", r.Result(), from)
+			}
+			if _, ok := limited.R.(*os.File); !ok {
+				t.Fatalf("%s: the writer was handed a %T around a %T", r.Result(), from, limited.R)
+			}
+		}
+	}
+	open := func() *Reader {
+		r, err := s.File(t.Context(), blobOf(data), sources(&fake{name: "a", data: data}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	check(open(), 0)
+	s.work.Wait()
+	check(open(), 0)
+	check(open(), 1000)
+	check(open(), len(data))
+
+	// A writer that is no ReaderFrom is served too.
+	r := open()
+	defer r.Close()
+	var plain bytes.Buffer
+	if sent, err := r.SendTo(struct{ io.Writer }{&plain}, 10); err != nil || sent != 10 || !bytes.Equal(plain.Bytes(), data[:10]) {
+		t.Errorf("SendTo = %d, %v", sent, err)
+	}
+}
+
+// Over a real connection, on a hit and on a fill.
+func TestSendToConnection(t *testing.T) {
+	s := openStore(t, Options{})
+	data := noise(1, 4<<20)
+	for _, want := range []Result{Miss, Hit} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		received := make(chan []byte)
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				close(received)
+				return
+			}
+			b, _ := io.ReadAll(c)
+			received <- b
+		}()
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := s.File(t.Context(), blobOf(data), sources(always("a", data, reply{chunk: 50_000})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			n, err := r.Wait()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.SendTo(c, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Close()
+		c.Close()
+		if got := <-received; !bytes.Equal(got, data) || r.Result() != want {
+			t.Errorf("%s: %d bytes", r.Result(), len(got))
+		}
+		l.Close()
+		s.work.Wait()
+	}
+	if n := counter(s.metrics.served[Hit]); n != len(data) {
+		t.Errorf("%d bytes counted as served", n)
+	}
+}
+
+// A file that is cut while it is served ends the body with an error.
+func TestFileCutWhileServed(t *testing.T) {
+	s := openStore(t, Options{})
+	data := noise(1, 1<<20)
+	wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
+	s.work.Wait()
+	r, err := s.File(t.Context(), blobOf(data), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := os.Truncate(s.dir.file(sumOf(data)), 1000); err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w bytes.Buffer
+	if sent, err := r.SendTo(&w, n); err != io.ErrUnexpectedEOF || sent != 1000 {
+		t.Errorf("SendTo = %d, %v", sent, err)
+	}
+	if _, err := r.Read(make([]byte, 10)); err != io.ErrUnexpectedEOF {
+		t.Errorf("Read: %v", err)
+	}
+}
+
+// What is known of a blob while it is filled, and after.
+func TestReaderInfo(t *testing.T) {
+	s := openStore(t, Options{})
+	data := noise(1, 1<<20)
+	gate := make(chan struct{})
+	b := Blob{Key: "file/x/0"}
+	src := always("a", data, reply{stall: 100, gate: gate, md5: md5Of(data)})
+	r, err := s.File(t.Context(), b, sources(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if i := r.Info(); !i.Digests.SHA1.IsZero() || i.Digests.Size != int64(len(data)) || !bytes.Equal(r.MD5(), md5Of(data)) {
+		t.Errorf("while filled: %+v, %x", i, r.MD5())
+	}
+	close(gate)
+	r.SeekTo(int64(len(data))) // to wait for the verdict
+	if _, err := r.Wait(); err != io.EOF {
+		t.Fatal(err)
+	}
+	if i := r.Info(); i.Digests.SHA1 != sumOf(data) || !bytes.Equal(r.MD5(), md5Of(data)) {
+		t.Errorf("once verified: %+v, %x", i, r.MD5())
+	}
+	r.SeekTo(0)
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func BenchmarkHit(b *testing.B) {
+	s := openStore(b, Options{})
+	data := noise(1, 1<<20)
+	wantData(b, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
+	s.work.Wait()
+	ctx := context.Background()
+	blob := blobOf(data)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			r, err := s.File(ctx, blob, nil)
+			if err != nil {
+				b.Error(err)
+				return
+			}
+			if _, err := r.Wait(); err != nil {
+				b.Error(err)
+			}
+			r.Close()
+		}
+	})
+}
+
+// zeros is an endless body.
+type zeros struct{ left int64 }
+
+func (z *zeros) Read(p []byte) (int, error) {
+	if z.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), z.left)
+	z.left -= n
+	return int(n), nil
+}
+
+func (z *zeros) Close() error { return nil }
+
+// BenchmarkFill is a download without network: disk, digests and one reader.
+func BenchmarkFill(b *testing.B) {
+	const size = 256 << 20
+	s := openStore(b, Options{AllowUnverified: true})
+	src := Source{Name: "a", Open: func(context.Context, int64) (*verify.Stream, error) {
+		return &verify.Stream{ReadCloser: &zeros{size}, Size: size}, nil
+	}}
+	b.SetBytes(size)
+	i := 0
+	for b.Loop() {
+		i++
+		r, err := s.File(context.Background(), Blob{Key: string(rune(i))}, []Source{src})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for {
+			n, err := r.Wait()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := r.SendTo(io.Discard, n); err != nil {
+				b.Fatal(err)
+			}
+		}
+		r.Close()
+	}
+}

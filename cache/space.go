@@ -1,0 +1,88 @@
+package cache
+
+import (
+	"fmt"
+	"sync"
+)
+
+// space keeps account of bytes: what is stored, and what running fills have
+// booked and not yet written. Bytes are booked before they flow.
+type space struct {
+	max, minFree int64
+	free         func() (int64, error) // of the file system
+
+	mu      sync.Mutex // guards what follows
+	files   int64      // bytes of verified files
+	partial int64      // bytes of partial files
+	booked  int64      // bytes that fills have yet to write
+}
+
+func newSpace(limit, minFree int64, free func() (int64, error)) *space {
+	return &space{max: limit, minFree: minFree, free: free}
+}
+
+// book sets n bytes aside, or fails with ErrNoSpace. They leave the books by
+// wrote or release.
+func (s *space) book(n int64) error {
+	free, err := s.free()
+	if err != nil {
+		return diskError(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if used := s.files + s.partial + s.booked; s.max > 0 && used+n > s.max {
+		return fmt.Errorf("%w: %d bytes wanted, %d of %d in use", ErrNoSpace, n, used, s.max)
+	}
+	if free-s.booked-n < s.minFree {
+		return fmt.Errorf("%w: %d bytes wanted, %d free, %d of them booked and %d to stay free", ErrNoSpace, n, free, s.booked, s.minFree)
+	}
+	s.booked += n
+	return nil
+}
+
+// release gives back n booked bytes that will not be written.
+func (s *space) release(n int64) { s.move(&s.booked, nil, n) }
+
+// wrote turns n booked bytes into bytes of a partial file.
+func (s *space) wrote(n int64) { s.move(&s.booked, &s.partial, n) }
+
+// published turns a partial file of n bytes into a verified one.
+func (s *space) published(n int64) { s.move(&s.partial, &s.files, n) }
+
+// foundPartial and removedPartial, foundFile and removedFile follow what is on disk.
+func (s *space) foundPartial(n int64)   { s.move(nil, &s.partial, n) }
+func (s *space) removedPartial(n int64) { s.move(&s.partial, nil, n) }
+func (s *space) foundFile(n int64)      { s.move(nil, &s.files, n) }
+func (s *space) removedFile(n int64)    { s.move(&s.files, nil, n) }
+
+func (s *space) move(from, to *int64, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if from != nil {
+		*from -= n
+	}
+	if to != nil {
+		*to += n
+	}
+}
+
+// size is the number of bytes stored.
+func (s *space) size() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.files + s.partial
+}
+
+// limit is the number of bytes that may be stored: what max and minFree allow
+// now. 0 when the file system does not tell.
+func (s *space) limit() int64 {
+	free, err := s.free()
+	if err != nil {
+		return s.max
+	}
+	room := max(0, s.size()+free-s.minFree)
+	if s.max > 0 {
+		return min(s.max, room)
+	}
+	return room
+}

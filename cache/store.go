@@ -1,0 +1,375 @@
+// Package cache owns the data folder: the badger index, the verified files
+// named by sha1, the downloads in flight. It learns bytes only through the
+// Open funcs of its callers, and lets none of them have a final name, or be
+// read to the end, before verify has judged them. It knows nothing of HTTP.
+//
+// Disk is the truth for files, the index for what is known of them: an index
+// that is lost is rebuilt from DATA/files and DATA/manifests.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"imgmirror/verify"
+)
+
+var (
+	// ErrNoSpace says that there is no room for the file within max_size and min_free (or the disk said ENOSPC).
+	ErrNoSpace = errors.New("no space in the cache")
+	// ErrClosed says that the store is closing or closed.
+	ErrClosed = errors.New("cache is closed")
+	// ErrUnavailable says that no source gave the bytes, and that they are absent is not known either.
+	ErrUnavailable = errors.New("no source could deliver the file")
+)
+
+// Options of Open. Required: Dir.
+type Options struct {
+	Dir             string
+	MaxSize         int64            // bytes of files/ and partial/; 0 = no limit but MinFree
+	MinFree         int64            // bytes that stay free on the file system
+	FillSlots       int              // fills at the same time; 0 = 8. Others wait in a queue.
+	StallTimeout    time.Duration    // without a byte from a source; 0 = 20s
+	Deadline        time.Duration    // of a whole fill, its wait for a slot included; 0 = 24h
+	Patience        time.Duration    // how long a fill may try refusing sources before any has accepted; 0 = 2.5s (spec 5.5: a 503 within 3 s)
+	AllowUnverified bool             // accept a file that nothing can be checked against
+	Sources         []string         // names of all sources, so that their metrics are there at zero
+	OnPublish       func(Blob, Info) // called after a fill has been published, once for each image that waited for it; must not call Close; may be nil
+	Logger          *slog.Logger     // nil: silent
+	Registerer      prometheus.Registerer
+}
+
+// Defaults of Options.
+const (
+	defaultFillSlots    = 8
+	defaultStallTimeout = 20 * time.Second
+	defaultDeadline     = 24 * time.Hour
+	defaultPatience     = 2500 * time.Millisecond
+)
+
+// Store is the data folder. All methods may be called concurrently.
+type Store struct {
+	o       Options
+	log     *slog.Logger
+	dir     folder
+	lock    *os.File
+	index   *index
+	space   *space
+	metrics *metrics
+	slots   *semaphore.Weighted
+
+	ctx       context.Context // of all fills; ends with ErrClosed as its cause
+	cancel    context.CancelCauseFunc
+	work      sync.WaitGroup // fills, adoptions and index operations under way
+	adoptions singleflight.Group
+
+	// step is called with the name of each step of publishing, after it. Tests set it.
+	step func(string)
+
+	// names is held while a partial file is made or a stale one removed: over
+	// I/O, since that is what it guards. It is taken before mu.
+	names sync.Mutex
+
+	mu       sync.RWMutex // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
+	closed   bool
+	files    map[verify.Sum]*Info   // verified files; the values are immutable
+	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
+	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
+	partials map[verify.Sum]int64   // unfinished downloads that no fill is working on; their sizes
+	copies   map[uuid.UUID]struct{} // images with a copy in DATA/manifests
+	fills    map[string]*fill       // in flight, by Blob.fillKey
+	liars    map[liar]time.Time     // who sent wrong bytes, and when: asked last
+}
+
+// liar is a source in respect of one fill key.
+type liar struct{ source, key string }
+
+// liarMemory is how long a source that sent wrong bytes is asked last for them.
+const liarMemory = time.Hour
+
+// Open opens or makes the data folder; a lost or unreadable index is rebuilt
+// from disk, never a reason to fail. A second process on the same folder is
+// refused. It starts nothing in the background but badger's own goroutines.
+// ctx bounds the opening only.
+func Open(ctx context.Context, o Options) (_ *Store, err error) {
+	if o.FillSlots <= 0 {
+		o.FillSlots = defaultFillSlots
+	}
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = defaultStallTimeout
+	}
+	if o.Deadline <= 0 {
+		o.Deadline = defaultDeadline
+	}
+	if o.Patience <= 0 {
+		o.Patience = defaultPatience
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	s := &Store{
+		o:     o,
+		log:   o.Logger,
+		dir:   folder(o.Dir),
+		slots: semaphore.NewWeighted(int64(o.FillSlots)),
+		step:  func(string) {},
+
+		files:    make(map[verify.Sum]*Info),
+		aliases:  make(map[string]verify.Sum),
+		orphans:  make(map[verify.Sum]int64),
+		partials: make(map[verify.Sum]int64),
+		copies:   make(map[uuid.UUID]struct{}),
+		fills:    make(map[string]*fill),
+		liars:    make(map[liar]time.Time),
+	}
+	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) { return freeBytes(o.Dir) })
+	if err := s.dir.make(); err != nil {
+		return nil, err
+	}
+	if s.lock, err = s.dir.acquire(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.release())
+		}
+	}()
+	if err := s.load(ctx); err != nil {
+		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
+	}
+	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.space, s.count); err != nil {
+		return nil, err
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s, nil
+}
+
+// Close ends fills (their readers get ErrClosed; what they have is kept for the
+// next process), waits for them and closes the index. Readers of files that are
+// on disk go on. Idempotent.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	closed := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if closed {
+		s.work.Wait()
+		return nil
+	}
+	s.cancel(ErrClosed)
+	s.work.Wait()
+	return s.release()
+}
+
+// release gives back what Open took from the machine.
+func (s *Store) release() error {
+	var err error
+	if s.index != nil {
+		err = s.index.close()
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// enter announces an operation that Close has to wait for; unless it gives
+// ErrClosed, s.work.Done must follow.
+func (s *Store) enter() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.work.Add(1)
+	return nil
+}
+
+// count is the number of files in the cache.
+func (s *Store) count() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.files) + len(s.orphans)
+}
+
+// Peek tells what is on disk of the blob, verified; it opens and starts nothing.
+func (s *Store) Peek(b Blob) (Info, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	found := s.find(b)
+	if found.info == nil || found.wrong != nil {
+		return Info{}, false
+	}
+	return *found.info, true
+}
+
+// Partial is a download that an earlier process, or a fill that failed, left unfinished.
+type Partial struct {
+	Sum  verify.Sum
+	Have int64
+}
+
+// Partials lists the unfinished downloads that no fill is working on; the
+// caller resumes them by calling File with sources.
+func (s *Store) Partials() []Partial {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]Partial, 0, len(s.partials))
+	for sum, have := range s.partials {
+		all = append(all, Partial{Sum: sum, Have: have})
+	}
+	return all
+}
+
+// File gives a Reader on the blob: of the verified file when it is on disk,
+// else of the one fill for these bytes, which it starts if there is none. It
+// returns when the first bytes are known to come (a source has answered) or
+// nothing can be had: errors match ErrNoSpace, ErrUnavailable, ErrClosed,
+// fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). Others
+// tell of a disk that fails: what is there is then not known. The fill belongs
+// to the store: it outlives ctx and the Reader.
+func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
+	if b.Want.SHA1.IsZero() && b.Key == "" {
+		return nil, errors.New("cache: a blob needs a sha1 or a key")
+	}
+	for {
+		s.mu.RLock()
+		closed := s.closed
+		found := s.find(b)
+		s.mu.RUnlock()
+		switch {
+		case closed:
+			return nil, ErrClosed
+		case found.wrong != nil:
+			return nil, found.wrong
+		case found.info != nil:
+			r, err := s.openFile(found.sum, found.info)
+			if err != nil {
+				return nil, err
+			}
+			if r == nil { // it is gone: ask anew
+				continue
+			}
+			if found.uncopied && s.enter() == nil {
+				s.copyManifest(b, found.sum)
+				s.work.Done()
+			}
+			s.metrics.requests[Hit].Inc()
+			return r, nil
+		case found.orphan:
+			if err := s.adopt(ctx, found.sum); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		f, result, err := s.fill(b, sources)
+		if err != nil {
+			return nil, err
+		}
+		if f == nil { // it was published meanwhile
+			continue
+		}
+		s.metrics.requests[result].Inc()
+		return f.admit(ctx, result)
+	}
+}
+
+// found is what the tables know of a blob; all zero: nothing.
+type found struct {
+	sum      verify.Sum
+	info     *Info
+	wrong    error // the file is there, but the blob wants something else under the same sum
+	orphan   bool  // the file is there, but was not hashed yet
+	uncopied bool  // DATA/manifests has no copy of the blob's manifest yet
+}
+
+// find looks b up in the tables. s.mu is held.
+func (s *Store) find(b Blob) (f found) {
+	f.sum = b.Want.SHA1
+	if f.sum.IsZero() {
+		var known bool
+		if f.sum, known = s.aliases[b.Key]; !known {
+			return found{}
+		}
+	}
+	if f.info = s.files[f.sum]; f.info == nil {
+		_, f.orphan = s.orphans[f.sum]
+		return f
+	}
+	if err := b.Want.Check(f.info.Digests); err != nil {
+		if b.Want.SHA1.IsZero() {
+			return found{} // other bytes are meant by that key now
+		}
+		f.wrong = err
+	}
+	if b.Image != uuid.Nil && b.Manifest.Raw() != nil {
+		_, copied := s.copies[b.Image]
+		f.uncopied = !copied
+	}
+	return f
+}
+
+// fill joins the fill for b, or starts it. No fill and no error: b is on disk
+// by now.
+func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, "", ErrClosed
+	}
+	if found := s.find(b); found.info != nil || found.orphan {
+		return nil, "", nil
+	}
+	key := b.fillKey()
+	if f := s.fills[key]; f != nil {
+		if err := f.join(b, sources); err != nil {
+			return nil, "", err
+		}
+		return f, Join, nil
+	}
+	f := newFill(s, b, s.trusted(key, sources))
+	if have, ok := s.partials[b.Want.SHA1]; ok && !b.Want.SHA1.IsZero() {
+		f.leftover = have
+		delete(s.partials, b.Want.SHA1)
+	}
+	s.fills[key] = f
+	s.work.Go(f.run)
+	return f, Miss, nil
+}
+
+// trusted orders sources: those that lately sent wrong bytes for key come last.
+// s.mu is held.
+func (s *Store) trusted(key string, sources []Source) []Source {
+	good, bad := make([]Source, 0, len(sources)), []Source(nil)
+	for _, src := range sources {
+		when, lied := s.liars[liar{src.Name, key}]
+		if lied && time.Since(when) < liarMemory {
+			bad = append(bad, src)
+		} else {
+			good = append(good, src)
+		}
+	}
+	return append(good, bad...)
+}
+
+// distrust remembers that source sent wrong bytes for key.
+func (s *Store) distrust(source, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l, when := range s.liars {
+		if time.Since(when) >= liarMemory {
+			delete(s.liars, l)
+		}
+	}
+	s.liars[liar{source, key}] = time.Now()
+}

@@ -1,0 +1,185 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"time"
+
+	"imgmirror/verify"
+)
+
+// bookAhead is how many bytes are booked at a time when the size is not known.
+const bookAhead = 64 << 20
+
+// errStalled ends a try in which nothing came for Options.StallTimeout.
+var errStalled = errors.New("stalled")
+
+// try asks c once for the bytes that are missing, and takes what comes. over:
+// the round has ended, with err, or with all its bytes if that is nil; else
+// another try may follow.
+func (f *fill) try(r *round, c *candidate) (over bool, err error) {
+	ctx, cancel := context.WithCancelCause(f.ctx)
+	defer cancel(nil)
+	limit := f.s.o.StallTimeout
+	stall := time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w: no byte for %s", errStalled, limit)) })
+	defer stall.Stop()
+
+	offset := r.have
+	c.ended = false
+	body, err := c.Open(ctx, offset)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			c.out = fmt.Errorf("source %s: %w", c.Name, err)
+		}
+		return false, stallOr(ctx, err)
+	}
+	defer body.Close() // read only
+	if !stall.Stop() {
+		return false, stallOr(ctx, errStalled)
+	}
+	if over, err := f.accept(r, c, body); err != nil {
+		return over, err
+	}
+	if offset > 0 {
+		f.s.metrics.resumes.WithLabelValues(c.Name).Inc()
+	}
+	if err := r.waitHashed(); err != nil {
+		return true, err
+	}
+	stall.Reset(limit)
+	for {
+		buf := r.hash.Buffer()
+		n, err := body.Read(buf)
+		if n > 0 {
+			stall.Stop() // a slow disk is not the source's fault
+			if over, err := f.take(r, c, buf[:n]); err != nil {
+				return over, err
+			}
+			stall.Reset(limit)
+		}
+		end := err == io.EOF //nolint:errorlint // a Reader says it that way
+		switch {
+		case err == nil:
+			continue
+		case r.have == r.size, r.size < 0 && end: // all of it, and nothing after it
+			r.credit(c)
+			return true, nil
+		case !end && !errors.Is(err, io.ErrUnexpectedEOF):
+			return false, stallOr(ctx, err)
+		case r.have == offset && body.Size < 0 && end: // and it calls that complete
+			return f.wrongSize(r, c, fmt.Sprintf("the body ends after %d bytes, want %d", r.have, r.size))
+		default:
+			c.ended = r.have == offset
+			return false, stallOr(ctx, fmt.Errorf("the body broke off after %d of %d bytes: %w", r.have, r.size, io.ErrUnexpectedEOF))
+		}
+	}
+}
+
+// stallOr gives the stall that made a try fail, else err itself.
+func stallOr(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+		return cause
+	}
+	return err
+}
+
+// wrongSize ends a try of a source whose body has another size than it should.
+// If some of it is in the file, the round is over.
+func (f *fill) wrongSize(r *round, c *candidate, what string) (over bool, err error) {
+	err = fmt.Errorf("%w: %s", verify.ErrMismatch, what)
+	f.refuse(c, whereSize, err)
+	return slices.Contains(r.from, c), err
+}
+
+// accept looks at what a source claims of its body before any of it is taken.
+func (f *fill) accept(r *round, c *candidate, body *verify.Stream) (over bool, err error) {
+	size := body.Size
+	switch {
+	case size > f.max:
+		return f.wrongSize(r, c, fmt.Sprintf("the body is said to have %d bytes, at most %d are taken", size, f.max))
+	case size < 0:
+	case r.size >= 0 && size != r.size && (f.want.Size > 0 || r.have > 0):
+		return f.wrongSize(r, c, fmt.Sprintf("the body is said to have %d bytes, want %d", size, r.size))
+	case size < r.have: // then it is the leftover that is wrong
+		return true, fmt.Errorf("%w: %d bytes of an earlier download, want %d", verify.ErrMismatch, r.have, size)
+	}
+	if why := f.unchecked(r, body); why != "" {
+		err := fmt.Errorf("%w: %s", verify.ErrMismatch, why)
+		f.refuse(c, whereUnchecked, err)
+		return r.have > 0, err
+	}
+	if size >= 0 && f.want.Size <= 0 {
+		if err := f.book(size - r.have - f.booked); err != nil {
+			return true, err
+		}
+	}
+	f.accepted = true
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if size >= 0 {
+		r.size = size
+	}
+	if r.have == r.leftover { // the first body of the round speaks for it
+		r.modTime, r.contentType = body.ModTime, body.ContentType
+		if f.want.MD5 == nil {
+			r.md5 = body.MD5
+		}
+	}
+	if r.leftover > 0 && r.seen == 0 {
+		r.seen = r.leftover
+	}
+	r.open = true
+	f.changed()
+	return false, nil
+}
+
+// unchecked says why bytes of body must not be taken when the manifest has no
+// digest to hold them against; "" if they may.
+func (f *fill) unchecked(r *round, body *verify.Stream) string {
+	switch {
+	case f.want.Checkable():
+		return ""
+	case r.have == 0: // the claim of the first body is what the file will be held against
+		if body.MD5 == nil && !f.loose {
+			return "neither the manifest nor the source tells a digest"
+		}
+	case r.md5 != nil: // a body that starts in mid-file need not repeat the claim
+		if body.MD5 != nil && !bytes.Equal(body.MD5, r.md5) {
+			return "the file at the source has changed"
+		}
+	case !body.ModTime.Equal(r.modTime):
+		return "the file at the source has changed"
+	}
+	return ""
+}
+
+// take writes and hashes bytes that c brought.
+func (f *fill) take(r *round, c *candidate, p []byte) (over bool, err error) {
+	n := int64(len(p))
+	switch {
+	case r.size >= 0 && r.have+n > r.size:
+		r.credit(c) // whatever it brought is not to be trusted
+		return f.wrongSize(r, c, fmt.Sprintf("the body has more than %d bytes", r.size))
+	case r.have+n > f.max:
+		r.credit(c)
+		return f.wrongSize(r, c, fmt.Sprintf("the body has more than %d bytes, which is the limit", f.max))
+	}
+	if f.booked < n { // of unknown size
+		if err := f.book(min(max(n, bookAhead), f.max-r.have-f.booked)); err != nil {
+			return true, err
+		}
+	}
+	if _, err := r.file.Write(p); err != nil {
+		return true, diskError(err)
+	}
+	f.booked -= n
+	f.s.space.wrote(n)
+	r.hash.Commit(len(p))
+	f.brought(r, c, len(p))
+	return false, nil
+}

@@ -1,0 +1,134 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"imgmirror/verify"
+)
+
+// judge ends the round's hashing and gives the verdict on its bytes.
+func (f *fill) judge(r *round) error {
+	if err := r.waitHashed(); err != nil {
+		return err
+	}
+	got := r.hash.Digests()
+	want := f.want
+	if !want.Checkable() {
+		want.MD5 = r.md5
+	}
+	err := want.Check(got)
+	if err == nil {
+		if r.md5 != nil && string(r.md5) != string(got.MD5[:]) {
+			f.s.log.Warn("Content-MD5 is wrong, the file is right", "sum", got.SHA1, "source", r.names())
+		}
+		f.mu.Lock()
+		r.verified, r.digests, r.size = true, got, got.Size
+		f.changed()
+		f.mu.Unlock()
+		return nil
+	}
+	f.blame(r)
+	return fmt.Errorf("from %s: %w", r.names(), err)
+}
+
+// blame says who the wrong bytes of a round are from. Bytes of an earlier
+// process are the first suspect; of several sources none is, but from now on
+// one at a time has to answer for a whole round.
+func (f *fill) blame(r *round) {
+	m := f.s.metrics
+	switch {
+	case r.leftover > 0:
+		m.failure(sourceDisk, whereDigest)
+	case len(r.from) == 1:
+		f.refuse(r.from[0], whereDigest, fmt.Errorf("%w: wrong digest", verify.ErrMismatch))
+	default:
+		f.solo = true
+		for _, c := range r.from {
+			m.failure(c.Name, whereMixed)
+		}
+	}
+}
+
+// refuse puts a source that is wrong out of this fill, and remembers it.
+func (f *fill) refuse(c *candidate, where string, why error) {
+	c.out = fmt.Errorf("source %s: %w", c.Name, why)
+	f.s.metrics.failure(c.Name, where)
+	f.s.distrust(c.Name, f.key)
+	f.s.log.Warn("a source gives wrong bytes", "sum", f.key, "source", c.Name, "where", where, "error", why)
+}
+
+// publish gives the round's file its final name: sync file, rename, sync
+// folder, record. Readers go on meanwhile: the bytes are right.
+func (f *fill) publish(r *round) error {
+	s := f.s
+	sum := r.digests.SHA1
+	info := &Info{Digests: r.digests, ModTime: cleanTime(r.modTime), ContentType: r.contentType, Added: time.Now().UTC()}
+	if err := f.moveIn(r); err != nil {
+		err = fmt.Errorf("publish: %w", diskError(err))
+		return errors.Join(err, f.abandon(r, err))
+	}
+	r.close()
+	f.leftover = 0
+
+	pairs := []pair{filePair(info)}
+	if f.want.SHA1.IsZero() {
+		pairs = append(pairs, aliasPair(f.first.Key, sum))
+	}
+	if err := s.index.put(pairs...); err != nil { // the file is there: the next start adopts it
+		s.log.Error("a file cannot be recorded", "sum", sum, "error", err)
+	}
+	s.step("record")
+
+	s.mu.Lock()
+	old := s.files[sum]
+	orphan, wasOrphan := s.orphans[sum]
+	delete(s.orphans, sum)
+	s.files[sum] = info
+	if f.want.SHA1.IsZero() {
+		s.aliases[f.first.Key] = sum
+	}
+	delete(s.fills, f.key) // nobody joins from here on
+	s.mu.Unlock()
+	s.space.published(info.Digests.Size)
+	switch {
+	case old != nil: // under another key
+		s.space.removedFile(old.Digests.Size)
+	case wasOrphan:
+		s.space.removedFile(orphan)
+	}
+	for _, b := range f.blobs {
+		s.copyManifest(b, sum)
+	}
+	s.step("copy")
+	s.log.Info("file stored", "sum", sum, "uuid", f.first.Image, "size", info.Digests.Size, "source", r.names())
+	if s.o.OnPublish != nil {
+		for _, b := range f.blobs {
+			s.o.OnPublish(b, *info)
+		}
+	}
+	return nil
+}
+
+// moveIn gives the round's file its final name, and makes that last.
+func (f *fill) moveIn(r *round) error {
+	s, final := f.s, f.s.dir.file(r.digests.SHA1)
+	if err := r.file.Sync(); err != nil {
+		return err
+	}
+	s.step("sync")
+	if err := s.dir.makeParent(final); err != nil {
+		return err
+	}
+	if err := os.Rename(r.path, final); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	r.path = final
+	f.mu.Unlock()
+	s.step("rename")
+	return syncDir(filepath.Dir(final))
+}
