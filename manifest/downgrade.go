@@ -67,6 +67,15 @@ func (m Manifest) V1(base string) []byte {
 	return apply(m.v2, edits)
 }
 
+// URN is the urn that V1 shows: the source's own, else a derived one.
+func (m Manifest) URN() string {
+	if len(m.v2) == 0 {
+		return ""
+	}
+	var room [32]member
+	return m.v1Only(members(room[:0], m.v2, 0)).urn
+}
+
 // v1Only are the values that V1 has and V2 has not, or not in the same place.
 type v1Only struct {
 	creator, vendor, creatorName, cloudName, urn, published string

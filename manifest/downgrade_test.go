@@ -97,3 +97,19 @@ func TestFilePath(t *testing.T) {
 	}
 	f(v1With(files(`"path":"ü %2F?.gz"`)), "ü %2F?.gz")
 }
+
+func TestURN(t *testing.T) {
+	for _, in := range []string{
+		v2With(fileA), v2With(fileA + `,"urn":"a:b:c:d"`), v2With(fileA + `,"urn":""`), v2With(fileA + `,"urn":7`),
+		strings.Replace(v2With(fileA), `"base"`, `"my \u00e9 base"`, 1),
+		v1With(fileA), v1With(`,"creator_name":"acme","cloud_name":"cloud"` + fileA),
+	} {
+		m := parse(t, in)
+		if got, want := m.URN(), object(t, m.V1("http://x"))["urn"]; got != want {
+			t.Errorf("%q, but V1 has %q: %s", got, want, in)
+		}
+	}
+	if got := (Manifest{}).URN(); got != "" {
+		t.Errorf("the zero Manifest has %q", got)
+	}
+}

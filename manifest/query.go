@@ -60,14 +60,16 @@ const (
 func ParseQuery(params [][2]string) (Query, error) {
 	var q Query
 	var seen []string
-	for _, kv := range params {
+	for i, kv := range params {
 		name, value := kv[0], kv[1]
-		if key, ok := strings.CutPrefix(name, "tag."); ok {
-			q.where(hasTag(key, value))
-			continue
-		}
-		if name == "billing_tag" {
-			q.where(func(m *Manifest) bool { return m.hasBillingTag(value) })
+		if key, tag := strings.CutPrefix(name, "tag."); tag || name == "billing_tag" {
+			switch {
+			case slices.Contains(params[:i], kv): // said before, and dear to ask of each image
+			case tag:
+				q.where(hasTag(key, value))
+			default:
+				q.where(func(m *Manifest) bool { return m.hasBillingTag(value) })
+			}
 			continue
 		}
 		if slices.Contains(seen, name) {

@@ -366,3 +366,12 @@ func TestSelectDoesNotWrite(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A condition on tags reads the manifest's text. A query of 8 KiB holds a thousand of them, which a stranger may all
+// make the same.
+func TestRepeatedTagCountsOnce(t *testing.T) {
+	q, err := ParseQuery(params("tag.role=os&billing_tag=a&" + strings.Repeat("tag.role=os&billing_tag=a&", 500) + "tag.role=vm&tag.n=2"))
+	if err != nil || len(q.match) != 4 {
+		t.Errorf("%d conditions, want 4; %v", len(q.match), err)
+	}
+}
