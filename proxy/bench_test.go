@@ -1,0 +1,81 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+
+	"imgmirror/cache"
+)
+
+// benchmark sends the same request over and over on one connection.
+func benchmark(b *testing.B, f *fixture, request string) {
+	c, err := net.Dial("tcp", f.addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	br := bufio.NewReaderSize(c, 256<<10)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := io.WriteString(c, request); err != nil {
+			b.Fatal(err)
+		}
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, resp.Body)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(n)
+	}
+}
+
+func benchFixture(b *testing.B, manifests ...string) *fixture {
+	f := newFixture(b, manifests...)
+	f.options.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	return f
+}
+
+func BenchmarkManifest(b *testing.B) {
+	f := benchFixture(b, image{uuid: id(1), content: []byte("x")}.v2())
+	benchmark(b, f.start(), "GET /images/"+id(1)+" HTTP/1.1\r\nHost: m\r\nAccept-Version: ~2\r\n\r\n")
+}
+
+func BenchmarkNotModified(b *testing.B) {
+	f := benchFixture(b, image{uuid: id(1), content: []byte("x")}.v2())
+	_, etag := f.options.Catalog.Current().JSON()
+	benchmark(b, f.start(), fmt.Sprintf("GET /images HTTP/1.1\r\nHost: m\r\nIf-None-Match: %q\r\n\r\n", etag))
+}
+
+func BenchmarkList(b *testing.B) {
+	var manifests []string
+	for i := range 1000 {
+		manifests = append(manifests, image{uuid: id(i), content: []byte("x")}.v2())
+	}
+	benchmark(b, benchFixture(b, manifests...).start(), "GET /images HTTP/1.1\r\nHost: m\r\n\r\n")
+}
+
+func BenchmarkHit(b *testing.B) {
+	content := noise(64 << 20)
+	f := benchFixture(b, image{uuid: id(1), content: content}.v2())
+	g := newGate(content)
+	g.pass(len(content))
+	f.source.file = g.file
+	store, err := cache.Open(b.Context(), cache.Options{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { store.Close() })
+	f.options.Files = store
+	f.start()
+	f.get(filePath)
+	waitFor(b, "the file to be published", func() bool { return f.send("HEAD", filePath).header.Get("X-Cache") == "HIT" })
+	benchmark(b, f, "GET "+filePath+" HTTP/1.1\r\nHost: m\r\n\r\n")
+}

@@ -1,0 +1,140 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"imgmirror/cache"
+)
+
+// errCut ends replies that are still waiting at the drain deadline.
+var errCut = errors.New("the drain deadline has passed")
+
+// errNotSent is why a body has no bytes when not even its header could be sent.
+var errNotSent = errors.New("the reply's header could not be sent")
+
+// step is how much of a body goes out under one deadline: a client that takes
+// so much within Options.ClientStall is slow, not stalled. At the default of
+// 60s that is 17 KiB a second.
+const step = 1 << 20
+
+// fileBody is the body of a reply with a file: from disk, or from a fill as it
+// goes on. It owns its Reader, and its end is the end of the request.
+type fileBody struct {
+	server *Server
+	conn   net.Conn
+	reader *cache.Reader // nil once given up
+	left   int64
+	sent   int64
+	err    error
+	record *record
+}
+
+// WriteTo sends the body. fasthttp's writer hands what SendTo gives it on to
+// the TCP connection, which so gets its sendfile(2); anything between the two
+// would lose it.
+//
+// It fails when the file turns out wrong, cannot be had to its end, or the
+// client does not take it: fasthttp then closes the connection, and the client
+// sees a body that is too short.
+func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
+	for b.left > 0 {
+		n, err := b.wait()
+		if err != nil {
+			return b.sent, b.fail(err)
+		}
+		n = min(n, b.left, step)
+		if err := b.conn.SetWriteDeadline(time.Now().Add(b.server.stall)); err != nil {
+			return b.sent, b.fail(fmt.Errorf("client: %w", err))
+		}
+		sent, err := b.reader.SendTo(w, n)
+		b.sent += sent
+		b.left -= sent
+		if err != nil {
+			return b.sent, b.fail(fmt.Errorf("client: %w", err))
+		}
+		if sent < n {
+			return b.sent, b.fail(fmt.Errorf("send %d bytes: %w", n, io.ErrShortWrite))
+		}
+	}
+	return b.sent, nil
+}
+
+// Read is there because a body is an io.Reader; fasthttp takes WriteTo.
+func (b *fileBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, io.EOF
+	}
+	if _, err := b.wait(); err != nil {
+		return 0, b.fail(err)
+	}
+	n, err := b.reader.Read(p[:min(int64(len(p)), b.left)])
+	b.sent += int64(n)
+	b.left -= int64(n)
+	if err != nil {
+		return n, b.fail(err)
+	}
+	return n, nil
+}
+
+// wait is Reader.Wait; a body must not end before its length.
+func (b *fileBody) wait() (int64, error) {
+	n, err := b.server.wait(b.reader)
+	if errors.Is(err, errCut) {
+		b.reader = nil
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (b *fileBody) fail(err error) error {
+	b.err = err
+	return err
+}
+
+// Close ends the request: the pin on the file goes, the access log gets its
+// line. The fill, if one runs, goes on.
+func (b *fileBody) Close() error {
+	var err error
+	if b.reader != nil {
+		err = b.reader.Close()
+		b.reader = nil
+	}
+	if b.left > 0 && b.err == nil {
+		b.err = errNotSent
+	}
+	b.server.finish(b.record, b.sent, b.err)
+	return err
+}
+
+// wait is r.Wait, given up at the drain deadline with errCut; the caller then
+// must not use r any more, not even close it.
+func (s *Server) wait(r *cache.Reader) (int64, error) {
+	if r.Result() == cache.Hit {
+		return r.Wait() // never waits
+	}
+	type answer struct {
+		n   int64
+		err error
+	}
+	answers := make(chan answer)
+	go func() {
+		n, err := r.Wait()
+		select {
+		case answers <- answer{n, err}:
+		case <-s.base.Done():
+			r.Close()
+		}
+	}()
+	select {
+	case a := <-answers:
+		return a.n, a.err
+	case <-s.base.Done():
+		return 0, errCut
+	}
+}

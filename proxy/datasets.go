@@ -1,0 +1,280 @@
+package proxy
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
+)
+
+// listDatasets answers GET /datasets (spec 3.2).
+func (s *Server) listDatasets(req *request) error {
+	base := s.selfURL(req)
+	if req.query == "" {
+		return s.sendDatasets(req, base)
+	}
+	query, err := manifest.ParseDatasetsQuery(parseParams(req.query))
+	if err != nil {
+		return err
+	}
+	if query.IsDefault() {
+		return s.sendDatasets(req, base)
+	}
+	list := s.catalog.Current()
+	images, err := query.Select(list.Images(), lookupIn(list))
+	if err != nil {
+		return s.explain(err, "not found")
+	}
+	body := buildDatasets(images, base)
+	etag := tagOf(body)
+	if done, err := req.condition(validators{etag: etag}); done {
+		return err
+	}
+	s.json(req, body, etag)
+	return nil
+}
+
+// listStatic answers GET /: the array that a static ("poor man's") image server
+// has at its root (spec 4.1).
+func (s *Server) listStatic(req *request) error {
+	return s.sendDatasets(req, s.selfURL(req))
+}
+
+// sendDatasets sends the whole list.
+func (s *Server) sendDatasets(req *request, base string) error {
+	whole := s.datasets.get(s.catalog.Current(), base)
+	if done, err := req.condition(validators{etag: whole.etag}); done {
+		return err
+	}
+	s.json(req, whole.body, whole.etag)
+	return nil
+}
+
+// getDataset answers GET /datasets/:uuid, /:urn and /:name with one object.
+func (s *Server) getDataset(req *request) error {
+	m, err := s.dataset(req.segs[1])
+	if err != nil {
+		return err
+	}
+	body := m.V1(s.selfURL(req))
+	etag := tagOf(body)
+	if done, err := req.condition(validators{etag: etag}); done {
+		return err
+	}
+	s.json(req, body, etag)
+	return nil
+}
+
+// dataset finds the image that ref names: a uuid, an urn of two to four parts,
+// or the name of which the newest is meant.
+func (s *Server) dataset(ref string) (manifest.Manifest, error) {
+	if id, ok := manifest.ParseUUID(ref); ok {
+		e, err := s.datasetEntry(id)
+		return e.Manifest, err
+	}
+	images := visibleDatasets(s.catalog.Current())
+	name, version := ref, ""
+	switch parts := strings.Split(ref, ":"); len(parts) {
+	case 1:
+	case 2:
+		name, version = parts[0], parts[1]
+	case 3:
+		name = parts[2]
+	case 4:
+		name, version = parts[2], parts[3]
+		if m, ok := newest(images, func(m manifest.Manifest) bool { return m.URN() == ref }); ok {
+			return m, nil
+		}
+	default:
+		return manifest.Manifest{}, notFound("dataset %s not found", ref)
+	}
+	m, ok := newest(images, func(m manifest.Manifest) bool {
+		return m.Name == name && (version == "" || m.Version == version)
+	})
+	if !ok {
+		return manifest.Manifest{}, notFound("dataset %s not found", ref)
+	}
+	return m, nil
+}
+
+// datasetEntry finds an image by uuid as far as DSAPI shows it: what the list
+// has, and disabled images that some listed image needs as an ancestor. (DSAPI
+// manifests do not tell that an image is disabled.)
+func (s *Server) datasetEntry(id uuid.UUID) (catalog.Entry, error) {
+	e, err := s.image(id)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	m := e.Manifest
+	if m.DSAPIVisible() || m.Disabled && m.Servable() && len(m.Files) > 0 && s.ancestors.has(s.catalog.Current(), id) {
+		return e, nil
+	}
+	return catalog.Entry{}, imageNotFound(id)
+}
+
+// visibleDatasets are the images on the list that DSAPI shows, in its order.
+func visibleDatasets(list *catalog.List) []manifest.Manifest {
+	all := list.Images()
+	images := make([]manifest.Manifest, 0, len(all))
+	for i := range all {
+		if all[i].DSAPIVisible() {
+			images = append(images, all[i])
+		}
+	}
+	return images
+}
+
+// newest is the last of the images, which are ordered by age, that fits.
+func newest(images []manifest.Manifest, fits func(manifest.Manifest) bool) (manifest.Manifest, bool) {
+	for i := len(images) - 1; i >= 0; i-- {
+		if fits(images[i]) {
+			return images[i], true
+		}
+	}
+	return manifest.Manifest{}, false
+}
+
+// buildDatasets joins the v1 forms to an array, of just the capacity that it
+// needs: it may be kept.
+func buildDatasets(images []manifest.Manifest, base string) []byte {
+	forms := make([][]byte, len(images))
+	size := len("[]")
+	for i := range images {
+		forms[i] = images[i].V1(base)
+		size += len(forms[i]) + len(",\n")
+	}
+	b := append(make([]byte, 0, size), '[')
+	for i, form := range forms {
+		if i > 0 {
+			b = append(b, ",\n"...)
+		}
+		b = append(b, form...)
+	}
+	return append(b, ']')
+}
+
+// datasetsCache keeps the whole list in its v1 form, which depends on the base
+// of the URLs in it: one body for each base that clients use, a few at most.
+type datasetsCache struct {
+	mu     sync.Mutex
+	images []manifest.Manifest            // what bodies are made of
+	bodies map[string]func() datasetsBody // each builds its body at the first call
+}
+
+type datasetsBody struct {
+	body []byte
+	etag string
+}
+
+// maxBases bounds the bases, which clients choose by their Host header.
+const maxBases = 4
+
+// get gives the list's body for base. The first who wants it builds it, others
+// wait for that.
+func (c *datasetsCache) get(list *catalog.List, base string) datasetsBody {
+	c.mu.Lock()
+	if !sameImages(c.images, list.Images()) {
+		c.images, c.bodies = list.Images(), nil
+	}
+	body, ok := c.bodies[base]
+	if !ok {
+		if c.bodies == nil || len(c.bodies) >= maxBases {
+			c.bodies = make(map[string]func() datasetsBody)
+		}
+		body = sync.OnceValue(func() datasetsBody {
+			b := buildDatasets(visibleDatasets(list), base)
+			return datasetsBody{body: b, etag: tagOf(b)}
+		})
+		c.bodies[base] = body
+	}
+	c.mu.Unlock()
+	return body()
+}
+
+// sameImages tells that two lists show the very same images: those that differ
+// in what is found by uuid only share them.
+func sameImages(a, b []manifest.Manifest) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// ancestorsCache is the set of images that listed ones need, of one list.
+type ancestorsCache struct{ last atomic.Pointer[ancestors] }
+
+type ancestors struct {
+	list *catalog.List
+	ids  map[uuid.UUID]struct{}
+}
+
+// has tells whether id is an ancestor of an image on the list.
+func (c *ancestorsCache) has(list *catalog.List, id uuid.UUID) bool {
+	a := c.last.Load()
+	if a == nil || a.list != list {
+		a = &ancestors{list: list, ids: make(map[uuid.UUID]struct{})}
+		for _, m := range list.Images() {
+			for m.HasOrigin() {
+				if _, seen := a.ids[m.Origin]; seen {
+					break // so are all before it, and a circle ends here
+				}
+				a.ids[m.Origin] = struct{}{}
+				e, ok := list.Entry(m.Origin)
+				if !ok {
+					break
+				}
+				m = e.Manifest
+			}
+		}
+		c.last.Store(a)
+	}
+	_, ok := a.ids[id]
+	return ok
+}
+
+// selfURL is the base of URLs that lead back here (spec 2.7).
+func (s *Server) selfURL(req *request) string {
+	if s.publicURL != "" {
+		return s.publicURL
+	}
+	scheme := "http"
+	if req.ctx.IsTLS() || s.trusts(req) && strings.EqualFold(req.header("X-Forwarded-Proto"), "https") {
+		scheme = "https"
+	}
+	// The Host header, not fasthttp's idea of the host: in the absolute form
+	// of the target that is whatever the client was told (spec 6.3).
+	host := string(req.ctx.Request.Header.Host())
+	if !saneHost(host) {
+		host = req.ctx.LocalAddr().String()
+	}
+	return scheme + "://" + host
+}
+
+// trusts tells whether the client is a proxy whose word counts.
+func (s *Server) trusts(req *request) bool {
+	addr := remoteIP(req.record.remote)
+	for _, p := range s.forwarded {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// saneHost tells that a Host header is a name or an address, perhaps with a
+// port, and nothing that could end or bend a URL.
+func saneHost(host string) bool {
+	if host == "" || len(host) > 255 {
+		return false
+	}
+	for i := range len(host) {
+		switch c := host[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
+		default:
+			return false
+		}
+	}
+	return true
+}

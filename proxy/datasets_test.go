@@ -1,0 +1,300 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// several is a catalogue with a history of names and versions.
+func several(t *testing.T) *fixture {
+	t.Helper()
+	return newFixture(t,
+		image{uuid: id(1), name: "base", version: "1", published: "2014-01-01T00:00:00Z", content: []byte("1")}.v2(),
+		image{uuid: id(2), name: "base", version: "2", published: "2014-01-02T00:00:00Z", content: []byte("2"),
+			extra: `,"state":"disabled","disabled":true`}.v2(),
+		image{uuid: id(3), name: "base", version: "3", published: "2014-01-03T00:00:00Z", content: []byte("3"),
+			extra: `,"origin":"` + id(2) + `"`}.v2(),
+		image{uuid: id(4), name: "mail server", version: "1.0", published: "2014-01-04T00:00:00Z", content: []byte("4")}.v2(),
+		image{uuid: id(5), name: "odd", version: "7", published: "2014-01-05T00:00:00Z", content: []byte("5"),
+			extra: `,"urn":"cloud:someone:else:9"`}.v2(),
+		image{uuid: id(6), name: "gone", version: "1", published: "2014-01-06T00:00:00Z", content: []byte("6"),
+			extra: `,"state":"disabled","disabled":true`}.v2(),
+	)
+}
+
+// Spec 3.2.
+func TestListDatasets(t *testing.T) {
+	f := several(t).start()
+	ok := func(target, want string) {
+		t.Helper()
+		r := f.get(target)
+		if r.status != 200 || r.header.Get("Content-Type") != "application/json" || names(t, r.body) != want {
+			t.Errorf("%s: %d %s, want %s", target, r.status, r.body, want)
+		}
+	}
+	const all = "base base mail server odd"
+	ok("/datasets", all)
+	ok("/datasets/", all)
+	ok("/datasets?limit=1&marker=x", all)
+	ok("/datasets?name=base", "base base")
+	ok("/datasets?name=~as", "base base")
+	ok("/datasets?name=bas", "")
+	ok("/datasets?version=3", "base")
+	ok("/datasets?os=smartos&type=zone-dataset", all)
+	ok("/datasets?type=zvol", "")
+	ok("/datasets?creator_uuid=930896af-bf8c-48d4-885c-6573a94b1853", all)
+	ok("/datasets?restricted_to_uuid=", all)
+	ok("/datasets?restricted_to_uuid="+id(1), "")
+	ok("http://any.host:81/datasets", all)
+	ok("/", all)
+	ok("/?anything", all)
+}
+
+func TestDatasetForm(t *testing.T) {
+	f := several(t).start()
+	r := f.get("/datasets/" + id(3))
+	var v map[string]any
+	if err := json.Unmarshal([]byte(r.body), &v); err != nil || r.status != 200 {
+		t.Fatalf("%d %q: %v", r.status, r.body, err)
+	}
+	for _, key := range []string{"v", "state", "disabled", "public", "owner"} {
+		if _, ok := v[key]; ok {
+			t.Errorf("%s is there: %s", key, r.body)
+		}
+	}
+	file := v["files"].([]any)[0].(map[string]any)
+	if want := "http://mirror:8080/datasets/" + id(3) + "/" + file["path"].(string); file["url"] != want {
+		t.Errorf("url %v, want %s", file["url"], want)
+	}
+	if v["origin"] != id(2) || v["creator_uuid"] != "930896af-bf8c-48d4-885c-6573a94b1853" {
+		t.Error(r.body)
+	}
+}
+
+func TestDatasetByReference(t *testing.T) {
+	f := several(t).start()
+	ok := func(ref, want string) {
+		t.Helper()
+		r := f.get("/datasets/" + ref)
+		var v struct{ UUID string }
+		if err := json.Unmarshal([]byte(r.body), &v); err != nil || r.status != 200 || v.UUID != want {
+			t.Errorf("%s: %d %s, want %s", ref, r.status, r.body, want)
+		}
+	}
+	ok(id(1), id(1))
+	ok(id(1)+"/", id(1))
+	ok(id(2), id(2)) // disabled, but an ancestor
+	ok("base", id(3))
+	ok("mail%20server", id(4))
+	ok("base:1", id(1))
+	ok("base%3A1", id(1))
+	ok("sdc:sdc:base", id(3))
+	ok("sdc:sdc:base:1", id(1))
+	ok("sdc:sdc:mail-server:1.0", id(4))   // as the list has it
+	ok("sdc:sdc:mail%20server:1.0", id(4)) // by its name
+	ok("cloud:someone:else:9", id(5))      // the urn that it came with
+	ok("what:ever:odd:7", id(5))           // by name and version
+
+	bad := func(ref string) {
+		t.Helper()
+		f.wantError("GET", "/datasets/"+ref, 404, "ResourceNotFound", "")
+	}
+	bad(id(6)) // disabled, and nobody needs it
+	bad(id(9))
+	bad("nothing")
+	bad("base:9")
+	bad("a:b:nothing")
+	bad("sdc:sdc:base:9")
+	bad("a:b:c:d:e")
+	bad("~base")
+	bad(strings.ToUpper("abcdef00-0000-4000-8000-000000000001"))
+}
+
+// Spec 2.7.
+func TestSelfURL(t *testing.T) {
+	base := func(f *fixture, target string, headers ...string) string {
+		t.Helper()
+		r := f.get(target, headers...)
+		var v struct {
+			Files []struct{ URL string }
+		}
+		if err := json.Unmarshal([]byte(r.body), &v); err != nil || len(v.Files) != 1 {
+			t.Fatalf("%d %q: %v", r.status, r.body, err)
+		}
+		base, _, _ := strings.Cut(v.Files[0].URL, "/datasets/"+id(1)+"/")
+		return base
+	}
+	path := "/datasets/" + id(1)
+	is := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+
+	f := several(t).start()
+	is(base(f, path), "http://mirror:8080")
+	is(base(f, path, "Host: 10.0.0.1"), "http://10.0.0.1")
+	is(base(f, path, "Host: [fd00::1]:8080"), "http://[fd00::1]:8080")
+	is(base(f, "http://elsewhere:81"+path, "Host: mirror:8080"), "http://mirror:8080")
+	is(base(f, path, "X-Forwarded-Proto: https"), "http://mirror:8080") // from anyone
+	is(base(f, path, "Host: evil!"), "http://"+f.addr)
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	f = several(t)
+	f.options.TrustForwarded = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	f.start()
+	is(base(f, path, "X-Forwarded-Proto: https"), "https://mirror:8080")
+	is(base(f, path, "X-Forwarded-Proto: gopher"), "http://mirror:8080")
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	f = several(t)
+	f.options.PublicURL = "https://images.example.com/sub/"
+	f.start()
+	is(base(f, path), "https://images.example.com/sub")
+}
+
+// The body for a base is kept, for a few bases, as long as the list is the same.
+func TestDatasetsCache(t *testing.T) {
+	f := several(t)
+	list := f.options.Catalog.Current()
+	var c datasetsCache
+	first := c.get(list, "http://a")
+	if again := c.get(list, "http://a"); &again.body[0] != &first.body[0] {
+		t.Error("built twice")
+	}
+	if other := c.get(list, "http://b"); other.etag == first.etag || !strings.Contains(string(other.body), "http://b/datasets/") {
+		t.Error("one body for two bases")
+	}
+	for _, base := range []string{"http://c", "http://d", "http://e", "http://f", "http://g"} {
+		c.get(list, base)
+		if len(c.bodies) > maxBases {
+			t.Fatalf("%d bodies are kept", len(c.bodies))
+		}
+	}
+	if a := c.get(list, "http://a"); string(a.body) != string(first.body) {
+		t.Error("another body for the same list and base")
+	}
+}
+
+// The whole list has nothing of images that are found by uuid only, so one more
+// of these is no reason to build it again.
+func TestDatasetsCacheOutlivesUnlistedImages(t *testing.T) {
+	f := several(t)
+	f.source.get = func(context.Context, uuid.UUID) (manifest.Manifest, error) {
+		return manifest.Parse([]byte(image{uuid: id(77), content: []byte("77"), extra: `,"state":"disabled","disabled":true`}.v2()), manifest.ParseOptions{})
+	}
+	var c datasetsCache
+	list := f.options.Catalog.Current()
+	first := c.get(list, "http://a")
+	if _, err := f.options.Catalog.Get(t.Context(), uuid.MustParse(id(77))); err != nil {
+		t.Fatal(err)
+	}
+	next := f.options.Catalog.Current()
+	if next == list {
+		t.Fatal("the image made no new list")
+	}
+	if again := c.get(next, "http://a"); &again.body[0] != &first.body[0] {
+		t.Error("built again")
+	}
+}
+
+func TestDatasetsCacheBuildsOnce(t *testing.T) {
+	var manifests []string
+	for n := range 500 {
+		manifests = append(manifests, image{uuid: id(n), content: []byte("x")}.v2())
+	}
+	list := newFixture(t, manifests...).options.Catalog.Current()
+	var c datasetsCache
+	bodies := make(chan *byte, 32)
+	var ready, all sync.WaitGroup
+	ready.Add(cap(bodies))
+	for range cap(bodies) {
+		all.Go(func() {
+			ready.Done()
+			ready.Wait()
+			bodies <- &c.get(list, "http://a").body[0]
+		})
+	}
+	all.Wait()
+	first := <-bodies
+	for range cap(bodies) - 1 {
+		if first != <-bodies {
+			t.Fatal("two of those who came at once got bodies of their own")
+		}
+	}
+}
+
+func TestAncestors(t *testing.T) {
+	// A circle that no source should have, and a chain of two.
+	f := newFixture(t,
+		image{uuid: id(1), content: []byte("1"), extra: `,"state":"disabled","disabled":true`}.v2(),
+		image{uuid: id(2), content: []byte("2"), extra: `,"state":"disabled","disabled":true,"origin":"` + id(1) + `"`}.v2(),
+		image{uuid: id(3), content: []byte("3"), extra: `,"origin":"` + id(2) + `"`}.v2(),
+		image{uuid: id(4), content: []byte("4"), extra: `,"origin":"` + id(5) + `"`}.v2(),
+		image{uuid: id(5), content: []byte("5"), extra: `,"origin":"` + id(4) + `"`}.v2(),
+		image{uuid: id(6), content: []byte("6"), extra: `,"origin":"` + id(7) + `"`}.v2(),
+	)
+	list := f.options.Catalog.Current()
+	var c ancestorsCache
+	for n, want := range map[int]bool{1: true, 2: true, 3: false, 4: true, 5: true, 6: false, 7: true, 8: false} {
+		if got := c.has(list, uuid.MustParse(id(n))); got != want {
+			t.Errorf("%d: %v", n, got)
+		}
+	}
+}
+
+// Spec 3.2, the last path segment.
+func TestDatasetFilePaths(t *testing.T) {
+	f := several(t).start()
+	r := f.get("/datasets/" + id(1))
+	var v struct {
+		Files []struct{ Path string }
+	}
+	if err := json.Unmarshal([]byte(r.body), &v); err != nil {
+		t.Fatal(err)
+	}
+	path := v.Files[0].Path
+	ok := func(target string) {
+		t.Helper()
+		if r := f.common(f.send("HEAD", target)); r.status != 200 || r.header.Get("Content-Length") != "1" {
+			t.Errorf("%s: %d %v", target, r.status, r.header)
+		}
+	}
+	ok("/datasets/" + id(1) + "/" + path)
+	ok("/datasets/" + id(1) + "/" + strings.ReplaceAll(path, "b", "%62"))
+	ok("/datasets/" + id(1) + "/file")
+	ok("/datasets/" + id(1) + "/file0")
+	ok("http://any.host:81/datasets/" + id(1) + "/" + path)
+	ok("/" + id(1) + "/" + path)
+	ok("/datasets/" + id(2) + "/file") // an ancestor
+
+	bad := func(target string) {
+		t.Helper()
+		f.wantError("GET", target, 404, "ResourceNotFound", "")
+	}
+	bad("/datasets/" + id(1) + "/file1")
+	bad("/datasets/" + id(1) + "/" + path + "x")
+	bad("/datasets/" + id(1) + "/..")
+	bad("/datasets/" + id(1) + "/%2e%2e")
+	bad("/datasets/" + id(1) + "/.%2F" + path)
+	bad("/datasets/" + id(1) + "/../" + id(1) + "/" + path)
+	bad("/datasets/" + id(1) + "/x%2F" + path)
+	bad("/datasets/base/" + path)
+	bad("/datasets/" + id(6) + "/file") // disabled, and nobody needs it
+	bad("/datasets/" + id(9) + "/file")
+	bad("/" + id(9) + "/" + path)
+	bad("/" + id(1) + "/nothing")
+}

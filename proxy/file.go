@@ -1,0 +1,228 @@
+package proxy
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"imgmirror/cache"
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
+)
+
+// getFile answers GET /images/:uuid/file[?index=N] and /images/:uuid/fileN.
+func (s *Server) getFile(req *request) error {
+	e, err := s.visibleImage(req)
+	if err != nil {
+		return err
+	}
+	index, _ := fileIndex(req.segs[2])
+	if req.segs[2] == "file" && req.query != "" {
+		text, _ := param(parseParams(req.query), "index")
+		index = leadingInt(text)
+	}
+	return s.sendFile(req, e, index)
+}
+
+// leadingInt reads the digits that s begins with; 0 when there are none. More
+// than any image has files is just that.
+func leadingInt(s string) int {
+	end := 0
+	for end < len(s) && s[end] >= '0' && s[end] <= '9' {
+		end++
+	}
+	if end == 0 {
+		return 0
+	}
+	n, err := strconv.ParseUint(s[:end], 10, 31)
+	if err != nil {
+		return 1<<31 - 1
+	}
+	return int(n)
+}
+
+// getDatasetFile answers GET /datasets/:uuid/:path.
+func (s *Server) getDatasetFile(req *request) error {
+	return s.sendNamedFile(req, req.segs[1], req.segs[2])
+}
+
+// getStaticFile answers GET /:uuid/:path.
+func (s *Server) getStaticFile(req *request) error {
+	return s.sendNamedFile(req, req.segs[0], req.segs[1])
+}
+
+// sendNamedFile sends the file that has the path in the image's DSAPI manifest,
+// else the one that an alias stands for.
+func (s *Server) sendNamedFile(req *request, image, path string) error {
+	id, ok := manifest.ParseUUID(image)
+	if !ok {
+		return notFound("%s does not exist", req.target)
+	}
+	e, err := s.datasetEntry(id)
+	if err != nil {
+		return err
+	}
+	index, ok := namedFile(e.Manifest, path)
+	if !ok {
+		return notFound("%s does not exist", req.target)
+	}
+	return s.sendFile(req, e, index)
+}
+
+// namedFile finds the file with that path, which is one name and no way to
+// another folder; file, file0, fileN stand for files without such a name.
+func namedFile(m manifest.Manifest, path string) (index int, ok bool) {
+	if path == "" || path == "." || path == ".." || strings.ContainsAny(path, "/\\\x00") {
+		return 0, false
+	}
+	for i := range m.Files {
+		if m.FilePath(i) == path {
+			return i, true
+		}
+	}
+	index, ok = fileIndex(path)
+	return index, ok && index < len(m.Files)
+}
+
+// sendFile sends file index of an image, or the part of it that is wanted.
+func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
+	m := e.Manifest
+	if index >= len(m.Files) {
+		return notFound("image %s has no file %d", m.UUID, index)
+	}
+	var v validators
+	if sum := m.Files[index].SHA1; !sum.IsZero() {
+		v.etag = sum.String()
+	}
+	blob, sources := BlobOf(e, index)
+	head := &req.ctx.Request.Header
+	if v.etag == "" || hasDateCondition(head) {
+		info, stored := s.files.Peek(blob)
+		v.modified = modified(info, m)
+		if stored {
+			v.etag = info.Digests.SHA1.String()
+		}
+	}
+	if done, err := req.condition(v); done {
+		return err
+	}
+	if req.ctx.IsHead() {
+		s.headFile(req, blob, m, v)
+		return nil
+	}
+
+	r, err := s.open(blob, sources, !s.stream, fmt.Sprintf("image %s has no file %d at its source", m.UUID, index))
+	if err != nil {
+		return err
+	}
+	info := r.Info()
+	if v.etag == "" && !info.Digests.SHA1.IsZero() {
+		v.etag = info.Digests.SHA1.String()
+	}
+	v.modified = modified(info, m)
+	size := r.Size()
+	part, whole, satisfiable := wantedSpan(head, size, v)
+	if !satisfiable {
+		r.Close()
+		req.set(hdrContentRange, "bytes */"+strconv.FormatInt(size, 10))
+		return &apiError{status: 416, code: "RequestedRangeNotSatisfiableError", message: "the file has only " + strconv.FormatInt(size, 10) + " bytes"}
+	}
+	req.fileHeaders(v, r.Result())
+	req.setKey(hdrAcceptRanges, valueBytes)
+	if whole {
+		req.setMD5(r.MD5())
+	} else {
+		req.ctx.SetStatusCode(fasthttp.StatusPartialContent)
+		req.set(hdrContentRange, part.contentRange(size))
+	}
+	r.SeekTo(part.start)
+	body := &fileBody{
+		server: s,
+		conn:   req.ctx.Conn(),
+		reader: r,
+		left:   part.length,
+		record: req.record,
+	}
+	req.ctx.Response.SetBodyStream(body, int(part.length))
+	// The first bytes of a fill may be long in coming; its headers need not be.
+	req.ctx.Response.ImmediateHeaderFlush = r.Result() != cache.Hit
+	return nil
+}
+
+// headFile answers HEAD from the manifest and what is on disk; it starts no fill.
+func (s *Server) headFile(req *request, blob cache.Blob, m manifest.Manifest, v validators) {
+	info, stored := s.files.Peek(blob)
+	result, size := cache.Miss, blob.Want.Size
+	if stored {
+		result, size = cache.Hit, info.Digests.Size
+		v.etag = info.Digests.SHA1.String()
+		req.setMD5(info.Digests.MD5[:])
+	}
+	v.modified = modified(info, m)
+	req.fileHeaders(v, result)
+	req.setKey(hdrAcceptRanges, valueBytes)
+	if size > 0 {
+		req.ctx.Response.Header.SetContentLength(int(size))
+	}
+}
+
+// modified is a file's date: the source's, else the image's (spec 2.6).
+func modified(info cache.Info, m manifest.Manifest) time.Time {
+	if !info.ModTime.IsZero() {
+		return info.ModTime
+	}
+	return m.Published
+}
+
+// fileHeaders sets what every reply with a file or an icon has.
+func (req *request) fileHeaders(v validators, result cache.Result) {
+	req.record.cache = string(result)
+	req.set(hdrCache, string(result))
+	req.setKey(hdrContentType, typeOctetStream)
+	req.setETag(v.etag)
+	req.setLastModified(v.modified)
+}
+
+// setMD5 sends the md5 of a whole body; nil sends nothing.
+func (req *request) setMD5(sum []byte) {
+	if len(sum) > 0 {
+		req.set(hdrContentMD5, base64.StdEncoding.EncodeToString(sum))
+	}
+}
+
+// open gives a Reader on the blob; the error is ready for the client, absent
+// what to say when no source has it. With whole, all of the blob may be given
+// out when open returns: its digests have been found right. That wait is as long
+// as the fill takes, whether the client is still there or not.
+func (s *Server) open(blob cache.Blob, sources []cache.Source, whole bool, absent string) (*cache.Reader, error) {
+	ctx, cancel := context.WithTimeout(s.base, openTimeout)
+	defer cancel()
+	r, err := s.files.File(ctx, blob, sources)
+	if err == nil && whole && r.Result() != cache.Hit {
+		err = s.waitVerified(r)
+	}
+	if err != nil {
+		return nil, s.explain(err, absent)
+	}
+	return r, nil
+}
+
+// waitVerified waits until all of r may be given out. It disposes of r when it
+// fails.
+func (s *Server) waitVerified(r *cache.Reader) error {
+	r.SeekTo(r.Size() - 1)
+	if _, err := s.wait(r); err != nil {
+		if !errors.Is(err, errCut) {
+			r.Close()
+		}
+		return fmt.Errorf("wait for the whole file: %w", err)
+	}
+	r.SeekTo(0)
+	return nil
+}

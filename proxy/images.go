@@ -1,0 +1,146 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
+)
+
+// listImages answers GET /images (spec 2.4).
+func (s *Server) listImages(req *request) error {
+	list := s.catalog.Current()
+	if req.query == "" {
+		return s.sendWholeList(req, list)
+	}
+	query, err := manifest.ParseQuery(parseParams(req.query))
+	if err != nil {
+		return err
+	}
+	if query.IsDefault() {
+		return s.sendWholeList(req, list)
+	}
+	images, err := query.Select(list.Images(), lookupIn(list))
+	if err != nil {
+		return s.explain(err, "the marker image was not found")
+	}
+	// Filters go by more than the list shows, billing tags for one: only the
+	// reply itself tells whether it is still the same.
+	body := manifest.BuildList(images)
+	etag := tagOf(body)
+	if done, err := req.condition(validators{etag: etag}); done {
+		return err
+	}
+	s.json(req, body, etag)
+	return nil
+}
+
+// sendWholeList sends the list that nearly all clients ask for, made once per
+// change. Big enough to compress, and the only reply that is.
+func (s *Server) sendWholeList(req *request, list *catalog.List) error {
+	body, etag := list.JSON()
+	req.setKey(hdrVary, valueEncoding)
+	zipped := acceptsGzip(req.header("Accept-Encoding"))
+	if zipped {
+		etag += "-gzip"
+	}
+	if done, err := req.condition(validators{etag: etag}); done {
+		return err
+	}
+	if zipped {
+		body = list.Gzip()
+		req.setKey(hdrEncoding, valueGzip)
+	}
+	s.json(req, body, etag)
+	return nil
+}
+
+// lookupIn finds marker images among all that are stored.
+func lookupIn(list *catalog.List) func(uuid.UUID) (manifest.Manifest, bool) {
+	return func(id uuid.UUID) (manifest.Manifest, bool) {
+		e, ok := list.Entry(id)
+		return e.Manifest, ok
+	}
+}
+
+// getImage answers GET /images/:uuid.
+func (s *Server) getImage(req *request) error {
+	e, err := s.visibleImage(req)
+	if err != nil {
+		return err
+	}
+	body := e.Manifest.V2()
+	etag := tagOf(body)
+	if done, err := req.condition(validators{etag: etag}); done {
+		return err
+	}
+	s.json(req, body, etag)
+	return nil
+}
+
+// visibleImage finds the image of /images/:uuid…, with the checks of spec 2.5
+// in their order. An image that no list shows counts, also a disabled one:
+// clients ask for origins so.
+func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
+	id, ok := manifest.ParseUUID(req.segs[1])
+	if !ok {
+		return catalog.Entry{}, notFound("%s does not exist", req.target)
+	}
+	e, err := s.image(id)
+	if err != nil || req.query == "" {
+		return e, err
+	}
+	params := parseParams(req.query)
+	if account, _ := param(params, "account"); account != "" {
+		if _, ok := manifest.ParseUUID(account); !ok {
+			return catalog.Entry{}, invalidParameter("account", "account is not a UUID")
+		}
+		if !accessible(e.Manifest, account) {
+			return catalog.Entry{}, imageNotFound(id)
+		}
+	}
+	if admin, ok := param(params, "inclAdminFields"); ok {
+		switch admin {
+		case "true":
+			return catalog.Entry{}, unauthorized("inclAdminFields needs an operator's credentials")
+		case "false":
+		default:
+			return catalog.Entry{}, invalidParameter("inclAdminFields", "inclAdminFields is neither true nor false")
+		}
+	}
+	return e, nil
+}
+
+// accessible tells whether an account may have the image: its own, or an
+// activated one that is public or shared with it.
+func accessible(m manifest.Manifest, account string) bool {
+	if m.Owner == account {
+		return true
+	}
+	activated := m.State == "active" || m.State == "disabled"
+	return activated && (m.Public || slices.Contains(m.ACL, account))
+}
+
+// image asks the catalogue for one image; the error is ready for the client.
+func (s *Server) image(id uuid.UUID) (catalog.Entry, error) {
+	ctx, cancel := context.WithTimeout(s.base, lookupTimeout)
+	defer cancel()
+	e, err := s.catalog.Get(ctx, id)
+	if err != nil {
+		return catalog.Entry{}, s.explain(err, imageNotFound(id).message)
+	}
+	return e, nil
+}
+
+func imageNotFound(id uuid.UUID) *apiError { return notFound("image %s not found", id) }
+
+// tagOf is a strong validator of a body.
+func tagOf(body []byte) string {
+	sum := sha1.Sum(body)
+	return hex.EncodeToString(sum[:])
+}

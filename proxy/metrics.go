@@ -1,0 +1,85 @@
+package proxy
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// statuses are the values of the label "code"; anything else would be "other".
+var statuses = []int{
+	200, 204, 206, 304,
+	400, 401, 403, 404, 405, 408, 409, 412, 416, 422,
+	500, 503,
+}
+
+// metrics are all of this package; every series exists from the start.
+type metrics struct {
+	routes      map[string]*routeMetrics
+	connections prometheus.Gauge
+	refused     map[string]prometheus.Counter // by limit: total, address
+}
+
+// routeMetrics are one route's.
+type routeMetrics struct {
+	codes    map[int]prometheus.Counter
+	other    prometheus.Counter
+	duration prometheus.Observer
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imgmirror_http_requests_total",
+		Help: "Requests answered, by route and status.",
+	}, []string{"route", "code"})
+	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "imgmirror_http_request_duration_seconds",
+		Help:    "From a request's header to the end of its reply's body.",
+		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
+	}, []string{"route"})
+	connections := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "imgmirror_http_connections",
+		Help: "Client connections that are open.",
+	})
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imgmirror_http_connections_refused_total",
+		Help: "Client connections refused, by the limit that was reached.",
+	}, []string{"limit"})
+	r.MustRegister(requests, durations, connections, refused)
+
+	m := &metrics{
+		routes:      make(map[string]*routeMetrics),
+		connections: connections,
+		refused: map[string]prometheus.Counter{
+			"total":   refused.WithLabelValues("total"),
+			"address": refused.WithLabelValues("address"),
+		},
+	}
+	for _, rt := range allRoutes {
+		if m.routes[rt.name] != nil {
+			continue
+		}
+		rm := &routeMetrics{
+			codes:    make(map[int]prometheus.Counter, len(statuses)),
+			other:    requests.WithLabelValues(rt.name, "other"),
+			duration: durations.WithLabelValues(rt.name),
+		}
+		for _, status := range statuses {
+			rm.codes[status] = requests.WithLabelValues(rt.name, strconv.Itoa(status))
+		}
+		m.routes[rt.name] = rm
+	}
+	return m
+}
+
+// observe counts one reply.
+func (m *metrics) observe(rt *route, status int, took time.Duration) {
+	rm := m.routes[rt.name]
+	counter, ok := rm.codes[status]
+	if !ok {
+		counter = rm.other
+	}
+	counter.Inc()
+	rm.duration.Observe(took.Seconds())
+}

@@ -1,0 +1,246 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// request is one request on its way to its reply. It lives as long as its
+// handler: what the reply's body needs later is in the record.
+type request struct {
+	ctx    *fasthttp.RequestCtx
+	target string // path and query as they were sent
+	path   string
+	query  string
+	segs   []string // of path, decoded
+	record *record
+}
+
+// record is what the access log and the metrics say of a request. It may outlive
+// the handler.
+type record struct {
+	start  time.Time
+	route  *route
+	method string
+	path   string
+	status int
+	cache  string // X-Cache; "" where there is none
+	remote net.Addr
+	id     string // x-request-id
+	agent  string
+}
+
+// newRequest copies what is needed out of fasthttp's hands and sets the headers
+// that every reply has (spec 2.6).
+func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {
+	req := &request{ctx: ctx, record: &record{
+		start:  time.Now(),
+		route:  routeNone,
+		method: string(ctx.Method()),
+		remote: ctx.RemoteAddr(),
+		id:     requestID(&ctx.Request.Header),
+		agent:  string(ctx.UserAgent()),
+	}}
+	req.set(hdrRequestID, req.record.id)
+	req.set(hdrServerName, s.hostname)
+	return req
+}
+
+// handle answers one request.
+func (s *Server) handle(ctx *fasthttp.RequestCtx) {
+	req := s.newRequest(ctx)
+	if err := s.dispatch(req); err != nil {
+		s.sendError(req, err)
+	}
+	s.finishHeader(req)
+	if ctx.Response.IsBodyStream() {
+		return // the end of the body ends the request
+	}
+	s.finish(req.record, req.bodySize(), nil)
+	// Small replies take turns. Without this a busy connection keeps its
+	// processor, and the slowest of many clients waits several times as long.
+	runtime.Gosched()
+}
+
+// dispatch finds the route and runs it, all checks that come before the route's
+// own in the order of spec 2.5.
+func (s *Server) dispatch(req *request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic", "panic", p, "path", req.path, "request_id", req.record.id, "stack", string(debug.Stack()))
+			req.ctx.Response.Reset()
+			req.set(hdrRequestID, req.record.id)
+			req.set(hdrServerName, s.hostname)
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+
+	method := req.record.method
+	target := string(req.ctx.Request.Header.RequestURI())
+	if target == "*" && method == fasthttp.MethodOptions {
+		return req.options("GET, HEAD, OPTIONS")
+	}
+	var ok bool
+	if req.target, req.path, req.query, ok = parseTarget(target); !ok {
+		return badRequest("the request target is neither a path nor a URL")
+	}
+	req.record.path = req.path
+	if req.segs, ok = splitPath(req.path); !ok {
+		return badRequest("the path is not well encoded")
+	}
+	rt := match(req.segs)
+	if rt == nil {
+		return notFound("%s does not exist", req.path)
+	}
+	req.record.route = rt
+	if rt.open {
+		req.set(hdrAllowOrigin, "*")
+	}
+	switch {
+	case method == fasthttp.MethodOptions && rt.writeOnly:
+		return req.options("")
+	case method == fasthttp.MethodOptions:
+		return req.options("GET, HEAD, OPTIONS")
+	case rt.writeOnly:
+		return notAllowed(method, "")
+	case method != fasthttp.MethodGet && method != fasthttp.MethodHead:
+		return notAllowed(method, "GET, HEAD")
+	}
+	if rt.versioned {
+		req.set(hdrAPIVersion, apiVersion)
+		version := req.header("Accept-Version")
+		if !versionSatisfiable(version) {
+			return &apiError{status: 400, code: "InvalidVersion",
+				message: fmt.Sprintf("%s is not supported by %s %s", version, method, req.path)}
+		}
+	}
+	return rt.serve(s, req)
+}
+
+// malformed answers what could not be read as a request. fasthttp closes the
+// connection after it.
+func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
+	var silent fasthttp.ErrNothingRead
+	if errors.As(err, &silent) {
+		// Connected and said nothing: a port check, or a connection kept in
+		// reserve. It has asked nothing, so it gets no answer.
+		_ = ctx.Conn().Close()
+		return
+	}
+	ctx.Response.Reset()
+	req := s.newRequest(ctx)
+	reply := badRequest("the request cannot be understood")
+	var timeout net.Error
+	var small *fasthttp.ErrSmallBuffer
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		reply = &apiError{status: 408, code: "RequestTimeoutError", message: "the request did not arrive in time"}
+	case errors.As(err, &small):
+		reply = badRequest("the request's header is too big")
+	case errors.Is(err, fasthttp.ErrBodyTooLarge):
+		reply = badRequest("the request's body is too big")
+	}
+	reply.cause = err
+	s.sendError(req, reply)
+	s.finishHeader(req)
+	// The deadline of an earlier reply on this connection may be over.
+	_ = ctx.SetWriteDeadline(time.Now().Add(s.stall))
+	s.finish(req.record, req.bodySize(), nil)
+}
+
+// finishHeader completes a reply's header once its status is known.
+func (s *Server) finishHeader(req *request) {
+	req.ctx.Response.Header.SetCanonical(hdrResponseTime,
+		fasthttp.AppendUint(nil, int(time.Since(req.record.start).Milliseconds())))
+	if s.conns.draining.Load() {
+		req.ctx.SetConnectionClose()
+	}
+	req.record.status = req.ctx.Response.StatusCode()
+}
+
+// bodySize is how many bytes of body the reply has on the wire.
+func (req *request) bodySize() int64 {
+	if req.ctx.IsHead() || req.record.status == fasthttp.StatusNotModified {
+		return 0
+	}
+	return int64(len(req.ctx.Response.Body()))
+}
+
+// sendError makes err the reply. What is the server's or the sources' fault, and
+// no sample of it, has a line in the log.
+func (s *Server) sendError(req *request, err error) {
+	e := s.explain(err, "not found")
+	if e.status >= 500 && e.cause != nil {
+		level := slog.LevelWarn
+		if e.status == 500 {
+			level = slog.LevelError
+		}
+		s.log.Log(s.base, level, "request failed", "method", req.record.method, "path", req.path,
+			"status", e.status, "code", e.code, "request_id", req.record.id, "error", e)
+	}
+	req.ctx.SetStatusCode(e.status)
+	req.setKey(hdrContentType, typeJSON)
+	if e.allow != nil {
+		req.set(hdrAllow, *e.allow)
+	}
+	req.ctx.Response.SetBodyRaw(e.body())
+}
+
+// finish counts the request and writes its line in the access log, when nothing
+// more of its body will be sent; err is why a body ended early.
+func (s *Server) finish(r *record, sent int64, err error) {
+	took := time.Since(r.start)
+	s.metrics.observe(r.route, r.status, took)
+	if !s.log.Enabled(s.base, slog.LevelInfo) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 10)
+	attrs = append(attrs,
+		slog.String("method", r.method),
+		slog.String("path", r.path),
+		slog.Int("status", r.status),
+		slog.Int64("bytes", sent),
+		slog.Duration("duration", took),
+	)
+	if r.cache != "" {
+		attrs = append(attrs, slog.String("cache", r.cache))
+	}
+	attrs = append(attrs,
+		slog.String("remote", r.remote.String()),
+		slog.String("request_id", r.id),
+		slog.String("user_agent", r.agent),
+	)
+	if err != nil {
+		attrs = append(attrs, slog.Any("error", err))
+	}
+	s.log.LogAttrs(s.base, slog.LevelInfo, "request", attrs...)
+}
+
+// badRequest is a 400 for what is no proper request.
+func badRequest(message string) *apiError {
+	return &apiError{status: 400, code: codeBadRequest, message: message}
+}
+
+// notAllowed is the 405 of a known path.
+func notAllowed(method, allow string) *apiError {
+	return &apiError{status: 405, code: "MethodNotAllowedError", message: method + " is not allowed", allow: &allow}
+}
+
+// options answers OPTIONS, a web page's preflight included.
+func (req *request) options(allow string) error {
+	req.ctx.SetStatusCode(fasthttp.StatusNoContent)
+	req.set(hdrAllow, allow)
+	if req.record.route.open {
+		req.set(hdrAllowMethods, allow)
+		req.set(hdrAllowHeaders, "Accept-Version, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Range, X-Request-Id")
+		req.set(hdrMaxAge, "86400")
+	}
+	return nil
+}

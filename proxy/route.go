@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+
+	"imgmirror/manifest"
+)
+
+// route is one row of spec 2.1 or 3.2.
+type route struct {
+	name      string // the metric label
+	writeOnly bool   // has no GET; the mirror takes no writes, so: nothing is allowed
+	versioned bool   // Accept-Version is enforced (spec 2.2)
+	open      bool   // any web page may read it (CORS, spec 2.9)
+	serve     func(*Server, *request) error
+}
+
+// The routes, apart from their patterns, which match knows.
+var (
+	routePing        = &route{name: "ping", versioned: true, open: true, serve: (*Server).ping}
+	routeImages      = &route{name: "images", versioned: true, open: true, serve: (*Server).listImages}
+	routeImage       = &route{name: "image", versioned: true, open: true, serve: (*Server).getImage}
+	routeFile        = &route{name: "file", versioned: true, open: true, serve: (*Server).getFile}
+	routeIcon        = &route{name: "icon", versioned: true, open: true, serve: (*Server).getIcon}
+	routeState       = &route{name: "state", versioned: true, serve: (*Server).state}
+	routeWrite       = &route{name: "write", writeOnly: true}
+	routeDatasets    = &route{name: "datasets", open: true, serve: (*Server).listDatasets}
+	routeDataset     = &route{name: "dataset", open: true, serve: (*Server).getDataset}
+	routeDatasetFile = &route{name: "dataset_file", open: true, serve: (*Server).getDatasetFile}
+	routeIndex       = &route{name: "index", open: true, serve: (*Server).listStatic}
+	routeStaticFile  = &route{name: "static_file", open: true, serve: (*Server).getStaticFile}
+	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
+	routeNone        = &route{name: "none"} // no such path, or no request at all
+)
+
+// allRoutes is every route there is, for their metrics.
+var allRoutes = []*route{
+	routePing, routeImages, routeImage, routeFile, routeIcon, routeState, routeWrite,
+	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routeNone,
+}
+
+// match finds the route of a path; nil when there is none.
+func match(segs []string) *route {
+	if len(segs) == 0 {
+		return routeIndex
+	}
+	switch segs[0] {
+	case "ping":
+		if len(segs) == 1 {
+			return routePing
+		}
+	case "images":
+		return matchImages(segs[1:])
+	case "datasets":
+		switch len(segs) {
+		case 1:
+			return routeDatasets
+		case 2:
+			return routeDataset
+		case 3:
+			return routeDatasetFile
+		}
+	case "state":
+		if len(segs) == 1 {
+			return routeState
+		}
+	case "readyz":
+		if len(segs) == 1 {
+			return routeReady
+		}
+	case "authkeys":
+		if len(segs) == 2 && segs[1] == "reload" {
+			return routeWrite
+		}
+	default:
+		if _, ok := manifest.ParseUUID(segs[0]); ok && len(segs) == 2 {
+			return routeStaticFile
+		}
+	}
+	return nil
+}
+
+// matchImages is match for what follows /images.
+func matchImages(segs []string) *route {
+	switch {
+	case len(segs) == 0:
+		return routeImages
+	case segs[0] == "":
+		return nil
+	case len(segs) == 1:
+		return routeImage
+	case len(segs) == 2:
+		switch segs[1] {
+		case "icon":
+			return routeIcon
+		case "acl", "clone", "push":
+			return routeWrite
+		}
+		if _, ok := fileIndex(segs[1]); ok {
+			return routeFile
+		}
+	case len(segs) == 3 && segs[1] == "file" && segs[2] == "from-url":
+		return routeWrite
+	}
+	return nil
+}
+
+// fileIndex reads "file" (which is 0) and "fileN", dsapid's way to ask for file N.
+func fileIndex(seg string) (int, bool) {
+	digits, ok := strings.CutPrefix(seg, "file")
+	if !ok {
+		return 0, false
+	}
+	if digits == "" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(digits, 10, 31)
+	return int(n), err == nil
+}
+
+// parseTarget takes the target of a request line apart, origin-form or
+// absolute-form; the authority of the latter counts for nothing (spec 6.3).
+// rest is path and query as they were sent; ok is false for anything else.
+func parseTarget(target string) (rest, path, query string, ok bool) {
+	rest = target
+	if !strings.HasPrefix(rest, "/") {
+		scheme, after, found := strings.Cut(rest, "://")
+		if !found || !isScheme(scheme) {
+			return "", "", "", false
+		}
+		slash := strings.IndexAny(after, "/?#")
+		switch {
+		case slash < 0:
+			rest = "/"
+		case after[slash] == '/':
+			rest = after[slash:]
+		default:
+			rest = "/" + after[slash:]
+		}
+	}
+	rest, _, _ = strings.Cut(rest, "#")
+	path, query, _ = strings.Cut(rest, "?")
+	return rest, path, query, true
+}
+
+// isScheme tells a URL scheme by its letters.
+func isScheme(s string) bool {
+	for i := range len(s) {
+		c := s[i] | 0x20
+		if c < 'a' || c > 'z' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// splitPath cuts a path at its slashes and decodes each segment once. One
+// slash at the end equals none; no others are dropped, and dots mean nothing.
+// The root has no segments. ok is false for a broken percent-encoding.
+func splitPath(path string) (segs []string, ok bool) {
+	if path == "/" {
+		return nil, true
+	}
+	segs = strings.Split(strings.TrimSuffix(strings.TrimPrefix(path, "/"), "/"), "/")
+	if strings.IndexByte(path, '%') < 0 {
+		return segs, true
+	}
+	for i, seg := range segs {
+		decoded, err := url.PathUnescape(seg)
+		if err != nil {
+			return nil, false
+		}
+		segs[i] = decoded
+	}
+	return segs, true
+}
+
+// parseParams reads a query string in its order. What is not well encoded is
+// taken as it is.
+func parseParams(query string) [][2]string {
+	var params [][2]string
+	for query != "" {
+		var pair string
+		pair, query, _ = strings.Cut(query, "&")
+		if pair == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(pair, "=")
+		params = append(params, [2]string{unescape(key), unescape(value)})
+	}
+	return params
+}
+
+func unescape(s string) string {
+	if decoded, err := url.QueryUnescape(s); err == nil {
+		return decoded
+	}
+	return s
+}
+
+// param is the first value of key.
+func param(params [][2]string, key string) (string, bool) {
+	for _, p := range params {
+		if p[0] == key {
+			return p[1], true
+		}
+	}
+	return "", false
+}
