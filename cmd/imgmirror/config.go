@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+func newConfigCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Show or check the configuration",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	show := &cobra.Command{
+		Use:   "show",
+		Short: "Print every setting in force, as YAML",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			text, err := cfg.YAML()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		},
+	}
+	check := &cobra.Command{
+		Use:   "check",
+		Short: "Tell all faults of the configuration, or that there are none",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			for _, w := range cfg.Warnings {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning: "+w)
+			}
+			from := "defaults, environment and flags"
+			if cfg.File != "" {
+				from = cfg.File
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d sources\n", from, len(cfg.Sources))
+			return err
+		},
+	}
+	addServeFlags(show)
+	addServeFlags(check)
+	cmd.AddCommand(show, check)
+	return cmd
+}
