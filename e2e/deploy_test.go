@@ -1,0 +1,273 @@
+package e2e
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"imgmirror/config"
+)
+
+// dataDir is where packages and the container image keep the data.
+const dataDir = "/var/lib/imgmirror"
+
+// readRoot reads a file of the repository, named from its root.
+func readRoot(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(path.Join("..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// Every variable that a shipped file sets or suggests sets a key.
+func TestDeployedVariables(t *testing.T) {
+	known := make(map[string]bool)
+	for _, key := range config.Keys() {
+		known[config.EnvName(key)] = true
+	}
+	variable := regexp.MustCompile(`\b` + config.EnvPrefix + `[A-Z][A-Z0-9_]+`)
+	for _, file := range []string{
+		"Dockerfile", "docker-compose.yml", "deploy/imgmirror.service", "deploy/imgmirror.smf.xml", "deploy/imgmirror.yaml",
+	} {
+		for _, name := range variable.FindAllString(readRoot(t, file), -1) {
+			if !known[name] && name != config.EnvPrefix+"KEY" {
+				t.Errorf("%s: %s sets nothing", file, name)
+			}
+		}
+	}
+}
+
+// dockerfile gives the arguments of each instruction, in order.
+func dockerfile(t *testing.T) (instructions [][2]string) {
+	t.Helper()
+	text := strings.ReplaceAll(readRoot(t, "Dockerfile"), "\\\n", "")
+	for line := range strings.Lines(text) {
+		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if word != "" && !strings.HasPrefix(word, "#") {
+			instructions = append(instructions, [2]string{word, strings.TrimSpace(rest)})
+		}
+	}
+	return instructions
+}
+
+func TestDockerfile(t *testing.T) {
+	var stages []string
+	last := make(map[string][]string) // instructions of the last stage
+	for _, in := range dockerfile(t) {
+		word, args := in[0], in[1]
+		switch word {
+		case "FROM":
+			fields := strings.Fields(args)
+			stages = append(stages, fields[len(fields)-1])
+			last = map[string][]string{}
+			goVersion := regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(readRoot(t, "go.mod"))[1]
+			if i := slices.IndexFunc(fields, func(f string) bool { return strings.HasPrefix(f, "golang:") }); i >= 0 &&
+				!strings.HasPrefix(fields[i], "golang:"+goVersion) {
+				t.Errorf("built with %s, go.mod wants %s", fields[i], goVersion)
+			}
+		case "COPY":
+			for _, f := range strings.Fields(args) {
+				if stage, ok := strings.CutPrefix(f, "--from="); ok && !slices.Contains(stages, stage) {
+					t.Errorf("COPY %s: no such stage", args)
+				}
+			}
+		}
+		last[word] = append(last[word], args)
+	}
+	if got := stages[len(stages)-1]; got != "scratch" {
+		t.Errorf("the image is made from %s, want scratch", got)
+	}
+	want := func(word, value string) {
+		t.Helper()
+		if !slices.Contains(last[word], value) {
+			t.Errorf("%s is %q, want %q", word, last[word], value)
+		}
+	}
+	want("VOLUME", dataDir)
+	want("ENV", config.EnvName("data_dir")+"="+dataDir)
+	want("EXPOSE", strings.TrimPrefix(config.Defaults().Listen, ":"))
+	if user := strings.Join(last["USER"], ""); !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(user) {
+		t.Errorf("USER %q is not a numeric user other than root", user)
+	}
+
+	// Entry point and health check run the binary that was copied, and the
+	// source has their verbs.
+	binary := ""
+	for _, args := range last["COPY"] {
+		if f := strings.Fields(args); path.Base(f[len(f)-1]) == "imgmirror" && strings.HasPrefix(f[len(f)-2], "/out/imgmirror") {
+			binary = f[len(f)-1]
+		}
+	}
+	verb := func(word, jsonArgs string) {
+		t.Helper()
+		var args []string
+		if err := json.Unmarshal([]byte(jsonArgs), &args); err != nil {
+			t.Errorf("%s %s: %v", word, jsonArgs, err)
+			return
+		}
+		if len(args) != 2 || args[0] != binary {
+			t.Errorf("%s %q does not run %s with one verb", word, args, binary)
+			return
+		}
+		if !strings.Contains(readRoot(t, "cmd/imgmirror/"+args[1]+".go"), `"`+args[1]+`"`) {
+			t.Errorf("%s: there is no verb %s", word, args[1])
+		}
+	}
+	_, check, _ := strings.Cut(strings.Join(last["HEALTHCHECK"], ""), "CMD ")
+	verb("HEALTHCHECK", check)
+	verb("ENTRYPOINT and CMD", strings.TrimSuffix(strings.Join(last["ENTRYPOINT"], ""), "]")+", "+strings.TrimPrefix(strings.Join(last["CMD"], ""), "["))
+}
+
+func TestCompose(t *testing.T) {
+	var compose struct {
+		Name     string
+		Services map[string]struct {
+			Build struct {
+				Context string
+				Args    map[string]string
+			}
+			Image, Restart  string
+			Ports           []string
+			Volumes         []string
+			Environment     map[string]string
+			ReadOnly        bool     `yaml:"read_only"`
+			CapDrop         []string `yaml:"cap_drop"`
+			SecurityOpt     []string `yaml:"security_opt"`
+			StopGracePeriod string   `yaml:"stop_grace_period"`
+		}
+		Volumes map[string]any
+	}
+	d := yaml.NewDecoder(strings.NewReader(readRoot(t, "docker-compose.yml")))
+	d.KnownFields(true)
+	if err := d.Decode(&compose); err != nil {
+		t.Fatal(err)
+	}
+	if len(compose.Services) != 1 || compose.Name != "imgmirror" {
+		t.Fatalf("%d services of %q, want one of imgmirror", len(compose.Services), compose.Name)
+	}
+	s := compose.Services["imgmirror"]
+	var args []string
+	for _, in := range dockerfile(t) {
+		if in[0] == "ARG" {
+			name, _, _ := strings.Cut(in[1], "=")
+			args = append(args, name)
+		}
+	}
+	for name := range s.Build.Args {
+		if !slices.Contains(args, name) {
+			t.Errorf("the Dockerfile has no build argument %s", name)
+		}
+	}
+	if s.Build.Context != "." {
+		t.Errorf("context %q, want the root of the repository", s.Build.Context)
+	}
+	_, port, _ := strings.Cut(config.Defaults().Listen, ":")
+	if !slices.ContainsFunc(s.Ports, func(p string) bool { return strings.HasSuffix(p, ":"+port) }) {
+		t.Errorf("ports %q do not publish %s", s.Ports, port)
+	}
+	mounted := false
+	for _, v := range s.Volumes {
+		name, target, _ := strings.Cut(v, ":")
+		if _, ok := compose.Volumes[name]; !ok && !strings.ContainsAny(name, "./") {
+			t.Errorf("volume %s is not declared", name)
+		}
+		mounted = mounted || target == dataDir
+	}
+	if !mounted {
+		t.Errorf("no volume at %s: %q", dataDir, s.Volumes)
+	}
+	grace, err := time.ParseDuration(s.StopGracePeriod)
+	if drain := config.Defaults().Clients.DrainTimeout; err != nil || grace <= drain {
+		t.Errorf("stop_grace_period %q is not above the drain timeout, %v", s.StopGracePeriod, drain)
+	}
+}
+
+func TestSMFManifest(t *testing.T) {
+	var bundle struct {
+		XMLName xml.Name `xml:"service_bundle"`
+		Service struct {
+			Name    string `xml:"name,attr"`
+			Methods []struct {
+				Name    string `xml:"name,attr"`
+				Exec    string `xml:"exec,attr"`
+				Timeout string `xml:"timeout_seconds,attr"`
+			} `xml:"exec_method"`
+			Env []struct {
+				Name  string `xml:"name,attr"`
+				Value string `xml:"value,attr"`
+			} `xml:"method_context>method_environment>envvar"`
+			Groups []struct {
+				Name   string `xml:"name,attr"`
+				Values []struct {
+					Name  string `xml:"name,attr"`
+					Value string `xml:"value,attr"`
+				} `xml:"propval"`
+			} `xml:"property_group"`
+		} `xml:"service"`
+	}
+	if err := xml.Unmarshal([]byte(readRoot(t, "deploy/imgmirror.smf.xml")), &bundle); err != nil {
+		t.Fatal(err)
+	}
+	methods := make(map[string]string)
+	for _, m := range bundle.Service.Methods {
+		methods[m.Name] = m.Exec
+		if seconds, err := strconv.Atoi(m.Timeout); err != nil || seconds <= 0 {
+			t.Errorf("method %s: timeout %q", m.Name, m.Timeout)
+		} else if drain := config.Defaults().Clients.DrainTimeout.Seconds(); m.Name == "stop" && float64(seconds) <= drain {
+			t.Errorf("stop may take %d s, draining takes %v", seconds, drain)
+		}
+	}
+	want := map[string]string{"start": "/opt/imgmirror/bin/imgmirror serve", "stop": ":kill", "refresh": ":true"}
+	for name, exec := range want {
+		if methods[name] != exec {
+			t.Errorf("method %s is %q, want %q", name, methods[name], exec)
+		}
+	}
+	data := false
+	for _, e := range bundle.Service.Env {
+		data = data || e.Name == config.EnvName("data_dir") && e.Value == dataDir
+	}
+	if !data {
+		t.Errorf("the environment does not set %s", config.EnvName("data_dir"))
+	}
+	// Without it the start method would have to return.
+	child := false
+	for _, g := range bundle.Service.Groups {
+		for _, v := range g.Values {
+			child = child || g.Name == "startd" && v.Name == "duration" && v.Value == "child"
+		}
+	}
+	if !child {
+		t.Error("startd/duration is not child")
+	}
+}
+
+func TestSystemdUnit(t *testing.T) {
+	unit := make(map[string]string)
+	for line := range strings.Lines(readRoot(t, "deploy/imgmirror.service")) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
+			unit[key] = value
+		}
+	}
+	for key, value := range map[string]string{
+		"Type":           "notify",
+		"ExecStart":      "/usr/local/bin/imgmirror serve",
+		"StateDirectory": path.Base(dataDir),
+		"Environment":    config.EnvName("data_dir") + "=" + dataDir,
+	} {
+		if unit[key] != value {
+			t.Errorf("%s=%s, want %s", key, unit[key], value)
+		}
+	}
+}

@@ -1,0 +1,63 @@
+#!/bin/sh
+# Installs what the tests run beside Go and Node, on Debian and its like:
+# packages by apt-get, the node client by npm. It does nothing when all is
+# there, so it may run before every test.
+#
+# As root, or with sudo that asks for no password. Where neither is to be had,
+# it names what is missing: with CI=true that is a failure, else the tests that
+# need it are skipped.
+set -eu
+cd "$(dirname "$0")"
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+lack() {
+	echo "e2e/install.sh: $*" >&2
+	if [ "${CI:-}" = true ]; then exit 1; fi
+}
+
+packages=
+have make || packages="$packages make"
+have curl || packages="$packages curl"
+have strace || packages="$packages strace"
+have xz || packages="$packages xz-utils"
+# The race detector needs a C compiler and the C library's headers.
+echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
+
+install_packages() {
+	if [ "$(id -u)" = 0 ]; then
+		sudo=
+	elif have sudo && sudo -n true 2>/dev/null; then
+		sudo="sudo -n"
+	else
+		lack "missing packages, and neither root nor sudo to install them:$packages"
+		return
+	fi
+	# No package's service is started by being installed.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap '$sudo rm -f $policy' EXIT
+		printf '#!/bin/sh\nexit 101\n' | $sudo tee $policy >/dev/null
+		$sudo chmod 755 $policy
+	fi
+	$sudo apt-get -q -o Acquire::Retries=3 update
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Acquire::Retries=3 \
+		install --no-install-recommends $packages
+}
+
+if [ -n "$packages" ]; then
+	if have apt-get; then
+		install_packages
+	else
+		lack "missing, and no apt-get to install them:$packages"
+	fi
+fi
+
+# The node client: again only when the lock file has changed since.
+stamp=node/node_modules/.installed
+if ! have npm; then
+	lack "missing: node and npm"
+elif ! cmp -s node/package-lock.json $stamp; then
+	(cd node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
+	cp node/package-lock.json $stamp
+fi
