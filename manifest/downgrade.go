@@ -124,7 +124,7 @@ func (m *Manifest) v1Only(ms []member) v1Only {
 
 // v1Files adds path and url to each entry of the files that begin at m.v2[at].
 func (m *Manifest) v1Files(edits *[]edit, at int, base string) {
-	paths := m.filePaths()
+	paths := m.FilePaths()
 	var spanRoom [4]span
 	for n, e := range elements(spanRoom[:0], m.v2, at) {
 		var room [8]member
@@ -147,16 +147,17 @@ func first(s ...string) string {
 	return ""
 }
 
-// FilePath is the v1 files[i].path: the remembered one, else a derived one (spec 1.6). It is one
-// path segment, and no two files of an image share it. "" when there is no file i.
+// FilePath is one of FilePaths; "" when there is no file i.
 func (m Manifest) FilePath(i int) string {
 	if i < 0 || i >= len(m.Files) {
 		return ""
 	}
-	return m.filePaths()[i]
+	return m.FilePaths()[i]
 }
 
-func (m *Manifest) filePaths() []string {
+// FilePaths are the v1 files[].path: the remembered ones, else derived ones (spec 1.6). Each is one
+// path segment, and no two files of an image share it.
+func (m Manifest) FilePaths() []string {
 	paths := make([]string, len(m.Files))
 	taken := make(map[string]bool, len(m.Files))
 	for i, f := range m.Files {

@@ -102,15 +102,15 @@ func (s *Server) dataset(ref string) (manifest.Manifest, error) {
 }
 
 // datasetEntry finds an image by uuid as far as DSAPI shows it: what the list
-// has, and disabled images that some listed image needs as an ancestor. (DSAPI
-// manifests do not tell that an image is disabled.)
+// has, and what some image on it needs as an ancestor, in whatever state (spec
+// G1). (DSAPI manifests do not tell an image's state.)
 func (s *Server) datasetEntry(id uuid.UUID) (catalog.Entry, error) {
 	e, err := s.image(id)
 	if err != nil {
 		return catalog.Entry{}, err
 	}
 	m := e.Manifest
-	if m.DSAPIVisible() || m.Disabled && m.Servable() && len(m.Files) > 0 && s.ancestors.has(s.catalog.Current(), id) {
+	if m.DSAPIVisible() || m.Servable() && len(m.Files) > 0 && s.ancestors.has(s.catalog.Current(), id) {
 		return e, nil
 	}
 	return catalog.Entry{}, imageNotFound(id)
@@ -201,7 +201,7 @@ func sameImages(a, b []manifest.Manifest) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// ancestorsCache is the set of images that listed ones need, of one list.
+// ancestorsCache is the set of images that those need which DSAPI shows, of one list.
 type ancestorsCache struct{ last atomic.Pointer[ancestors] }
 
 type ancestors struct {
@@ -209,12 +209,12 @@ type ancestors struct {
 	ids  map[uuid.UUID]struct{}
 }
 
-// has tells whether id is an ancestor of an image on the list.
+// has tells whether id is an ancestor of an image on the list, as DSAPI shows it.
 func (c *ancestorsCache) has(list *catalog.List, id uuid.UUID) bool {
 	a := c.last.Load()
 	if a == nil || a.list != list {
 		a = &ancestors{list: list, ids: make(map[uuid.UUID]struct{})}
-		for _, m := range list.Images() {
+		for _, m := range visibleDatasets(list) {
 			for m.HasOrigin() {
 				if _, seen := a.ids[m.Origin]; seen {
 					break // so are all before it, and a circle ends here

@@ -118,6 +118,25 @@ func TestDatasetByReference(t *testing.T) {
 	bad(strings.ToUpper("abcdef00-0000-4000-8000-000000000001"))
 }
 
+// Spec G1: what a listed image stands on is there in whatever state it is.
+func TestDatasetOfAnAncestorInAnyState(t *testing.T) {
+	f := newFixture(t,
+		image{uuid: id(1), content: []byte("1"), extra: `,"state":"unactivated"`}.v2(),
+		image{uuid: id(2), content: []byte("2"), extra: `,"origin":"` + id(1) + `"`}.v2(),
+		image{uuid: id(3), content: []byte("3"), extra: `,"state":"unactivated"`}.v2(),
+		image{uuid: id(4), content: []byte("4"), extra: `,"state":"disabled","disabled":false,"origin":"` + id(3) + `"`}.v2(),
+		image{uuid: id(5), content: []byte("5"), extra: `,"origin":"` + id(4) + `"`}.v2(),
+		image{uuid: id(6), content: []byte("6"), extra: `,"state":"unactivated"`}.v2(),
+		strings.Replace(image{uuid: id(7), content: []byte("7"), extra: `,"tags":{}`}.v2(), "zone-dataset", "docker", 1),
+		strings.Replace(image{uuid: id(8), content: []byte("8"), extra: `,"tags":{},"origin":"` + id(7) + `"`}.v2(), "zone-dataset", "docker", 1),
+	).start()
+	for n, want := range map[int]int{1: 200, 2: 200, 3: 200, 4: 200, 5: 200, 6: 404, 7: 404, 8: 404} {
+		if r := f.get("/datasets/" + id(n)); r.status != want {
+			t.Errorf("%d: %d, want %d", n, r.status, want)
+		}
+	}
+}
+
 // Spec 2.7.
 func TestSelfURL(t *testing.T) {
 	base := func(f *fixture, target string, headers ...string) string {

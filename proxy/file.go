@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -81,10 +82,8 @@ func namedFile(m manifest.Manifest, path string) (index int, ok bool) {
 	if path == "" || path == "." || path == ".." || strings.ContainsAny(path, "/\\\x00") {
 		return 0, false
 	}
-	for i := range m.Files {
-		if m.FilePath(i) == path {
-			return i, true
-		}
+	if i := slices.Index(m.FilePaths(), path); i >= 0 {
+		return i, true
 	}
 	index, ok = fileIndex(path)
 	return index, ok && index < len(m.Files)

@@ -107,7 +107,8 @@ func matchImages(segs []string) *route {
 	return nil
 }
 
-// fileIndex reads "file" (which is 0) and "fileN", dsapid's way to ask for file N.
+// fileIndex reads "file" (which is 0), and "fileN" or "file:N", dsapid's way to
+// ask for file N.
 func fileIndex(seg string) (int, bool) {
 	digits, ok := strings.CutPrefix(seg, "file")
 	if !ok {
@@ -116,7 +117,7 @@ func fileIndex(seg string) (int, bool) {
 	if digits == "" {
 		return 0, true
 	}
-	n, err := strconv.ParseUint(digits, 10, 31)
+	n, err := strconv.ParseUint(strings.TrimPrefix(digits, ":"), 10, 31)
 	return int(n), err == nil
 }
 

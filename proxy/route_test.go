@@ -131,6 +131,9 @@ func TestFileIndex(t *testing.T) {
 	f("file", 0, true)
 	f("file0", 0, true)
 	f("file12", 12, true)
+	f("file:1", 1, true)
+	f("file:", 0, false)
+	f("file::1", 0, false)
 	f("file2147483647", 1<<31-1, true)
 	f("file2147483648", 0, false)
 	f("file99999999999999999999", 0, false)
@@ -218,6 +221,18 @@ func FuzzTarget(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A source may send a manifest with any number of files, and anyone may ask for
+// one by its path.
+func TestNamedFileOfMany(t *testing.T) {
+	m := manifest.Manifest{Name: "n", Version: "1", Files: make([]manifest.File, 300)}
+	if index, ok := namedFile(m, "n-1-299.zfs"); !ok || index != 299 {
+		t.Errorf("%d %v", index, ok)
+	}
+	if n := testing.AllocsPerRun(1, func() { namedFile(m, "none") }); n > 20*300 {
+		t.Errorf("%v allocations for 300 files", n)
+	}
 }
 
 func FuzzNamedFile(f *testing.F) {
