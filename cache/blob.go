@@ -34,8 +34,11 @@ func (b Blob) fillKey() string {
 }
 
 // Source is one place where the bytes of a blob may be had. Open starts at
-// offset; it makes one try and does not retry, and gives up when ctx ends, as
-// do reads of its stream. Errors: fs.ErrNotExist or fs.ErrPermission = this
+// offset; it makes one try and does not retry, gives up at once when ctx ends, as
+// do reads of its stream, and within 2 s when no connection comes about. A Read
+// that gives no byte and no error says that the source is alive. As long as none
+// has accepted, several sources are asked side by side; the first to answer is
+// taken, the others are called off. Errors: fs.ErrNotExist or fs.ErrPermission = this
 // source will not give it (no retry); anything else = may be retried. A stream
 // that starts at 0 although offset > 0 is not allowed (the client skips forward
 // itself). The store closes the stream.

@@ -17,20 +17,21 @@ import (
 // manifestCopy is a file of DATA/manifests: what is needed to serve the image
 // should the index be lost. It is written by encode.
 type manifestCopy struct {
-	Source   string                `json:"source"`
-	Sums     map[string]verify.Sum `json:"sums,omitempty"` // by Blob.Key: files whose manifest has no sha1
-	Manifest json.RawMessage       `json:"manifest"`
+	Source   string                 `json:"source"`
+	Sums     map[string]verify.Sum  `json:"sums,omitempty"`  // by Blob.Key: files whose manifest has no sha1
+	Facts    map[int]manifest.Facts `json:"facts,omitempty"` // by index of the file: what SaveFacts was told
+	Manifest json.RawMessage        `json:"manifest"`
 }
 
 // encode keeps the manifest byte for byte, which json.Marshal would not.
 func (c manifestCopy) encode() ([]byte, error) {
-	manifest := c.Manifest
+	raw := c.Manifest
 	c.Manifest = json.RawMessage("0")
 	frame, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
-	return append(append(bytes.TrimSuffix(frame, []byte("0}")), manifest...), "}\n"...), nil
+	return append(append(bytes.TrimSuffix(frame, []byte("0}")), raw...), "}\n"...), nil
 }
 
 func (d folder) manifestCopy(id uuid.UUID) string {
@@ -74,11 +75,7 @@ func (s *Store) rebuild(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		var c manifestCopy
-		data, err := os.ReadFile(s.dir.manifestCopy(id))
-		if err == nil {
-			err = json.Unmarshal(data, &c)
-		}
+		c, err := s.readCopy(id)
 		var m manifest.Manifest
 		if err == nil {
 			m, err = manifest.Parse(c.Manifest, manifest.ParseOptions{})
@@ -98,6 +95,11 @@ func (s *Store) rebuild(ctx context.Context) error {
 				return err
 			}
 		}
+		for index, f := range c.Facts {
+			if err := s.index.put(factsPair(manifest.FileID{Image: id, Index: index}, f)); err != nil {
+				return err
+			}
+		}
 	}
 	for _, l := range lists {
 		if err := s.saveListing(*l); err != nil {
@@ -107,32 +109,70 @@ func (s *Store) rebuild(ctx context.Context) error {
 	return nil
 }
 
-// copyManifest writes the copy of b's manifest, unless it has none. A failure
-// harms nobody today: it is logged.
+func (s *Store) readCopy(id uuid.UUID) (c manifestCopy, err error) {
+	data, err := os.ReadFile(s.dir.manifestCopy(id))
+	if err == nil {
+		err = json.Unmarshal(data, &c)
+	}
+	return c, err
+}
+
+// editCopy replaces the copy of an image's manifest with what edit makes of it:
+// of an empty one, if there is none that can be read. A failure harms nobody
+// today: it is logged.
+func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) {
+	s.copying.Lock()
+	defer s.copying.Unlock()
+	c, err := s.readCopy(id)
+	if err != nil {
+		c = manifestCopy{}
+	}
+	edit(&c)
+	if len(c.Manifest) == 0 {
+		return
+	}
+	data, err := c.encode()
+	if err == nil {
+		err = writeFile(s.dir.manifestCopy(id), data)
+	}
+	if err != nil {
+		s.log.Warn("the copy of a manifest cannot be written", "uuid", id, "error", err)
+	}
+}
+
+// copyManifest writes the copy of b's manifest, and keeps what an older one
+// tells besides.
 func (s *Store) copyManifest(b Blob, sum verify.Sum) {
 	if b.Image == uuid.Nil || b.Manifest.Raw() == nil {
 		return
 	}
-	c := manifestCopy{Source: b.Source, Manifest: b.Manifest.Raw()}
-	path := s.dir.manifestCopy(b.Image)
-	if b.Want.SHA1.IsZero() {
-		var old manifestCopy
-		if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &old) == nil {
-			c.Sums = old.Sums
+	s.editCopy(b.Image, func(c *manifestCopy) {
+		c.Source, c.Manifest = b.Source, b.Manifest.Raw()
+		if !b.Want.SHA1.IsZero() {
+			return
 		}
 		if c.Sums == nil {
 			c.Sums = make(map[string]verify.Sum)
 		}
 		c.Sums[b.Key] = sum
-	}
-	data, err := c.encode()
-	if err == nil {
-		err = writeFile(path, data)
-	}
-	if err != nil {
-		s.log.Warn("the copy of a manifest cannot be written", "uuid", b.Image, "error", err)
-	}
+	})
 	s.mu.Lock()
 	s.copies[b.Image] = struct{}{} // also after a failure: once is enough for a disk that fails
 	s.mu.Unlock()
+}
+
+// copyFacts adds facts to the copy of the image's manifest, if it has one.
+func (s *Store) copyFacts(id manifest.FileID, f manifest.Facts) {
+	s.mu.RLock()
+	_, copied := s.copies[id.Image]
+	s.mu.RUnlock()
+	if !copied {
+		return
+	}
+	s.editCopy(id.Image, func(c *manifestCopy) {
+		if c.Facts == nil {
+			c.Facts = make(map[int]manifest.Facts)
+		}
+		c.Facts[id.Index] = f
+	})
 }

@@ -244,7 +244,7 @@ func (s *Store) openFile(sum verify.Sum, info *Info) (*Reader, error) {
 		return nil, diskError(err)
 	}
 	return &Reader{
-		file: f, info: *info, size: info.Digests.Size, result: Hit,
+		file: f, info: *info, size: info.Digests.Size, end: info.Digests.Size, result: Hit,
 		served: s.metrics.served[Hit],
 	}, nil
 }

@@ -319,6 +319,19 @@ func TestIndexLost(t *testing.T) {
 				must(os.WriteFile(p, flip(data, len(data)/3), 0o644))
 			})
 		},
+		"table without its end": func(dir string) {
+			each(dir, func(p string) {
+				if filepath.Ext(p) == ".sst" {
+					data, err := os.ReadFile(p)
+					must(err)
+					must(os.WriteFile(p, append(data[:len(data)-2], 0x97, 0x06), 0o644))
+				}
+			})
+		},
+		"not a folder": func(dir string) {
+			must(os.RemoveAll(dir))
+			must(os.WriteFile(dir, noise(9, 500), 0o644))
+		},
 		"no MANIFEST": func(dir string) { must(os.Remove(filepath.Join(dir, "MANIFEST"))) },
 		"garbage MANIFEST": func(dir string) {
 			must(os.WriteFile(filepath.Join(dir, "MANIFEST"), noise(9, 500), 0o644))
@@ -333,12 +346,21 @@ func TestIndexLost(t *testing.T) {
 			k.Image, k.Source, k.Manifest = uuid.MustParse("11b2c898-945f-11e1-a523-af1afbe22822"), "other", testManifest(t, "11b2c898-945f-11e1-a523-af1afbe22822", nameless)
 			wantData(t, s, k, nameless, Miss, &fake{name: "a", data: nameless})
 			s.work.Wait()
+			id, facts := manifest.FileID{Image: k.Image, Index: 0}, manifest.Facts{SHA1: sumOf(nameless), Size: 1000, Compression: "none"}
+			must(s.SaveFacts(id, facts))
+			other := noise(3, 1000) // a second file of the image takes nothing from what is known of the first
+			k1 := k
+			k1.Index, k1.Want = 1, verify.Want{SHA1: sumOf(other)}
+			wantData(t, s, k1, other, Miss, &fake{name: "a", data: other})
 			closeStore(t, s)
 
 			damage(s.dir.index())
 			s = reopen(t, s)
 			wantData(t, s, b, data, Hit)
 			wantData(t, s, k, nameless, Hit)
+			if all, err := s.Facts(); err != nil || len(all) != 1 || all[id] != facts {
+				t.Errorf("Facts = %v, %v", all, err)
+			}
 			lists, err := s.Listings()
 			if err != nil || len(lists) != 2 {
 				t.Fatalf("Listings = %v, %v", lists, err)
@@ -560,6 +582,44 @@ func TestOnPublish(t *testing.T) {
 	s.work.Wait()
 	if len(got) != 2 || got[0].Image != a.Image || got[1].Image != b.Image {
 		t.Errorf("published %v", got)
+	}
+	wantData(t, s, a, data, Hit)
+	if len(got) != 2 {
+		t.Errorf("published again: %v", got)
+	}
+
+	// Who still asks without a sha1 has not heard of it.
+	b = Blob{Key: "file/x/0", Want: verify.Want{MD5: md5Of(data)}}
+	wantData(t, s, b, data, Miss, always("a", data, reply{}))
+	s.work.Wait()
+	wantData(t, s, b, data, Hit)
+	if len(got) != 4 || got[2].Key != b.Key || got[3].Key != b.Key {
+		t.Errorf("published %v", got)
+	}
+}
+
+// What a file has told is saved also when the store is just being closed.
+func TestOnPublishDuringClose(t *testing.T) {
+	dir := t.TempDir()
+	id := manifest.FileID{Image: uuid.MustParse(testUUID)}
+	var s *Store
+	closing := make(chan struct{})
+	s = openStore(t, Options{Dir: dir, OnPublish: func(_ Blob, info Info) {
+		<-closing
+		if err := s.SaveFacts(id, manifest.Facts{SHA1: info.Digests.SHA1, Size: info.Digests.Size}); err != nil {
+			t.Error(err)
+		}
+	}})
+	data := noise(1, 1000)
+	wantData(t, s, blobOf(data), data, Miss, always("a", data, reply{}))
+	context.AfterFunc(s.ctx, func() { close(closing) })
+	closeStore(t, s)
+	if err := s.SaveFacts(id, manifest.Facts{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	facts, err := openStore(t, Options{Dir: dir}).Facts()
+	if err != nil || facts[id].SHA1 != sumOf(data) {
+		t.Errorf("facts %v, %v", facts, err)
 	}
 }
 

@@ -48,6 +48,7 @@ type reply struct {
 	modTime time.Time       // claimed
 	chunk   int             // bytes a Read gives at most; 0 = as asked
 	pause   time.Duration   // before each Read
+	skip    time.Duration   // so long Reads come back with nothing, one each second
 }
 
 // fake is a source that does as it is told.
@@ -117,6 +118,11 @@ type fakeBody struct {
 
 func (b *fakeBody) Read(p []byte) (int, error) {
 	if !pause(b.ctx, b.r.pause) {
+		return 0, b.ctx.Err()
+	}
+	if b.r.skip > 0 {
+		b.r.skip -= time.Second
+		pause(b.ctx, time.Second)
 		return 0, b.ctx.Err()
 	}
 	n := min(len(p), len(b.rest))

@@ -119,34 +119,55 @@ type pass struct {
 // askAll asks the sources in turn until one brings bytes.
 func (f *fill) askAll(r *round) pass {
 	var p pass
-	for _, c := range f.candidates(r) {
-		began := time.Now()
-		before := r.have
-		over, err := f.try(r, c)
+	for left := f.candidates(r); len(left) > 0; {
+		began, before := time.Now(), r.have
+		won, lost := f.ask(left, before)
+		var refusing time.Duration
+		for _, a := range lost {
+			left = without(left, a.c)
+			a.c.slow = a.slow
+			if p.err = r.failed(a.c, a.err); !a.c.stalled {
+				refusing = a.took
+			}
+		}
+		var over bool
+		if won != nil {
+			left = without(left, won.c)
+			over, p.err = f.try(r, won)
+		}
 		if f.ctx.Err() != nil {
 			return pass{over: true, err: context.Cause(f.ctx)}
 		}
-		if over && c.out == nil {
-			return pass{over: true, err: err} // the source is not to blame
+		if won == nil {
+			p.refusing += refusing
+			continue
 		}
-		err = fmt.Errorf("source %s: %w", c.Name, err)
-		if over {
-			return pass{over: true, err: err}
+		if over && won.c.out == nil {
+			return pass{over: true, err: p.err} // the source is not to blame
 		}
-		c.last, p.err = err, err
-		c.stalled = errors.Is(err, errStalled)
-		if c.stalled {
-			r.lead = nil
-		} else {
-			p.refusing += time.Since(began)
+		if p.err = r.failed(won.c, p.err); over {
+			return pass{over: true, err: p.err}
 		}
 		if r.have > before {
-			f.s.log.Info("a download broke off", "sum", f.key, "have", r.have, "error", err)
+			f.s.log.Info("a download broke off", "sum", f.key, "have", r.have, "error", p.err)
 			p.brought = true
 			return p
 		}
+		if !won.c.stalled {
+			refusing = time.Since(began)
+		}
+		p.refusing += refusing
 	}
 	return p
+}
+
+// failed notes how the last try of c ended.
+func (r *round) failed(c *candidate, err error) error {
+	c.last = fmt.Errorf("source %s: %w", c.Name, err)
+	if c.stalled = errors.Is(err, errStalled); c.stalled {
+		r.lead = nil
+	}
+	return c.last
 }
 
 // candidates are the sources to ask, in this order: the one that is just
@@ -156,8 +177,8 @@ func (f *fill) candidates(r *round) []*candidate {
 	defer f.mu.Unlock()
 	var all []*candidate
 	for _, c := range f.sources {
-		// What stalled before anyone accepted is not waited for twice.
-		if c.out == nil && (f.accepted || !c.stalled) {
+		// What stalled or was slow to refuse before anyone accepted is not waited for twice.
+		if c.out == nil && (f.accepted || !c.stalled && !c.slow) {
 			all = append(all, c)
 		}
 	}

@@ -35,6 +35,11 @@ func (d folder) partial(name string) string { return filepath.Join(d.partials(),
 
 // make makes the folders that are not there yet.
 func (d folder) make() error {
+	if info, err := os.Stat(d.index()); err == nil && !info.IsDir() {
+		if err := d.moveIndexAside(); err != nil {
+			return fmt.Errorf("data folder: %w", err)
+		}
+	}
 	for _, dir := range []string{string(d), d.index(), d.files(), d.partials(), d.manifests()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("data folder: %w", err)

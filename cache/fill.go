@@ -50,6 +50,7 @@ type candidate struct {
 	out     error // why it is asked no more; nil while it is
 	last    error // how its last try ended
 	stalled bool  // its last try stalled: others are asked before it
+	slow    bool  // its last try took long to be refused
 	ended   bool  // its last try ended before the body did, and brought nothing
 }
 

@@ -55,6 +55,9 @@ func openIndex(dir string, log *slog.Logger) (ix *index, err error) {
 			ix, err = nil, fmt.Errorf("%w: %v", errCorrupt, p)
 		}
 	}()
+	if err := checkTables(dir); err != nil {
+		return nil, judgeIndex(err)
+	}
 	// Small: the index holds some thousand values of about 1.5 KB.
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
@@ -70,7 +73,7 @@ func openIndex(dir string, log *slog.Logger) (ix *index, err error) {
 		WithNumLevelZeroTablesStall(6).
 		WithNumGoroutines(2).
 		WithMetricsEnabled(false).
-		WithChecksumVerificationMode(options.OnTableRead). // else a broken table is found out later, or never
+		WithChecksumVerificationMode(options.NoVerification). // checkTables has just done it
 		WithDetectConflicts(false)
 	db, err := badger.Open(o)
 	if err != nil {

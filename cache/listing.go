@@ -37,10 +37,10 @@ func manifestPrefix(source string) string { return keyManifest + source + "\x00"
 // is not so. A list that was rebuilt from DATA/manifests after a loss of the
 // index has no Kind, validators or Fetched.
 func (s *Store) Listings() ([]manifest.Listing, error) {
-	if err := s.enter(); err != nil {
+	if err := s.enterIndex(); err != nil {
 		return nil, err
 	}
-	defer s.work.Done()
+	defer s.calls.Done()
 
 	var all []manifest.Listing
 	err := s.index.each(keyListing, func(key, value []byte) error {
@@ -108,10 +108,10 @@ func (s *Store) loadManifests(l *manifest.Listing) error {
 // changed is written. After a crash in the middle the saved list may be a mix of
 // old and new, with the old validators.
 func (s *Store) SaveListing(l manifest.Listing) error {
-	if err := s.enter(); err != nil {
+	if err := s.enterIndex(); err != nil {
 		return err
 	}
-	defer s.work.Done()
+	defer s.calls.Done()
 	if err := s.saveListing(l); err != nil {
 		return fmt.Errorf("save the list of %s: %w", l.Source, err)
 	}
@@ -172,10 +172,10 @@ func (s *Store) saveListing(l manifest.Listing) error {
 
 // SaveUnlisted adds one manifest that source gave by uuid, or replaces it.
 func (s *Store) SaveUnlisted(source string, m manifest.Manifest) error {
-	if err := s.enter(); err != nil {
+	if err := s.enterIndex(); err != nil {
 		return err
 	}
-	defer s.work.Done()
+	defer s.calls.Done()
 	pairs := []pair{{manifestPrefix(source) + string(m.UUID[:]), slices.Concat([]byte{entryUnlisted}, m.Raw())}}
 	known, err := s.index.has(keyListing + source)
 	if err == nil && !known { // without this the manifest would not be found again
@@ -192,10 +192,10 @@ func (s *Store) SaveUnlisted(source string, m manifest.Manifest) error {
 
 // Facts gives what was learned of files whose manifests lacked it.
 func (s *Store) Facts() (map[manifest.FileID]manifest.Facts, error) {
-	if err := s.enter(); err != nil {
+	if err := s.enterIndex(); err != nil {
 		return nil, err
 	}
-	defer s.work.Done()
+	defer s.calls.Done()
 	all := make(map[manifest.FileID]manifest.Facts)
 	err := s.index.each(keyFacts, func(key, value []byte) error {
 		var f manifest.Facts
@@ -213,17 +213,21 @@ func (s *Store) Facts() (map[manifest.FileID]manifest.Facts, error) {
 
 // SaveFacts adds, or replaces, what was learned of one file.
 func (s *Store) SaveFacts(id manifest.FileID, f manifest.Facts) error {
-	if err := s.enter(); err != nil {
+	if err := s.enterIndex(); err != nil {
 		return err
 	}
-	defer s.work.Done()
-	value, err := json.Marshal(f)
-	if err != nil {
-		return err
-	}
-	key := binary.BigEndian.AppendUint32(id.Image[:], uint32(id.Index))
-	if err := s.index.put(pair{keyFacts + string(key), value}); err != nil {
+	defer s.calls.Done()
+	if err := s.index.put(factsPair(id, f)); err != nil {
 		return fmt.Errorf("save facts of %s: %w", id.Image, err)
 	}
+	s.copyFacts(id, f)
 	return nil
+}
+
+func factsPair(id manifest.FileID, f manifest.Facts) pair {
+	value, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // a struct of plain values
+	}
+	return pair{keyFacts + string(binary.BigEndian.AppendUint32(id.Image[:], uint32(id.Index))), value}
 }

@@ -28,6 +28,7 @@ type Reader struct {
 	of    *round   // whose file that is
 
 	offset int64 // where the next bytes are taken from
+	end    int64 // where they end
 	at     int64 // where file stands; -1 when that is not known
 	given  bool  // bytes of round were given out
 }
@@ -35,7 +36,7 @@ type Reader struct {
 // newReader gives a Reader on f's round. f.mu is held.
 func newReader(f *fill, result Result) *Reader {
 	return &Reader{
-		fill: f, round: f.round, result: result, size: f.round.size,
+		fill: f, round: f.round, result: result, size: f.round.size, end: f.round.size,
 		served: f.s.metrics.served[result],
 	}
 }
@@ -81,21 +82,27 @@ func (r *Reader) Size() int64 { return r.size }
 // bytes are taken.
 func (r *Reader) SeekTo(offset int64) { r.offset = offset }
 
+// Limit makes the Reader end n bytes from where it is, or where the blob ends
+// if that comes first. The last of these bytes is held back like the blob's last
+// block.
+func (r *Reader) Limit(n int64) { r.end = min(r.offset+n, r.size) }
+
 // Wait blocks until bytes at the current offset may be given out, and tells how
 // many there are at least. io.EOF at the end; else an error that ends the body:
 // verify.ErrMismatch, ErrUnavailable, ErrNoSpace, ErrClosed, or that of a disk
-// that fails. The last block (64 KiB) of a fill is given out only once its
-// digests hold; io.EOF, also of an offset behind the end, comes no earlier.
+// that fails. The last block (64 KiB) of a fill, and the last byte of what the
+// Reader is to give out, come only once the digests hold: a body that is complete
+// is right. io.EOF, also of an offset behind the end, comes no earlier.
 func (r *Reader) Wait() (int64, error) { return r.WaitContext(context.Background()) }
 
 // WaitContext is Wait that gives up with ctx.Err() when ctx ends; the Reader is
 // good for more.
 func (r *Reader) WaitContext(ctx context.Context) (int64, error) {
 	if r.fill == nil {
-		if r.offset >= r.size {
+		if r.offset >= r.end {
 			return 0, io.EOF
 		}
-		return r.size - r.offset, nil
+		return r.end - r.offset, nil
 	}
 	for {
 		n, wake, err := r.look()
@@ -137,10 +144,10 @@ func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
 			return 0, f.wake, nil
 		}
 	}
-	switch limit := r.round.limit(); {
+	switch limit := r.round.limit(r.end); {
 	case r.round.size >= 0 && r.round.size != r.size:
 		return 0, nil, fmt.Errorf("%w: size is %d, %d was announced", verify.ErrMismatch, r.round.size, r.size)
-	case r.round.verified && r.offset >= r.size:
+	case r.round.verified && r.offset >= r.end:
 		return 0, nil, io.EOF
 	case limit > r.offset:
 		return limit - r.offset, nil, nil

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"testing/synctest"
 
 	"imgmirror/verify"
 )
@@ -252,5 +253,50 @@ func BenchmarkFill(b *testing.B) {
 			}
 		}
 		r.Close()
+	}
+}
+
+// A part of a file that comes in is no more complete than all of it, before the
+// digests hold.
+func TestLimitHoldsBack(t *testing.T) {
+	data := noise(1, 1<<20)
+	bad := bytes.Clone(data)
+	bad[900_000] ^= 1
+	for name, sent := range map[string][]byte{"right": data, "wrong": bad} {
+		for _, part := range [][2]int64{{0, 1}, {0, 300_000}, {200_000, 300_000}, {900_000, 2 << 20}, {1 << 20, 1}} {
+			synctest.Test(t, func(t *testing.T) {
+				s := openStore(t, Options{})
+				gate := make(chan struct{})
+				r, err := s.File(t.Context(), blobOf(data), sources(always("a", data, reply{data: sent, stall: 800_000, gate: gate})))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				r.SeekTo(part[0])
+				r.Limit(part[1])
+				want := data[part[0]:min(part[0]+part[1], int64(len(data)))]
+				var got []byte
+				done := make(chan error)
+				go func() {
+					var err error
+					got, err = io.ReadAll(r)
+					done <- err
+				}()
+				synctest.Wait()
+				select {
+				case err := <-done:
+					t.Fatalf("%s %d: %d bytes, %v before the verdict", name, part, len(got), err)
+				default:
+				}
+				close(gate)
+				err = <-done
+				if name == "right" && (err != nil || !bytes.Equal(got, want)) {
+					t.Errorf("%d: %d bytes, %v", part, len(got), err)
+				}
+				if name == "wrong" && (err == nil || len(got) >= max(1, len(want))) {
+					t.Errorf("wrong %d: %d bytes of %d, %v", part, len(got), len(want), err)
+				}
+			})
+		}
 	}
 }

@@ -121,12 +121,13 @@ func (r *round) close() {
 	r.file.Close() // synced by publish; a partial file is hashed again anyway
 }
 
-// limit is how far readers may read. fill.mu is held.
-func (r *round) limit() int64 {
+// limit is how far a reader may read that reads to end: a part has to wait for
+// its last byte. fill.mu is held.
+func (r *round) limit(end int64) int64 {
 	if r.verified {
-		return r.size
+		return end
 	}
-	return min(r.seen, r.size-holdBack)
+	return min(r.seen, end-1, r.size-holdBack)
 }
 
 // names says where the round's bytes are from.

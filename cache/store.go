@@ -36,17 +36,23 @@ var (
 // Options of Open. Required: Dir.
 type Options struct {
 	Dir             string
-	MaxSize         int64            // bytes of files/ and partial/; 0 = no limit but MinFree
-	MinFree         int64            // bytes that stay free on the file system
-	FillSlots       int              // fills at the same time; 0 = 8. Others wait in a queue.
-	StallTimeout    time.Duration    // without a byte from a source; 0 = 20s
-	Deadline        time.Duration    // of a whole fill, its wait for a slot included; 0 = 24h
-	Patience        time.Duration    // how long a fill may try refusing sources before any has accepted; 0 = 2.5s (spec 5.5: a 503 within 3 s)
-	AllowUnverified bool             // accept a file that nothing can be checked against
-	Sources         []string         // names of all sources, so that their metrics are there at zero
-	OnPublish       func(Blob, Info) // called after a fill has been published, once for each image that waited for it; must not call Close; may be nil
-	Logger          *slog.Logger     // nil: silent
+	MaxSize         int64         // bytes of files/ and partial/; 0 = no limit but MinFree
+	MinFree         int64         // bytes that stay free on the file system
+	FillSlots       int           // fills at the same time; 0 = 8. Others wait in a queue.
+	StallTimeout    time.Duration // without a byte from a source; 0 = 20s
+	Deadline        time.Duration // of a whole fill, its wait for a slot included; 0 = 24h
+	Patience        time.Duration // how long a fill may try sources that refuse, or cannot be reached, before any has accepted; 0 = 2.5s (spec 5.5: a 503 within 3 s)
+	AllowUnverified bool          // accept a file that nothing can be checked against
+	Sources         []string      // names of all sources, so that their metrics are there at zero
+	Logger          *slog.Logger  // nil: silent
 	Registerer      prometheus.Registerer
+
+	// OnPublish is called after a fill has been published, once for each image
+	// that waited for it; by the fill, so also during Close. File calls it again
+	// for a file on disk of which b.Want still has no sha1: the process may have
+	// ended before the first call was heard. It may call SaveFacts and the like,
+	// but neither File nor Close. It may be nil.
+	OnPublish func(Blob, Info)
 }
 
 // Defaults of Options.
@@ -70,7 +76,8 @@ type Store struct {
 
 	ctx       context.Context // of all fills; ends with ErrClosed as its cause
 	cancel    context.CancelCauseFunc
-	work      sync.WaitGroup // fills, adoptions and index operations under way
+	work      sync.WaitGroup // fills, adoptions and Run
+	calls     sync.WaitGroup // index operations of callers: OnPublish may need them while fills end
 	adoptions singleflight.Group
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
@@ -80,8 +87,11 @@ type Store struct {
 	// I/O, since that is what it guards. It is taken before mu.
 	names sync.Mutex
 
-	mu       sync.RWMutex // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
-	closed   bool
+	copying sync.Mutex // held while a copy of a manifest is read and replaced
+
+	mu       sync.RWMutex           // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
+	closed   bool                   // no fill begins any more
+	ended    bool                   // none is left: the index is being closed
 	files    map[verify.Sum]*Info   // verified files; the values are immutable
 	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
 	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
@@ -171,6 +181,10 @@ func (s *Store) Close() error {
 	}
 	s.cancel(ErrClosed)
 	s.work.Wait()
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.calls.Wait()
 	return s.release()
 }
 
@@ -192,6 +206,18 @@ func (s *Store) enter() error {
 		return ErrClosed
 	}
 	s.work.Add(1)
+	return nil
+}
+
+// enterIndex announces an index operation of a caller; unless it gives
+// ErrClosed, s.calls.Done must follow.
+func (s *Store) enterIndex() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.ended {
+		return ErrClosed
+	}
+	s.calls.Add(1)
 	return nil
 }
 
@@ -263,6 +289,9 @@ func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, er
 			if found.uncopied && s.enter() == nil {
 				s.copyManifest(b, found.sum)
 				s.work.Done()
+			}
+			if b.Want.SHA1.IsZero() && s.o.OnPublish != nil { // the process may have ended before this was heard
+				s.o.OnPublish(b, *found.info)
 			}
 			s.metrics.requests[Hit].Inc()
 			return r, nil

@@ -2,13 +2,10 @@ package cache
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
-	"time"
 
 	"imgmirror/verify"
 )
@@ -16,32 +13,12 @@ import (
 // bookAhead is how many bytes are booked at a time when the size is not known.
 const bookAhead = 64 << 20
 
-// errStalled ends a try in which nothing came for Options.StallTimeout.
-var errStalled = errors.New("stalled")
-
-// try asks c once for the bytes that are missing, and takes what comes. over:
-// the round has ended, with err, or with all its bytes if that is nil; else
-// another try may follow.
-func (f *fill) try(r *round, c *candidate) (over bool, err error) {
-	ctx, cancel := context.WithCancelCause(f.ctx)
-	defer cancel(nil)
-	limit := f.s.o.StallTimeout
-	stall := time.AfterFunc(limit, func() { cancel(fmt.Errorf("%w: no byte for %s", errStalled, limit)) })
-	defer stall.Stop()
-
-	offset := r.have
-	c.ended = false
-	body, err := c.Open(ctx, offset)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			c.out = fmt.Errorf("source %s: %w", c.Name, err)
-		}
-		return false, stallOr(ctx, err)
-	}
-	defer body.Close() // read only
-	if !stall.Stop() {
-		return false, stallOr(ctx, errStalled)
-	}
+// try takes what comes of the body that a has got, from the first missing byte
+// on. over: the round has ended, with err, or with all its bytes if that is nil;
+// else another try may follow.
+func (f *fill) try(r *round, a *attempt) (over bool, err error) {
+	defer a.end()
+	c, body, offset := a.c, a.body, r.have
 	if over, err := f.accept(r, c, body); err != nil {
 		return over, err
 	}
@@ -51,16 +28,18 @@ func (f *fill) try(r *round, c *candidate) (over bool, err error) {
 	if err := r.waitHashed(); err != nil {
 		return true, err
 	}
-	stall.Reset(limit)
+	a.stall.Reset(a.limit)
 	for {
 		buf := r.hash.Buffer()
 		n, err := body.Read(buf)
 		if n > 0 {
-			stall.Stop() // a slow disk is not the source's fault
+			a.stall.Stop() // a slow disk is not the source's fault
 			if over, err := f.take(r, c, buf[:n]); err != nil {
 				return over, err
 			}
-			stall.Reset(limit)
+		}
+		if err == nil { // no byte is a sign of life too: the source skips forward
+			a.stall.Reset(a.limit)
 		}
 		end := err == io.EOF //nolint:errorlint // a Reader says it that way
 		switch {
@@ -70,22 +49,14 @@ func (f *fill) try(r *round, c *candidate) (over bool, err error) {
 			r.credit(c)
 			return true, nil
 		case !end && !errors.Is(err, io.ErrUnexpectedEOF):
-			return false, stallOr(ctx, err)
+			return false, a.why(err)
 		case r.have == offset && body.Size < 0 && end: // and it calls that complete
 			return f.wrongSize(r, c, fmt.Sprintf("the body ends after %d bytes, want %d", r.have, r.size))
 		default:
 			c.ended = r.have == offset
-			return false, stallOr(ctx, fmt.Errorf("the body broke off after %d of %d bytes: %w", r.have, r.size, io.ErrUnexpectedEOF))
+			return false, a.why(fmt.Errorf("the body broke off after %d of %d bytes: %w", r.have, r.size, io.ErrUnexpectedEOF))
 		}
 	}
-}
-
-// stallOr gives the stall that made a try fail, else err itself.
-func stallOr(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
-		return cause
-	}
-	return err
 }
 
 // wrongSize ends a try of a source whose body has another size than it should.
