@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,12 +22,16 @@ var errNotSent = errors.New("the reply's header could not be sent")
 // 60s that is 17 KiB a second.
 const step = 1 << 20
 
+// clientLook is how often a reply that waits for bytes looks whether its client
+// is still there: a fill may take hours.
+const clientLook = 2 * time.Second
+
 // fileBody is the body of a reply with a file: from disk, or from a fill as it
 // goes on. It owns its Reader, and its end is the end of the request.
 type fileBody struct {
 	server *Server
 	conn   net.Conn
-	reader *cache.Reader // nil once given up
+	reader *cache.Reader
 	left   int64
 	sent   int64
 	err    error
@@ -80,16 +85,28 @@ func (b *fileBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait is Reader.Wait; a body must not end before its length.
+// wait waits until bytes may be sent, and for no client who has hung up. A part
+// of a file is complete only if the whole file is right, and no body ends before
+// its length.
 func (b *fileBody) wait() (int64, error) {
-	n, err := b.server.wait(b.reader)
-	if errors.Is(err, errCut) {
-		b.reader = nil
+	b.reader.Limit(b.left)
+	for {
+		ctx, cancel := context.WithTimeout(b.server.base, clientLook)
+		n, err := b.reader.WaitContext(ctx)
+		late := err != nil && err == ctx.Err() //nolint:errorlint // WaitContext gives it as it is
+		cancel()
+		switch {
+		case late && b.server.base.Err() != nil:
+			return 0, errCut
+		case late && gone(b.conn):
+			return 0, fmt.Errorf("client: %w", errGone)
+		case late:
+			continue
+		case err == io.EOF:
+			err = io.ErrUnexpectedEOF
+		}
+		return n, err
 	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
 }
 
 func (b *fileBody) fail(err error) error {
@@ -100,11 +117,7 @@ func (b *fileBody) fail(err error) error {
 // Close ends the request: the pin on the file goes, the access log gets its
 // line. The fill, if one runs, goes on.
 func (b *fileBody) Close() error {
-	var err error
-	if b.reader != nil {
-		err = b.reader.Close()
-		b.reader = nil
-	}
+	err := b.reader.Close()
 	if b.left > 0 && b.err == nil {
 		b.err = errNotSent
 	}
@@ -112,29 +125,11 @@ func (b *fileBody) Close() error {
 	return err
 }
 
-// wait is r.Wait, given up at the drain deadline with errCut; the caller then
-// must not use r any more, not even close it.
+// wait is r.Wait, given up at the drain deadline with errCut.
 func (s *Server) wait(r *cache.Reader) (int64, error) {
-	if r.Result() == cache.Hit {
-		return r.Wait() // never waits
+	n, err := r.WaitContext(s.base)
+	if err != nil && errors.Is(err, s.base.Err()) {
+		err = errCut
 	}
-	type answer struct {
-		n   int64
-		err error
-	}
-	answers := make(chan answer)
-	go func() {
-		n, err := r.Wait()
-		select {
-		case answers <- answer{n, err}:
-		case <-s.base.Done():
-			r.Close()
-		}
-	}()
-	select {
-	case a := <-answers:
-		return a.n, a.err
-	case <-s.base.Done():
-		return 0, errCut
-	}
+	return n, err
 }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -217,9 +216,7 @@ func (s *Server) open(blob cache.Blob, sources []cache.Source, whole bool, absen
 func (s *Server) waitVerified(r *cache.Reader) error {
 	r.SeekTo(r.Size() - 1)
 	if _, err := s.wait(r); err != nil {
-		if !errors.Is(err, errCut) {
-			r.Close()
-		}
+		r.Close()
 		return fmt.Errorf("wait for the whole file: %w", err)
 	}
 	r.SeekTo(0)

@@ -302,8 +302,7 @@ func (s *Server) Ready() bool { return s.serving.Load() && s.alsoReady() }
 // DrainTimeout, what is left is cut. It returns when all of that is done: nil,
 // or the error that broke the listener. A Server serves once.
 //
-// A reply that waits for a fill is given up at the cut; the goroutine that
-// waited inside Files goes when the fill moves on or Files is closed.
+// A reply that waits for a fill is given up at the cut.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.served.Swap(true) {
 		return errors.New("proxy: Serve was called before")

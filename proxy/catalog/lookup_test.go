@@ -65,7 +65,8 @@ func TestUnlistedBecomesListed(t *testing.T) {
 	x := new(memory)
 	c := newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
 	refresh(t, c)
-	if _, err := c.Get(t.Context(), id(1)); err != nil {
+	e, err := c.Get(t.Context(), id(1))
+	if err != nil {
 		t.Fatal(err)
 	}
 	a.set(func(f *fake) { f.listed, f.hidden = []spec{{n: 1}}, nil })
@@ -74,6 +75,8 @@ func TestUnlistedBecomesListed(t *testing.T) {
 	if e := entry(t, c, 1); !e.Listed || e.Manifest.State != "active" {
 		t.Errorf("%+v", e)
 	}
+	c.saveUnlisted([]found{{c.byName["a"], e.Manifest}}) // as by a search that is slow to save
+	c.tasks.Wait()
 	if n := len(x.listings["a"].Unlisted); n != 0 {
 		t.Errorf("%d unlisted are saved", n)
 	}

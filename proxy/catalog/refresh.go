@@ -321,11 +321,18 @@ func (c *Catalog) saveListing(s *source) {
 	}
 }
 
-// saveUnlisted hands manifests that sources gave by uuid to the index.
+// saveUnlisted hands manifests that sources gave by uuid to the index, but for those that have become listed,
+// or another manifest, meanwhile.
 func (c *Catalog) saveUnlisted(all []found) {
 	c.saving.Lock()
 	defer c.saving.Unlock()
 	for _, f := range all {
+		c.state.Lock()
+		u, ok := f.source.unlisted[f.manifest.UUID]
+		c.state.Unlock()
+		if !ok || !bytes.Equal(u.manifest.Raw(), f.manifest.Raw()) {
+			continue
+		}
 		if err := c.index.SaveUnlisted(f.source.name, f.manifest); err != nil {
 			c.log.Error("manifest could not be saved", "source", f.source.name, "uuid", f.manifest.UUID, "error", err)
 		}

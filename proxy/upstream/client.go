@@ -57,7 +57,7 @@ const (
 // Bounds of spec 5.3 and 5.5, and what follows from them.
 const (
 	connectTimeout      = 5 * time.Second
-	hurriedConnect      = 2 * time.Second // when the caller's deadline is near
+	hurriedConnect      = 2 * time.Second // for files, and when the caller's deadline is near
 	hurry               = 10 * time.Second
 	defaultStallTimeout = 20 * time.Second
 	listDeadline        = 120 * time.Second
@@ -235,6 +235,8 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, erro
 // Reads; those that take longer than a second return no byte and no error, which shows that it is alive.
 // A Stream that brings no byte for StallTimeout, or breaks, returns an
 // error that matches ErrUnavailable. ctx bounds the Stream too, not only File.
+//
+// What cannot be connected to is given up within 2 s.
 //
 // Errors: fs.ErrNotExist, fs.ErrPermission (the manifest's only address is one that we
 // refuse to ask counts as such), ErrUnavailable; anything else is an answer that makes no sense for this offset.

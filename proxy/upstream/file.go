@@ -28,6 +28,7 @@ func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offse
 	if c.dir != nil {
 		return c.openIn(ctx, func() (*verify.Stream, error) { return c.dir.file(ctx, m, index, offset) })
 	}
+	ctx = connectWithin(ctx, hurriedConnect)
 	v, err := c.resolve(ctx)
 	if err != nil {
 		return nil, err
@@ -49,6 +50,7 @@ func (c *Client) icon(ctx context.Context, m manifest.Manifest) (*verify.Stream,
 	if c.dir != nil {
 		return c.openIn(ctx, func() (*verify.Stream, error) { return c.dir.icon(ctx, m) })
 	}
+	ctx = connectWithin(ctx, hurriedConnect)
 	v, err := c.resolve(ctx)
 	if err != nil {
 		return nil, err
@@ -76,12 +78,21 @@ func (c *Client) openIn(ctx context.Context, open func() (*verify.Stream, error)
 }
 
 // openFirst tries the addresses in order, and goes on to the next only where spec 4.1 says so.
-// When all fail, "cannot tell" outweighs "not there".
+// When all fail, "cannot tell" outweighs "not there". A client may be waiting: however many
+// hosts there are, what cannot be reached is given up within hurriedConnect.
 func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
 	open func(context.Context, request) (*verify.Stream, error),
 ) (*verify.Stream, error) {
 	var failed error
+	hosts := make(map[string]bool) // reachable, as far as is known
 	for _, u := range urls {
+		hosts[u.Host] = true
+	}
+	ctx = connectWithin(ctx, hurriedConnect/time.Duration(len(hosts)))
+	for _, u := range urls {
+		if !hosts[u.Host] {
+			continue
+		}
 		s, err := open(ctx, request{url: u, accept: "*/*", versioned: versioned, wait: c.opts.StallTimeout})
 		if err == nil {
 			return s, nil
@@ -92,6 +103,7 @@ func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
 		if !elsewhere(ctx, err) {
 			return nil, err
 		}
+		hosts[u.Host] = !connectFailed(err)
 	}
 	return nil, failed
 }

@@ -42,8 +42,8 @@ func (c *Client) ask(ctx context.Context, r request) (*http.Response, error) {
 // else is a *replyError. The body ends with an error when it stalls; it must be closed.
 func (c *Client) send(parent context.Context, r request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(parent)
-	if deadline, ok := parent.Deadline(); ok && time.Until(deadline) < hurry {
-		ctx = context.WithValue(ctx, connectTimeoutKey{}, hurriedConnect)
+	if deadline, ok := parent.Deadline(); ok && time.Until(deadline) < hurry && ctx.Value(connectTimeoutKey{}) == nil {
+		ctx = connectWithin(ctx, hurriedConnect)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url.String(), nil)
 	if err != nil {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,6 +151,39 @@ func TestHurriedConnect(t *testing.T) {
 			c.Get(ctx, parse(t, small(1)).UUID)
 			if got != want {
 				t.Errorf("deadline in %s: connect timeout %v, want %v", deadline, got, want)
+			}
+		})
+	}
+}
+
+// A client may be waiting for the first byte of a file: a host that cannot be
+// reached is given up soon, and is not asked for another address.
+func TestFileConnectsInAHurry(t *testing.T) {
+	unreachable := &net.OpError{Op: "dial", Err: errors.New("timed out")}
+	image := parse(t, []byte(`{"v":2,"uuid":"6bbc9b20-7a3b-4b6e-9d5c-0123456789ab","name":"a","version":"1","type":"zone-dataset","os":"smartos",
+		"published_at":"2020-01-01T00:00:00Z","files":[{"sha1":"1234567890123456789012345678901234567890","size":1,"compression":"gzip"},
+		{"url":"http://other.example/x","path":"x","size":1,"compression":"gzip"}]}`))
+	for _, is := range []struct {
+		kind  string
+		index int
+		want  []string
+	}{
+		{kindIMGAPI, 0, []string{"images.example 2s"}},
+		{kindIMGAPI, 1, []string{"images.example 2s", "images.example 2s"}}, // the first is a ping
+		{kindAuto, 0, []string{"images.example 2s"}},
+		{kindDSAPI, 1, []string{"images.example 1s", "other.example 1s"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var got []string
+			c := newBubble(t, Options{Kind: is.kind}, func(r *http.Request) (*http.Response, error) {
+				got = append(got, fmt.Sprint(r.URL.Host, " ", r.Context().Value(connectTimeoutKey{})))
+				return nil, unreachable
+			})
+			if _, err := c.File(t.Context(), image, is.index, 0); !errors.Is(err, ErrUnavailable) {
+				t.Error(err)
+			}
+			if !slices.Equal(got, is.want) {
+				t.Errorf("%s, file %d: asked %q, want %q", is.kind, is.index, got, is.want)
 			}
 		})
 	}

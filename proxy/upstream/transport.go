@@ -91,6 +91,10 @@ func newProxy(configured string) (choose func(*http.Request) (*url.URL, error), 
 // the transport calls without the request's deadline.
 type connectTimeoutKey struct{}
 
+func connectWithin(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, connectTimeoutKey{}, d)
+}
+
 // newDialer connects to the trusted hosts wherever they are, and to others (those
 // that manifests and redirects name) only if they are not at a reserved
 // address. The check is made on the address that a name was resolved to.
