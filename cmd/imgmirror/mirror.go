@@ -25,7 +25,12 @@ import (
 // readyLimit is how long a start may wait for the sources' first answers before
 // the mirror calls itself ready with what it has: a source that hangs must not
 // keep a load balancer away from the cached images.
-const readyLimit = 3 * time.Second
+const readyLimit = 2500 * time.Millisecond
+
+// resumeEvery is how often downloads that broke off for good are tried again
+// although the catalogue has not changed: their source may be back with the
+// list that it had.
+const resumeEvery = 5 * time.Minute
 
 // mirror is one running mirror: the store, the catalogue over its sources, the
 // two listeners. newMirror builds and listens, run serves.
@@ -37,6 +42,7 @@ type mirror struct {
 	server   *proxy.Server
 	admin    *admin.Server
 	adminLn  net.Listener // nil: admin.listen is empty
+	cert     *certificate // nil: no TLS
 	offline  bool
 	resume   chan struct{} // a token in it: partial downloads may have become possible
 	late     chan struct{} // closed readyLimit after run began
@@ -102,11 +108,11 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 	}
 	var tlsConfig *tls.Config
 	if cfg.TLS.CertFile != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLS.CertFile, cfg.TLS.KeyFile)
-		if err != nil {
+		m.cert = new(certificate)
+		if err := m.cert.read(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
 			return nil, &verbError{code: codeConfig, err: fmt.Errorf("tls: %w", err)}
 		}
-		tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		tlsConfig = &tls.Config{GetCertificate: m.cert.get, MinVersion: tls.VersionTLS12}
 	}
 	m.server, err = proxy.New(proxy.Options{
 		Catalog:        m.catalog,
@@ -206,7 +212,7 @@ func (m *mirror) source(cfg *config.Config, s config.Source, metrics *upstream.M
 		ServePrivate: s.ServePrivate,
 		UserAgent:    "imgmirror/" + version,
 		Metrics:      metrics,
-		Logger:       m.log.With("component", "upstream", "source", s.Name),
+		Logger:       m.log,
 	})
 	if err != nil {
 		return o, err
@@ -310,7 +316,8 @@ func (m *mirror) wakeResume() {
 }
 
 // resumePartials goes on with the downloads that an earlier process left
-// unfinished: once the catalogue is there, and again whenever it changes.
+// unfinished, and those that failed since: once the catalogue is there, again
+// whenever it changes, and now and then.
 func (m *mirror) resumePartials(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -318,6 +325,8 @@ func (m *mirror) resumePartials(ctx context.Context) error {
 	case <-m.catalog.Ready():
 	case <-m.late:
 	}
+	again := time.NewTicker(resumeEvery)
+	defer again.Stop()
 	for {
 		if !m.offline {
 			for _, p := range m.store.Partials() {
@@ -328,6 +337,7 @@ func (m *mirror) resumePartials(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-m.resume:
+		case <-again.C:
 		}
 	}
 }
@@ -340,11 +350,11 @@ func (m *mirror) resumePartial(ctx context.Context, p cache.Partial) {
 	blob, sources := proxy.BlobOf(entry, index)
 	reader, err := m.store.File(ctx, blob, sources)
 	if err != nil {
-		m.log.Warn("a download of an earlier run cannot go on yet",
+		m.log.Warn("an unfinished download cannot go on yet",
 			"uuid", entry.Manifest.UUID, "sum", p.Sum, "have", p.Have, "error", err)
 		return
 	}
-	m.log.Info("a download of an earlier run goes on",
+	m.log.Info("an unfinished download goes on",
 		"uuid", entry.Manifest.UUID, "sum", p.Sum, "have", p.Have, "size", reader.Size())
 	reader.Close() //nolint:errcheck // nothing was read
 }

@@ -25,7 +25,8 @@ func newServeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), cfg, cmd.ErrOrStderr())
+			reload := func() (*config.Config, error) { return loadConfig(cmd) }
+			return serve(cmd.Context(), cfg, cmd.ErrOrStderr(), reload)
 		},
 	}
 	addServeFlags(cmd)
@@ -101,9 +102,10 @@ func checkFilters(cfg *config.Config) error {
 	return errors.Join(faults...)
 }
 
-// serve runs one mirror until ctx ends.
-func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) error {
-	log, err := newLogger(stderr, cfg.Log.Level, cfg.Log.Format)
+// serve runs one mirror until ctx ends; reload reads the configuration again.
+func serve(ctx context.Context, cfg *config.Config, stderr io.Writer, reload func() (*config.Config, error)) error {
+	var level slog.LevelVar
+	log, err := newLogger(stderr, cfg.Log.Level, cfg.Log.Format, &level)
 	if err != nil {
 		return &verbError{code: codeConfig, err: err}
 	}
@@ -125,6 +127,8 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) error {
 	if m.adminLn != nil {
 		attrs = append(attrs, "admin", m.adminLn.Addr().String())
 	}
+	changes := &reloader{log: log, level: &level, cert: m.cert, load: reload, cfg: *cfg}
+	changes.run(ctx)
 	log.Info("serving", attrs...)
 	notify(log, daemon.SdNotifyReady)
 	defer context.AfterFunc(ctx, func() {
