@@ -98,13 +98,13 @@ func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev ma
 // The validators of the first page are kept only when it held everything, and not exactly
 // as many images as servers cap a page at: such a page would stay the same when images are added after it.
 func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
-	first, err := c.page(ctx, c.pageURL(""), conditions(kindIMGAPI, prev))
+	first, err := c.firstPage(ctx, conditions(kindIMGAPI, prev))
 	if err != nil {
 		return manifest.Listing{}, err
 	}
 	images, err := c.follow(ctx, first)
 	if errors.Is(err, fs.ErrNotExist) { // the marker was deleted meanwhile: once more from the start
-		if first, err = c.page(ctx, c.pageURL(""), nil); err != nil {
+		if first, err = c.firstPage(ctx, nil); err != nil {
 			return manifest.Listing{}, err
 		}
 		images, err = c.follow(ctx, first)
@@ -122,6 +122,19 @@ func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest
 	return l, nil
 }
 
+// firstPage asks without a limit, which servers without one answer with the whole
+// list. If that is more than is taken at once, it and all later ones ask for a page.
+func (c *Client) firstPage(ctx context.Context, conditions http.Header) (page, error) {
+	if !c.state.paged.Load() {
+		p, err := c.page(ctx, c.pageURL("", false), conditions)
+		if !errors.Is(err, errTooLong) {
+			return p, err
+		}
+		c.state.paged.Store(true)
+	}
+	return c.page(ctx, c.pageURL("", true), nil)
+}
+
 // follow gives the images of first and of all pages after it. An error that matches
 // fs.ErrNotExist means that a marker is unknown to the source.
 func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, error) {
@@ -134,7 +147,7 @@ func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, e
 		}
 		marker := p.images[len(p.images)-1].UUID
 		var err error
-		if p, err = c.page(ctx, c.pageURL(marker.String()), nil); err != nil {
+		if p, err = c.page(ctx, c.pageURL(marker.String(), true), nil); err != nil {
 			return nil, err
 		}
 		images, fresh = appendNew(images, seen, p.images)
@@ -154,9 +167,9 @@ func appendNew(to []manifest.Manifest, seen map[uuid.UUID]struct{}, from []manif
 	return to, len(to) - before
 }
 
-func (c *Client) pageURL(marker string) *url.URL {
+func (c *Client) pageURL(marker string, limited bool) *url.URL {
 	limit := ""
-	if marker != "" {
+	if limited {
 		limit = strconv.Itoa(pageSize)
 	}
 	return withQuery(join(c.addr.base, "images"),

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -223,7 +224,9 @@ func TestListGzip(t *testing.T) {
 	}
 }
 
-func TestListBoundIsOfTheDecodedBody(t *testing.T) {
+// tooLong is a list of 65 MiB, compressed.
+func tooLong(t *testing.T) []byte {
+	t.Helper()
 	var bomb bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
 	z.Write([]byte("["))
@@ -236,12 +239,51 @@ func TestListBoundIsOfTheDecodedBody(t *testing.T) {
 	if bomb.Len() > 1<<20 {
 		t.Fatalf("the bomb has %d bytes", bomb.Len())
 	}
+	return bomb.Bytes()
+}
+
+// A server that answers with all it has, and has more than is taken at once, is asked for pages.
+func TestListTooLongForOneAnswer(t *testing.T) {
+	bomb := tooLong(t)
+	var whole atomic.Int32
+	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("limit") == "" {
+			whole.Add(1)
+			w.Header().Set("Content-Encoding", "gzip")
+			w.Write(bomb)
+			return
+		}
+		first := 0
+		if marker := r.FormValue("marker"); marker != "" {
+			for upstreamtest.ID(first).String() != marker {
+				first++
+			}
+		}
+		var page []string
+		for n := first; n < 1500 && len(page) < 1000; n++ {
+			page = append(page, v2(n, nil, []byte("x")))
+		}
+		fmt.Fprintf(w, "[%s]", strings.Join(page, ","))
+	})})
+	for range 2 {
+		l, err := c.List(t.Context(), manifest.Listing{})
+		if err != nil || len(l.Images) != 1500 {
+			t.Fatalf("%d images, %v", len(l.Images), err)
+		}
+	}
+	if n := whole.Load(); n != 1 {
+		t.Errorf("the whole list was asked for %d times", n)
+	}
+}
+
+func TestListBoundIsOfTheDecodedBody(t *testing.T) {
+	bomb := tooLong(t)
 	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Encoding", "gzip")
-		w.Write(bomb.Bytes())
+		w.Write(bomb)
 	})})
 	_, err := c.List(t.Context(), manifest.Listing{})
-	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "longer than 67108864 bytes") {
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "more than 67108864 bytes") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -201,10 +201,13 @@ func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Respo
 	if n, err := buf.ReadFrom(io.LimitReader(decoded, limit+1)); err != nil {
 		return nil, nil, readError(where, err)
 	} else if n > limit {
-		return nil, nil, nonsense("GET %s: longer than %d bytes", where, limit)
+		return nil, nil, nonsense("GET %s: %w: more than %d bytes", where, errTooLong, limit)
 	}
 	return resp, buf.Bytes(), nil
 }
+
+// errTooLong is a document of more bytes than are taken.
+var errTooLong = errors.New("too long")
 
 // readError tells a broken transfer, which is worth a retry, from a body that makes no sense.
 func readError(where *url.URL, err error) error {

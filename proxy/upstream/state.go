@@ -21,6 +21,7 @@ type verdict struct {
 type state struct {
 	noVersion atomic.Bool             // the source answers InvalidVersion to our Accept-Version
 	channels  atomic.Bool             // it has shown images with channels
+	paged     atomic.Bool             // its whole list is too long for one answer
 	final     atomic.Pointer[url.URL] // of a static source: where its list was found after redirects
 
 	mu          sync.Mutex // guards what follows
