@@ -97,7 +97,7 @@ type Source struct {
 	Proxy        URL           `yaml:"proxy"`      // "" = HTTP(S)_PROXY and NO_PROXY of the environment
 	RateLimit    Size          `yaml:"rate_limit"` // bytes per second; 0 = no limit
 	ServePrivate bool          `yaml:"serve_private"`
-	AsChannels   []string      `yaml:"as_channels"` // channels that its images count as, when channels are on
+	AsChannels   []string      `yaml:"as_channels"` // channels of its images that name none, when channels are on
 }
 
 // Channel is one channel that the mirror offers.
@@ -111,6 +111,7 @@ type Channel struct {
 type Catalog struct {
 	Retired          string `yaml:"retired"` // keep, hide: cached images that left their source
 	HideBrokenChains bool   `yaml:"hide_broken_chains"`
+	Published        string `yaml:"published"` // first, last: where the mirror's own images stand among the sources
 }
 
 // Cache limits what is kept on disk.
@@ -192,7 +193,7 @@ func Defaults() Config {
 			Kind:    defaultKind,
 			Refresh: defaultRefresh,
 		}},
-		Catalog: Catalog{Retired: "keep"},
+		Catalog: Catalog{Retired: "keep", Published: "first"},
 		Cache: Cache{
 			MinFree:       10 * gigabyte,
 			FillSlots:     8,

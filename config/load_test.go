@@ -166,7 +166,7 @@ func TestEveryKeyFromEnvironment(t *testing.T) {
 		"listen": ":1", "public_url": "http://m", "data_dir": "/d", "offline": "true",
 		"tls.cert_file": "/c", "tls.key_file": "/k", "log.level": "debug", "log.format": "json",
 		"admin.listen": ":2", "admin.token_file": "/t", "sources": `[{"url":"http://a"}]`,
-		"channels": `[{"name":"dev","default":true}]`, "catalog.retired": "hide", "catalog.hide_broken_chains": "true",
+		"channels": `[{"name":"dev","default":true}]`, "catalog.retired": "hide", "catalog.hide_broken_chains": "true", "catalog.published": "last",
 		"cache.max_size": "1GB", "cache.min_free": "2GB", "cache.fill_slots": "3", "cache.stream_on_miss": "false",
 		"cache.on_unreachable": "notfound", "cache.pins": "os=linux", "fill.stall_timeout": "1s", "fill.deadline": "1h",
 		"fill.streams": "2", "clients.stall_timeout": "1s", "clients.drain_timeout": "1s", "clients.max_connections": "1",

@@ -119,6 +119,7 @@ func (k *checker) images(c *Config) {
 		}
 	}
 	k.oneOf("catalog.retired", c.Catalog.Retired, "keep", "hide")
+	k.oneOf("catalog.published", c.Catalog.Published, "first", "last")
 	k.filters("cache.pins", c.Cache.Pins)
 	for i, p := range c.Prefetch {
 		key := fmt.Sprintf("prefetch[%d]", i)

@@ -7,12 +7,19 @@ import (
 	"strings"
 )
 
+// publishedName is the name of the source that is always there: the mirror's
+// own images.
+const publishedName = "published"
+
 func (k *checker) sources(c *Config) {
 	for i := range c.Sources {
 		s := &c.Sources[i]
 		key := fmt.Sprintf("sources[%d].", i)
 		if slices.ContainsFunc(c.Sources[:i], func(other Source) bool { return other.Name == s.Name && s.Name != "" }) {
 			k.fault(key+"name", s.Name, "is the name of an earlier source")
+		}
+		if s.Name == publishedName {
+			k.fault(key+"name", s.Name, "is the name of the mirror's own published images")
 		}
 		if strings.ContainsFunc(s.Name, func(r rune) bool { return !nameRune(r) }) || len(s.Name) > maxName {
 			k.fault(key+"name", s.Name, fmt.Sprintf("must be letters, digits and . _ - : [ ], %d at most", maxName))
