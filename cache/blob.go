@@ -18,6 +18,7 @@ type Blob struct {
 	Want     verify.Want
 	Key      string            // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored
 	MaxSize  int64             // refuse more bytes than that; 0 = 20 GiB
+	Low      bool              // nobody waits for it: the fills of others have its slot first, until one of them wants the same bytes
 	Loose    bool              // icons: nothing to check against is fine (Content-MD5 and Content-Length are still checked when sent)
 	Image    uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
 	Index    int               // which of the image's files it is
@@ -33,6 +34,10 @@ func (b Blob) fillKey() string {
 	return b.Want.SHA1.String()
 }
 
+// ofImage tells whether the bytes belong to an image whose manifest is known:
+// an icon does not.
+func (b Blob) ofImage() bool { return b.Image != uuid.Nil && b.Manifest.Raw() != nil }
+
 // Source is one place where the bytes of a blob may be had. Open starts at
 // offset; it makes one try and does not retry, gives up at once when ctx ends, as
 // do reads of its stream, and within 2 s when no connection comes about. A Read
@@ -45,6 +50,9 @@ func (b Blob) fillKey() string {
 type Source struct {
 	Name string
 	Open func(ctx context.Context, offset int64) (*verify.Stream, error)
+	// FromStart: it sends the whole body in any case, so that what an earlier
+	// download left saves nothing, and is thrown away if all sources are so.
+	FromStart bool
 }
 
 // Info is what is known of a file on disk.

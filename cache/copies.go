@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,11 +76,7 @@ func (s *Store) rebuild(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c, err := s.readCopy(id)
-		var m manifest.Manifest
-		if err == nil {
-			m, err = manifest.Parse(c.Manifest, manifest.ParseOptions{})
-		}
+		c, m, err := s.readCopy(id)
 		if err != nil {
 			s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
 			delete(s.copies, id)
@@ -109,12 +106,25 @@ func (s *Store) rebuild(ctx context.Context) error {
 	return nil
 }
 
-func (s *Store) readCopy(id uuid.UUID) (c manifestCopy, err error) {
+// loadCopy reads the copy of an image's manifest as it is.
+func (s *Store) loadCopy(id uuid.UUID) (c manifestCopy, err error) {
 	data, err := os.ReadFile(s.dir.manifestCopy(id))
 	if err == nil {
 		err = json.Unmarshal(data, &c)
 	}
 	return c, err
+}
+
+// readCopy reads the copy of an image's manifest, and the manifest in it.
+func (s *Store) readCopy(id uuid.UUID) (c manifestCopy, m manifest.Manifest, err error) {
+	c, err = s.loadCopy(id)
+	if err == nil {
+		m, err = manifest.Parse(c.Manifest, manifest.ParseOptions{})
+	}
+	if err != nil {
+		return c, m, fmt.Errorf("copy of manifest %s: %w", id, err)
+	}
+	return c, m, nil
 }
 
 // editCopy replaces the copy of an image's manifest with what edit makes of it:
@@ -123,7 +133,7 @@ func (s *Store) readCopy(id uuid.UUID) (c manifestCopy, err error) {
 func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) {
 	s.copying.Lock()
 	defer s.copying.Unlock()
-	c, err := s.readCopy(id)
+	c, err := s.loadCopy(id)
 	if err != nil {
 		c = manifestCopy{}
 	}
@@ -140,12 +150,9 @@ func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) {
 	}
 }
 
-// copyManifest writes the copy of b's manifest, and keeps what an older one
-// tells besides.
+// copyManifest writes the copy of the manifest of b's image, and keeps what an
+// older one tells besides. The image's door is held.
 func (s *Store) copyManifest(b Blob, sum verify.Sum) {
-	if b.Image == uuid.Nil || b.Manifest.Raw() == nil {
-		return
-	}
 	s.editCopy(b.Image, func(c *manifestCopy) {
 		c.Source, c.Manifest = b.Source, b.Manifest.Raw()
 		if !b.Want.SHA1.IsZero() {

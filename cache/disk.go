@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"imgmirror/verify"
@@ -18,6 +19,8 @@ const (
 	partialLife = 7 * 24 * time.Hour
 	// tidyEvery is the time between two rounds of housekeeping.
 	tidyEvery = 10 * time.Minute
+	// sweepEvery is the time between two looks at the limits.
+	sweepEvery = time.Minute
 )
 
 // load opens the index and compares it with what is on disk. It runs before
@@ -40,13 +43,23 @@ func (s *Store) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.loadFiles(ctx); err != nil {
+	unknown, err := s.loadFiles(ctx)
+	if err != nil {
 		return err
 	}
 	if err := s.loadPartials(); err != nil {
 		return err
 	}
-	return s.loadCopies(ctx)
+	if s.pins, err = loadPins(s.dir.pins()); err != nil {
+		s.log.Error("the pins cannot all be read", "error", err)
+	}
+	if err := s.loadCopies(ctx); err != nil {
+		return err
+	}
+	return s.loadImages(func(sum verify.Sum) bool {
+		_, orphan := s.orphans[sum]
+		return orphan || s.files[sum] != nil || unknown[sum.String()[:2]]
+	})
 }
 
 // loadIndex opens the index and reads what it has of files.
@@ -57,10 +70,13 @@ func (s *Store) loadIndex() (err error) {
 	err = s.index.each(keyFile, func(key, value []byte) error {
 		info, err := readFile(key, value)
 		if err == nil {
-			s.files[info.Digests.SHA1] = info
+			s.files[info.Digests.SHA1] = newStored(*info, new(hold), info.Added)
 		}
 		return err
 	})
+	if err == nil {
+		err = s.loadUses()
+	}
 	if err == nil {
 		err = s.index.each(keyAlias, func(key, value []byte) error {
 			var sum verify.Sum
@@ -77,17 +93,20 @@ func (s *Store) loadIndex() (err error) {
 	return nil
 }
 
-// loadFiles drops records without a file and notes files without a record.
-func (s *Store) loadFiles(ctx context.Context) error {
+// loadFiles drops records without a file and notes files without a record. It
+// gives the names of folders that cannot be looked into: nothing in them is
+// known to be absent.
+func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err error) {
 	parents, err := os.ReadDir(s.dir.files())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	there := make(map[verify.Sum]bool, len(s.files))
-	unknown := make(map[string]bool) // folders that cannot be looked into: nothing in them is absent
+	unknown = make(map[string]bool)
+	var gone []string
 	for _, parent := range parents {
 		if err := ctx.Err(); err != nil {
-			return err
+			return nil, err
 		}
 		if !parent.IsDir() || len(parent.Name()) != 2 {
 			continue
@@ -114,24 +133,22 @@ func (s *Store) loadFiles(ctx context.Context) error {
 				continue
 			}
 			if err != nil {
-				return err
+				return nil, err
 			}
 			s.orphans[sum] = info.Size()
 			s.space.foundFile(info.Size())
 		}
 	}
-	for sum, info := range s.files {
+	for sum, f := range s.files {
 		if there[sum] || unknown[sum.String()[:2]] {
-			s.space.foundFile(info.Digests.Size)
+			s.space.foundFile(f.Digests.Size)
 			continue
 		}
 		s.log.Warn("a file is gone from the disk", "sum", sum)
 		delete(s.files, sum)
-		if err := s.index.remove(keyFile + string(sum[:])); err != nil {
-			return err
-		}
+		gone = append(gone, keyFile+string(sum[:]), keyUse+string(sum[:]))
 	}
-	return nil
+	return unknown, s.index.remove(gone...)
 }
 
 // loadPartials notes unfinished downloads and removes what can be of no use.
@@ -162,115 +179,80 @@ func (s *Store) loadPartials() error {
 	return nil
 }
 
-// adopt hashes a file that has no record and gives it one, or removes it. It is
-// done once for all who ask at the same time, and goes on when ctx ends.
-func (s *Store) adopt(ctx context.Context, sum verify.Sum) error {
-	done := s.adoptions.DoChan(sum.String(), func() (any, error) {
-		if err := s.enter(); err != nil {
-			return nil, err
+// openFile gives a Reader on a verified file whose hold the caller has taken;
+// without a Reader it lets it go. If the file is not there, or not as long as it
+// was, it leaves the cache and the result is nil: it will be filled again.
+func (s *Store) openFile(sum verify.Sum, f *stored) (r *Reader, err error) {
+	defer func() {
+		if r == nil {
+			f.hold.n.Add(-1)
 		}
-		defer s.work.Done()
-		return nil, s.hashOrphan(sum)
-	})
-	select {
-	case r := <-done:
-		return r.Err
-	case <-ctx.Done():
-		return ctx.Err()
+	}()
+	if f.wrong.Load() {
+		return nil, s.awaitGone(sum, f)
 	}
-}
-
-func (s *Store) hashOrphan(sum verify.Sum) error {
-	s.mu.RLock()
-	size, orphan := s.orphans[sum]
-	s.mu.RUnlock()
-	if !orphan {
-		return nil // another call was faster
-	}
-	digests, err := verify.File(s.ctx, s.dir.file(sum), verify.Want{SHA1: sum})
-	switch {
-	case s.ctx.Err() != nil:
-		return context.Cause(s.ctx)
-	case errors.Is(err, verify.ErrMismatch):
-		s.log.Error("a file on disk is not what its name says: removed", "sum", sum, "error", err)
-		s.metrics.failure(sourceDisk, whereDigest)
-		if err := os.Remove(s.dir.file(sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return diskError(err)
-		}
-	case errors.Is(err, fs.ErrNotExist) && s.dir.present() == nil:
-	case err != nil:
-		return diskError(err)
-	default:
-		info := &Info{Digests: digests, Added: time.Now().UTC()}
-		if err := s.index.put(filePair(info)); err != nil {
-			return err
-		}
-		s.log.Info("a file on disk was checked and taken in", "sum", sum, "size", digests.Size)
-		s.mu.Lock()
-		s.files[sum] = info
-		delete(s.orphans, sum)
-		s.mu.Unlock()
-		s.space.foundFile(digests.Size - size)
-		return nil
-	}
-	s.mu.Lock()
-	delete(s.orphans, sum)
-	s.mu.Unlock()
-	s.space.removedFile(size)
-	return nil
-}
-
-// openFile gives a Reader on a verified file. If the file is not there, or not
-// as long as it was, its record is dropped and the result is nil: it will be
-// filled again.
-func (s *Store) openFile(sum verify.Sum, info *Info) (*Reader, error) {
-	f, err := os.Open(s.dir.file(sum))
+	file, err := os.Open(s.dir.file(sum))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := s.dir.present(); err != nil {
 			return nil, err
 		}
-		return nil, s.forget(sum, info, "it is gone from the disk")
+		return nil, s.forget(sum, f, "it is gone from the disk")
 	}
 	if err != nil {
 		return nil, diskError(err)
 	}
-	st, err := f.Stat()
-	if err == nil && st.Size() != info.Digests.Size {
-		f.Close()
-		return nil, s.forget(sum, info, fmt.Sprintf("it has %d bytes", st.Size()))
-	}
+	st, err := file.Stat()
 	if err != nil {
-		f.Close()
+		file.Close()
 		return nil, diskError(err)
 	}
+	if st.Size() != f.Digests.Size {
+		file.Close()
+		s.log.Error("a file of the cache is lost", "sum", sum, "size", f.Digests.Size, "have", st.Size())
+		s.metrics.failure(sourceDisk, whereSize)
+		if err := s.enter(); err != nil {
+			return nil, err
+		}
+		defer s.work.Done()
+		return nil, s.quarantine(sum, f)
+	}
+	f.touch()
 	return &Reader{
-		file: f, info: *info, size: info.Digests.Size, end: info.Digests.Size, result: Hit,
+		file: file, stored: f, hold: f.hold, info: f.Info, size: f.Digests.Size, end: f.Digests.Size, result: Hit,
 		served: s.metrics.served[Hit],
 	}, nil
 }
 
-// forget drops what is known of a file that is not there as it should be.
-func (s *Store) forget(sum verify.Sum, info *Info, why string) error {
+// awaitGone waits until a file with wrong bytes is out of the cache, and fails if
+// the disk does not let it go.
+func (s *Store) awaitGone(sum verify.Sum, f *stored) error {
+	door := s.fileDoors.of(sum[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files[sum] == f {
+		return fmt.Errorf("disk: file %s was found wrong and cannot be moved away", sum)
+	}
+	return nil
+}
+
+// forget drops what is known of a file that is no longer on the disk.
+func (s *Store) forget(sum verify.Sum, f *stored, why string) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.work.Done()
-	s.mu.Lock()
-	mine := s.files[sum] == info
-	if mine {
-		delete(s.files, sum)
+	gone, err := s.discard(sum, f, func() bool { return true }, func(string) error { return nil })
+	if gone {
+		s.log.Error("a file of the cache is lost: "+why, "sum", sum, "size", f.Digests.Size)
 	}
-	s.mu.Unlock()
-	if !mine {
-		return nil
-	}
-	s.log.Error("a file of the cache is lost: "+why, "sum", sum, "size", info.Digests.Size)
-	s.space.removedFile(info.Digests.Size)
-	return s.index.remove(keyFile + string(sum[:]))
+	return err
 }
 
-// Run adopts files without a record, removes stale partial files and collects
-// badger's garbage until ctx ends. Call it once.
+// Run adopts files without a record, then scrubs; beside that it makes room where
+// a limit is passed, records when files were used, removes stale partial files
+// and collects badger's garbage, until ctx ends. Call it once.
 func (s *Store) Run(ctx context.Context) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -280,28 +262,35 @@ func (s *Store) Run(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 
-	s.mu.RLock()
-	orphans := make([]verify.Sum, 0, len(s.orphans))
-	for sum := range s.orphans {
-		orphans = append(orphans, sum)
-	}
-	s.mu.RUnlock()
-	for _, sum := range orphans {
-		if err := s.adopt(ctx, sum); err != nil && ctx.Err() == nil {
-			s.log.Error("a file on disk cannot be checked", "sum", sum, "error", err)
-		}
-	}
-	tick := time.NewTicker(tidyEvery)
-	defer tick.Stop()
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	reading.Go(func() {
+		s.adoptAll(ctx)
+		s.scrub(ctx)
+	})
+	tidy, flush, room := time.NewTicker(tidyEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer tidy.Stop()
+	defer flush.Stop()
+	defer room.Stop()
+	s.wakeRoom() // the limits may be other ones than last time
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-flush.C:
+			err = s.flushUses()
+		case <-room.C:
+			err = s.sweep()
+		case <-s.wakeRun:
+			err = s.sweep()
+		case <-tidy.C:
 			s.removeStale()
-			if err := s.index.collect(); err != nil {
-				s.log.Warn("housekeeping failed", "error", err)
-			}
+			err = s.index.collect()
+		}
+		if err != nil {
+			s.log.Warn("housekeeping failed", "error", err)
 		}
 	}
 }

@@ -704,3 +704,30 @@ func TestKilled(t *testing.T) {
 	wantData(t, s, blobOf(data), data, Miss, src)
 	wantAsked(t, src, p[0].Have)
 }
+
+// A source that has to send everything in any case is not asked to skip what
+// an earlier download left.
+func TestLeftoverIsOfNoUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{})
+		data := noise(1, 1<<20)
+		halfway(t, s, data, 500_000)
+		s = reopen(t, s)
+		src := &fake{name: "a", data: data}
+		fromStart := src.source()
+		fromStart.FromStart = true
+		r, err := s.File(t.Context(), blobOf(data), []Source{fromStart})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if err := r.Stored(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantAsked(t, src, 0)
+		synctest.Wait()
+		if s.space.size() != int64(len(data)) || s.space.booked != 0 {
+			t.Errorf("account: %+v", s.space)
+		}
+	})
+}

@@ -29,6 +29,9 @@ func (f *fill) fetch(r *round) error {
 	}
 	waits := f.newWaits()
 	for {
+		if err := f.makeRoom(); err != nil {
+			return err
+		}
 		pass := f.askAll(r)
 		if pass.over {
 			return pass.err

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -27,8 +29,12 @@ type fill struct {
 	loose  bool  // bytes that nothing can be checked against are taken
 	ctx    context.Context
 	cancel context.CancelFunc
+	ticket *ticket // its claim on a slot
+	hold   *hold   // who waits for it or reads it; goes over to the file
+	began  time.Time
 
 	// What follows is for the fill's goroutine alone.
+	seated   bool          // it has a slot
 	leftover int64         // bytes of the partial file that was there before
 	booked   int64         // bytes set aside in the space and not yet written
 	accepted bool          // some source has answered well
@@ -40,8 +46,10 @@ type fill struct {
 	blobs   []Blob        // who wants it, one of each image
 	sources []*candidate
 	round   *round // the one under way, or the last one; nil before the first
-	over    bool   // nothing will change any more
-	err     error  // why the fill failed; valid once over
+	from    string // the source whose body is being taken; "" between two
+	speed   speed
+	over    bool  // nothing will change any more
+	err     error // why the fill failed; valid once over
 }
 
 // candidate is a source in the eyes of one fill.
@@ -64,8 +72,11 @@ const (
 func newFill(s *Store, b Blob, sources []Source) *fill {
 	f := &fill{
 		s: s, key: b.fillKey(), first: b, want: b.Want, max: b.MaxSize, loose: b.Loose || s.o.AllowUnverified,
-		pace: rate.NewLimiter(triesPerSecond, triesAtOnce),
-		wake: make(chan struct{}),
+		ticket: &ticket{low: b.Low},
+		pace:   rate.NewLimiter(triesPerSecond, triesAtOnce),
+		wake:   make(chan struct{}),
+		hold:   new(hold),
+		began:  time.Now(),
 	}
 	if f.max <= 0 {
 		f.max = maxFileSize
@@ -80,6 +91,9 @@ func newFill(s *Store, b Blob, sources []Source) *fill {
 func (f *fill) join(b Blob, sources []Source) error {
 	if b.Want.Size > 0 && f.want.Size > 0 && b.Want.Size != f.want.Size {
 		return fmt.Errorf("%w: %s is being filled as a file of %d bytes, want %d", verify.ErrMismatch, f.key, f.want.Size, b.Want.Size)
+	}
+	if !b.Low {
+		f.s.slots.promote(f.ticket)
 	}
 	f.add(b, sources)
 	return nil
@@ -166,20 +180,20 @@ func (f *fill) bring() error {
 	if f.want.Size > f.max {
 		return fmt.Errorf("%w: size is %d, at most %d is taken", verify.ErrMismatch, f.want.Size, f.max)
 	}
-	if f.want.Size > 0 && f.leftover > f.want.Size {
+	if f.leftover > 0 && (f.want.Size > 0 && f.leftover > f.want.Size || f.fromStart()) {
 		f.s.space.removedPartial(f.leftover)
 		f.leftover = 0
 		if err := os.Remove(f.s.dir.partial(f.partialName())); err != nil {
 			return diskError(err)
 		}
 	}
-	if err := f.book(f.want.Size - f.leftover); err != nil {
+	if err := f.s.mayFit(f.want.Size - f.leftover); err != nil {
 		return err
 	}
 	if err := f.takeSlot(); err != nil {
 		return err
 	}
-	defer f.s.slots.Release(1)
+	defer f.giveSlot()
 	f.s.metrics.inflight.Inc()
 	defer f.s.metrics.inflight.Dec()
 	for {
@@ -197,17 +211,22 @@ func (f *fill) bring() error {
 		if lost := f.abandon(r, err); lost != nil || !again {
 			return errors.Join(err, lost)
 		}
-		if err := f.book(f.want.Size); err != nil {
-			return err
-		}
 	}
+}
+
+// fromStart tells whether nobody can bring the rest of a file alone.
+func (f *fill) fromStart() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.sources) > 0 && !slices.ContainsFunc(f.sources, func(c *candidate) bool { return !c.FromStart })
 }
 
 // takeSlot waits in the queue of fills.
 func (f *fill) takeSlot() error {
 	f.s.metrics.slotsWaiting.Inc()
 	defer f.s.metrics.slotsWaiting.Dec()
-	if f.s.slots.Acquire(f.ctx, 1) == nil {
+	if f.s.slots.acquire(f.ctx, f.ticket) == nil {
+		f.seated = true
 		return nil
 	}
 	cause := context.Cause(f.ctx)
@@ -217,12 +236,30 @@ func (f *fill) takeSlot() error {
 	return fmt.Errorf("waiting for a slot: %w", cause)
 }
 
+// giveSlot gives the slot back, if the fill has one.
+func (f *fill) giveSlot() {
+	if f.seated {
+		f.seated = false
+		f.s.slots.release()
+	}
+}
+
+// makeRoom lends the slot of a fill that nobody waits for to one that somebody
+// does, and waits for another.
+func (f *fill) makeRoom() error {
+	if !f.s.slots.wanted(f.ticket) {
+		return nil
+	}
+	f.giveSlot()
+	return f.takeSlot()
+}
+
 // book sets n bytes aside, in addition to what is booked.
 func (f *fill) book(n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	if err := f.s.space.book(n); err != nil {
+	if err := f.s.reserve(f.ctx, n); err != nil {
 		return err
 	}
 	f.booked += n

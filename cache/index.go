@@ -22,6 +22,8 @@ import (
 const (
 	keyComplete = "v"  // present: what disk alone can tell has been taken in
 	keyFile     = "f/" // + sum: record
+	keyUse      = "u/" // + sum: when it was last used, and last found right; Unix nanoseconds, 8 bytes each
+	keyImage    = "i/" // + uuid: image as JSON
 	keyAlias    = "a/" // + Blob.Key: sum
 	keyFacts    = "c/" // + uuid + index, 4 bytes: manifest.Facts as JSON
 	keyListing  = "l/" // + source: listingMeta
@@ -146,8 +148,19 @@ func (ix *index) put(pairs ...pair) error {
 	})
 }
 
-func (ix *index) remove(key string) error {
-	return ix.db.Update(func(txn *badger.Txn) error { return txn.Delete([]byte(key)) })
+// remove removes all keys at once; those that are not there do no harm.
+func (ix *index) remove(keys ...string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	batch := ix.db.NewWriteBatch()
+	defer batch.Cancel()
+	for _, key := range keys {
+		if err := batch.Delete([]byte(key)); err != nil {
+			return err
+		}
+	}
+	return batch.Flush()
 }
 
 type pair struct {

@@ -19,6 +19,7 @@ import (
 const (
 	entryListed   = 'l' // the source's list shows it
 	entryUnlisted = 'u' // the source gave it by uuid
+	entryRetired  = 'r' // the source listed it once
 )
 
 // listingMeta is what the index holds of a listing but its manifests.
@@ -66,6 +67,20 @@ func (s *Store) Listings() ([]manifest.Listing, error) {
 	return all, nil
 }
 
+// Listing gives the saved list of one source, as Listings does; without one it
+// is empty but for the source's name.
+func (s *Store) Listing(source string) (manifest.Listing, error) {
+	l := manifest.Listing{Source: source}
+	if err := s.enterIndex(); err != nil {
+		return l, err
+	}
+	defer s.calls.Done()
+	if err := s.loadManifests(&l); err != nil {
+		return l, fmt.Errorf("saved list of %s: %w", source, err)
+	}
+	return l, nil
+}
+
 // loadManifests fills in l's images from the index. What can be read no more is
 // left out: its source will send it again.
 func (s *Store) loadManifests(l *manifest.Listing) error {
@@ -97,6 +112,8 @@ func (s *Store) loadManifests(l *manifest.Listing) error {
 			s.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", faults[i])
 		case entries[i][0] == entryUnlisted:
 			l.Unlisted = append(l.Unlisted, m)
+		case entries[i][0] == entryRetired:
+			l.Retired = append(l.Retired, m)
 		default:
 			l.Images = append(l.Images, m)
 		}
@@ -104,7 +121,7 @@ func (s *Store) loadManifests(l *manifest.Listing) error {
 	return nil
 }
 
-// SaveListing replaces the saved list of l.Source, Unlisted included; only what
+// SaveListing replaces the saved list of l.Source, Unlisted and Retired included; only what
 // changed is written. After a crash in the middle the saved list may be a mix of
 // old and new, with the old validators.
 func (s *Store) SaveListing(l manifest.Listing) error {
@@ -123,7 +140,10 @@ func (s *Store) saveListing(l manifest.Listing) error {
 		kind byte
 		raw  []byte
 	}
-	want := make(map[uuid.UUID]entry, len(l.Images)+len(l.Unlisted))
+	want := make(map[uuid.UUID]entry, len(l.Images)+len(l.Unlisted)+len(l.Retired))
+	for _, m := range l.Retired {
+		want[m.UUID] = entry{entryRetired, m.Raw()}
+	}
 	for _, m := range l.Unlisted {
 		want[m.UUID] = entry{entryUnlisted, m.Raw()}
 	}

@@ -214,3 +214,43 @@ func BenchmarkListings(b *testing.B) {
 		}
 	})
 }
+
+// What a source has no more is told apart from what it lists and what it gave by
+// uuid, until it is one of these again.
+func TestListingRetired(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, Options{Dir: dir})
+	m := someManifests(t, 3)
+	save := func(l manifest.Listing) {
+		t.Helper()
+		l.Source = "a"
+		if err := s.SaveListing(l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(images, unlisted, retired []manifest.Manifest) {
+		t.Helper()
+		got, err := s.Listings()
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%d listings, %v", len(got), err)
+		}
+		for _, d := range []string{
+			cmp.Diff(raws(images), raws(got[0].Images)),
+			cmp.Diff(raws(unlisted), raws(got[0].Unlisted)),
+			cmp.Diff(raws(retired), raws(got[0].Retired)),
+		} {
+			if d != "" {
+				t.Error(d)
+			}
+		}
+	}
+	save(manifest.Listing{Images: m[:1], Unlisted: m[1:2], Retired: m[2:]})
+	want(m[:1], m[1:2], m[2:])
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, Options{Dir: dir})
+	want(m[:1], m[1:2], m[2:])
+	save(manifest.Listing{Images: m[2:], Retired: m[:1]})
+	want(m[2:], nil, m[:1])
+}

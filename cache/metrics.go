@@ -26,6 +26,8 @@ type metrics struct {
 	inflight     prometheus.Gauge
 	slotsWaiting prometheus.Gauge
 	slotsRefused prometheus.Counter
+	evictions    map[Reason]prometheus.Counter      // read only
+	scrubbed     map[CheckResult]prometheus.Counter // read only
 }
 
 func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files func() int) (*metrics, error) {
@@ -37,7 +39,10 @@ func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files fu
 	}
 	requests := counters("imgmirror_cache_requests_total", "Requests for files by how they were met.", "result")
 	served := counters("imgmirror_cache_served_bytes_total", "Bytes of files given out by how the request was met.", "result")
+	evictions := counters("imgmirror_evictions_total", "Files and unfinished downloads that were removed.", "reason")
+	scrubbed := counters("imgmirror_scrub_files_total", "Files that were read again by what came of it.", "result")
 	m := &metrics{
+		evictions: make(map[Reason]prometheus.Counter), scrubbed: make(map[CheckResult]prometheus.Counter),
 		requests: make(map[Result]prometheus.Counter),
 		served:   make(map[Result]prometheus.Counter),
 		resumes:  counters("imgmirror_fill_resumes_total", "Downloads that a source was asked to go on with in mid-file.", "source"),
@@ -53,6 +58,12 @@ func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files fu
 		label := strings.ToLower(string(r))
 		m.requests[r], m.served[r] = requests.WithLabelValues(label), served.WithLabelValues(label)
 	}
+	for _, r := range []Reason{ReasonMaxSize, ReasonMinFree, ReasonDelete} {
+		m.evictions[r] = evictions.WithLabelValues(string(r))
+	}
+	for _, r := range []CheckResult{CheckOK, CheckHealed, CheckQuarantined, CheckAbsent, CheckUnreadable} {
+		m.scrubbed[r] = scrubbed.WithLabelValues(string(r))
+	}
 	for _, s := range sources {
 		m.resumes.WithLabelValues(s)
 		for _, w := range []string{whereSize, whereDigest, whereMixed, whereUnchecked} {
@@ -60,9 +71,10 @@ func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files fu
 		}
 	}
 	m.failures.WithLabelValues(sourceDisk, whereDigest)
+	m.failures.WithLabelValues(sourceDisk, whereSize)
 	var err error
 	for _, c := range []prometheus.Collector{
-		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused,
+		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, evictions, scrubbed,
 		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(sp.size()) }),
 		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(sp.limit()) }),
 		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(files()) }),

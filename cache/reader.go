@@ -13,13 +13,15 @@ import (
 	"imgmirror/verify"
 )
 
-// Reader reads one blob, also while it is being filled. It pins the file: what
-// it reads stays there although the file is removed. Not for concurrent use.
-// Close it.
+// Reader reads one blob, also while it is being filled. It holds the file: that
+// is not evicted, and what it reads stays there although somebody removes it by
+// hand. Not for concurrent use. Close it, or its file stays for ever.
 type Reader struct {
 	result Result
 	size   int64
-	info   Info // of a file on disk
+	hold   *hold   // nil once closed
+	stored *stored // the file on disk; nil: it is being filled
+	info   Info    // of a file on disk
 	served prometheus.Counter
 
 	fill  *fill    // nil: the file was on disk
@@ -36,7 +38,7 @@ type Reader struct {
 // newReader gives a Reader on f's round. f.mu is held.
 func newReader(f *fill, result Result) *Reader {
 	return &Reader{
-		fill: f, round: f.round, result: result, size: f.round.size, end: f.round.size,
+		fill: f, round: f.round, hold: f.hold, result: result, size: f.round.size, end: f.round.size,
 		served: f.s.metrics.served[result],
 	}
 }
@@ -99,6 +101,9 @@ func (r *Reader) Wait() (int64, error) { return r.WaitContext(context.Background
 // good for more.
 func (r *Reader) WaitContext(ctx context.Context) (int64, error) {
 	if r.fill == nil {
+		if r.stored.wrong.Load() {
+			return 0, fmt.Errorf("%w: the file on disk was found wrong", verify.ErrMismatch)
+		}
 		if r.offset >= r.end {
 			return 0, io.EOF
 		}
@@ -163,7 +168,7 @@ func (r *Reader) open() (opened bool, err error) {
 	if r.file != nil && r.of == r.round {
 		return true, nil
 	}
-	if err := r.Close(); err != nil {
+	if err := r.closeFile(); err != nil {
 		return false, diskError(err)
 	}
 	f := r.fill
@@ -258,8 +263,21 @@ func (r *Reader) took(n int64) {
 	r.served.Add(float64(n))
 }
 
-// Close drops the pin. The fill, if one runs, goes on.
+// Close lets the file go: from then on it may be evicted. The fill, if one runs,
+// goes on. Idempotent.
 func (r *Reader) Close() error {
+	if r.hold == nil {
+		return nil
+	}
+	if r.stored != nil {
+		r.stored.touch()
+	}
+	r.hold.n.Add(-1)
+	r.hold = nil
+	return r.closeFile()
+}
+
+func (r *Reader) closeFile() error {
 	if r.file == nil {
 		return nil
 	}

@@ -169,6 +169,7 @@ func (f *fill) announce(r *round) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if have := r.wrote.Load(); have > r.seen {
+		f.speed.add(have-max(r.seen, r.leftover), time.Now())
 		r.seen = have
 		f.changed()
 	}

@@ -8,10 +8,11 @@ import (
 // space keeps account of bytes: what is stored, and what running fills have
 // booked and not yet written. Bytes are booked before they flow.
 type space struct {
-	max, minFree int64
-	free         func() (int64, error) // of the file system
+	free func() (int64, error) // of the file system
 
 	mu      sync.Mutex // guards what follows
+	max     int64      // bytes that may be stored; 0: as many as minFree allows
+	minFree int64      // bytes that stay free on the file system
 	files   int64      // bytes of verified files
 	partial int64      // bytes of partial files
 	booked  int64      // bytes that fills have yet to write
@@ -38,6 +39,55 @@ func (s *space) book(n int64) error {
 	}
 	s.booked += n
 	return nil
+}
+
+// lowWater is the part of max_size, and of min_free, that is made free beyond
+// what is needed just now: one in that many.
+const lowWater = 20
+
+// need is what has to go so that something fits.
+type need struct {
+	must   int64  // bytes, or it does not fit; 0: it does
+	should int64  // bytes down to the low water; at least must
+	reason Reason // the limit that asks for more
+}
+
+// need tells what has to go before n more bytes can be booked.
+func (s *space) need(n int64) (need, error) {
+	free, err := s.free()
+	if err != nil {
+		return need{}, diskError(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size, room := need{reason: ReasonMaxSize}, need{reason: ReasonMinFree}
+	if s.max > 0 {
+		size.must = max(0, s.files+s.partial+s.booked+n-s.max)
+		size.should = max(0, s.files+s.partial+s.booked+n-s.max+s.max/lowWater)
+	}
+	room.must = max(0, s.minFree+s.booked+n-free)
+	room.should = max(0, s.minFree+s.booked+n-free+s.minFree/lowWater)
+	if room.must > size.must || room.must == size.must && room.should > size.should {
+		return room, nil
+	}
+	return size, nil
+}
+
+// never tells that n bytes would not fit if nothing else were there.
+func (s *space) never(n int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.max > 0 && n > s.max {
+		return fmt.Errorf("%w: %d bytes wanted, %d may be stored in all", ErrNoSpace, n, s.max)
+	}
+	return nil
+}
+
+// setLimits changes the limits.
+func (s *space) setLimits(limit, minFree int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.max, s.minFree = limit, minFree
 }
 
 // release gives back n booked bytes that will not be written.
@@ -78,9 +128,11 @@ func (s *space) size() int64 {
 func (s *space) limit() int64 {
 	free, err := s.free()
 	if err != nil {
-		return s.max
+		return 0
 	}
-	room := max(0, s.size()+free-s.minFree)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	room := max(0, s.files+s.partial+free-s.minFree)
 	if s.max > 0 {
 		return min(s.max, room)
 	}

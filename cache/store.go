@@ -18,7 +18,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 
 	"imgmirror/verify"
@@ -36,16 +35,17 @@ var (
 // Options of Open. Required: Dir.
 type Options struct {
 	Dir             string
-	MaxSize         int64         // bytes of files/ and partial/; 0 = no limit but MinFree
-	MinFree         int64         // bytes that stay free on the file system
+	MaxSize         int64         // bytes of files/ and partial/; 0 = no limit but MinFree. What was least recently used makes room.
+	MinFree         int64         // bytes that stay free on the file system; likewise
 	FillSlots       int           // fills at the same time; 0 = 8. Others wait in a queue.
 	StallTimeout    time.Duration // without a byte from a source; 0 = 20s
 	Deadline        time.Duration // of a whole fill, its wait for a slot included; 0 = 24h
 	Patience        time.Duration // how long a fill may try sources that refuse, or cannot be reached, before any has accepted; 0 = 2.5s (spec 5.5: a 503 within 3 s)
 	AllowUnverified bool          // accept a file that nothing can be checked against
 	Sources         []string      // names of all sources, so that their metrics are there at zero
-	Logger          *slog.Logger  // nil: silent
-	Registerer      prometheus.Registerer
+	ScrubEvery      time.Duration // within that time each file is read again and checked; 0 = never
+	ScrubRate       int64         // bytes a second that this takes; 0 = no limit
+	OnRemove        func(Evicted) // called after a file, or an unfinished download, was removed to make room or by Remove; must not call Close, Vacuum or File; may be nil
 
 	// OnPublish is called after a fill has been published, once for each image
 	// that waited for it; by the fill, so also during Close. File calls it again
@@ -53,6 +53,15 @@ type Options struct {
 	// ended before the first call was heard. It may call SaveFacts and the like,
 	// but neither File nor Close. It may be nil.
 	OnPublish func(Blob, Info)
+	// Keep tells whether the files of an image must stay as if it were pinned. It
+	// is asked again and again, with no lock held, and must be quick; nil: of none.
+	Keep func(image uuid.UUID) bool
+	// Heal brings the bytes of a file that was found wrong or gone anew, by File
+	// with sources that it knows, and returns once they are stored; nil: there are none.
+	Heal func(ctx context.Context, sum verify.Sum) error
+
+	Logger     *slog.Logger // nil: silent
+	Registerer prometheus.Registerer
 }
 
 // Defaults of Options.
@@ -72,27 +81,34 @@ type Store struct {
 	index   *index
 	space   *space
 	metrics *metrics
-	slots   *semaphore.Weighted
+	slots   *slots
 
 	ctx       context.Context // of all fills; ends with ErrClosed as its cause
 	cancel    context.CancelCauseFunc
 	work      sync.WaitGroup // fills, adoptions and Run
 	calls     sync.WaitGroup // index operations of callers: OnPublish may need them while fills end
 	adoptions singleflight.Group
+	pins      *pins
+	wakeRun   chan struct{} // a token in it: the limits have changed
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
 
-	// names is held while a partial file is made or a stale one removed: over
-	// I/O, since that is what it guards. It is taken before mu.
-	names sync.Mutex
+	// These are held over I/O, since that is what they guard; they are taken in
+	// this order, and before mu.
+	evicting   sync.Mutex // making room
+	fileDoors  doors      // a file's final name and its record, by sum
+	imageDoors doors      // an image's record and the copy of its manifest, by uuid
+	names      sync.Mutex // the making of a partial file, and the removing of a stale one
 
-	copying sync.Mutex // held while a copy of a manifest is read and replaced
+	copying sync.Mutex // held while a copy of a manifest is read and replaced; after its image's door
 
 	mu       sync.RWMutex           // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
 	closed   bool                   // no fill begins any more
 	ended    bool                   // none is left: the index is being closed
-	files    map[verify.Sum]*Info   // verified files; the values are immutable
+	files    map[verify.Sum]*stored // verified files
+	images   map[uuid.UUID]*image   // that have a file on disk; the values are immutable
+	children map[uuid.UUID]int      // of an image, present or not: how many of images have it as their origin
 	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
 	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
 	partials map[verify.Sum]int64   // unfinished downloads that no fill is working on; their sizes
@@ -134,10 +150,13 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		o:     o,
 		log:   o.Logger,
 		dir:   folder(o.Dir),
-		slots: semaphore.NewWeighted(int64(o.FillSlots)),
+		slots: newSlots(o.FillSlots),
 		step:  func(string) {},
 
-		files:    make(map[verify.Sum]*Info),
+		wakeRun:  make(chan struct{}, 1),
+		files:    make(map[verify.Sum]*stored),
+		images:   make(map[uuid.UUID]*image),
+		children: make(map[uuid.UUID]int),
 		aliases:  make(map[string]verify.Sum),
 		orphans:  make(map[verify.Sum]int64),
 		partials: make(map[verify.Sum]int64),
@@ -168,8 +187,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 }
 
 // Close ends fills (their readers get ErrClosed; what they have is kept for the
-// next process), waits for them and closes the index. Readers of files that are
-// on disk go on. Idempotent.
+// next process), waits for them, records when files were used and closes the
+// index. Readers of files that are on disk go on. Idempotent.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	closed := s.closed
@@ -185,7 +204,7 @@ func (s *Store) Close() error {
 	s.ended = true
 	s.mu.Unlock()
 	s.calls.Wait()
-	return s.release()
+	return errors.Join(s.flushUses(), s.release())
 }
 
 // release gives back what Open took from the machine.
@@ -233,10 +252,10 @@ func (s *Store) Peek(b Blob) (Info, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	found := s.find(b)
-	if found.info == nil || found.wrong != nil {
+	if found.file == nil || found.wrong != nil {
 		return Info{}, false
 	}
-	return *found.info, true
+	return found.file.Info, true
 }
 
 // Partial is a download that an earlier process, or a fill that failed, left unfinished.
@@ -272,26 +291,29 @@ func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, er
 		s.mu.RLock()
 		closed := s.closed
 		found := s.find(b)
+		if found.file != nil && found.wrong == nil && !closed {
+			found.file.hold.n.Add(1) // openFile lets it go
+		}
 		s.mu.RUnlock()
 		switch {
 		case closed:
 			return nil, ErrClosed
 		case found.wrong != nil:
 			return nil, found.wrong
-		case found.info != nil:
-			r, err := s.openFile(found.sum, found.info)
+		case found.file != nil:
+			r, err := s.openFile(found.sum, found.file)
 			if err != nil {
 				return nil, err
 			}
 			if r == nil { // it is gone: ask anew
 				continue
 			}
-			if found.uncopied && s.enter() == nil {
-				s.copyManifest(b, found.sum)
+			if found.unnoted && s.enter() == nil {
+				s.noteImage(b, found.sum, false)
 				s.work.Done()
 			}
 			if b.Want.SHA1.IsZero() && s.o.OnPublish != nil { // the process may have ended before this was heard
-				s.o.OnPublish(b, *found.info)
+				s.o.OnPublish(b, found.file.Info)
 			}
 			s.metrics.requests[Hit].Inc()
 			return r, nil
@@ -308,18 +330,24 @@ func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, er
 		if f == nil { // it was published meanwhile
 			continue
 		}
-		s.metrics.requests[result].Inc()
-		return f.admit(ctx, result)
+		if !b.Low {
+			s.metrics.requests[result].Inc()
+		}
+		r, err := f.admit(ctx, result)
+		if err != nil {
+			f.hold.n.Add(-1)
+		}
+		return r, err
 	}
 }
 
 // found is what the tables know of a blob; all zero: nothing.
 type found struct {
-	sum      verify.Sum
-	info     *Info
-	wrong    error // the file is there, but the blob wants something else under the same sum
-	orphan   bool  // the file is there, but was not hashed yet
-	uncopied bool  // DATA/manifests has no copy of the blob's manifest yet
+	sum     verify.Sum
+	file    *stored
+	wrong   error // the file is there, but the blob wants something else under the same sum
+	orphan  bool  // the file is there, but was not hashed yet
+	unnoted bool  // it is not known yet that the file is the blob's image's, or DATA/manifests has no copy of that
 }
 
 // find looks b up in the tables. s.mu is held.
@@ -331,32 +359,32 @@ func (s *Store) find(b Blob) (f found) {
 			return found{}
 		}
 	}
-	if f.info = s.files[f.sum]; f.info == nil {
+	if f.file = s.files[f.sum]; f.file == nil {
 		_, f.orphan = s.orphans[f.sum]
 		return f
 	}
-	if err := b.Want.Check(f.info.Digests); err != nil {
+	if err := b.Want.Check(f.file.Digests); err != nil {
 		if b.Want.SHA1.IsZero() {
 			return found{} // other bytes are meant by that key now
 		}
 		f.wrong = err
 	}
-	if b.Image != uuid.Nil && b.Manifest.Raw() != nil {
+	if b.ofImage() {
 		_, copied := s.copies[b.Image]
-		f.uncopied = !copied
+		f.unnoted = !copied || !s.belongs(f.sum, b.Image)
 	}
 	return f
 }
 
-// fill joins the fill for b, or starts it. No fill and no error: b is on disk
-// by now.
+// fill joins the fill for b, or starts it; the caller is counted in its hold. No
+// fill and no error: b is on disk by now.
 func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, "", ErrClosed
 	}
-	if found := s.find(b); found.info != nil || found.orphan {
+	if found := s.find(b); found.file != nil || found.orphan {
 		return nil, "", nil
 	}
 	key := b.fillKey()
@@ -364,6 +392,7 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 		if err := f.join(b, sources); err != nil {
 			return nil, "", err
 		}
+		f.hold.n.Add(1)
 		return f, Join, nil
 	}
 	f := newFill(s, b, s.trusted(key, sources))
@@ -371,6 +400,8 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 		f.leftover = have
 		delete(s.partials, b.Want.SHA1)
 	}
+	f.hold.n.Add(1)
+	s.touchOrigin(b)
 	s.fills[key] = f
 	s.work.Go(f.run)
 	return f, Miss, nil

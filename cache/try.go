@@ -22,6 +22,7 @@ func (f *fill) try(r *round, a *attempt) (over bool, err error) {
 	if over, err := f.accept(r, c, body); err != nil {
 		return over, err
 	}
+	defer f.parted()
 	if offset > 0 {
 		f.s.metrics.resumes.WithLabelValues(c.Name).Inc()
 	}
@@ -36,6 +37,9 @@ func (f *fill) try(r *round, a *attempt) (over bool, err error) {
 			a.stall.Stop() // a slow disk is not the source's fault
 			if over, err := f.take(r, c, buf[:n]); err != nil {
 				return over, err
+			}
+			if err := f.makeRoom(); err != nil {
+				return true, err
 			}
 		}
 		if err == nil { // no byte is a sign of life too: the source skips forward
@@ -57,6 +61,13 @@ func (f *fill) try(r *round, a *attempt) (over bool, err error) {
 			return false, a.why(fmt.Errorf("the body broke off after %d of %d bytes: %w", r.have, r.size, io.ErrUnexpectedEOF))
 		}
 	}
+}
+
+// parted notes that no source brings bytes just now.
+func (f *fill) parted() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.from = ""
 }
 
 // wrongSize ends a try of a source whose body has another size than it should.
@@ -84,8 +95,9 @@ func (f *fill) accept(r *round, c *candidate, body *verify.Stream) (over bool, e
 		f.refuse(c, whereUnchecked, err)
 		return r.have > 0, err
 	}
-	if size >= 0 && f.want.Size <= 0 {
-		if err := f.book(size - r.have - f.booked); err != nil {
+	// Not earlier: others must not be evicted for what no source will bring.
+	if total := max(size, f.want.Size); total > 0 {
+		if err := f.book(total - r.have - f.booked); err != nil {
 			return true, err
 		}
 	}
@@ -105,6 +117,7 @@ func (f *fill) accept(r *round, c *candidate, body *verify.Stream) (over bool, e
 		r.seen = r.leftover
 	}
 	r.open = true
+	f.from = c.Name
 	f.changed()
 	return false, nil
 }

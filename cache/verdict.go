@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/google/uuid"
 
 	"imgmirror/verify"
 )
@@ -66,15 +69,59 @@ func (f *fill) refuse(c *candidate, where string, why error) {
 func (f *fill) publish(r *round) error {
 	s := f.s
 	sum := r.digests.SHA1
-	info := &Info{Digests: r.digests, ModTime: cleanTime(r.modTime), ContentType: r.contentType, Added: time.Now().UTC()}
-	if err := f.moveIn(r); err != nil {
+	info := Info{Digests: r.digests, ModTime: cleanTime(r.modTime), ContentType: r.contentType, Added: time.Now().UTC()}
+	err := r.file.Sync()
+	if err == nil {
+		s.step("sync")
+		err = f.record(r, info)
+	}
+	if err != nil {
 		err = fmt.Errorf("publish: %w", diskError(err))
 		return errors.Join(err, f.abandon(r, err))
 	}
 	r.close()
 	f.leftover = 0
+	for _, b := range f.wanted() {
+		s.noteImage(b, sum, false)
+	}
+	s.step("copy")
+	s.log.Info("file stored", "sum", sum, "uuid", f.first.Image, "size", info.Digests.Size, "source", r.names())
+	if s.o.OnPublish != nil {
+		for _, b := range f.wanted() {
+			s.o.OnPublish(b, info)
+		}
+	}
+	return nil
+}
 
-	pairs := []pair{filePair(info)}
+// wanted lists who wants the blob.
+func (f *fill) wanted() []Blob {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.blobs)
+}
+
+// record moves the round's file in and makes it known. Whose it is goes first:
+// there must be no file of a pinned image of which that is not known.
+func (f *fill) record(r *round, info Info) error {
+	s, sum := f.s, info.Digests.SHA1
+	door := s.fileDoors.of(sum[0])
+	door.Lock()
+	defer door.Unlock()
+	var images []uuid.UUID
+	for _, b := range f.wanted() {
+		s.noteImage(b, sum, true)
+		if b.ofImage() && !slices.Contains(images, b.Image) {
+			images = append(images, b.Image)
+		}
+	}
+	if err := f.moveIn(r); err != nil {
+		for _, id := range images {
+			err = errors.Join(err, s.unnoteImage(id, sum))
+		}
+		return err
+	}
+	pairs := []pair{filePair(&info)}
 	if f.want.SHA1.IsZero() {
 		pairs = append(pairs, aliasPair(f.first.Key, sum))
 	}
@@ -87,7 +134,17 @@ func (f *fill) publish(r *round) error {
 	old := s.files[sum]
 	orphan, wasOrphan := s.orphans[sum]
 	delete(s.orphans, sum)
-	s.files[sum] = info
+	now := newStored(info, f.hold, info.Added)
+	now.images = images
+	if old != nil {
+		f.hold.follow(old.hold)
+		for _, id := range old.images {
+			if !slices.Contains(now.images, id) {
+				now.images = append(now.images, id)
+			}
+		}
+	}
+	s.files[sum] = now
 	if f.want.SHA1.IsZero() {
 		s.aliases[f.first.Key] = sum
 	}
@@ -100,26 +157,12 @@ func (f *fill) publish(r *round) error {
 	case wasOrphan:
 		s.space.removedFile(orphan)
 	}
-	for _, b := range f.blobs {
-		s.copyManifest(b, sum)
-	}
-	s.step("copy")
-	s.log.Info("file stored", "sum", sum, "uuid", f.first.Image, "size", info.Digests.Size, "source", r.names())
-	if s.o.OnPublish != nil {
-		for _, b := range f.blobs {
-			s.o.OnPublish(b, *info)
-		}
-	}
 	return nil
 }
 
 // moveIn gives the round's file its final name, and makes that last.
 func (f *fill) moveIn(r *round) error {
 	s, final := f.s, f.s.dir.file(r.digests.SHA1)
-	if err := r.file.Sync(); err != nil {
-		return err
-	}
-	s.step("sync")
 	if err := s.dir.makeParent(final); err != nil {
 		return err
 	}

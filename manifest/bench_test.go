@@ -123,7 +123,7 @@ func BenchmarkV1(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for _, m := range images {
-			m.V1("http://mirror:8080")
+			m.V1("http://mirror:8080", "")
 		}
 	}
 }

@@ -18,8 +18,9 @@ var notInV1 = map[string]bool{
 }
 
 // V1 is the DSAPI form (spec 1.6), made anew by each call; base is
-// "scheme://host[:port][/prefix]" without a slash at its end, for files[].url.
-func (m Manifest) V1(base string) []byte {
+// "scheme://host[:port][/prefix]" without a slash at its end, for files[].url. channel, when there is one, is what
+// these URLs ask for: the image was asked for in it, and may be in no other.
+func (m Manifest) V1(base, channel string) []byte {
 	if len(m.v2) == 0 {
 		return nil
 	}
@@ -33,7 +34,7 @@ func (m Manifest) V1(base string) []byte {
 		case notInV1[name]:
 			o.drop(i)
 		case name == "files" && m.v2[mb.start] == '[':
-			m.v1Files(&edits, mb.start, base)
+			m.v1Files(&edits, mb.start, base, channel)
 			o.keep(i)
 		case name == "image_size" && m.Type == "zvol" && jsontext.Value(o.value(i)).Kind() == '0':
 			o.set(i, `"`+string(o.value(i))+`"`)
@@ -123,8 +124,12 @@ func (m *Manifest) v1Only(ms []member) v1Only {
 }
 
 // v1Files adds path and url to each entry of the files that begin at m.v2[at].
-func (m *Manifest) v1Files(edits *[]edit, at int, base string) {
+func (m *Manifest) v1Files(edits *[]edit, at int, base, channel string) {
 	paths := m.FilePaths()
+	query := ""
+	if channel != "" {
+		query = "?channel=" + url.QueryEscape(channel)
+	}
 	var spanRoom [4]span
 	for n, e := range elements(spanRoom[:0], m.v2, at) {
 		var room [8]member
@@ -133,7 +138,7 @@ func (m *Manifest) v1Files(edits *[]edit, at int, base string) {
 			o.keep(i)
 		}
 		o.add(`"path":` + quote(paths[n]) + "," + o.lead() +
-			`"url":` + quote(base+"/datasets/"+m.UUID.String()+"/"+url.PathEscape(paths[n])))
+			`"url":` + quote(base+"/datasets/"+m.UUID.String()+"/"+url.PathEscape(paths[n])+query))
 	}
 }
 

@@ -13,7 +13,7 @@ func TestV1(t *testing.T) {
 	const url = base + "/datasets/" + idA + "/"
 	f := func(name, in string, want map[string]any) {
 		t.Helper()
-		v1 := parse(t, in).V1(base)
+		v1 := parse(t, in).V1(base, "")
 		got := object(t, v1)
 		for key, value := range want {
 			if diff := cmp.Diff(value, got[key]); diff != "" {
@@ -58,7 +58,7 @@ func TestV1(t *testing.T) {
 		"creator_name": "acme", "platform_type": "smartos", "created_at": "2014-01-02T03:04:05Z"})
 	f("white space", "{\n  "+v2With(fileA)[1:], map[string]any{"creator_uuid": idB})
 
-	if v1 := (Manifest{}).V1(base); v1 != nil {
+	if v1 := (Manifest{}).V1(base, ""); v1 != nil {
 		t.Errorf("of nothing: %s", v1)
 	}
 }
@@ -105,7 +105,7 @@ func TestURN(t *testing.T) {
 		v1With(fileA), v1With(`,"creator_name":"acme","cloud_name":"cloud"` + fileA),
 	} {
 		m := parse(t, in)
-		if got, want := m.URN(), object(t, m.V1("http://x"))["urn"]; got != want {
+		if got, want := m.URN(), object(t, m.V1("http://x", ""))["urn"]; got != want {
 			t.Errorf("%q, but V1 has %q: %s", got, want, in)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,7 +51,12 @@ func checkManifest(t *testing.T, m Manifest, o ParseOptions) {
 		again.Public != m.Public || len(again.Files) != len(m.Files) {
 		t.Fatalf("V2 is read as another manifest:\n%s\n%s\nfrom %s", m.V2(), again.V2(), m.Raw())
 	}
-	v1 := m.V1("http://h")
+	named := m.WithChannels([]string{"dev", "a\"b"})
+	withChannels, err := Parse(named.V2Channels(), o)
+	if err != nil || !slices.Equal(withChannels.Channels, named.Channels) || !bytes.Equal(withChannels.V2(), m.V2()) {
+		t.Fatalf("channels: %v, %q\n%s\n%s", err, withChannels.Channels, named.V2Channels(), withChannels.V2())
+	}
+	v1 := m.V1("http://h", "")
 	if !json.Valid(v1) {
 		t.Fatalf("V1 is no JSON: %s\nfrom %s", v1, m.Raw())
 	}

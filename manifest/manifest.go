@@ -98,7 +98,7 @@ type Manifest struct {
 	Origin    uuid.UUID // uuid.Nil: none
 	Files     []File
 	ACL       []string
-	Channels  []string
+	Channels  []string // as the source gave them, or what WithChannels put in their place
 
 	private bool   // may be served although it is not public
 	raw     []byte // as the source sent it, byte for byte

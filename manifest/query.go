@@ -56,7 +56,8 @@ const (
 
 // ParseQuery reads the parameters of GET /images in their given order, decoded; the error is a *QueryError.
 // Unknown parameters are ignored, of a repeated one the first counts (but tag.KEY and billing_tag,
-// which add up), and an empty one is as good as absent, where the spec gives it no meaning. channel is not looked at.
+// which add up), and an empty one is as good as absent, where the spec gives it no meaning. channel is not looked
+// at: it selects the images that the query is put to.
 func ParseQuery(params [][2]string) (Query, error) {
 	var q Query
 	var seen []string

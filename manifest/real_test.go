@@ -173,7 +173,7 @@ func checkUntouched(t *testing.T, m Manifest) {
 // checkRoundTrip sends the image through DSAPI: what comes back says the same.
 func checkRoundTrip(t *testing.T, m Manifest) {
 	const base = "http://mirror:8080/base"
-	v1 := m.V1(base)
+	v1 := m.V1(base, "")
 	if err := dsapiAccepts(v1, base); err != nil {
 		t.Errorf("%s: %v\n%s", m.UUID, err, v1)
 	}

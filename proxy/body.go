@@ -102,7 +102,7 @@ func (b *fileBody) wait() (int64, error) {
 			return 0, fmt.Errorf("client: %w", errGone)
 		case late:
 			continue
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			err = io.ErrUnexpectedEOF
 		}
 		return n, err

@@ -13,23 +13,24 @@ import (
 
 // listDatasets answers GET /datasets (spec 3.2).
 func (s *Server) listDatasets(req *request) error {
-	base := s.selfURL(req)
-	if req.query == "" {
-		return s.sendDatasets(req, base)
-	}
-	query, err := manifest.ParseDatasetsQuery(parseParams(req.query))
+	params := parseParams(req.query)
+	query, err := manifest.ParseDatasetsQuery(params)
 	if err != nil {
 		return err
 	}
 	if query.IsDefault() {
-		return s.sendDatasets(req, base)
+		return s.sendDatasets(req, params)
 	}
 	list := s.catalog.Current()
-	images, err := query.Select(list.Images(), lookupIn(list))
+	view, _, err := channelOf(list, params)
+	if err != nil {
+		return err
+	}
+	images, err := query.Select(view.Images(), lookupIn(list))
 	if err != nil {
 		return s.explain(err, "not found")
 	}
-	body := buildDatasets(images, base)
+	body := buildDatasets(images, s.selfURL(req), namedChannel(list, params))
 	etag := tagOf(body)
 	if done, err := req.condition(validators{etag: etag}); done {
 		return err
@@ -41,12 +42,17 @@ func (s *Server) listDatasets(req *request) error {
 // listStatic answers GET /: the array that a static ("poor man's") image server
 // has at its root (spec 4.1).
 func (s *Server) listStatic(req *request) error {
-	return s.sendDatasets(req, s.selfURL(req))
+	return s.sendDatasets(req, parseParams(req.query))
 }
 
-// sendDatasets sends the whole list.
-func (s *Server) sendDatasets(req *request, base string) error {
-	whole := s.datasets.get(s.catalog.Current(), base)
+// sendDatasets sends all that DSAPI shows of the channel asked for.
+func (s *Server) sendDatasets(req *request, params [][2]string) error {
+	list := s.catalog.Current()
+	view, _, err := channelOf(list, params)
+	if err != nil {
+		return err
+	}
+	whole := s.datasets.get(list, view, datasetsForm{s.selfURL(req), namedChannel(list, params)})
 	if done, err := req.condition(validators{etag: whole.etag}); done {
 		return err
 	}
@@ -56,11 +62,12 @@ func (s *Server) sendDatasets(req *request, base string) error {
 
 // getDataset answers GET /datasets/:uuid, /:urn and /:name with one object.
 func (s *Server) getDataset(req *request) error {
-	m, err := s.dataset(req.segs[1])
+	params := parseParams(req.query)
+	m, err := s.dataset(req.segs[1], params)
 	if err != nil {
 		return err
 	}
-	body := m.V1(s.selfURL(req))
+	body := m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params))
 	etag := tagOf(body)
 	if done, err := req.condition(validators{etag: etag}); done {
 		return err
@@ -71,12 +78,16 @@ func (s *Server) getDataset(req *request) error {
 
 // dataset finds the image that ref names: a uuid, an urn of two to four parts,
 // or the name of which the newest is meant.
-func (s *Server) dataset(ref string) (manifest.Manifest, error) {
+func (s *Server) dataset(ref string, params [][2]string) (manifest.Manifest, error) {
 	if id, ok := manifest.ParseUUID(ref); ok {
-		e, err := s.datasetEntry(id)
+		e, err := s.datasetEntry(id, params)
 		return e.Manifest, err
 	}
-	images := visibleDatasets(s.catalog.Current())
+	view, _, err := channelOf(s.catalog.Current(), params)
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	images := visibleDatasets(view)
 	name, version := ref, ""
 	switch parts := strings.Split(ref, ":"); len(parts) {
 	case 1:
@@ -103,9 +114,17 @@ func (s *Server) dataset(ref string) (manifest.Manifest, error) {
 
 // datasetEntry finds an image by uuid as far as DSAPI shows it: what the list
 // has, and what some image on it needs as an ancestor, in whatever state (spec
-// G1). (DSAPI manifests do not tell an image's state.)
-func (s *Server) datasetEntry(id uuid.UUID) (catalog.Entry, error) {
+// G1). (DSAPI manifests do not tell an image's state.) What is outside of the
+// channel asked for is as hidden here as for IMGAPI's clients.
+func (s *Server) datasetEntry(id uuid.UUID, params [][2]string) (catalog.Entry, error) {
+	_, channel, err := channelOf(s.catalog.Current(), params)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
 	e, err := s.image(id)
+	if err == nil {
+		err = s.reach(e, channel)
+	}
 	if err != nil {
 		return catalog.Entry{}, err
 	}
@@ -116,9 +135,9 @@ func (s *Server) datasetEntry(id uuid.UUID) (catalog.Entry, error) {
 	return catalog.Entry{}, imageNotFound(id)
 }
 
-// visibleDatasets are the images on the list that DSAPI shows, in its order.
-func visibleDatasets(list *catalog.List) []manifest.Manifest {
-	all := list.Images()
+// visibleDatasets are the images of a view that DSAPI shows, in its order.
+func visibleDatasets(view *catalog.View) []manifest.Manifest {
+	all := view.Images()
 	images := make([]manifest.Manifest, 0, len(all))
 	for i := range all {
 		if all[i].DSAPIVisible() {
@@ -140,11 +159,11 @@ func newest(images []manifest.Manifest, fits func(manifest.Manifest) bool) (mani
 
 // buildDatasets joins the v1 forms to an array, of just the capacity that it
 // needs: it may be kept.
-func buildDatasets(images []manifest.Manifest, base string) []byte {
+func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
 	forms := make([][]byte, len(images))
 	size := len("[]")
 	for i := range images {
-		forms[i] = images[i].V1(base)
+		forms[i] = images[i].V1(base, channel)
 		size += len(forms[i]) + len(",\n")
 	}
 	b := append(make([]byte, 0, size), '[')
@@ -157,12 +176,18 @@ func buildDatasets(images []manifest.Manifest, base string) []byte {
 	return append(b, ']')
 }
 
-// datasetsCache keeps the whole list in its v1 form, which depends on the base
-// of the URLs in it: one body for each base that clients use, a few at most.
+// datasetsCache keeps whole lists in their v1 form: one body for each form that
+// clients ask for, a few at most.
 type datasetsCache struct {
 	mu     sync.Mutex
-	images []manifest.Manifest            // what bodies are made of
-	bodies map[string]func() datasetsBody // each builds its body at the first call
+	images []manifest.Manifest                  // what bodies are made of
+	bodies map[datasetsForm]func() datasetsBody // each builds its body at the first call
+}
+
+// datasetsForm is what the v1 form of a list depends on.
+type datasetsForm struct {
+	base    string // of the URLs in it
+	channel string // that was named, and that they name; it must exist
 }
 
 type datasetsBody struct {
@@ -170,26 +195,26 @@ type datasetsBody struct {
 	etag string
 }
 
-// maxBases bounds the bases, which clients choose by their Host header.
-const maxBases = 4
+// maxForms bounds the forms, which clients choose by their Host header.
+const maxForms = 4
 
-// get gives the list's body for base. The first who wants it builds it, others
-// wait for that.
-func (c *datasetsCache) get(list *catalog.List, base string) datasetsBody {
+// get gives the body of a view of list in a form. The first who wants it builds
+// it, others wait for that.
+func (c *datasetsCache) get(list *catalog.List, view *catalog.View, form datasetsForm) datasetsBody {
 	c.mu.Lock()
 	if !sameImages(c.images, list.Images()) {
 		c.images, c.bodies = list.Images(), nil
 	}
-	body, ok := c.bodies[base]
+	body, ok := c.bodies[form]
 	if !ok {
-		if c.bodies == nil || len(c.bodies) >= maxBases {
-			c.bodies = make(map[string]func() datasetsBody)
+		if c.bodies == nil || len(c.bodies) >= maxForms {
+			c.bodies = make(map[datasetsForm]func() datasetsBody)
 		}
 		body = sync.OnceValue(func() datasetsBody {
-			b := buildDatasets(visibleDatasets(list), base)
+			b := buildDatasets(visibleDatasets(view), form.base, form.channel)
 			return datasetsBody{body: b, etag: tagOf(b)}
 		})
-		c.bodies[base] = body
+		c.bodies[form] = body
 	}
 	c.mu.Unlock()
 	return body()
@@ -214,7 +239,10 @@ func (c *ancestorsCache) has(list *catalog.List, id uuid.UUID) bool {
 	a := c.last.Load()
 	if a == nil || a.list != list {
 		a = &ancestors{list: list, ids: make(map[uuid.UUID]struct{})}
-		for _, m := range visibleDatasets(list) {
+		for _, m := range list.Images() {
+			if !m.DSAPIVisible() {
+				continue
+			}
 			for m.HasOrigin() {
 				if _, seen := a.ids[m.Origin]; seen {
 					break // so are all before it, and a circle ends here

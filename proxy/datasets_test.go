@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
 )
 
 // several is a catalogue with a history of names and versions.
@@ -185,25 +186,31 @@ func TestSelfURL(t *testing.T) {
 	is(base(f, path), "https://images.example.com/sub")
 }
 
+// datasetsFor gets the whole list for a base.
+func datasetsFor(c *datasetsCache, list *catalog.List, base string) datasetsBody {
+	view, _ := list.View(manifest.AllChannels)
+	return c.get(list, view, datasetsForm{base: base})
+}
+
 // The body for a base is kept, for a few bases, as long as the list is the same.
 func TestDatasetsCache(t *testing.T) {
 	f := several(t)
 	list := f.options.Catalog.Current()
 	var c datasetsCache
-	first := c.get(list, "http://a")
-	if again := c.get(list, "http://a"); &again.body[0] != &first.body[0] {
+	first := datasetsFor(&c, list, "http://a")
+	if again := datasetsFor(&c, list, "http://a"); &again.body[0] != &first.body[0] {
 		t.Error("built twice")
 	}
-	if other := c.get(list, "http://b"); other.etag == first.etag || !strings.Contains(string(other.body), "http://b/datasets/") {
+	if other := datasetsFor(&c, list, "http://b"); other.etag == first.etag || !strings.Contains(string(other.body), "http://b/datasets/") {
 		t.Error("one body for two bases")
 	}
 	for _, base := range []string{"http://c", "http://d", "http://e", "http://f", "http://g"} {
-		c.get(list, base)
-		if len(c.bodies) > maxBases {
+		datasetsFor(&c, list, base)
+		if len(c.bodies) > maxForms {
 			t.Fatalf("%d bodies are kept", len(c.bodies))
 		}
 	}
-	if a := c.get(list, "http://a"); string(a.body) != string(first.body) {
+	if a := datasetsFor(&c, list, "http://a"); string(a.body) != string(first.body) {
 		t.Error("another body for the same list and base")
 	}
 }
@@ -217,7 +224,7 @@ func TestDatasetsCacheOutlivesUnlistedImages(t *testing.T) {
 	}
 	var c datasetsCache
 	list := f.options.Catalog.Current()
-	first := c.get(list, "http://a")
+	first := datasetsFor(&c, list, "http://a")
 	if _, err := f.options.Catalog.Get(t.Context(), uuid.MustParse(id(77))); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +232,7 @@ func TestDatasetsCacheOutlivesUnlistedImages(t *testing.T) {
 	if next == list {
 		t.Fatal("the image made no new list")
 	}
-	if again := c.get(next, "http://a"); &again.body[0] != &first.body[0] {
+	if again := datasetsFor(&c, next, "http://a"); &again.body[0] != &first.body[0] {
 		t.Error("built again")
 	}
 }
@@ -244,7 +251,7 @@ func TestDatasetsCacheBuildsOnce(t *testing.T) {
 		all.Go(func() {
 			ready.Done()
 			ready.Wait()
-			bodies <- &c.get(list, "http://a").body[0]
+			bodies <- &datasetsFor(&c, list, "http://a").body[0]
 		})
 	}
 	all.Wait()

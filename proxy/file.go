@@ -64,7 +64,7 @@ func (s *Server) sendNamedFile(req *request, image, path string) error {
 	if !ok {
 		return notFound("%s does not exist", req.target)
 	}
-	e, err := s.datasetEntry(id)
+	e, err := s.datasetEntry(id, parseParams(req.query))
 	if err != nil {
 		return err
 	}

@@ -46,6 +46,13 @@ type fixture struct {
 // newFixture prepares a server; start starts it.
 func newFixture(t testing.TB, manifests ...string) *fixture {
 	t.Helper()
+	return newFixtureWith(t, catalog.Options{}, manifests...)
+}
+
+// newFixtureWith is newFixture with a catalogue of these options, the source
+// and the index apart.
+func newFixtureWith(t testing.TB, o catalog.Options, manifests ...string) *fixture {
+	t.Helper()
 	f := &fixture{
 		TB:       t,
 		source:   &fakeSource{name: "one"},
@@ -60,10 +67,8 @@ func newFixture(t testing.TB, manifests ...string) *fixture {
 		}
 		index[0].Images = append(index[0].Images, m)
 	}
-	cat, err := catalog.New(catalog.Options{
-		Sources: []catalog.SourceOptions{{Source: f.source}},
-		Index:   index,
-	})
+	o.Sources, o.Index = []catalog.SourceOptions{{Source: f.source}}, index
+	cat, err := catalog.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,23 +15,37 @@ import (
 // listImages answers GET /images (spec 2.4).
 func (s *Server) listImages(req *request) error {
 	list := s.catalog.Current()
-	if req.query == "" {
-		return s.sendWholeList(req, list)
+	var params [][2]string
+	if req.query != "" {
+		params = parseParams(req.query)
 	}
-	query, err := manifest.ParseQuery(parseParams(req.query))
+	view, _, err := channelOf(list, params)
+	if err != nil {
+		return err
+	}
+	if params == nil {
+		return s.sendWholeList(req, view)
+	}
+	query, err := manifest.ParseQuery(params)
 	if err != nil {
 		return err
 	}
 	if query.IsDefault() {
-		return s.sendWholeList(req, list)
+		return s.sendWholeList(req, view)
 	}
-	images, err := query.Select(list.Images(), lookupIn(list))
+	images, err := query.Select(view.Images(), lookupIn(list))
 	if err != nil {
 		return s.explain(err, "the marker image was not found")
 	}
+	s.varies(req, nil)
 	// Filters go by more than the list shows, billing tags for one: only the
 	// reply itself tells whether it is still the same.
-	body := manifest.BuildList(images)
+	var body []byte
+	if req.named {
+		body = manifest.BuildChannelsList(images)
+	} else {
+		body = manifest.BuildList(images)
+	}
 	etag := tagOf(body)
 	if done, err := req.condition(validators{etag: etag}); done {
 		return err
@@ -40,11 +54,12 @@ func (s *Server) listImages(req *request) error {
 	return nil
 }
 
-// sendWholeList sends the list that nearly all clients ask for, made once per
-// change. Big enough to compress, and the only reply that is.
-func (s *Server) sendWholeList(req *request, list *catalog.List) error {
-	body, etag := list.JSON()
-	req.setKey(hdrVary, valueEncoding)
+// sendWholeList sends all of a channel, or of the mirror: the list that nearly
+// all clients ask for, made once per change. Big enough to compress, and the only
+// reply that is.
+func (s *Server) sendWholeList(req *request, view *catalog.View) error {
+	body, etag := view.JSON(req.named)
+	s.varies(req, valueEncoding)
 	zipped := acceptsGzip(req.header("Accept-Encoding"))
 	if zipped {
 		etag += "-gzip"
@@ -53,7 +68,7 @@ func (s *Server) sendWholeList(req *request, list *catalog.List) error {
 		return err
 	}
 	if zipped {
-		body = list.Gzip()
+		body = view.Gzip(req.named)
 		req.setKey(hdrEncoding, valueGzip)
 	}
 	s.json(req, body, etag)
@@ -74,7 +89,8 @@ func (s *Server) getImage(req *request) error {
 	if err != nil {
 		return err
 	}
-	body := e.Manifest.V2()
+	s.varies(req, nil)
+	body := req.v2(e.Manifest)
 	etag := tagOf(body)
 	if done, err := req.condition(validators{etag: etag}); done {
 		return err
@@ -91,11 +107,21 @@ func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
 	if !ok {
 		return catalog.Entry{}, notFound("%s does not exist", req.target)
 	}
-	e, err := s.image(id)
-	if err != nil || req.query == "" {
-		return e, err
+	var params [][2]string
+	if req.query != "" {
+		params = parseParams(req.query)
 	}
-	params := parseParams(req.query)
+	_, channel, err := channelOf(s.catalog.Current(), params)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	e, err := s.image(id)
+	if err == nil {
+		err = s.reach(e, channel)
+	}
+	if err != nil {
+		return catalog.Entry{}, err
+	}
 	if account, _ := param(params, "account"); account != "" {
 		if _, ok := manifest.ParseUUID(account); !ok {
 			return catalog.Entry{}, invalidParameter("account", "account is not a UUID")

@@ -20,6 +20,7 @@ type request struct {
 	path   string
 	query  string
 	segs   []string // of path, decoded
+	named  bool     // manifests tell the image's channels (spec 2.2)
 	record *record
 }
 
@@ -96,6 +97,9 @@ func (s *Server) dispatch(req *request) (err error) {
 		return badRequest("the path is not well encoded")
 	}
 	rt := match(req.segs)
+	if rt == routeChannels && !s.hasChannels() {
+		rt = nil
+	}
 	if rt == nil {
 		return notFound("%s does not exist", req.path)
 	}
@@ -116,7 +120,8 @@ func (s *Server) dispatch(req *request) (err error) {
 	if rt.versioned {
 		req.set(hdrAPIVersion, apiVersion)
 		version := req.header("Accept-Version")
-		if !versionSatisfiable(version) {
+		major := satisfiedBy(version)
+		if req.named = major >= 2 && s.hasChannels(); major == 0 {
 			return &apiError{status: 400, code: "InvalidVersion",
 				message: fmt.Sprintf("%s is not supported by %s %s", version, method, req.path)}
 		}

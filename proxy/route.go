@@ -24,6 +24,7 @@ var (
 	routeImage       = &route{name: "image", versioned: true, open: true, serve: (*Server).getImage}
 	routeFile        = &route{name: "file", versioned: true, open: true, serve: (*Server).getFile}
 	routeIcon        = &route{name: "icon", versioned: true, open: true, serve: (*Server).getIcon}
+	routeChannels    = &route{name: "channels", versioned: true, open: true, serve: (*Server).listChannels} // only where there are channels
 	routeState       = &route{name: "state", versioned: true, serve: (*Server).state}
 	routeWrite       = &route{name: "write", writeOnly: true}
 	routeDatasets    = &route{name: "datasets", open: true, serve: (*Server).listDatasets}
@@ -37,7 +38,7 @@ var (
 
 // allRoutes is every route there is, for their metrics.
 var allRoutes = []*route{
-	routePing, routeImages, routeImage, routeFile, routeIcon, routeState, routeWrite,
+	routePing, routeImages, routeImage, routeFile, routeIcon, routeChannels, routeState, routeWrite,
 	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routeNone,
 }
 
@@ -61,6 +62,10 @@ func match(segs []string) *route {
 			return routeDataset
 		case 3:
 			return routeDatasetFile
+		}
+	case "channels":
+		if len(segs) == 1 {
+			return routeChannels
 		}
 	case "state":
 		if len(segs) == 1 {

@@ -68,7 +68,9 @@ func TestMatch(t *testing.T) {
 	f("/images%2Fx", nil)
 	f("/%2570ing", nil) // and not twice
 	f("/PING", nil)
-	f("/channels", nil)
+	f("/channels", routeChannels) // where there are none: the dispatcher's 404
+	f("/channels/", routeChannels)
+	f("/channels/x", nil)
 	f("/docs", nil)
 	f("/favicon.ico", nil)
 	f("/datasets/x/y/z", nil)

@@ -317,7 +317,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.serving.Store(false)
 		s.conns.draining.Store(true)
 		ln.Close()
-		<-accepted
+		<-accepted //nolint:errcheck // the end that was asked for
 	case broken = <-accepted:
 		s.serving.Store(false)
 		ln.Close()

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"slices"
+
 	"github.com/Masterminds/semver/v3"
 )
 
@@ -11,24 +13,27 @@ const apiVersion = "2.0.0"
 // but "channels" (spec 2.2).
 var spoken = [...]*semver.Version{semver.MustParse("1.0.0"), semver.MustParse(apiVersion)}
 
-// versionSatisfiable reads an Accept-Version header: "" (an old client) or a
-// semver range that a spoken version satisfies.
-func versionSatisfiable(header string) bool {
-	switch header {
-	case "", "*", "~2", "~1": // what clients send
-		return true
+// satisfiedBy reads an Accept-Version header: "" (an old client) or a semver
+// range. It gives the major version of the newest spoken one that satisfies it;
+// 0 when none does.
+func satisfiedBy(header string) int {
+	switch header { // what clients send
+	case "*", "~2":
+		return 2
+	case "", "~1":
+		return 1
 	}
 	if len(header) > 128 {
-		return false
+		return 0
 	}
 	ranges, err := semver.NewConstraint(header)
 	if err != nil {
-		return false
+		return 0
 	}
-	for _, v := range spoken {
+	for _, v := range slices.Backward(spoken[:]) {
 		if ranges.Check(v) {
-			return true
+			return int(v.Major())
 		}
 	}
-	return false
+	return 0
 }

@@ -9,13 +9,9 @@ import (
 )
 
 // newLogger makes the process's logger. Formats: text, json, bunyan (what
-// SmartOS's own services write, so that the bunyan tool reads our log). Its
-// level is what l holds, which is set to level.
-func newLogger(w io.Writer, level, format string, l *slog.LevelVar) (*slog.Logger, error) {
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log.level %q: %w", level, err)
-	}
-	options := &slog.HandlerOptions{Level: l}
+// SmartOS's own services write, so that the bunyan tool reads our log).
+func newLogger(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
+	options := &slog.HandlerOptions{Level: level}
 	switch format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, options)), nil

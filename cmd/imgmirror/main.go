@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/config"
+	"imgmirror/proxy/admin"
 )
 
 // version is set by the build (-ldflags "-X main.version=…").
@@ -51,9 +53,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	e := asVerbError(err)
 	name := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "imgmirror"), " ")
 	if name == "" {
-		fmt.Fprintf(stderr, "imgmirror: error (%s): %v\n", e.code, e.err)
+		fmt.Fprintf(stderr, "imgmirror: error (%s): %s\n", e.code, printableLines(e.Error()))
 	} else {
-		fmt.Fprintf(stderr, "imgmirror %s: error (%s): %v\n", name, e.code, e.err)
+		fmt.Fprintf(stderr, "imgmirror %s: error (%s): %s\n", name, e.code, printableLines(e.Error()))
 	}
 	return e.exit(cmd.Name() == "serve" && os.Getenv("SMF_FMRI") != "")
 }
@@ -76,9 +78,15 @@ func newRootCmd() *cobra.Command {
 		return &verbError{code: codeUsage, err: err}
 	})
 	flags := root.PersistentFlags()
-	flags.String("config", "", "configuration file (default "+config.DefaultFile+" if it exists)")
-	flags.String("data-dir", "", "data folder")
-	root.AddCommand(newServeCmd(), newDemoCmd(), newConfigCmd(), newVersionCmd(), newHealthcheckCmd())
+	flags.String("config", "", "configuration `FILE` (default "+config.DefaultFile+" if it exists)")
+	flags.String("data-dir", "", "data `FOLDER`")
+	root.AddCommand(
+		newServeCmd(), newDemoCmd(),
+		newSourcesCmd(), newAvailCmd(), newShowCmd(), newAncestryCmd(),
+		newListCmd(), newFetchCmd(), newPinCmd(), newUnpinCmd(), newDeleteCmd(), newVacuumCmd(), newVerifyCmd(),
+		newPublishCmd(), newUnpublishCmd(), newManifestCmd(),
+		newDoctorCmd(), newConfigCmd(), newVersionCmd(), newCompletionCmd(), newManCmd(), newHealthcheckCmd(),
+	)
 	return root
 }
 
@@ -117,11 +125,26 @@ func asVerbError(err error) *verbError {
 	if errors.As(err, &e) {
 		return e
 	}
+	// What the mirror answered.
+	if told := (*admin.Error)(nil); errors.As(err, &told) {
+		return &verbError{code: told.Code, err: told}
+	}
+	if errors.Is(err, context.Canceled) {
+		return &verbError{code: "Interrupted", err: err}
+	}
+	if gone := (*url.Error)(nil); errors.As(err, &gone) {
+		return &verbError{code: "NoAnswer", err: err}
+	}
 	// What cobra itself refuses (an unknown verb) reaches us untyped.
 	if strings.HasPrefix(err.Error(), "unknown command") {
 		return &verbError{code: codeUsage, err: err}
 	}
 	return &verbError{code: codeInternal, err: err}
+}
+
+// failure is an error with its code.
+func failure(code, format string, args ...any) error {
+	return &verbError{code: code, err: fmt.Errorf(format, args...)}
 }
 
 // noArgs refuses positional arguments as a usage error.

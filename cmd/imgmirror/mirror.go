@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,7 @@ import (
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream"
 )
 
@@ -35,17 +37,23 @@ const resumeEvery = 5 * time.Minute
 // mirror is one running mirror: the store, the catalogue over its sources, the
 // two listeners. newMirror builds and listens, run serves.
 type mirror struct {
-	log      *slog.Logger
-	registry *prometheus.Registry
-	store    *cache.Store
-	catalog  *catalog.Catalog
-	server   *proxy.Server
-	admin    *admin.Server
-	adminLn  net.Listener // nil: admin.listen is empty
-	cert     *certificate // nil: no TLS
-	offline  bool
-	resume   chan struct{} // a token in it: partial downloads may have become possible
-	late     chan struct{} // closed readyLimit after run began
+	log         *slog.Logger
+	registry    *prometheus.Registry
+	store       *cache.Store
+	catalog     *liveCatalog
+	own         *published.Source // the images that the mirror itself is the source of
+	server      *proxy.Server
+	admin       *admin.Server
+	adminLn     net.Listener                    // nil: admin.listen is empty
+	adminSocket net.Listener                    // nil: a verb's own mirror, or there can be none
+	cfg         atomic.Pointer[config.Config]   // in force; a reload makes another
+	cert        atomic.Pointer[tls.Certificate] // of the client listener; nil: plain HTTP
+	level       *slog.LevelVar                  // of log
+
+	resume      chan struct{} // a token in it: partial downloads may have become possible
+	prefetchDue chan struct{} // likewise: there may be something to prefetch
+
+	late chan struct{} // closed readyLimit after run began
 }
 
 // newMirror builds a mirror from a checked configuration and opens its
@@ -54,10 +62,13 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 	m := &mirror{
 		log:      log,
 		registry: prometheus.NewRegistry(),
-		offline:  cfg.Offline,
-		resume:   make(chan struct{}, 1),
+		level:    new(slog.LevelVar),
 		late:     make(chan struct{}),
+
+		resume:      make(chan struct{}, 1),
+		prefetchDue: make(chan struct{}, 1),
 	}
+	m.cfg.Store(cfg)
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -69,13 +80,9 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		}
 	}()
 
-	sources, err := m.sources(cfg)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, len(sources))
-	for i, s := range sources {
-		names[i] = s.Source.Name()
+	names := []string{published.Name}
+	for _, s := range cfg.Sources {
+		names = append(names, s.Name)
 	}
 	m.store, err = cache.Open(ctx, cache.Options{
 		Dir:             cfg.DataDir,
@@ -86,33 +93,29 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		Deadline:        cfg.Fill.Deadline,
 		AllowUnverified: cfg.Verify.AllowUnverified,
 		Sources:         names,
+		ScrubEvery:      cfg.Verify.ScrubEvery,
+		ScrubRate:       int64(cfg.Verify.ScrubRate),
 		OnPublish:       m.learn,
+		Keep:            m.keeps,
+		Heal:            m.heal,
 		Logger:          log.With("component", "cache"),
 		Registerer:      m.registry,
 	})
 	if err != nil {
 		return nil, err
 	}
-	m.catalog, err = catalog.New(catalog.Options{
-		Sources:          sources,
-		Index:            m.store,
-		Offline:          cfg.Offline,
-		HideBrokenChains: cfg.Catalog.HideBrokenChains,
-		NotModified:      upstream.ErrNotModified,
-		OnChange:         func(*catalog.List) { m.wakeResume() },
-		Logger:           log.With("component", "catalog"),
-		Registerer:       m.registry,
-	})
+	if m.own, err = m.newPublished(); err != nil {
+		return nil, err
+	}
+	g, err := m.newGeneration(cfg)
 	if err != nil {
 		return nil, err
 	}
-	var tlsConfig *tls.Config
-	if cfg.TLS.CertFile != "" {
-		m.cert = new(certificate)
-		if err := m.cert.read(cfg.TLS.CertFile, cfg.TLS.KeyFile); err != nil {
-			return nil, &verbError{code: codeConfig, err: fmt.Errorf("tls: %w", err)}
-		}
-		tlsConfig = &tls.Config{GetCertificate: m.cert.get, MinVersion: tls.VersionTLS12}
+	m.catalog = newLiveCatalog(g)
+	m.registry.MustRegister(m.catalog)
+	tlsConfig, err := m.tlsConfig(cfg)
+	if err != nil {
+		return nil, err
 	}
 	m.server, err = proxy.New(proxy.Options{
 		Catalog:        m.catalog,
@@ -133,33 +136,56 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 	if err != nil {
 		return nil, err
 	}
-	if err := m.server.Listen(cfg.Listen); err != nil {
-		return nil, err
-	}
-	m.admin = admin.New(admin.Options{
-		Gatherer: m.registry,
-		Ready:    m.server.Ready,
-		Logger:   log.With("component", "admin"),
-	})
-	if cfg.Admin.Listen != "" {
-		if m.adminLn, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
-			return nil, fmt.Errorf("admin.listen: %w", err)
+	if cfg.Listen != "" { // else it is a verb's own mirror
+		if err := m.server.Listen(cfg.Listen); err != nil {
+			return nil, err
 		}
+	}
+	if err := m.newAdmin(cfg); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
 
-// sources makes a client for each configured source.
-func (m *mirror) sources(cfg *config.Config) ([]catalog.SourceOptions, error) {
+// newGeneration makes a catalogue over the sources of cfg, with metrics of its
+// own, from what the store has saved of them.
+func (m *mirror) newGeneration(cfg *config.Config) (*generation, error) {
+	g := &generation{registry: prometheus.NewRegistry()}
+	sources, err := m.sources(cfg, g.registry)
+	if err != nil {
+		return nil, err
+	}
+	g.Catalog, err = catalog.New(catalog.Options{
+		Sources:          sources,
+		Index:            m.store,
+		Offline:          cfg.Offline,
+		Channels:         channels(cfg),
+		HideBrokenChains: cfg.Catalog.HideBrokenChains,
+		Cached:           m.cached,
+		HideRetired:      cfg.Catalog.Retired == "hide",
+		NotModified:      upstream.ErrNotModified,
+		OnChange:         func(*catalog.List) { m.wakeLoops() },
+		Logger:           m.log.With("component", "catalog"),
+		Registerer:       g.registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// sources makes a client for each configured source; the published images are
+// one more.
+func (m *mirror) sources(cfg *config.Config, registry prometheus.Registerer) ([]catalog.SourceOptions, error) {
 	names := make([]string, len(cfg.Sources))
 	for i, s := range cfg.Sources {
 		names[i] = s.Name
 	}
-	metrics := upstream.NewMetrics(m.registry, names)
+	metrics := upstream.NewMetrics(registry, names)
 	var all []catalog.SourceOptions
 	var faults []error
 	for _, s := range cfg.Sources {
-		o, err := m.source(cfg, s, metrics)
+		o, err := newSource(cfg, s, metrics, m.log)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("source %s: %w", s.Name, err))
 			continue
@@ -169,10 +195,15 @@ func (m *mirror) sources(cfg *config.Config) ([]catalog.SourceOptions, error) {
 	if len(faults) > 0 {
 		return nil, &verbError{code: codeConfig, err: errors.Join(faults...)}
 	}
-	return all, nil
+	own := catalog.SourceOptions{Source: m.own, Refresh: publishedRefresh, ServePrivate: true, AsChannels: ownChannels(cfg), Withdraws: true}
+	if cfg.Catalog.Published == "last" {
+		return append(all, own), nil
+	}
+	return append([]catalog.SourceOptions{own}, all...), nil
 }
 
-func (m *mirror) source(cfg *config.Config, s config.Source, metrics *upstream.Metrics) (catalog.SourceOptions, error) {
+// newSource makes a client for one configured source; it asks nothing.
+func newSource(cfg *config.Config, s config.Source, metrics *upstream.Metrics, log *slog.Logger) (catalog.SourceOptions, error) {
 	var o catalog.SourceOptions
 	secret := func(file string) (string, error) {
 		if file == "" {
@@ -212,7 +243,7 @@ func (m *mirror) source(cfg *config.Config, s config.Source, metrics *upstream.M
 		ServePrivate: s.ServePrivate,
 		UserAgent:    "imgmirror/" + version,
 		Metrics:      metrics,
-		Logger:       m.log,
+		Logger:       log,
 	})
 	if err != nil {
 		return o, err
@@ -224,7 +255,31 @@ func (m *mirror) source(cfg *config.Config, s config.Source, metrics *upstream.M
 		Include:      include,
 		Exclude:      exclude,
 		ServePrivate: s.ServePrivate,
+		Channel:      client.Channel(),
+		AsChannels:   s.AsChannels,
 	}, nil
+}
+
+// ownChannels are those of published images whose manifests name none: the
+// default channel, or where there is no default, all.
+func ownChannels(cfg *config.Config) []string {
+	var all []string
+	for _, c := range cfg.Channels {
+		if c.Default {
+			return []string{c.Name}
+		}
+		all = append(all, c.Name)
+	}
+	return all
+}
+
+// channels are the configured ones as the catalogue takes them.
+func channels(cfg *config.Config) []catalog.Channel {
+	var all []catalog.Channel
+	for _, c := range cfg.Channels {
+		all = append(all, catalog.Channel{Name: c.Name, Description: c.Description, Default: c.Default})
+	}
+	return all
 }
 
 func filters(texts []string) ([]manifest.Filter, error) {
@@ -249,12 +304,8 @@ func (m *mirror) run(ctx context.Context) error {
 	g.Go(func() error { return m.store.Run(loops) })
 	g.Go(func() error { return m.catalog.Run(loops) })
 	g.Go(func() error { return m.resumePartials(loops) })
-	g.Go(func() error {
-		if m.adminLn == nil {
-			return nil
-		}
-		return m.admin.Run(loops, m.adminLn)
-	})
+	g.Go(func() error { return m.prefetch(loops) })
+	g.Go(func() error { return m.admin.Run(loops, m.adminLn, m.adminSocket) })
 	late := time.AfterFunc(readyLimit, func() { close(m.late) })
 	defer late.Stop()
 
@@ -274,6 +325,9 @@ func (m *mirror) close() {
 	}
 	if m.adminLn != nil {
 		m.adminLn.Close()
+	}
+	if m.adminSocket != nil {
+		m.adminSocket.Close()
 	}
 	if m.store != nil {
 		if err := m.store.Close(); err != nil {
@@ -296,6 +350,17 @@ func (m *mirror) ready() bool {
 	}
 }
 
+// cached tells whether all files of an image are on disk.
+func (m *mirror) cached(image manifest.Manifest) bool {
+	for i := range image.Files {
+		blob, _ := proxy.BlobOf(catalog.Entry{Manifest: image}, i)
+		if _, ok := m.store.Peek(blob); !ok {
+			return false
+		}
+	}
+	return len(image.Files) > 0
+}
+
 // learn hands to the catalogue what a download has told of a file.
 func (m *mirror) learn(b cache.Blob, info cache.Info) {
 	if b.Manifest.UUID != b.Image {
@@ -308,10 +373,13 @@ func (m *mirror) learn(b cache.Blob, info cache.Info) {
 	m.catalog.Learn(manifest.FileID{Image: b.Image, Index: b.Index}, facts)
 }
 
-func (m *mirror) wakeResume() {
-	select {
-	case m.resume <- struct{}{}:
-	default:
+// wakeLoops has the loops look again at the catalogue and the configuration.
+func (m *mirror) wakeLoops() {
+	for _, due := range []chan struct{}{m.resume, m.prefetchDue} {
+		select {
+		case due <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -328,7 +396,7 @@ func (m *mirror) resumePartials(ctx context.Context) error {
 	again := time.NewTicker(resumeEvery)
 	defer again.Stop()
 	for {
-		if !m.offline {
+		if !m.cfg.Load().Offline {
 			for _, p := range m.store.Partials() {
 				m.resumePartial(ctx, p)
 			}

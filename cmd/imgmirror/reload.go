@@ -3,80 +3,147 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"log/slog"
+	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
-	"sync/atomic"
+	"strings"
 	"syscall"
 
 	"imgmirror/config"
 )
 
-// reloader takes over at SIGHUP what can change in a running mirror: the log's
-// level and the certificate. It says which other changes need a restart.
-type reloader struct {
-	log   *slog.Logger
-	level *slog.LevelVar
-	cert  *certificate // nil: no TLS
-	load  func() (*config.Config, error)
-	cfg   config.Config // in effect
+// catchHangups keeps SIGHUP from ending the process. One that comes while the
+// last is being served, or before anyone serves it, is not lost.
+func catchHangups() (hangups <-chan os.Signal, stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	return signals, func() { signal.Stop(signals) }
 }
 
-// run serves SIGHUP until ctx ends.
-func (r *reloader) run(ctx context.Context) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(hangups)
-		for {
-			select {
-			case <-hangups:
-				r.reload()
-			case <-ctx.Done():
-				return
-			}
+// reloadOn takes over what load gives, for each hangup, until ctx ends.
+func (m *mirror) reloadOn(ctx context.Context, hangups <-chan os.Signal, load func() (*config.Config, error)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
 		}
-	}()
-}
-
-func (r *reloader) reload() {
-	fresh, err := r.load()
-	if err != nil {
-		r.log.Error("SIGHUP: the configuration is at fault, nothing was changed", "error", err)
-		return
-	}
-	if err := r.level.UnmarshalText([]byte(fresh.Log.Level)); err != nil {
-		r.log.Error("SIGHUP: log.level", "error", err)
-	} else {
-		r.cfg.Log.Level = fresh.Log.Level
-	}
-	restart := config.Changed(r.cfg, *fresh)
-	if r.cert != nil && !slices.ContainsFunc(restart, func(key string) bool { return key == "tls.cert_file" || key == "tls.key_file" }) {
-		if err := r.cert.read(r.cfg.TLS.CertFile, r.cfg.TLS.KeyFile); err != nil {
-			r.log.Error("SIGHUP: the certificate cannot be read, the old one stays", "error", err)
+		cfg, err := load()
+		if err == nil {
+			warn(m.log, cfg)
+			err = m.reload(ctx, cfg)
+		}
+		if err != nil {
+			m.log.Error("the configuration stays as it is: it cannot be reloaded", "error", err)
 		}
 	}
-	r.log.Info("SIGHUP: log level and certificate were read again", "level", r.cfg.Log.Level)
-	if len(restart) > 0 {
-		r.log.Warn("SIGHUP: these changes need a restart", "keys", restart)
-	}
 }
 
-// certificate is the one that new connections are shown.
-type certificate struct {
-	current atomic.Pointer[tls.Certificate]
+// reloaded is old with what a running mirror can take over from next.
+func reloaded(old, next *config.Config) *config.Config {
+	c := *next
+	c.Listen, c.PublicURL, c.DataDir, c.Admin = old.Listen, old.PublicURL, old.DataDir, old.Admin
+	c.Log.Format = old.Log.Format
+	if (old.TLS.CertFile == "") != (next.TLS.CertFile == "") {
+		c.TLS = old.TLS
+	}
+	c.Cache.StreamOnMiss, c.Cache.OnUnreachable = old.Cache.StreamOnMiss, old.Cache.OnUnreachable
+	c.Fill, c.Clients, c.Verify, c.Bundle = old.Fill, old.Clients, old.Verify, old.Bundle
+	c.ZFSImport, c.S3 = old.ZFSImport, old.S3
+	return &c
 }
 
-func (c *certificate) read(certFile, keyFile string) error {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return err
+// sourceKeys are the sections, and keys of none, that the catalogue and its
+// sources are built from.
+var sourceKeys = []string{"sources", "channels", "catalog", "offline"}
+
+// reload takes over from next, which has been checked, what can change while
+// the mirror runs, all of it or, with an error, nothing: sources, channels,
+// limits, pins, prefetch rules, certificates, the log level. What was changed,
+// and what needs a restart, goes to the log. Certificates and the secrets of
+// sources are read again even if their files' names are the same. One at a time.
+func (m *mirror) reload(ctx context.Context, next *config.Config) error {
+	old := m.cfg.Load()
+	c := reloaded(old, next)
+	changed, waiting := config.Changed(*old, *c), config.Changed(*c, *next)
+
+	var cert *tls.Certificate
+	if c.TLS.CertFile != "" {
+		var err error
+		if cert, err = loadCertificate(c.TLS); err != nil {
+			return err
+		}
 	}
-	c.current.Store(&pair)
+	rebuild := slices.ContainsFunc(c.Sources, readsFiles)
+	for _, key := range changed {
+		section, _, _ := strings.Cut(key, ".")
+		rebuild = rebuild || slices.Contains(sourceKeys, section)
+	}
+	if rebuild {
+		g, err := m.newGeneration(c)
+		if err != nil {
+			return err
+		}
+		if err := m.catalog.replace(ctx, g); err != nil {
+			return err
+		}
+	}
+	if cert != nil {
+		m.cert.Store(cert)
+	}
+	m.level.Set(c.Log.SlogLevel())
+	m.store.SetLimits(int64(c.Cache.MaxSize), int64(c.Cache.MinFree))
+	m.store.SetFillSlots(c.Cache.FillSlots)
+	m.cfg.Store(c)
+	m.wakeLoops()
+
+	m.log.Info("configuration reloaded", "changed", keyList(changed), "sources_rebuilt", rebuild)
+	if len(waiting) > 0 {
+		m.log.Warn("configuration: changes that need a restart", "keys", keyList(waiting))
+	}
 	return nil
 }
 
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return c.current.Load(), nil
+// readsFiles tells whether a source is told by more than its settings.
+func readsFiles(s config.Source) bool {
+	return s.PasswordFile != "" || s.TokenFile != "" || s.CAFile != ""
+}
+
+func keyList(keys []string) string {
+	if len(keys) == 0 {
+		return "nothing"
+	}
+	return strings.Join(keys, ", ")
+}
+
+// loadCertificate reads the client listener's certificate and key.
+func loadCertificate(t config.TLS) (*tls.Certificate, error) {
+	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return nil, &verbError{code: codeConfig, err: fmt.Errorf("tls: %w", err)}
+	}
+	return &cert, nil
+}
+
+// tlsConfig serves the certificate that was loaded last; nil without one.
+func (m *mirror) tlsConfig(cfg *config.Config) (*tls.Config, error) {
+	if cfg.TLS.CertFile == "" {
+		return nil, nil
+	}
+	cert, err := loadCertificate(cfg.TLS)
+	if err != nil {
+		return nil, err
+	}
+	m.cert.Store(cert)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if cert := m.cert.Load(); cert != nil {
+				return cert, nil
+			}
+			return nil, errors.New("no certificate is loaded")
+		},
+	}, nil
 }

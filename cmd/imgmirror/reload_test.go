@@ -1,105 +1,180 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/google/uuid"
 
 	"imgmirror/config"
 )
 
-// lines collects a log.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) wait(t *testing.T, what string) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		l.mu.Lock()
-		text := l.text.String()
-		l.mu.Unlock()
-		if strings.Contains(text, what) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the log has no %q:\n%s", what, text)
-		}
-	}
-}
-
-// SIGHUP ends nothing: what can change does, and the rest is named.
-func TestHangup(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "imgmirror.yaml")
-	write := func(level, more string) {
+func TestReloaded(t *testing.T) {
+	old := config.Defaults()
+	check := func(change func(*config.Config), changed, waiting string) {
 		t.Helper()
-		text := fmt.Sprintf("listen: 127.0.0.1:0\ndata_dir: %s\nadmin: {listen: \"\"}\nsources: []\nlog: {level: %s}\n%s", filepath.Join(dir, "data"), level, more)
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+		next := config.Defaults()
+		change(&next)
+		c := reloaded(&old, &next)
+		if got := strings.Join(config.Changed(old, *c), " "); got != changed {
+			t.Errorf("changed %q, want %q", got, changed)
+		}
+		if got := strings.Join(config.Changed(*c, next), " "); got != waiting {
+			t.Errorf("waiting %q, want %q", got, waiting)
 		}
 	}
-	load := func() (*config.Config, error) { return config.Load(config.LoadOptions{File: file}) }
-	write("info", "")
-	cfg, err := load()
-	if err != nil {
+	check(func(*config.Config) {}, "", "")
+	check(func(c *config.Config) {
+		c.Sources, c.Offline, c.Log.Level = nil, true, "debug"
+		c.Cache.MaxSize, c.Cache.FillSlots, c.Cache.Pins = 1, 2, []string{"name=a"}
+		c.Channels = []config.Channel{{Name: "release"}}
+		c.Prefetch = []config.Prefetch{{Match: []string{"name=a"}}}
+	}, "log.level sources channels offline cache.max_size cache.fill_slots cache.pins prefetch", "")
+	check(func(c *config.Config) {
+		c.Listen, c.DataDir, c.Admin.Listen, c.Log.Format = ":1", "/x", ":2", "json"
+		c.Cache.StreamOnMiss = false
+		c.TLS = config.TLS{CertFile: "c", KeyFile: "k"}
+	}, "", "listen tls.cert_file tls.key_file data_dir log.format admin.listen cache.stream_on_miss")
+}
+
+// Every key is either taken over or said to wait: reloaded must not forget one.
+func TestReloadedKnowsEveryKey(t *testing.T) {
+	old, next := config.Config{}, config.Defaults()
+	next.TLS = config.TLS{CertFile: "c", KeyFile: "k"}
+	c := reloaded(&old, &next)
+	both := append(config.Changed(old, *c), config.Changed(*c, next)...)
+	for _, key := range config.Changed(old, next) {
+		if n := len(slices.DeleteFunc(slices.Clone(both), func(k string) bool { return k != key })); n != 1 {
+			t.Errorf("%s is named %d times", key, n)
+		}
+	}
+}
+
+func TestReload(t *testing.T) {
+	cfg := testConfig(t)
+	m, _ := runMirror(t, cfg)
+	first := m.catalog.now.Load()
+	if n := len(listed(m)); n != 0 {
+		t.Fatalf("%d images without a source", n)
+	}
+
+	next := *cfg
+	next.Sources = []config.Source{sampleSource(t)}
+	next.Log.Level = "debug"
+	next.Clients.MaxConnections++
+	if err := m.reload(t.Context(), &next); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	var log lines
-	ended := make(chan error)
-	go func() { ended <- serve(ctx, cfg, &log, load) }()
-	log.wait(t, "msg=serving")
-	hangup := func() {
+	<-m.catalog.Ready()
+	if n := len(listed(m)); n != samples {
+		t.Errorf("%d images listed after the reload, want %d", n, samples)
+	}
+	if m.catalog.now.Load() == first {
+		t.Error("the catalogue is the old one")
+	}
+	if m.level.Level() != slog.LevelDebug {
+		t.Errorf("the log's level is %s", m.level.Level())
+	}
+	if got := m.cfg.Load(); got.Clients != cfg.Clients || got.Log.Level != "debug" {
+		t.Errorf("in force: %+v", got)
+	}
+	// What was asked of the old catalogue is answered by the new one.
+	if e, err := m.catalog.Get(t.Context(), sampleApp); err != nil || e.Source != "samples" {
+		t.Errorf("Get: %s, %v", e.Source, err)
+	}
+
+	// What changes nothing of the sources leaves the catalogue alone.
+	second := m.catalog.now.Load()
+	same := next
+	same.Cache.FillSlots = 1
+	if err := m.reload(t.Context(), &same); err != nil {
+		t.Fatal(err)
+	}
+	if m.catalog.now.Load() != second {
+		t.Error("the catalogue was built anew for nothing")
+	}
+
+	// All or nothing.
+	bad := same
+	bad.Log.Level = "error"
+	bad.Sources = []config.Source{{Name: "bad", URL: "http://127.0.0.1:1", Kind: "imgapi", CAFile: filepath.Join(t.TempDir(), "none")}}
+	if err := m.reload(t.Context(), &bad); err == nil {
+		t.Error("a source that cannot be made is no error")
+	}
+	if m.catalog.now.Load() != second || m.level.Level() != slog.LevelDebug || m.cfg.Load().Log.Level != "debug" {
+		t.Error("half of a bad configuration was taken over")
+	}
+}
+
+// A published image does not care about the sources' coming and going.
+func TestReloadKeepsPublished(t *testing.T) {
+	cfg := testConfig(t)
+	m, _ := runMirror(t, cfg)
+	text, file := sampleFiles(t, sampleBase)
+	if _, err := m.own.Publish(t.Context(), text, strings.NewReader(string(file))); err != nil {
+		t.Fatal(err)
+	}
+	next := *cfg
+	next.Sources = []config.Source{sampleSource(t)}
+	next.Catalog.Published = "last"
+	if err := m.reload(t.Context(), &next); err != nil {
+		t.Fatal(err)
+	}
+	<-m.catalog.Ready()
+	source := func(id uuid.UUID) string {
+		e, _ := m.catalog.Current().Entry(id)
+		return e.Source
+	}
+	if got := source(sampleBase); got != "samples" {
+		t.Errorf("with catalog.published: last the image is from %q", got)
+	}
+	next.Catalog.Published = "first"
+	if err := m.reload(t.Context(), &next); err != nil {
+		t.Fatal(err)
+	}
+	if got := source(sampleBase); got != "published" {
+		t.Errorf("with catalog.published: first the image is from %q", got)
+	}
+}
+
+// A signal that cannot be obeyed changes nothing, and the next one is obeyed.
+func TestHangup(t *testing.T) {
+	cfg := testConfig(t)
+	m, _ := runMirror(t, cfg)
+	hangups, release := catchHangups()
+	defer release()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	answers := make(chan error)
+	next := *cfg
+	next.Sources = []config.Source{sampleSource(t)}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		m.reloadOn(ctx, hangups, func() (*config.Config, error) { return &next, <-answers })
+	}()
+	hangup := func(err error) {
 		t.Helper()
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
+		answers <- err
 	}
-
-	write("debug", "nonsense: 1\n")
-	hangup()
-	log.wait(t, "nothing was changed")
-	write("debug", "offline: true\n")
-	hangup()
-	log.wait(t, "level=debug")
-	log.wait(t, `need a restart" keys=[offline]`)
-
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
+	hangup(os.ErrInvalid)
+	if m.cfg.Load() != cfg {
+		t.Error("a configuration that could not be read was taken over")
 	}
-	log.wait(t, "msg=stopped")
-}
-
-// The level that is set is that of the loggers made before.
-func TestLogLevelChanges(t *testing.T) {
-	var log lines
-	var level slog.LevelVar
-	l, err := newLogger(&log, "info", "text", &level)
-	if err != nil {
-		t.Fatal(err)
+	hangup(nil)
+	hangup(nil) // is served after the one before
+	if n := len(m.cfg.Load().Sources); n != 1 {
+		t.Errorf("%d sources in force", n)
 	}
-	l = l.With("component", "x")
-	l.Debug("first")
-	level.Set(slog.LevelDebug)
-	l.Debug("second")
-	if got := log.text.String(); strings.Contains(got, "first") || !strings.Contains(got, "second") {
-		t.Error(got)
-	}
+	cancel()
+	<-done
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -25,8 +26,8 @@ func newServeCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			reload := func() (*config.Config, error) { return loadConfig(cmd) }
-			return serve(cmd.Context(), cfg, cmd.ErrOrStderr(), reload)
+			load := func() (*config.Config, error) { return loadConfig(cmd) }
+			return serve(cmd.Context(), cfg, load, cmd.ErrOrStderr())
 		},
 	}
 	addServeFlags(cmd)
@@ -43,9 +44,9 @@ var serveFlags = map[string]string{
 
 func addServeFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.String("listen", "", "address of the client listener (default :8080)")
-	flags.String("admin-listen", "", "address of the admin listener (default 127.0.0.1:8081)")
-	flags.StringArray("source", nil, "URL of an image server; repeat it for several; replaces the configured list")
+	flags.String("listen", "", "`ADDRESS` of the client listener (default :8080)")
+	flags.String("admin-listen", "", "`ADDRESS` of the admin listener (default 127.0.0.1:8081)")
+	flags.StringArray("source", nil, "`URL` of an image server; repeat it for several; replaces the configured list")
 }
 
 // loadConfig reads file, environment and the flags that cmd was given.
@@ -102,23 +103,30 @@ func checkFilters(cfg *config.Config) error {
 	return errors.Join(faults...)
 }
 
-// serve runs one mirror until ctx ends; reload reads the configuration again.
-func serve(ctx context.Context, cfg *config.Config, stderr io.Writer, reload func() (*config.Config, error)) error {
-	var level slog.LevelVar
-	log, err := newLogger(stderr, cfg.Log.Level, cfg.Log.Format, &level)
+// serve runs one mirror until ctx ends. A SIGHUP has it take over what load,
+// which reads the configuration again, gives.
+func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), stderr io.Writer) error {
+	hangups, release := catchHangups()
+	defer release()
+	level := new(slog.LevelVar)
+	level.Set(cfg.Log.SlogLevel())
+	log, err := newLogger(stderr, level, cfg.Log.Format)
 	if err != nil {
 		return &verbError{code: codeConfig, err: err}
 	}
-	for _, w := range cfg.Warnings {
-		log.Warn("configuration: " + w)
-	}
-	for _, key := range withoutEffect(cfg) {
-		log.Warn("this version has no such feature yet: the key has no effect", "key", key)
-	}
+	warn(log, cfg)
 	m, err := newMirror(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
+	m.level = level
+	reloading, stopReloading := context.WithCancel(ctx)
+	var reloads sync.WaitGroup
+	reloads.Go(func() { m.reloadOn(reloading, hangups, load) })
+	defer func() {
+		stopReloading()
+		reloads.Wait()
+	}()
 	dir, err := filepath.Abs(cfg.DataDir)
 	if err != nil {
 		dir = cfg.DataDir
@@ -127,8 +135,6 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer, reload fun
 	if m.adminLn != nil {
 		attrs = append(attrs, "admin", m.adminLn.Addr().String())
 	}
-	changes := &reloader{log: log, level: &level, cert: m.cert, load: reload, cfg: *cfg}
-	changes.run(ctx)
 	log.Info("serving", attrs...)
 	notify(log, daemon.SdNotifyReady)
 	defer context.AfterFunc(ctx, func() {
@@ -142,6 +148,16 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer, reload fun
 	return nil
 }
 
+// warn logs what is odd about a configuration.
+func warn(log *slog.Logger, cfg *config.Config) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration: " + w)
+	}
+	for _, key := range withoutEffect(cfg) {
+		log.Warn("this version has no such feature yet: the key has no effect", "key", key)
+	}
+}
+
 // notify tells systemd, where it started us.
 func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
@@ -153,10 +169,8 @@ func notify(log *slog.Logger, state string) {
 // that nothing in this version reads.
 func withoutEffect(cfg *config.Config) []string {
 	later := map[string]bool{
-		"channels": true, "catalog.retired": true, "cache.pins": true, "fill.streams": true,
-		"verify.scrub_every": true, "verify.scrub_rate": true,
+		"fill.streams":        true,
 		"bundle.trusted_keys": true, "bundle.require_signature": true,
-		"prefetch": true, "admin.token_file": true,
 		"zfsimport.enabled": true, "zfsimport.pool": true, "zfsimport.images": true,
 		"zfsimport.zfs_path": true, "zfsimport.db_dir": true,
 		"s3.endpoint": true, "s3.bucket": true, "s3.prefix": true, "s3.access_key_file": true,
@@ -166,11 +180,6 @@ func withoutEffect(cfg *config.Config) []string {
 	for _, key := range config.Changed(config.Defaults(), *cfg) {
 		if later[key] {
 			keys = append(keys, key)
-		}
-	}
-	for _, s := range cfg.Sources {
-		if len(s.AsChannels) > 0 {
-			keys = append(keys, "sources."+s.Name+".as_channels")
 		}
 	}
 	return keys

@@ -1,41 +1,139 @@
-// Package admin is the operator's listener: metrics and health. It is apart
-// from the client listener so that it can be bound to loopback, and it answers
-// when that one is full.
+// Package admin is the operator's side of the mirror: metrics, health, and the
+// API under /api/v1 with its jobs and events, described by openapi.json. It is
+// apart from the client listener so that it can be bound to loopback, and it
+// answers when that one is full. Client is the other end, which the verbs use.
+//
+// The package owns jobs and who may call; what is done belongs to those that
+// Options names.
 package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
+	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"imgmirror/cache"
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
+	"imgmirror/verify"
 )
 
-// Options of New.
+// Catalog is what images there are; *catalog.Catalog is one. Its methods may be
+// called concurrently.
+type Catalog interface {
+	// Current is the list now being served: immutable, never nil, no waiting.
+	Current() *catalog.List
+	// Get finds one image, asking the sources if need be. The error matches
+	// fs.ErrNotExist when there is none, else it means "cannot tell".
+	Get(ctx context.Context, id uuid.UUID) (catalog.Entry, error)
+	// Status tells of every source, in order of priority.
+	Status() []catalog.Status
+	// Refresh asks every source for its list, now. The error joins those of the
+	// sources that failed.
+	Refresh(ctx context.Context) error
+}
+
+// Store is where the files are; *cache.Store is one. Its methods may be called
+// concurrently.
+type Store interface {
+	// File gives a Reader, which the caller closes, on the blob, from disk or
+	// from the fill that it joins or starts.
+	File(ctx context.Context, b cache.Blob, sources []cache.Source) (*cache.Reader, error)
+	// Peek tells what is on disk of the blob, verified.
+	Peek(b cache.Blob) (cache.Info, bool)
+	// Files lists what is on disk.
+	Files() []cache.File
+	// Manifest gives the manifest of an image with a file on disk, as it was when
+	// that was stored.
+	Manifest(id uuid.UUID) (manifest.Manifest, error)
+	// Fills lists the downloads under way.
+	Fills() []cache.FillInfo
+	// Pin keeps an image's files from eviction until Unpin, over restarts.
+	Pin(id uuid.UUID) error
+	Unpin(id uuid.UUID) error
+	// Pinned is the images pinned by hand; the map belongs to the caller.
+	Pinned() map[uuid.UUID]bool
+	// Kept tells whether an image is kept from eviction, by hand or by rule.
+	Kept(id uuid.UUID) bool
+	// Remove takes a file away; who reads it reads on. The error matches
+	// fs.ErrNotExist when there is none.
+	Remove(ctx context.Context, sum verify.Sum) (cache.Evicted, error)
+	// Vacuum evicts down to the low water mark, or with dryRun only tells what
+	// that would remove.
+	Vacuum(ctx context.Context, dryRun bool) ([]cache.Evicted, error)
+	// Check hashes a file again and heals it if need be. progress is told how many
+	// bytes have been read. The error says why the result is neither ok nor healed.
+	Check(ctx context.Context, sum verify.Sum, progress func(int64)) (cache.CheckResult, error)
+}
+
+// Publisher keeps the mirror's own images; *published.Source is one. Its methods
+// may be called concurrently.
+type Publisher interface {
+	// Publish makes an image of a manifest and its file, which is read to its
+	// end; it is in the catalogue when Publish returns nil.
+	Publish(ctx context.Context, manifest []byte, file io.Reader) (manifest.Manifest, error)
+	// Unpublish takes an image back, with its file unless other images have the
+	// same one. The error matches fs.ErrNotExist when it is not published.
+	Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
+}
+
+// Options of New. Without a Catalog there is no API, only metrics and health.
 type Options struct {
 	Gatherer prometheus.Gatherer // what /metrics shows; nil = nothing
 	Ready    func() bool         // what /readyz says; nil = always ready
+	Token    string              // opens /api and /debug to those who come over the network; "" = nobody
+	Hosts    []string            // names by which browsers may call the mirror, beside addresses and localhost
 	Logger   *slog.Logger        // nil = discard
+
+	Catalog Catalog
+	Store   Store // required with Catalog
+	// Blob says which bytes a file of an image is, and where they may be had.
+	// Required with Catalog.
+	Blob func(e catalog.Entry, index int) (cache.Blob, []cache.Source)
+	// Check asks one source, by its name, whether it is there, just now.
+	// Required with Catalog.
+	Check func(ctx context.Context, source string) error
+	// Publisher keeps the mirror's own images. Required with Catalog.
+	Publisher Publisher
+	// Config gives the configuration in force as JSON, secrets masked; nil =
+	// an empty object.
+	Config func() (json.RawMessage, error)
+	// Doctor checks the set-up; nil = nothing to say.
+	Doctor func(ctx context.Context) []Finding
 }
 
-// Server answers /metrics, /healthz and /readyz.
+// Server answers /metrics, /healthz, /readyz, the API and the profiler. Its
+// methods may be called concurrently.
 type Server struct {
-	handler http.Handler
-	log     *slog.Logger
+	o        Options
+	log      *slog.Logger
+	jobs     *jobs
+	inner    *http.ServeMux // what only an operator may ask
+	open     http.Handler   // for whoever can connect
+	trusted  http.Handler   // for those whom the file system let in
+	stopping chan struct{}  // closed when event streams are to end
+	stop     sync.Once
 }
 
 const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
-	// stopTimeout is how long replies under way may go on when Run ends. They
-	// are small.
+	// stopTimeout is how long replies under way may go on when Run ends.
 	stopTimeout = 5 * time.Second
+	// maxHeader bounds a request's header; some 200 filters fit.
+	maxHeader = 64 << 10
 )
 
 // New builds the server; it starts nothing.
@@ -49,9 +147,34 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{log: o.Logger}
+	if o.Config == nil {
+		o.Config = func() (json.RawMessage, error) { return json.RawMessage("{}"), nil }
+	}
+	if o.Doctor == nil {
+		o.Doctor = func(context.Context) []Finding { return nil }
+	}
+	s := &Server{o: o, log: o.Logger, jobs: newJobs(), stopping: make(chan struct{})}
+	s.inner = http.NewServeMux()
+	if o.Catalog != nil {
+		for _, r := range s.routes() {
+			s.inner.Handle(r.method+" "+apiPrefix+r.path, s.handle(r))
+		}
+	}
+	s.inner.HandleFunc("/debug/pprof/", pprof.Index)
+	s.inner.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	s.inner.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	s.inner.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	s.inner.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	route := http.HandlerFunc(s.route)
+	s.trusted = s.front(route)
+	s.open = s.front(s.guard(route))
+	return s
+}
+
+// front is what anyone may ask, with operators before what only they may.
+func (s *Server) front(operators http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.o.Gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelError),
 		// One bad collector must not hide the others.
 		ErrorHandling: promhttp.ContinueOnError,
@@ -60,14 +183,15 @@ func New(o Options) *Server {
 		say(w, http.StatusOK, "ok\n")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if o.Ready() {
+		if s.o.Ready() {
 			say(w, http.StatusOK, "ready\n")
 		} else {
 			say(w, http.StatusServiceUnavailable, "not ready\n")
 		}
 	})
-	s.handler = mux
-	return s
+	mux.Handle("/api/", operators)
+	mux.Handle("/debug/", operators)
+	return mux
 }
 
 // say sends a short text that nobody may keep.
@@ -78,40 +202,72 @@ func say(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text) // a client that is gone needs no answer
 }
 
-// Handler is all routes, for a listener of another kind. It may be used
-// concurrently.
+// Handler is all routes, for a listener of another kind.
 //
 //	GET /metrics   what the Gatherer has, in the formats of Prometheus
 //	GET /healthz   200 as long as the process lives
 //	GET /readyz    200 or 503, as Options.Ready says
-func (s *Server) Handler() http.Handler { return s.handler }
+//	/api/v1/…      the API: openapi.json; with the token only
+//	/debug/pprof/  the profiler; with the token only
+func (s *Server) Handler() http.Handler { return s.open }
 
-// Run serves ln until ctx ends, then closes it, lets replies under way end
-// and returns. It returns the error that broke the listener, else nil.
-func (s *Server) Run(ctx context.Context, ln net.Listener) error {
-	srv := &http.Server{
-		Handler:           s.handler,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+// Trusted is Handler for those who need no token: whoever can connect may do
+// everything.
+func (s *Server) Trusted() http.Handler { return s.trusted }
+
+// Run serves Handler on open and Trusted on trusted, either of which may be
+// nil, until ctx ends. Then it cancels the jobs and waits for them, closes the
+// listeners, lets replies under way end and returns. It returns the error that
+// broke a listener, else nil. Call it once.
+func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
+	type listener struct {
+		net.Listener
+		server *http.Server
 	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
+	var all []listener
+	add := func(ln net.Listener, h http.Handler) {
+		if ln != nil {
+			all = append(all, listener{ln, s.server(h)})
+		}
+	}
+	add(open, s.open)
+	add(trusted, s.trusted)
+
+	var serving sync.WaitGroup
+	broken := make(chan error, len(all))
+	for _, l := range all {
+		serving.Go(func() {
+			if err := l.server.Serve(l.Listener); !errors.Is(err, http.ErrServerClosed) {
+				broken <- fmt.Errorf("admin listener: %w", err)
+			}
+		})
+	}
+	var err error
 	select {
-	case err := <-served:
-		srv.Close()
-		return fmt.Errorf("admin listener: %w", err)
+	case err = <-broken:
 	case <-ctx.Done():
 	}
+	s.jobs.stop()
+	s.stop.Do(func() { close(s.stopping) })
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	err := srv.Shutdown(stop)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = srv.Close()
+	for _, l := range all {
+		serving.Go(func() {
+			if l.server.Shutdown(stop) != nil {
+				l.server.Close()
+			}
+		})
 	}
-	<-served
-	if err != nil {
-		return fmt.Errorf("admin listener: %w", err)
+	serving.Wait()
+	return err
+}
+
+func (s *Server) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	return nil
 }

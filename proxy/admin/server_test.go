@@ -38,7 +38,7 @@ func TestRoutes(t *testing.T) {
 	f("GET", "/healthz", 200, "ok")
 	f("POST", "/readyz", 405, "")
 	f("GET", "/", 404, "")
-	f("GET", "/api/v1/images", 404, "")
+	f("GET", "/api/v1/images", 401, "UnauthorizedError")
 }
 
 func TestZeroOptions(t *testing.T) {
@@ -59,7 +59,7 @@ func TestRun(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- New(Options{}).Run(ctx, ln) }()
+	go func() { done <- New(Options{}).Run(ctx, ln, nil) }()
 
 	client := &http.Client{Transport: &http.Transport{}} // keeps its connection open and idle
 	resp, err := client.Get("http://" + ln.Addr().String() + "/healthz")
@@ -87,7 +87,7 @@ func TestRunTellsWhatBrokeTheListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln.Close()
-	if err := New(Options{}).Run(t.Context(), ln); err == nil {
+	if err := New(Options{}).Run(t.Context(), ln, nil); err == nil {
 		t.Error("no error")
 	}
 }

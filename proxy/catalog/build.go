@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -43,9 +44,7 @@ func (c *Catalog) rebuildLocked() {
 	in := c.inputs()
 	c.state.Unlock()
 	next := c.build(in)
-	if cur != nil && cur.body.etag == next.body.etag {
-		next.body = cur.body
-	}
+	next.setViews(cur)
 	c.swap(next)
 }
 
@@ -70,13 +69,16 @@ type input struct {
 	source   *source
 	images   []manifest.Manifest // as listed, unfiltered
 	unlisted []manifest.Manifest
+	retired  []manifest.Manifest
 }
 
 // inputs takes a snapshot; state is held.
 func (c *Catalog) inputs() inputs {
 	in := inputs{facts: c.facts, absent: make(map[uuid.UUID]bool)}
 	for _, s := range c.sources {
-		in.sources = append(in.sources, input{source: s, images: s.list.Images, unlisted: s.unlistedManifests()})
+		in.sources = append(in.sources, input{
+			source: s, images: s.list.Images, unlisted: manifests(s.unlisted), retired: manifests(s.retired),
+		})
 	}
 	if len(c.sources) > 0 {
 		for id := range c.sources[0].absent {
@@ -88,10 +90,10 @@ func (c *Catalog) inputs() inputs {
 	return in
 }
 
-// unlistedManifests gives what the source gave by uuid, in no order; state is held.
-func (s *source) unlistedManifests() []manifest.Manifest {
-	out := make([]manifest.Manifest, 0, len(s.unlisted))
-	for _, u := range s.unlisted {
+// manifests are those of a source's unlisted or retired images, in no order; state is held.
+func manifests(of map[uuid.UUID]unlisted) []manifest.Manifest {
+	out := make([]manifest.Manifest, 0, len(of))
+	for _, u := range of {
 		out = append(out, u.manifest)
 	}
 	return out
@@ -107,17 +109,20 @@ func (c *Catalog) absentEverywhere(id uuid.UUID) bool {
 	return true
 }
 
-// build makes the list of in; building is held.
+// build makes the list of in, but for its views; building is held.
 func (c *Catalog) build(in inputs) *List {
-	merged, conflicts := manifest.Merge(in.listings())
+	listings, retired := in.listings(c.hideRetired)
+	merged, conflicts := manifest.Merge(listings)
 	l := &List{
-		offline: c.offline,
-		records: make([]record, 0, len(merged)),
-		byUUID:  make(map[uuid.UUID]int32, len(merged)),
+		offline:  c.offline,
+		channels: c.channels,
+		records:  make([]record, 0, len(merged)),
+		byUUID:   make(map[uuid.UUID]int32, len(merged)),
 	}
+	l.inherited = sync.OnceValue(l.inherit)
 	for i := range merged {
 		m := &merged[i]
-		r := record{manifest: &m.Manifest, source: c.byName[m.Source], listed: m.Listed}
+		r := record{manifest: &m.Manifest, source: c.byName[m.Source], listed: m.Listed, retired: retired[m.Manifest.UUID]}
 		if len(m.Holders) > 1 {
 			r.holders = make([]found, len(m.Holders))
 			for j, h := range m.Holders {
@@ -150,13 +155,14 @@ func (c *Catalog) build(in inputs) *List {
 		*home = append(*home, *r.manifest)
 		r.manifest = &(*home)[len(*home)-1]
 	}
-	l.body = newBody(l.images)
+	c.metrics.retired.Set(float64(len(retired)))
 	c.report(conflicts, broken)
 	return l
 }
 
-// listings are the inputs as Merge takes them: filtered, and with what was learned from files.
-func (in inputs) listings() []manifest.Listing {
+// listings are the inputs as Merge takes them: filtered, and with what was learned from files. Retired images are
+// among those listed, or with hide among the unlisted, if no source lists them; they are told apart by the second result.
+func (in inputs) listings(hide bool) ([]manifest.Listing, map[uuid.UUID]bool) {
 	out := make([]manifest.Listing, len(in.sources))
 	left := make([]map[uuid.UUID]manifest.Manifest, len(in.sources)) // what the filters left out
 	for i, src := range in.sources {
@@ -164,6 +170,7 @@ func (in inputs) listings() []manifest.Listing {
 		out[i].Images, left[i] = src.source.filter(src.images)
 		out[i].Unlisted = src.source.servable(src.unlisted)
 	}
+	retired := in.addRetired(out, hide)
 	takeAncestors(out, left)
 	if len(in.facts) > 0 {
 		known := make(map[uuid.UUID]bool, len(in.facts))
@@ -175,7 +182,34 @@ func (in inputs) listings() []manifest.Listing {
 			out[i].Unlisted = allWithFacts(out[i].Unlisted, known, in.facts)
 		}
 	}
-	return out
+	return out, retired
+}
+
+// addRetired adds to each listing the images that its source retired and that no source lists, and gives their uuids.
+func (in inputs) addRetired(ls []manifest.Listing, hide bool) map[uuid.UUID]bool {
+	added := make(map[uuid.UUID]bool)
+	if !slices.ContainsFunc(in.sources, func(src input) bool { return len(src.retired) > 0 }) {
+		return added
+	}
+	listed := make(map[uuid.UUID]bool)
+	for i := range ls {
+		for j := range ls[i].Images {
+			listed[ls[i].Images[j].UUID] = true
+		}
+	}
+	for i, src := range in.sources {
+		taken, _ := src.source.filter(src.retired)
+		taken = slices.DeleteFunc(slices.Clone(taken), func(m manifest.Manifest) bool { return listed[m.UUID] })
+		for j := range taken {
+			added[taken[j].UUID] = true
+		}
+		if hide {
+			ls[i].Unlisted = append(ls[i].Unlisted, taken...)
+		} else {
+			ls[i].Images = slices.Concat(ls[i].Images, taken)
+		}
+	}
+	return added
 }
 
 // takeAncestors adds to each listing, as unlisted, those of its left-out images that images of any listing are
@@ -245,8 +279,11 @@ func (s *source) servable(images []manifest.Manifest) []manifest.Manifest {
 // mayServe tells whether clients may have m at all.
 func (s *source) mayServe(m manifest.Manifest) bool { return m.Public || s.ServePrivate }
 
-// takes tells whether the filters of the source select m.
+// takes tells whether the filters of the source select m, and, when there are channels, m is in one of them.
 func (s *source) takes(m manifest.Manifest) bool {
+	if s.needsChannel && len(m.Channels) == 0 {
+		return false
+	}
 	for _, f := range s.Include {
 		if !f.Match(m) {
 			return false

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,18 +69,32 @@ type SourceOptions struct {
 	Include      []manifest.Filter // an image is taken if it satisfies all of them; none = every image is taken
 	Exclude      []manifest.Filter // but for those that satisfy any of these
 	ServePrivate bool              // serve images that are not public
+	// Channel is the one that Source is configured to ask for, "" when that is left to the server. What Source gives
+	// by uuid from another channel is served only if an image is built on it.
+	Channel string
+	// AsChannels are the channels that images count as for which the source names none, when there are Channels;
+	// without it such images are shown to nobody (spec A21).
+	AsChannels []string
+	// Withdraws: what Source no longer lists is gone at once, cached or not: it is whoever runs the mirror that took it
+	// away.
+	Withdraws bool
 }
 
 // Options of New.
 type Options struct {
-	Sources          []SourceOptions       // in order of priority; names are unique
-	Index            Index                 // nil: nothing survives a restart
-	Offline          bool                  // never ask a source: the saved lists are all there is
-	HideBrokenChains bool                  // do not list images with an ancestor that no source has
-	NotModified      error                 // the sentinel with which sources say that a list has not changed
-	OnChange         func(*List)           // called by Run, from its own goroutine; may be nil
-	Logger           *slog.Logger          // nil: no log
-	Registerer       prometheus.Registerer // nil: a registry of its own
+	Sources          []SourceOptions // in order of priority; names are unique
+	Index            Index           // nil: nothing survives a restart
+	Offline          bool            // never ask a source: the saved lists are all there is
+	Channels         []Channel       // none: channels are off; names are unique
+	HideBrokenChains bool            // do not list images with an ancestor that no source has
+	// Cached tells whether all files of an image are on disk. Images that their source had and has no more stay for as
+	// long as they are; nil: they go at once. It is called often, and must not wait for the network.
+	Cached      func(manifest.Manifest) bool
+	HideRetired bool                  // such images are not listed: they are reachable by uuid only
+	NotModified error                 // the sentinel with which sources say that a list has not changed
+	OnChange    func(*List)           // called by Run, from its own goroutine; may be nil
+	Logger      *slog.Logger          // nil: no log
+	Registerer  prometheus.Registerer // nil: a registry of its own
 }
 
 const (
@@ -94,7 +109,10 @@ type Catalog struct {
 	byName      map[string]*source
 	index       Index
 	offline     bool
+	channels    channels
 	hideBroken  bool
+	cached      func(manifest.Manifest) bool
+	hideRetired bool
 	notModified error
 	onChange    func(*List)
 	log         *slog.Logger
@@ -131,23 +149,26 @@ type Catalog struct {
 // source is one configured source and what it last said.
 type source struct {
 	SourceOptions
-	name string
-	turn chan struct{} // holds one token while the source is being refreshed
+	name         string
+	guard        guard         // Source as it is asked for anything but lists
+	needsChannel bool          // there are channels, and who is in none is left out
+	turn         chan struct{} // holds one token while the source is being refreshed
 
 	// What follows is guarded by Catalog.state. Slices of manifests are replaced, never written to.
 	list     manifest.Listing // its last good answer, unfiltered; Unlisted is kept apart
 	fresh    bool             // list was given, or confirmed, in this process
 	saved    time.Time        // Fetched of the list as saved
 	unlisted map[uuid.UUID]unlisted
+	retired  map[uuid.UUID]unlisted  // were on its list, and are cached; checked: when it last said that it has them no more
 	absent   map[uuid.UUID]time.Time // origins that it said it does not have, and when it last said so
 	settled  bool
 	health   health
 }
 
-// unlisted is a manifest that a source gave by uuid.
+// unlisted is a manifest that a source's list does not have.
 type unlisted struct {
 	manifest manifest.Manifest
-	checked  time.Time // when the source last confirmed it
+	checked  time.Time // when the source was last asked for it
 }
 
 // found is a manifest together with its giver.
@@ -178,7 +199,10 @@ func New(o Options) (*Catalog, error) {
 		byName:      make(map[string]*source),
 		index:       o.Index,
 		offline:     o.Offline,
+		channels:    slices.Clone(o.Channels),
 		hideBroken:  o.HideBrokenChains,
+		cached:      o.Cached,
+		hideRetired: o.HideRetired,
 		notModified: o.NotModified,
 		onChange:    o.OnChange,
 		log:         o.Logger,
@@ -186,6 +210,9 @@ func New(o Options) (*Catalog, error) {
 		ready:       make(chan struct{}),
 		walking:     make(chan struct{}, 1),
 		stale:       true,
+	}
+	if c.cached == nil {
+		c.cached = func(manifest.Manifest) bool { return false }
 	}
 	if c.index == nil {
 		c.index = noIndex{}
@@ -201,8 +228,10 @@ func New(o Options) (*Catalog, error) {
 		s := &source{
 			SourceOptions: so,
 			name:          so.Source.Name(),
+			needsChannel:  c.channels.on(),
 			turn:          make(chan struct{}, 1),
 			unlisted:      make(map[uuid.UUID]unlisted),
+			retired:       make(map[uuid.UUID]unlisted),
 			absent:        make(map[uuid.UUID]time.Time),
 			health:        health{state: stateUnknown},
 		}
@@ -219,6 +248,9 @@ func New(o Options) (*Catalog, error) {
 	var err error
 	if c.metrics, err = newMetrics(o.Registerer, names); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
+	}
+	for _, s := range c.sources {
+		s.guard = newGuard(s.Source, c.log, c.metrics.breakerOpen)
 	}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.load()
@@ -247,16 +279,21 @@ func (c *Catalog) load() {
 			continue
 		}
 		s.list = l
-		s.list.Images = s.reparse(l.Images)
-		s.list.Unlisted = nil
+		s.list.Images = c.channels.placeAll(s.reparse(l.Images), s.AsChannels)
+		s.list.Unlisted, s.list.Retired = nil, nil
 		s.saved = l.Fetched
 		listed := make(map[uuid.UUID]bool, len(l.Images))
 		for i := range l.Images {
 			listed[l.Images[i].UUID] = true
 		}
-		for _, m := range s.reparse(l.Unlisted) {
+		for _, m := range c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels) {
 			if !listed[m.UUID] {
 				s.unlisted[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
+			}
+		}
+		for _, m := range c.channels.placeAll(s.reparse(l.Retired), s.AsChannels) {
+			if !listed[m.UUID] {
+				s.retired[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
 			}
 		}
 		if !l.Fetched.IsZero() {
@@ -312,6 +349,9 @@ type Status struct {
 	LastTry     time.Time // of a list; zero: never in this process
 	LastSuccess time.Time // zero: never
 	LastError   string    // of the last try; "" when it succeeded
+	// AskedFrom is zero while the source is asked as usual. One that has failed again and again, with lookups or with files,
+	// is asked for these less and less until it answers, and before AskedFrom not at all, but for the rest of a file.
+	AskedFrom time.Time
 }
 
 // Status tells of every source, in order of priority.
@@ -324,6 +364,7 @@ func (c *Catalog) Status() []Status {
 			Name: s.name, URL: s.URL, Kind: s.list.Kind, State: s.health.state, Images: len(s.list.Images),
 			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError,
 		}
+		out[i].AskedFrom = s.guard.peaceUntil()
 	}
 	return out
 }

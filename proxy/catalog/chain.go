@@ -29,16 +29,18 @@ type answer struct {
 	source   *source
 	id       uuid.UUID
 	manifest manifest.Manifest
+	outside  bool  // not in the channel that the source is asked for
 	err      error // nil: manifest is set; fs.ErrNotExist: it does not have it; else: cannot tell, or refuses
 }
 
 // errPrivate is matched by answers about images that must not be served; it matches fs.ErrNotExist.
 var errPrivate = fmt.Errorf("it is private: %w", fs.ErrNotExist)
 
-// ask asks s for the manifest of id. A private image that must not be served counts as absent.
-func (c *Catalog) ask(ctx context.Context, s *source, id uuid.UUID) answer {
+// ask asks s, by way of its guard or directly, for the manifest of id. A private image that must not be served counts
+// as absent.
+func (c *Catalog) ask(ctx context.Context, s *source, by Source, id uuid.UUID) answer {
 	a := answer{source: s, id: id}
-	a.manifest, a.err = s.Source.Get(ctx, id)
+	a.manifest, a.err = by.Get(ctx, id)
 	switch {
 	case a.err != nil:
 		a.err = fmt.Errorf("source %s: %w", s.name, a.err)
@@ -46,6 +48,11 @@ func (c *Catalog) ask(ctx context.Context, s *source, id uuid.UUID) answer {
 		a.err = fmt.Errorf("source %s: asked for image %s, it answered with %s", s.name, id, a.manifest.UUID)
 	case !s.mayServe(a.manifest):
 		a.err = fmt.Errorf("source %s: image %s: %w", s.name, id, errPrivate)
+	default:
+		a.outside = s.outside(a.manifest)
+		if c.channels.on() {
+			a.manifest = c.channels.place(a.manifest, s.AsChannels)
+		}
 	}
 	return a
 }
@@ -102,6 +109,7 @@ func (c *Catalog) completeChains(ctx context.Context) {
 	defer func() { <-c.walking }()
 
 	w := &walk{asked: make(map[question]bool), failed: make(map[*source]int)}
+	c.confirmRetired(ctx, w)
 	c.recheck(ctx, w)
 	for range maxDepth + 1 {
 		tasks := c.missingOrigins(w)
@@ -184,7 +192,7 @@ func (c *Catalog) missingOrigins(w *walk) []originTask {
 	}
 	c.state.Unlock()
 	for _, src := range in.sources {
-		for _, images := range [][]manifest.Manifest{src.images, src.unlisted} {
+		for _, images := range [][]manifest.Manifest{src.images, src.unlisted, src.retired} {
 			for i := range images {
 				if o := wants[images[i].UUID]; o != nil && src.source.mayServe(images[i]) {
 					o.holders[src.source] = true
@@ -227,7 +235,7 @@ func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answe
 		}
 		askCtx, cancel := context.WithTimeout(ctx, askDeadline)
 		defer cancel()
-		a := c.ask(askCtx, s, t.id)
+		a := c.ask(askCtx, s, s.Source, t.id)
 		w.note(a)
 		have = have || a.err == nil
 		answers = append(answers, a)
@@ -317,8 +325,12 @@ type question struct {
 	id     uuid.UUID
 }
 
-// may tells whether s is worth asking for id.
+// may tells whether s is worth asking for id. What clients are spared a walk is spared, too; it has patience of its own,
+// so that its failures do not count against the source.
 func (w *walk) may(s *source, id uuid.UUID) bool {
+	if !s.guard.lookups.peaceUntil().IsZero() {
+		return false
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failed[s] < walkPatience && !w.asked[question{s, id}]

@@ -310,7 +310,7 @@ func TestRecheck(t *testing.T) {
 			t.Errorf("asked %d times more", n)
 		}
 		var saved []int
-		for _, m := range x.listings["a"].Unlisted {
+		for _, m := range x.saved("a").Unlisted {
 			saved = append(saved, number(m.UUID))
 		}
 		slices.Sort(saved)

@@ -41,6 +41,7 @@ type spec struct {
 	state   string
 	private bool
 	acl     string
+	in      []string // channels
 }
 
 // JSON of the image, IMGAPI v2.
@@ -64,6 +65,9 @@ func (s spec) JSON() []byte {
 		id(s.n), s.name, s.state, s.state == "disabled", !s.private, uuid.Nil, published)
 	if s.acl != "" {
 		fmt.Fprintf(&b, `"acl":[%q],`, s.acl)
+	}
+	if s.in != nil {
+		fmt.Fprintf(&b, `"channels":["%s"],`, strings.Join(s.in, `","`))
 	}
 	if s.origin != 0 {
 		fmt.Fprintf(&b, `"origin":%q,`, id(s.origin))
@@ -227,10 +231,17 @@ func (x *memory) Listings() ([]manifest.Listing, error) {
 	var out []manifest.Listing
 	for _, name := range slices.Sorted(maps.Keys(x.listings)) {
 		l := x.listings[name]
-		l.Images, l.Unlisted = again(l.Images), again(l.Unlisted)
+		l.Images, l.Unlisted, l.Retired = again(l.Images), again(l.Unlisted), again(l.Retired)
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// saved is what is kept of a source.
+func (x *memory) saved(source string) manifest.Listing {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.listings[source]
 }
 
 func (x *memory) SaveListing(l manifest.Listing) error {
@@ -349,6 +360,15 @@ func shown(c *Catalog) []int {
 
 // number is the inverse of id.
 func number(u uuid.UUID) int { return int(u[14])<<8 | int(u[15]) }
+
+// whole is the view of all images.
+func whole(l *List) *View {
+	v, ok := l.View(manifest.AllChannels)
+	if !ok {
+		panic("a list without its whole")
+	}
+	return v
+}
 
 func wantShown(t testing.TB, c *Catalog, want ...int) {
 	t.Helper()

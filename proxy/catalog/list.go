@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -19,10 +20,12 @@ type Entry struct {
 	Manifest manifest.Manifest
 	Source   string   // name of the source that Manifest came from
 	Listed   bool     // some source lists it; else it is reachable by uuid only
+	Retired  bool     // no source lists it any more, and it is here because it is cached; then Listed means that it is still shown
 	Holders  []Holder // empty when the catalogue is Offline: there is nobody to ask
 }
 
-// Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ).
+// Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ). While it
+// fails again and again, its methods fail at once most of the time, without asking it.
 type Holder struct {
 	Source   Source
 	Manifest manifest.Manifest
@@ -34,8 +37,59 @@ type List struct {
 	records []record
 	byUUID  map[uuid.UUID]int32  // index in records
 	extra   map[uuid.UUID]record // unlisted images found since records were made; none of them is in byUUID
-	body    *body
-	offline bool // entries have no holders
+	offline bool                 // entries have no holders
+
+	channels  channels
+	views     map[string]func() *View       // by channel; each is made by its first caller
+	inherited func() map[uuid.UUID][]string // see inherit; made by its first caller
+}
+
+// View is the images that one channel shows, and the prepared answers that list them. It is immutable.
+type View struct {
+	images []manifest.Manifest
+	plain  func() *body // made by the first caller
+	named  func() *body // with the images' channels
+}
+
+func newView(images []manifest.Manifest, channels bool) *View {
+	v := &View{images: images}
+	v.plain = sync.OnceValue(func() *body { return newBody(manifest.BuildList(images)) })
+	v.named = v.plain
+	if channels {
+		v.named = sync.OnceValue(func() *body { return newBody(manifest.BuildChannelsList(images)) })
+	}
+	return v
+}
+
+// Images are those of List.Images that are in the channel, in the same order. Must not be modified.
+func (v *View) Images() []manifest.Manifest { return v.images }
+
+// JSON is the whole default answer of GET /images and a strong validator of it (unquoted); named: for clients
+// who are told the images' channels (spec 2.2). Must not be modified.
+func (v *View) JSON(named bool) (body []byte, etag string) {
+	b := v.body(named)
+	return b.json, b.etag
+}
+
+// Gzip is JSON compressed. The first caller makes it, others wait for that. Must not be modified.
+func (v *View) Gzip(named bool) []byte { return v.body(named).gzip() }
+
+func (v *View) body(named bool) *body {
+	if named {
+		return v.named()
+	}
+	return v.plain()
+}
+
+// keep takes over the bodies of a view before it that are the same, with what has been compressed of them.
+func (v *View) keep(before *View) {
+	plain, named := v.plain(), v.named()
+	if was := before.plain(); was.etag == plain.etag {
+		v.plain = func() *body { return was }
+	}
+	if was := before.named(); was.etag == named.etag {
+		v.named = func() *body { return was }
+	}
 }
 
 // record is one stored image.
@@ -43,18 +97,19 @@ type record struct {
 	manifest *manifest.Manifest
 	source   *source
 	listed   bool
+	retired  bool
 	holders  []found // nil: only source, with manifest
 }
 
-// body is the whole default answer; lists with the same images share it.
+// body is a whole default answer; lists with the same images share it.
 type body struct {
 	json []byte
 	etag string
 	gzip func() []byte
 }
 
-func newBody(images []manifest.Manifest) *body {
-	b := &body{json: manifest.BuildList(images)}
+func newBody(json []byte) *body {
+	b := &body{json: json}
 	sum := sha256.Sum256(b.json)
 	b.etag = hex.EncodeToString(sum[:16])
 	b.gzip = sync.OnceValue(func() []byte {
@@ -69,15 +124,43 @@ func newBody(images []manifest.Manifest) *body {
 	return b
 }
 
-// JSON is the whole default answer of GET /images and a strong validator of it (unquoted), both made with
-// the list. Must not be modified.
-func (l *List) JSON() (body []byte, etag string) { return l.body.json, l.body.etag }
+// setViews prepares what each channel shows of l.images. The bodies that nearly all clients ask for, those of the
+// default channel, are made here; before is the list that l follows, if there is one.
+func (l *List) setViews(before *List) {
+	whole := newView(l.images, l.channels.on())
+	l.views = map[string]func() *View{manifest.AllChannels: func() *View { return whole }}
+	for _, c := range l.channels {
+		l.views[c.Name] = sync.OnceValue(func() *View {
+			in := func(m manifest.Manifest) bool { return m.InChannel(c.Name) }
+			return newView(only(l.images, in), true)
+		})
+	}
+	view, ok := l.View(l.DefaultChannel())
+	if !ok {
+		return
+	}
+	view.plain()
+	view.named()
+	if before == nil {
+		return
+	}
+	if was, ok := before.View(before.DefaultChannel()); ok {
+		view.keep(was)
+	}
+}
 
-// Gzip is JSON compressed. The first caller makes it, others wait for that. Must not be modified.
-func (l *List) Gzip() []byte { return l.body.gzip() }
+// only gives the images that satisfy want; images itself when all do.
+func only(images []manifest.Manifest, want func(manifest.Manifest) bool) []manifest.Manifest {
+	unwanted := func(m manifest.Manifest) bool { return !want(m) }
+	first := slices.IndexFunc(images, unwanted)
+	if first < 0 {
+		return images
+	}
+	return slices.Clip(slices.DeleteFunc(slices.Clone(images), unwanted))
+}
 
 // Images are the listed images that clients may be shown (active, public or of a source with ServePrivate,
-// with a file) in (published_at, uuid) order. Must not be modified.
+// with a file, and, when there are channels, in one of them) in (published_at, uuid) order. Must not be modified.
 func (l *List) Images() []manifest.Manifest { return l.images }
 
 // Entry finds an image among all that are stored, listed or not: also disabled ones and ancestors that no
@@ -131,7 +214,9 @@ func (l *List) BySum(s verify.Sum) (Entry, int, bool) {
 // with is l and further images that sources gave by uuid. It is nil when that takes a merge: one of them is stored
 // already, or it closes a gap between stored images, which may show that their chain has no end.
 func (l *List) with(added []found, facts map[manifest.FileID]manifest.Facts) *List {
-	next := *l
+	copied := *l
+	next := &copied
+	next.inherited = sync.OnceValue(next.inherit)
 	next.extra = maps.Clone(l.extra)
 	if next.extra == nil {
 		next.extra = make(map[uuid.UUID]record, len(added))
@@ -146,7 +231,7 @@ func (l *List) with(added []found, facts map[manifest.FileID]manifest.Facts) *Li
 		}
 		next.extra[m.UUID] = record{manifest: &m, source: f.source}
 	}
-	return &next
+	return next
 }
 
 // isOrigin tells whether a stored image has id for its origin.
@@ -168,14 +253,14 @@ func (l *List) entry(r record) Entry {
 }
 
 func (r record) entry() Entry {
-	e := Entry{Manifest: *r.manifest, Source: r.source.name, Listed: r.listed}
+	e := Entry{Manifest: *r.manifest, Source: r.source.name, Listed: r.listed, Retired: r.retired}
 	if r.holders == nil {
-		e.Holders = []Holder{{Source: r.source.Source, Manifest: *r.manifest}}
+		e.Holders = []Holder{{Source: r.source.guard, Manifest: *r.manifest}}
 		return e
 	}
 	e.Holders = make([]Holder, len(r.holders))
 	for i, h := range r.holders {
-		e.Holders[i] = Holder{Source: h.source.Source, Manifest: h.manifest}
+		e.Holders[i] = Holder{Source: h.source.guard, Manifest: h.manifest}
 	}
 	return e
 }

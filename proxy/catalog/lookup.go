@@ -170,7 +170,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 		s := c.sources[next]
 		next++
 		pending++
-		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, id) })
+		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, s.guard, id) })
 	}
 	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))
 	timer := time.NewTimer(pause)
@@ -183,7 +183,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 		case a := <-answers:
 			pending--
 			switch {
-			case a.err == nil && (a.source.takes(a.manifest) || c.Current().isOrigin(id)):
+			case a.err == nil && (a.source.takes(a.manifest) && !a.outside || c.Current().isOrigin(id)):
 				return a, nil
 			case a.err == nil, errors.Is(a.err, fs.ErrNotExist):
 			case errors.Is(a.err, fs.ErrPermission):

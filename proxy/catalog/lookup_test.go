@@ -77,7 +77,7 @@ func TestUnlistedBecomesListed(t *testing.T) {
 	}
 	c.saveUnlisted([]found{{c.byName["a"], e.Manifest}}) // as by a search that is slow to save
 	c.tasks.Wait()
-	if n := len(x.listings["a"].Unlisted); n != 0 {
+	if n := len(x.saved("a").Unlisted); n != 0 {
 		t.Errorf("%d unlisted are saved", n)
 	}
 }

@@ -51,16 +51,26 @@ func (c *Catalog) announce(ctx context.Context) {
 func (c *Catalog) keepFresh(ctx context.Context, s *source) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	last, next := time.Time{}, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-s.guard.suspect:
+			if soon := last.Add(firstRetry); soon.Before(next) {
+				next = soon
+				timer.Reset(time.Until(next))
+			}
+			continue
 		case <-timer.C:
 		}
+		last = time.Now()
 		if err := c.refresh(ctx, s); err == nil {
 			c.completeChains(ctx)
 		}
-		timer.Reset(c.pause(s))
+		pause := c.pause(s)
+		next = time.Now().Add(pause)
+		timer.Reset(pause)
 	}
 }
 
@@ -94,6 +104,22 @@ func (c *Catalog) Refresh(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// Retake asks the one source of that name for its list, now, offline too: for a source whose list this process
+// itself changes. When it returns nil, the list is in the one being served and has been saved.
+func (c *Catalog) Retake(ctx context.Context, name string) error {
+	s := c.byName[name]
+	if s == nil {
+		return fmt.Errorf("catalog: there is no source %q", name)
+	}
+	if err := c.refresh(ctx, s); err != nil {
+		return err
+	}
+	if err := c.trySaveListing(s); err != nil {
+		return fmt.Errorf("list of source %s: %w", name, err)
+	}
+	return nil
+}
+
 // refresh asks s for its list, once, and takes the answer in. One at a time for each source. The error is
 // that of the source.
 func (c *Catalog) refresh(ctx context.Context, s *source) error {
@@ -111,6 +137,7 @@ func (c *Catalog) refresh(ctx context.Context, s *source) error {
 	now := time.Now()
 	switch {
 	case err == nil:
+		got.Images = c.channels.placeAll(got.Images, s.AsChannels)
 		c.accept(s, prev.Images, got, now)
 	case c.notModified != nil && errors.Is(err, c.notModified) && !prev.Fetched.IsZero():
 		got = prev
@@ -148,21 +175,23 @@ func (c *Catalog) validators(s *source) (etag, lastModified string) {
 // accept takes in a good answer of s. When the images are those it had before, the list being served stays.
 func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listing, now time.Time) {
 	got.Source = s.name
-	got.Unlisted = nil
+	got.Unlisted, got.Retired = nil, nil
 	if got.Fetched.IsZero() {
 		got.Fetched = now
 	}
 	same := sameImages(had, got.Images)
-	var kept []manifest.Manifest
+	var retired, kept []manifest.Manifest
 	if same {
 		got.Images = had
 	} else {
-		kept = c.ancestorsLeft(s, had, got.Images)
+		retired = c.retire(s, had, got.Images)
+		kept = c.ancestorsLeft(s, had, got.Images, retired)
 	}
+	evicted := c.evicted(s)
 
 	c.state.Lock()
 	first := s.list.Fetched.IsZero()
-	save := !same || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
+	save := !same || len(evicted) > 0 || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
 		got.Fetched.Sub(s.saved) >= time.Hour
 	if save {
 		s.saved = got.Fetched
@@ -172,6 +201,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	if !same {
 		for i := range got.Images {
 			delete(s.unlisted, got.Images[i].UUID)
+			delete(s.retired, got.Images[i].UUID)
 			if s.mayServe(got.Images[i]) {
 				delete(s.absent, got.Images[i].UUID)
 			}
@@ -179,11 +209,22 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 		for _, m := range kept {
 			s.unlisted[m.UUID] = unlisted{manifest: m}
 		}
+		for _, m := range retired {
+			s.retired[m.UUID] = unlisted{manifest: m}
+		}
+		c.stale = true
+	}
+	for id, isOrigin := range evicted {
+		if u, ok := s.retired[id]; ok && isOrigin {
+			s.unlisted[id] = u
+		}
+		delete(s.retired, id)
 		c.stale = true
 	}
 	was := s.health.state
 	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched}
 	c.state.Unlock()
+	s.guard.listed(true)
 	c.rebuild()
 	c.settle(s)
 
@@ -216,6 +257,7 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	s.health.lastError = err.Error()
 	images := len(s.list.Images)
 	c.state.Unlock()
+	s.guard.listed(false)
 	c.settle(s)
 
 	c.metrics.refreshes.WithLabelValues(s.name, resultFailed).Inc()
@@ -266,14 +308,16 @@ func sameImages(a, b []manifest.Manifest) bool {
 }
 
 // ancestorsLeft gives those of had that left the list of s (now listing next) although images that stay, of any
-// source, have them among their ancestors: they remain reachable by uuid.
-func (c *Catalog) ancestorsLeft(s *source, had, next []manifest.Manifest) []manifest.Manifest {
+// source or as retired, have them among their ancestors: they remain reachable by uuid.
+func (c *Catalog) ancestorsLeft(s *source, had, next, retired []manifest.Manifest) []manifest.Manifest {
 	left := make(map[uuid.UUID]manifest.Manifest, len(had))
 	for i := range had {
 		left[had[i].UUID] = had[i]
 	}
-	for i := range next {
-		delete(left, next[i].UUID)
+	for _, stay := range [][]manifest.Manifest{next, retired} {
+		for i := range stay {
+			delete(left, stay[i].UUID)
+		}
 	}
 	if len(left) == 0 {
 		return nil
@@ -293,16 +337,16 @@ func (c *Catalog) ancestorsLeft(s *source, had, next []manifest.Manifest) []mani
 	c.state.Lock()
 	in := c.inputs()
 	c.state.Unlock()
+	stay := [][]manifest.Manifest{retired}
 	for _, src := range in.sources {
-		images := src.images
 		if src.source == s {
-			images = next
+			src.images = next
 		}
+		stay = append(stay, src.images, src.unlisted, src.retired)
+	}
+	for _, images := range stay {
 		for i := range images {
 			keep(images[i].Origin)
-		}
-		for i := range src.unlisted {
-			keep(src.unlisted[i].Origin)
 		}
 	}
 	return kept
@@ -310,15 +354,20 @@ func (c *Catalog) ancestorsLeft(s *source, had, next []manifest.Manifest) []mani
 
 // saveListing hands what s said to the index.
 func (c *Catalog) saveListing(s *source) {
+	if err := c.trySaveListing(s); err != nil {
+		c.log.Error("list could not be saved", "source", s.name, "error", err)
+	}
+}
+
+// trySaveListing is saveListing for those who must know whether it worked.
+func (c *Catalog) trySaveListing(s *source) error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
 	c.state.Lock()
 	l := s.list
-	l.Unlisted = s.unlistedManifests()
+	l.Unlisted, l.Retired = manifests(s.unlisted), manifests(s.retired)
 	c.state.Unlock()
-	if err := c.index.SaveListing(l); err != nil {
-		c.log.Error("list could not be saved", "source", s.name, "error", err)
-	}
+	return c.index.SaveListing(l)
 }
 
 // saveUnlisted hands manifests that sources gave by uuid to the index, but for those that have become listed,

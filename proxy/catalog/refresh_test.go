@@ -42,7 +42,7 @@ func TestNewFaults(t *testing.T) {
 func TestNoSources(t *testing.T) {
 	c := newCatalog(t, Options{})
 	<-c.Ready()
-	body, etag := c.Current().JSON()
+	body, etag := whole(c.Current()).JSON(false)
 	if string(body) != "[]" || len(etag) != 32 {
 		t.Errorf("body %q, etag %q", body, etag)
 	}
@@ -96,7 +96,7 @@ func TestBody(t *testing.T) {
 	refresh(t, c)
 	wantShown(t, c, 1, 2)
 	l := c.Current()
-	body, etag := l.JSON()
+	body, etag := whole(l).JSON(false)
 	var got, want any
 	if err := json.Unmarshal(body, &got); err != nil {
 		t.Fatal(err)
@@ -108,7 +108,7 @@ func TestBody(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	zr, err := gzip.NewReader(bytes.NewReader(l.Gzip()))
+	zr, err := gzip.NewReader(bytes.NewReader(whole(l).Gzip(false)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,15 +125,15 @@ func TestBody(t *testing.T) {
 	if c.Current() == l {
 		t.Fatal("the list was not swapped")
 	}
-	if _, same := c.Current().JSON(); same != etag {
+	if _, same := whole(c.Current()).JSON(false); same != etag {
 		t.Error("another validator for the same body")
 	}
-	if &l.Gzip()[0] != &c.Current().Gzip()[0] {
+	if &whole(l).Gzip(false)[0] != &whole(c.Current()).Gzip(false)[0] {
 		t.Error("compressed again for the same body")
 	}
 	a.set(func(f *fake) { f.listed = append(f.listed, spec{n: 6}) })
 	refresh(t, c)
-	if _, other := c.Current().JSON(); other == etag {
+	if _, other := whole(c.Current()).JSON(false); other == etag {
 		t.Error("the same validator for another body")
 	}
 }
@@ -247,7 +247,7 @@ func TestRestart(t *testing.T) {
 	x := new(memory)
 	c := newCatalog(t, Options{Sources: sourcesOf(a, b), Index: x})
 	refresh(t, c)
-	_, etag := c.Current().JSON()
+	_, etag := whole(c.Current()).JSON(false)
 
 	a.set(func(f *fake) { f.err = errDown })
 	b.set(func(f *fake) { f.err = errDown })
@@ -258,7 +258,7 @@ func TestRestart(t *testing.T) {
 	if e := entry(t, c, 7); e.Listed || e.Source != "a" || holders(e) != "a" || e.Manifest.State != "disabled" {
 		t.Errorf("unlisted origin: %+v", e)
 	}
-	if _, got := c.Current().JSON(); got != etag {
+	if _, got := whole(c.Current()).JSON(false); got != etag {
 		t.Error("another validator after the restart")
 	}
 	if s := c.Status()[0]; s.State != "unknown" || s.LastSuccess.IsZero() || s.Images != 2 {

@@ -207,6 +207,9 @@ func (c *Client) Kind() string {
 	return kindAuto
 }
 
+// Channel is the channel that the source is asked for, from the options or from the URL; "" leaves it to the server.
+func (c *Client) Channel() string { return c.addr.channel }
+
 // Close drops idle connections. Open Streams live on, and the Client can still be used.
 func (c *Client) Close() error {
 	if c.http != nil {

@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"time"
+
+	"imgmirror/verify"
+)
+
+// adopt hashes a file that has no record and gives it one, or removes it. It is
+// done once for all who ask at the same time, and goes on when ctx ends.
+func (s *Store) adopt(ctx context.Context, sum verify.Sum) error {
+	done := s.adoptions.DoChan(sum.String(), func() (any, error) {
+		if err := s.enter(); err != nil {
+			return nil, err
+		}
+		defer s.work.Done()
+		return nil, s.hashOrphan(sum)
+	})
+	select {
+	case r := <-done:
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Store) hashOrphan(sum verify.Sum) error {
+	s.mu.RLock()
+	size, orphan := s.orphans[sum]
+	s.mu.RUnlock()
+	if !orphan {
+		return nil // another call was faster
+	}
+	digests, err := verify.File(s.ctx, s.dir.file(sum), verify.Want{SHA1: sum})
+	switch {
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case errors.Is(err, verify.ErrMismatch):
+		s.log.Error("a file on disk is not what its name says: removed", "sum", sum, "error", err)
+		s.metrics.failure(sourceDisk, whereDigest)
+		return s.removeOrphan(sum, os.Remove)
+	case errors.Is(err, fs.ErrNotExist) && s.dir.present() == nil:
+		return s.removeOrphan(sum, func(string) error { return nil })
+	case err != nil:
+		return diskError(err)
+	}
+	door := s.fileDoors.of(sum[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.RLock()
+	_, orphan = s.orphans[sum]
+	s.mu.RUnlock()
+	if !orphan { // a fill of other name has brought the same bytes
+		return nil
+	}
+	info := Info{Digests: digests, Added: time.Now().UTC()}
+	if err := s.index.put(filePair(&info)); err != nil {
+		return err
+	}
+	s.log.Info("a file on disk was checked and taken in", "sum", sum, "size", digests.Size)
+	used := info.Added
+	if st, err := os.Stat(s.dir.file(sum)); err == nil && st.ModTime().Before(used) { // nothing better is known
+		used = st.ModTime()
+	}
+	f := newStored(info, new(hold), used)
+	s.mu.Lock()
+	f.images = s.imagesOf(sum)
+	s.files[sum] = f
+	delete(s.orphans, sum)
+	s.mu.Unlock()
+	s.space.foundFile(digests.Size - size)
+	return nil
+}
+
+// removeOrphan ends an orphan that is no file of the cache.
+func (s *Store) removeOrphan(sum verify.Sum, away func(path string) error) error {
+	door := s.fileDoors.of(sum[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.Lock()
+	size, orphan := s.orphans[sum]
+	images := s.imagesOf(sum)
+	s.mu.Unlock()
+	if !orphan {
+		return nil
+	}
+	if err := away(s.dir.file(sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return diskError(err)
+	}
+	s.mu.Lock()
+	delete(s.orphans, sum)
+	s.mu.Unlock()
+	s.space.removedFile(size)
+	for _, id := range images {
+		if err := s.unnoteImage(id, sum); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adoptAll adopts the files without a record.
+func (s *Store) adoptAll(ctx context.Context) {
+	s.mu.RLock()
+	orphans := make([]verify.Sum, 0, len(s.orphans))
+	for sum := range s.orphans {
+		orphans = append(orphans, sum)
+	}
+	s.mu.RUnlock()
+	for _, sum := range orphans {
+		if err := s.adopt(ctx, sum); err != nil && ctx.Err() == nil {
+			s.log.Error("a file on disk cannot be checked", "sum", sum, "error", err)
+		}
+	}
+}

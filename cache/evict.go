@@ -1,0 +1,366 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/verify"
+)
+
+// Reason says why a file was removed.
+type Reason string
+
+// The reasons.
+const (
+	ReasonMaxSize Reason = "max_size" // the cache was to stay within Options.MaxSize
+	ReasonMinFree Reason = "min_free" // the file system was to keep Options.MinFree
+	ReasonDelete  Reason = "delete"   // somebody asked for it
+)
+
+// Evicted is a file that was removed, or would be.
+type Evicted struct {
+	File
+	Partial bool // an unfinished download: of File only Sum and Size are known
+	Reason  Reason
+}
+
+// Freed space may take a while to show in what the file system tells, with ZFS
+// until the transaction group is through.
+const (
+	freeingLimit = 10 * time.Second
+	freeingPoll  = 100 * time.Millisecond
+)
+
+// reserve sets n bytes aside for a fill, after it has made the room for them:
+// what was least recently used goes until they fit, and then down to the low
+// water. Nothing goes if that would not be enough; then it fails with ErrNoSpace.
+func (s *Store) reserve(ctx context.Context, n int64) error {
+	full := s.space.book(n)
+	if !errors.Is(full, ErrNoSpace) {
+		return full
+	}
+	if err := s.space.never(n); err != nil {
+		return err
+	}
+	s.evicting.Lock() // one at a time, or each would make the same room
+	defer s.evicting.Unlock()
+	for {
+		full = s.space.book(n)
+		if !errors.Is(full, ErrNoSpace) {
+			return full
+		}
+		d, err := s.space.need(n)
+		if err != nil {
+			return err
+		}
+		if d.must == 0 { // the room has just become free
+			continue
+		}
+		if d.reason == ReasonMinFree {
+			if err := s.capQuarantine(0, 0); err != nil {
+				return err
+			}
+		}
+		gone := s.evict(s.plan(d))
+		if len(gone) == 0 {
+			return full
+		}
+		if d.reason != ReasonMinFree {
+			continue
+		}
+		if err := s.awaitSpace(ctx, n); !errors.Is(err, ErrNoSpace) {
+			return err
+		}
+	}
+}
+
+// mayFit fails with ErrNoSpace when n bytes do not fit, whatever is evicted for
+// them: then no source need be asked. It sets nothing aside.
+func (s *Store) mayFit(n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	if err := s.space.never(n); err != nil {
+		return err
+	}
+	d, err := s.space.need(n)
+	if err != nil || d.must == 0 || len(s.plan(d)) > 0 {
+		return err
+	}
+	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
+		if kept, _ := os.ReadDir(s.dir.quarantine()); len(kept) > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %d bytes wanted, and nothing that may be evicted would make room for them (%s)", ErrNoSpace, n, d.reason)
+}
+
+// awaitSpace books n bytes as soon as the file system shows the room that was
+// made, for freeingLimit at most.
+func (s *Store) awaitSpace(ctx context.Context, n int64) error {
+	poll := time.NewTicker(freeingPoll)
+	defer poll.Stop()
+	limit := time.NewTimer(freeingLimit)
+	defer limit.Stop()
+	for {
+		err := s.space.book(n)
+		if !errors.Is(err, ErrNoSpace) {
+			return err
+		}
+		select {
+		case <-poll.C:
+		case <-limit.C:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Vacuum brings the cache down to its low water, which is 5 % below MaxSize and
+// above MinFree, just as a fill does that finds no room: what is not pinned, not
+// in use and no origin of what stays goes, least recently used first. It tells
+// what has gone, in that order; with dryRun what would go now.
+func (s *Store) Vacuum(ctx context.Context, dryRun bool) ([]Evicted, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.work.Done()
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	d, err := s.space.need(0)
+	if err != nil {
+		return nil, err
+	}
+	d.must = 0
+	plan := s.plan(d)
+	if dryRun || ctx.Err() != nil {
+		return plan, ctx.Err()
+	}
+	return s.evict(plan), nil
+}
+
+// sweep makes room when a limit is passed although nobody fills: it was lowered,
+// or others fill the disk.
+func (s *Store) sweep() error {
+	s.evicting.Lock()
+	defer s.evicting.Unlock()
+	d, err := s.space.need(0)
+	if err != nil || d.must == 0 {
+		return err
+	}
+	if d.reason == ReasonMaxSize {
+		d.must = 0 // what can be done is better than nothing
+	} // else others take what we would give up: only if that is enough
+	s.evict(s.plan(d))
+	return nil
+}
+
+// SetLimits changes Options.MaxSize and MinFree. What is stored beyond them goes
+// soon.
+func (s *Store) SetLimits(maxSize, minFree int64) {
+	s.space.setLimits(maxSize, minFree)
+	s.wakeRoom()
+}
+
+// wakeRoom lets Run look at the limits now.
+func (s *Store) wakeRoom() {
+	select {
+	case s.wakeRun <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// Remove removes the file, pinned by nobody, or the unfinished download, by
+// hand. Those who have it open read on; whoever asks for it next begins a new
+// fill. The error matches ErrPinned, or fs.ErrNotExist if neither is there.
+func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
+	if err := s.enter(); err != nil {
+		return Evicted{}, err
+	}
+	defer s.work.Done()
+	s.mu.RLock()
+	f := s.files[sum]
+	var e Evicted
+	if f != nil {
+		e = Evicted{File: f.describe(), Reason: ReasonDelete}
+	}
+	have, partial := s.partials[sum]
+	s.mu.RUnlock()
+	switch {
+	case f != nil:
+		if id, pinned := s.pinnedUser(f); pinned {
+			return Evicted{}, fmt.Errorf("%w: %s needs file %s", ErrPinned, id, sum)
+		}
+		gone, err := s.discard(sum, f, func() bool { return true }, os.Remove)
+		if err == nil && !gone {
+			err = fmt.Errorf("file %s: %w", sum, fs.ErrNotExist) // somebody was faster
+		}
+		if err != nil {
+			return Evicted{}, err
+		}
+	case partial:
+		e = Evicted{File: File{Sum: sum, Size: have}, Partial: true, Reason: ReasonDelete}
+		if err := s.removePartial(Partial{Sum: sum, Have: have}); err != nil {
+			return Evicted{}, diskError(err)
+		}
+	default:
+		return Evicted{}, fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
+	}
+	s.removed(e)
+	return e, nil
+}
+
+// pinnedUser finds a pinned image that needs f: it is its file, or one of an
+// ancestor.
+func (s *Store) pinnedUser(f *stored) (uuid.UUID, bool) {
+	s.mu.RLock()
+	users := slices.Clone(f.images)
+	for i := 0; i < len(users); i++ {
+		if s.children[users[i]] == 0 {
+			continue
+		}
+		for id, im := range s.images {
+			if im.Origin == users[i] && !slices.Contains(users, id) {
+				users = append(users, id)
+			}
+		}
+	}
+	s.mu.RUnlock()
+	if i := slices.IndexFunc(users, s.Kept); i >= 0 {
+		return users[i], true
+	}
+	return uuid.Nil, false
+}
+
+// evict removes what plan says, in its order, but for what has come into use
+// since. It tells what has gone. s.evicting is held.
+func (s *Store) evict(plan []Evicted) []Evicted {
+	var gone []Evicted
+	for _, e := range plan {
+		var err error
+		if e.Partial {
+			err = s.removePartial(Partial{Sum: e.Sum, Have: e.Size})
+		} else {
+			var done bool
+			if done, err = s.evictFile(e); err == nil && !done {
+				continue
+			}
+		}
+		if err != nil {
+			s.log.Error("a file cannot be removed to make room", "sum", e.Sum, "error", err)
+			continue
+		}
+		s.removed(e)
+		gone = append(gone, e)
+	}
+	return gone
+}
+
+func (s *Store) evictFile(e Evicted) (bool, error) {
+	s.mu.RLock()
+	f := s.files[e.Sum]
+	s.mu.RUnlock()
+	if f == nil || slices.ContainsFunc(e.Images, s.Kept) {
+		return false, nil
+	}
+	return s.discard(e.Sum, f, func() bool {
+		return f.used.Load() == e.LastUsed.UnixNano() && f.hold.readers() == 0 && len(f.images) == len(e.Images) &&
+			!slices.ContainsFunc(f.images, func(id uuid.UUID) bool { return s.children[id] > 0 })
+	}, os.Remove)
+}
+
+// removed tells everyone of a file that has gone.
+func (s *Store) removed(e Evicted) {
+	s.metrics.evictions[e.Reason].Inc()
+	s.log.Info("file removed", "sum", e.Sum, "size", e.Size, "reason", string(e.Reason), "partial", e.Partial, "last_used", e.LastUsed)
+	if s.o.OnRemove != nil {
+		s.o.OnRemove(e)
+	}
+}
+
+// discard takes f, the file sum, out of the cache: from the tables, so that
+// nobody finds it any more; with away from its place on the disk; from the
+// index. It does nothing if f is no longer that file, or still says no, which is
+// asked with s.mu held.
+func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(path string) error) (done bool, err error) {
+	door := s.fileDoors.of(sum[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.Lock()
+	if s.files[sum] != f || !still() {
+		s.mu.Unlock()
+		return false, nil
+	}
+	delete(s.files, sum)
+	images := f.images
+	s.mu.Unlock()
+	if err := away(s.dir.file(sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.mu.Lock()
+		s.files[sum] = f // there it is
+		s.mu.Unlock()
+		return false, diskError(err)
+	}
+	s.step("unlink")
+	s.space.removedFile(f.Digests.Size)
+	keys := []string{keyFile + string(sum[:]), keyUse + string(sum[:])}
+	s.mu.Lock()
+	for key, of := range s.aliases {
+		if of == sum {
+			keys = append(keys, keyAlias+key)
+			delete(s.aliases, key)
+		}
+	}
+	s.mu.Unlock()
+	// From here on failures leave traces in the index that the next start removes.
+	if err := s.index.remove(keys...); err != nil {
+		s.log.Error("the record of a removed file cannot be removed", "sum", sum, "error", err)
+	}
+	s.step("unrecord")
+	for _, id := range images {
+		if err := s.unnoteImage(id, sum); err != nil {
+			s.log.Error("the record of a removed file's image cannot be removed", "sum", sum, "uuid", id, "error", err)
+		}
+	}
+	return true, nil
+}
+
+// plan says what goes, and in which order, so that d is met: nothing if d.must
+// cannot be. Unfinished downloads that nobody goes on with are the first.
+func (s *Store) plan(d need) []Evicted {
+	if d.should <= 0 {
+		return nil
+	}
+	var plan []Evicted
+	var freed int64
+	for _, p := range s.Partials() {
+		plan = append(plan, Evicted{File: File{Sum: p.Sum, Size: p.Have}, Partial: true, Reason: d.reason})
+	}
+	slices.SortFunc(plan, func(a, b Evicted) int { return bytes.Compare(a.Sum[:], b.Sum[:]) })
+	for i := range plan {
+		if freed >= d.should {
+			return plan[:i]
+		}
+		freed += plan[i].Size
+	}
+	for q := s.queue(); freed < d.should; {
+		f, ok := q.next()
+		if !ok {
+			break
+		}
+		plan = append(plan, Evicted{File: f, Reason: d.reason})
+		freed += f.Size
+	}
+	if freed < d.must {
+		return nil
+	}
+	return plan
+}

@@ -1,0 +1,242 @@
+package cache
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// image is what eviction knows of an image that has a file on disk. The values
+// in Store.images are immutable.
+type image struct {
+	Origin uuid.UUID    `json:"origin,omitzero"`
+	Sums   []verify.Sum `json:"sums"` // of its files that are on disk
+}
+
+// imagePair is the record of an image in the index.
+func imagePair(id uuid.UUID, im *image) pair {
+	v, err := json.Marshal(im)
+	if err != nil {
+		panic(err) // a struct of plain values
+	}
+	return pair{keyImage + string(id[:]), v}
+}
+
+// setImage puts im (nil: no file of it is left) in the place of what is known
+// of id. s.mu is held.
+func (s *Store) setImage(id uuid.UUID, im *image) {
+	old := s.images[id]
+	if old != nil && old.Origin != uuid.Nil {
+		if s.children[old.Origin]--; s.children[old.Origin] == 0 {
+			delete(s.children, old.Origin)
+		}
+	}
+	if im == nil {
+		delete(s.images, id)
+		return
+	}
+	s.images[id] = im
+	if im.Origin != uuid.Nil {
+		s.children[im.Origin]++
+	}
+}
+
+// belongs tells whether it is known that file sum belongs to image id. s.mu is
+// held.
+func (s *Store) belongs(sum verify.Sum, id uuid.UUID) bool {
+	im := s.images[id]
+	return im != nil && slices.Contains(im.Sums, sum)
+}
+
+// noteImage records that b's image has file sum, and keeps a copy of its
+// manifest; coming: also if the file is not there yet. Icons belong to nobody:
+// they come and go alone. A failure harms nobody today: it is logged.
+func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
+	if !b.ofImage() {
+		return
+	}
+	door := s.imageDoors.of(b.Image[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.Lock()
+	f := s.files[sum]
+	if f == nil && !coming { // it was removed meanwhile
+		s.mu.Unlock()
+		return
+	}
+	if f != nil && !slices.Contains(f.images, b.Image) {
+		f.images = append(slices.Clip(f.images), b.Image)
+	}
+	old, news := s.images[b.Image], !s.belongs(sum, b.Image)
+	im := &image{Origin: originOf(b.Manifest), Sums: []verify.Sum{sum}}
+	if news {
+		if old != nil {
+			im.Sums = append(im.Sums, old.Sums...)
+		}
+		s.setImage(b.Image, im)
+	}
+	_, copied := s.copies[b.Image]
+	s.mu.Unlock()
+	if news {
+		if err := s.index.put(imagePair(b.Image, im)); err != nil {
+			s.log.Warn("an image cannot be recorded", "uuid", b.Image, "error", err)
+		}
+	}
+	if news || !copied {
+		s.copyManifest(b, sum)
+	}
+}
+
+// unnoteImage records that id has file sum no more; with its last file its copy
+// in DATA/manifests goes too.
+func (s *Store) unnoteImage(id uuid.UUID, sum verify.Sum) error {
+	door := s.imageDoors.of(id[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.Lock()
+	old := s.images[id]
+	if old == nil || s.files[sum] != nil { // it is there again
+		s.mu.Unlock()
+		return nil
+	}
+	var im *image
+	if left := slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum }); len(left) > 0 {
+		im = &image{Origin: old.Origin, Sums: left}
+	} else {
+		delete(s.copies, id)
+	}
+	s.setImage(id, im)
+	s.mu.Unlock()
+	if im != nil {
+		return s.index.put(imagePair(id, im))
+	}
+	if err := s.index.remove(keyImage + string(id[:])); err != nil {
+		return err
+	}
+	if err := os.Remove(s.dir.manifestCopy(id)); err != nil && !os.IsNotExist(err) {
+		return diskError(err)
+	}
+	return nil
+}
+
+// originOf is m's origin, unless m claims to be its own.
+func originOf(m manifest.Manifest) uuid.UUID {
+	if m.Origin == m.UUID {
+		return uuid.Nil
+	}
+	return m.Origin
+}
+
+// touchOrigin makes the origin of an image that is about to come the most
+// recently used: it must not go for its child's sake. s.mu is held.
+func (s *Store) touchOrigin(b Blob) {
+	if im := s.images[b.Manifest.Origin]; im != nil {
+		for _, sum := range im.Sums {
+			if f := s.files[sum]; f != nil {
+				f.touch()
+			}
+		}
+	}
+}
+
+// loadImages reads which image has which files, and learns it from the copies
+// of manifests where the index does not tell. there tells of a sum whether its
+// file is on disk, or may be. It runs after loadCopies.
+func (s *Store) loadImages(there func(verify.Sum) bool) error {
+	known := make(map[uuid.UUID]*image)
+	changed := make(map[uuid.UUID]bool)
+	err := s.index.each(keyImage, func(key, value []byte) error {
+		id, err := uuid.FromBytes(key)
+		im := new(image)
+		if err == nil {
+			err = json.Unmarshal(value, im)
+		}
+		if err != nil { // the copy of its manifest tells it again
+			s.log.Warn("what is known of an image cannot be read", "key", fmt.Sprintf("%x", key), "error", err)
+			return nil
+		}
+		known[id] = im
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for id := range s.copies {
+		if known[id] == nil {
+			im, err := s.readImage(id)
+			if err != nil {
+				s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
+				continue
+			}
+			known[id], changed[id] = im, true
+		}
+	}
+	for id, im := range known {
+		n := len(im.Sums)
+		im.Sums = slices.DeleteFunc(im.Sums, func(sum verify.Sum) bool { return !there(sum) })
+		if len(im.Sums) == 0 {
+			if !changed[id] {
+				err = s.index.remove(keyImage + string(id[:]))
+			}
+		} else {
+			if changed[id] || len(im.Sums) != n {
+				err = s.index.put(imagePair(id, im))
+			}
+			s.setImage(id, im)
+		}
+		if err != nil {
+			return err
+		}
+		for _, sum := range im.Sums {
+			if f := s.files[sum]; f != nil {
+				f.images = append(f.images, id)
+			}
+		}
+	}
+	return nil
+}
+
+// readImage learns from the copy of its manifest which files an image has.
+func (s *Store) readImage(id uuid.UUID) (*image, error) {
+	c, m, err := s.readCopy(id)
+	if err != nil {
+		return nil, err
+	}
+	im := &image{Origin: originOf(m)}
+	for _, f := range m.Files {
+		if !f.SHA1.IsZero() && !slices.Contains(im.Sums, f.SHA1) {
+			im.Sums = append(im.Sums, f.SHA1)
+		}
+	}
+	for _, sum := range c.Sums {
+		if !slices.Contains(im.Sums, sum) {
+			im.Sums = append(im.Sums, sum)
+		}
+	}
+	return im, nil
+}
+
+// imagesOf gives the images whose file sum is: for one whose bytes have become
+// known after the images had been read. s.mu is held.
+func (s *Store) imagesOf(sum verify.Sum) (all []uuid.UUID) {
+	for id, im := range s.images {
+		if slices.Contains(im.Sums, sum) {
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
+// Manifest gives the manifest of an image that has a file on disk, as it was
+// when that was stored; it is read as from a source whose private images are not
+// served. The error matches fs.ErrNotExist when no copy is kept.
+func (s *Store) Manifest(id uuid.UUID) (manifest.Manifest, error) {
+	_, m, err := s.readCopy(id)
+	return m, err
+}

@@ -1,0 +1,134 @@
+package cache
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// ErrPinned says that a file must stay: an image that it belongs to, or one that
+// has that image for an ancestor and a file on disk, is pinned.
+var ErrPinned = errors.New("image is pinned")
+
+// pins are the images that an operator has pinned by hand. They are kept in
+// DATA/pins, one uuid a line, and not in the index: no loss of that may lose
+// them. While the file cannot be read every image counts as pinned.
+type pins struct {
+	path string
+
+	write sync.Mutex // held over the writing of the file; taken before mu
+
+	mu      sync.RWMutex // guards what follows
+	ids     map[uuid.UUID]bool
+	unknown error // why the file cannot be read
+}
+
+// loadPins reads DATA/pins. A line that is no uuid is skipped, and said in the
+// error, which is for the log: pins are of use all the same.
+func loadPins(path string) (*pins, error) {
+	p := &pins{path: path, ids: make(map[uuid.UUID]bool)}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		p.unknown = diskError(err)
+		return p, fmt.Errorf("every image counts as pinned: %w", err)
+	}
+	var faults []error
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+		line := strings.ToLower(strings.TrimSpace(lines.Text()))
+		id, ok := manifest.ParseUUID(line)
+		switch {
+		case ok:
+			p.ids[id] = true
+		case line != "":
+			faults = append(faults, fmt.Errorf("%s: %.50q is no uuid", path, line))
+		}
+	}
+	return p, errors.Join(faults...)
+}
+
+func (p *pins) has(id uuid.UUID) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.unknown != nil || p.ids[id]
+}
+
+func (p *pins) all() map[uuid.UUID]bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return maps.Clone(p.ids)
+}
+
+// set pins id, or unpins it, and makes that last.
+func (p *pins) set(id uuid.UUID, pinned bool) error {
+	p.write.Lock()
+	defer p.write.Unlock()
+	p.mu.RLock()
+	ids, err := maps.Clone(p.ids), p.unknown
+	p.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	if ids[id] == pinned {
+		return nil
+	}
+	if pinned {
+		ids[id] = true
+	} else {
+		delete(ids, id)
+	}
+	lines := make([]string, 0, len(ids))
+	for id := range ids {
+		lines = append(lines, id.String()+"\n")
+	}
+	slices.Sort(lines)
+	if err := writeFile(p.path, []byte(strings.Join(lines, ""))); err != nil {
+		return fmt.Errorf("pins: %w", diskError(err))
+	}
+	p.mu.Lock()
+	p.ids = ids
+	p.mu.Unlock()
+	return nil
+}
+
+// Pin keeps eviction off the files of an image, now or once they are stored,
+// and so off those of its ancestors. It lasts until Unpin, restarts and a loss
+// of the index included. Pinning what is pinned does nothing.
+func (s *Store) Pin(id uuid.UUID) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	return s.pins.set(id, true)
+}
+
+// Unpin takes back Pin. It does not touch what Options.Keep says.
+func (s *Store) Unpin(id uuid.UUID) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	return s.pins.set(id, false)
+}
+
+// Pinned is the set of images pinned by hand, stored or not. It is the caller's.
+func (s *Store) Pinned() map[uuid.UUID]bool { return s.pins.all() }
+
+// Kept tells whether the image's files are kept from eviction: it is pinned by
+// hand, or Options.Keep says so.
+func (s *Store) Kept(id uuid.UUID) bool {
+	return s.pins.has(id) || s.o.Keep != nil && s.o.Keep(id)
+}

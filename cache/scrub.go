@@ -1,0 +1,309 @@
+package cache
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"imgmirror/verify"
+)
+
+// CheckResult is what looking at a file's bytes again has shown.
+type CheckResult string
+
+// The results of a check.
+const (
+	CheckOK          CheckResult = "ok"          // every digest is what it was
+	CheckHealed      CheckResult = "healed"      // it was wrong or absent, and has been brought anew
+	CheckQuarantined CheckResult = "quarantined" // it was wrong, and no source could heal it
+	CheckAbsent      CheckResult = "absent"      // it was gone, and no source could heal it
+	CheckUnreadable  CheckResult = "unreadable"  // the disk does not tell, or does not let a wrong file go: it stays in the cache, a wrong one is not served
+)
+
+// The quarantine holds the latest wrong files within both limits.
+const (
+	quarantineFiles = 16
+	quarantineBytes = 4 << 30
+)
+
+// Check reads a stored file again, now, and holds it against all digests taken
+// when it was stored. A wrong one goes to DATA/quarantine, those who read it are
+// cut short, and Options.Heal is asked to bring it anew. progress, unless nil, is
+// told from this goroutine how many bytes have been read. The error says why the
+// result is not CheckOK or CheckHealed; without a result it matches
+// fs.ErrNotExist when nothing is known of such a file, ErrClosed or ctx.Err().
+func (s *Store) Check(ctx context.Context, sum verify.Sum, progress func(done int64)) (CheckResult, error) {
+	if err := s.enter(); err != nil {
+		return "", err
+	}
+	defer s.work.Done()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
+
+	s.mu.RLock()
+	f := s.files[sum]
+	_, orphan := s.orphans[sum]
+	s.mu.RUnlock()
+	if f == nil && orphan {
+		if err := s.adopt(ctx, sum); err != nil {
+			return "", err
+		}
+		s.mu.RLock()
+		f = s.files[sum]
+		s.mu.RUnlock()
+	}
+	if f == nil {
+		return "", fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
+	}
+	return s.check(ctx, sum, f, nil, progress)
+}
+
+// check is Check of a file that is known, at a limited rate.
+func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rate.Limiter, progress func(int64)) (CheckResult, error) {
+	result, err := s.look(ctx, sum, f, limit, progress)
+	if result == "" {
+		return "", err
+	}
+	if result == CheckQuarantined || result == CheckAbsent {
+		if lost := s.heal(ctx, sum); lost == nil {
+			s.log.Info("a lost file was brought anew", "sum", sum)
+			result, err = CheckHealed, nil
+		} else {
+			err = fmt.Errorf("%w; heal: %w", err, lost)
+		}
+	}
+	s.metrics.scrubbed[result].Inc()
+	if err != nil {
+		s.log.Error("a file of the cache has failed its check", "sum", sum, "result", string(result), "error", err)
+	}
+	return result, err
+}
+
+// look reads f's bytes and does what follows from them, but does not heal.
+func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate.Limiter, progress func(int64)) (CheckResult, error) {
+	got, err := s.hashFile(ctx, sum, limit, progress)
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case err == nil && got == f.Digests:
+		f.checked.Store(time.Now().UnixNano())
+		f.dirty.Store(true)
+		return CheckOK, nil
+	case err == nil:
+		s.metrics.failure(sourceDisk, whereDigest)
+		wrong := fmt.Errorf("%w: on disk there are %d bytes with sha256 %x, it was %d with %x", verify.ErrMismatch, got.Size, got.SHA256, f.Digests.Size, f.Digests.SHA256)
+		if err := s.quarantine(sum, f); err != nil {
+			return CheckUnreadable, errors.Join(wrong, err)
+		}
+		return CheckQuarantined, wrong
+	case errors.Is(err, fs.ErrNotExist) && s.dir.present() == nil:
+		if err := s.forget(sum, f, "it is gone from the disk"); err != nil {
+			return "", err
+		}
+		return CheckAbsent, errors.New("it is gone from the disk")
+	}
+	// Not again at once: a disk that fails gets no better from being asked.
+	f.checked.Store(time.Now().UnixNano())
+	f.dirty.Store(true)
+	return CheckUnreadable, diskError(err)
+}
+
+// hashFile takes the digests of a stored file.
+func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, error) {
+	file, err := os.Open(s.dir.file(sum))
+	if err != nil {
+		return verify.Digests{}, err
+	}
+	defer file.Close() // read only
+	w := verify.NewWriter()
+	defer w.Close()
+	if err := verify.HashFrom(ctx, w, &pacedReader{ctx: ctx, file: file, limit: limit, progress: progress}); err != nil {
+		return verify.Digests{}, err
+	}
+	return w.Digests(), nil
+}
+
+// pacedReader reads a file no faster than limit and tells how far it is.
+type pacedReader struct {
+	ctx      context.Context
+	file     *os.File
+	limit    *rate.Limiter // nil: as fast as it goes
+	progress func(int64)   // may be nil
+	done     int64
+}
+
+// paceBytes is how much is read at a time, at most, when the rate is limited.
+const paceBytes = 256 << 10
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	if r.limit != nil {
+		p = p[:min(len(p), r.limit.Burst())]
+	}
+	n, err := r.file.Read(p)
+	if r.limit != nil {
+		if err := r.limit.WaitN(r.ctx, n); err != nil {
+			return 0, err
+		}
+	}
+	r.done += int64(n)
+	if r.progress != nil && n > 0 {
+		r.progress(r.done)
+	}
+	if err != nil && err != io.EOF { //nolint:errorlint // a Reader says it that way
+		return n, fmt.Errorf("read: %w", err)
+	}
+	return n, err //nolint:wrapcheck // io.EOF must come as it is
+}
+
+// heal asks for the bytes anew.
+func (s *Store) heal(ctx context.Context, sum verify.Sum) error {
+	if s.o.Heal == nil {
+		return errors.New("there is no source to ask")
+	}
+	return s.o.Heal(ctx, sum)
+}
+
+// quarantine takes the file with wrong bytes out of the cache, for people to
+// look at. It does nothing if f has been replaced or removed meanwhile.
+func (s *Store) quarantine(sum verify.Sum, f *stored) error {
+	wrong := func() bool {
+		f.wrong.Store(true)
+		return true
+	}
+	_, err := s.discard(sum, f, wrong, func(path string) error {
+		if err := os.MkdirAll(s.dir.quarantine(), 0o755); err != nil {
+			return err
+		}
+		name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
+		return os.Rename(path, filepath.Join(s.dir.quarantine(), name))
+	})
+	wrong() // also for those who read one that has been replaced
+	if err != nil {
+		return err
+	}
+	return s.capQuarantine(quarantineFiles, quarantineBytes)
+}
+
+// capQuarantine removes what has been in the quarantine longest until no more
+// than that is left.
+func (s *Store) capQuarantine(files int, size int64) error {
+	entries, err := os.ReadDir(s.dir.quarantine())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return diskError(err)
+	}
+	type inmate struct {
+		path string
+		when string // as its name says
+		size int64
+	}
+	var all []inmate
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			continue // somebody else removes it
+		}
+		name := e.Name()
+		all = append(all, inmate{filepath.Join(s.dir.quarantine(), name), name[min(len(name), 41):], info.Size()})
+		size -= info.Size()
+	}
+	slices.SortFunc(all, func(a, b inmate) int { return cmp.Or(cmp.Compare(a.when, b.when), cmp.Compare(a.path, b.path)) })
+	for len(all) > 0 && (len(all) > files || size < 0) {
+		if err := os.Remove(all[0].path); err != nil {
+			return diskError(err)
+		}
+		size += all[0].size
+		all = all[1:]
+	}
+	return nil
+}
+
+// scrub checks every file once in Options.ScrubEvery, until ctx ends. Each
+// file's turn comes that long after it was last found right, so that it goes on
+// after a restart where it was.
+func (s *Store) scrub(ctx context.Context) {
+	if s.o.ScrubEvery <= 0 {
+		return
+	}
+	var limit *rate.Limiter
+	if s.o.ScrubRate > 0 {
+		limit = rate.NewLimiter(rate.Limit(s.o.ScrubRate), int(min(s.o.ScrubRate, paceBytes)))
+	}
+	for {
+		due, next := s.due(time.Now())
+		for _, sum := range due {
+			s.mu.RLock()
+			f := s.files[sum]
+			s.mu.RUnlock()
+			if f == nil {
+				continue
+			}
+			_, err := s.check(ctx, sum, f, limit, nil)
+			if ctx.Err() != nil {
+				return
+			}
+			if err != nil { // logged; the next turn comes as for any other
+				f.checked.Store(time.Now().UnixNano())
+			}
+		}
+		if len(due) > 0 {
+			continue
+		}
+		if !wait(ctx, next) {
+			return
+		}
+	}
+}
+
+// due gives the files whose turn it is at now, the longest unchecked first, or
+// how long it is until the next one's.
+func (s *Store) due(now time.Time) (due []verify.Sum, next time.Duration) {
+	next = s.o.ScrubEvery // no file that comes later is due earlier
+	type turn struct {
+		sum     verify.Sum
+		checked int64
+	}
+	var turns []turn
+	s.mu.RLock()
+	for sum, f := range s.files {
+		checked := f.checked.Load()
+		if left := time.Unix(0, checked).Add(s.o.ScrubEvery).Sub(now); left <= 0 {
+			turns = append(turns, turn{sum, checked})
+		} else {
+			next = min(next, left)
+		}
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(turns, func(a, b turn) int {
+		return cmp.Or(cmp.Compare(a.checked, b.checked), bytes.Compare(a.sum[:], b.sum[:]))
+	})
+	for _, t := range turns {
+		due = append(due, t.sum)
+	}
+	return due, next
+}
+
+// wait waits for d; false: ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,161 @@
+package cache
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/verify"
+)
+
+// flushEvery is how often the times of use go to the index: a kill loses no
+// more of them.
+const flushEvery = 30 * time.Second
+
+// stored is one verified file on disk.
+type stored struct {
+	Info                // immutable
+	images  []uuid.UUID // whose file it is; guarded by Store.mu, replaced and never changed
+	hold    *hold
+	used    atomic.Int64 // when it was last opened, or a reader left it; Unix nanoseconds
+	checked atomic.Int64 // when its bytes were last found right; Unix nanoseconds
+	dirty   atomic.Bool  // used or checked are newer than what the index has
+	wrong   atomic.Bool  // its bytes were found wrong: nobody who has it open may go on
+}
+
+func newStored(info Info, h *hold, used time.Time) *stored {
+	f := &stored{Info: info, hold: h}
+	f.used.Store(used.UnixNano())
+	f.checked.Store(info.Added.UnixNano())
+	return f
+}
+
+// touch makes it the most recently used.
+func (f *stored) touch() {
+	f.used.Store(time.Now().UnixNano())
+	f.dirty.Store(true)
+}
+
+// hold counts who reads the bytes of one sum, or is about to. A file is never
+// evicted while someone does.
+type hold struct {
+	n    atomic.Int64
+	prev *hold // of the file that a later fill of the same bytes has replaced; guarded by Store.mu
+}
+
+// readers is how many there are. Store.mu is held.
+func (h *hold) readers() (n int64) {
+	for ; h != nil; h = h.prev {
+		n += h.n.Load()
+	}
+	return n
+}
+
+// follow takes over those who still read the file before. Store.mu is held.
+func (h *hold) follow(before *hold) {
+	for before != nil && before.n.Load() == 0 { // nobody can take it any more
+		before = before.prev
+	}
+	h.prev = before
+}
+
+// File is what is known of one file on disk.
+type File struct {
+	Sum      verify.Sum
+	Size     int64
+	Added    time.Time
+	LastUsed time.Time
+	Checked  time.Time   // when its bytes were last found right: at its download, by a scrub or by Check
+	Readers  int         // who have it open now
+	Images   []uuid.UUID // whose file it is, sorted; empty for icons
+}
+
+// describe gives the public view of f. s.mu is held.
+func (f *stored) describe() File {
+	images := slices.Clone(f.images)
+	slices.SortFunc(images, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+	return File{
+		Sum: f.Digests.SHA1, Size: f.Digests.Size, Added: f.Added,
+		LastUsed: time.Unix(0, f.used.Load()).UTC(), Checked: time.Unix(0, f.checked.Load()).UTC(),
+		Readers: int(f.hold.readers()), Images: images,
+	}
+}
+
+// Files lists the verified files, the least recently used first.
+func (s *Store) Files() []File {
+	s.mu.RLock()
+	all := make([]File, 0, len(s.files))
+	for _, f := range s.files {
+		all = append(all, f.describe())
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b File) int {
+		return cmp.Or(a.LastUsed.Compare(b.LastUsed), bytes.Compare(a.Sum[:], b.Sum[:]))
+	})
+	return all
+}
+
+// flushUses writes the times that are newer than the index.
+func (s *Store) flushUses() error {
+	type use struct {
+		key   string
+		value [16]byte
+	}
+	var news []use
+	s.mu.RLock()
+	for sum, f := range s.files {
+		if f.dirty.Swap(false) {
+			u := use{key: keyUse + string(sum[:])}
+			binary.BigEndian.PutUint64(u.value[:8], uint64(f.used.Load()))
+			binary.BigEndian.PutUint64(u.value[8:], uint64(f.checked.Load()))
+			news = append(news, u)
+		}
+	}
+	s.mu.RUnlock()
+	if len(news) == 0 {
+		return nil
+	}
+	batch := s.index.db.NewWriteBatch()
+	defer batch.Cancel()
+	for _, u := range news {
+		if err := batch.Set([]byte(u.key), u.value[:]); err != nil {
+			return err
+		}
+	}
+	return batch.Flush()
+}
+
+// loadUses reads what flushUses wrote, and removes what is of files that are gone.
+func (s *Store) loadUses() error {
+	now := time.Now().UnixNano()
+	var gone []string
+	err := s.index.each(keyUse, func(key, value []byte) error {
+		var sum verify.Sum
+		copy(sum[:], key)
+		f := s.files[sum]
+		if f == nil || len(key) != len(sum) || len(value) != 16 {
+			gone = append(gone, keyUse+string(key))
+			return nil
+		}
+		// A clock that was ahead must not keep a file for ever.
+		f.used.Store(min(now, int64(binary.BigEndian.Uint64(value[:8]))))
+		f.checked.Store(min(now, int64(binary.BigEndian.Uint64(value[8:]))))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.index.remove(gone...)
+}
+
+// doors are locks that many keys share: of each key one at a time is worked on.
+// They are held over I/O.
+type doors [64]sync.Mutex
+
+func (d *doors) of(key byte) *sync.Mutex { return &d[int(key)%len(d)] }

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+func newAvailCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "avail [FILTER...]",
+		Short: "List the images that the mirror offers",
+		Long:  "Lists the merged catalogue of all sources: what imgadm avail shows on a node.\n\n" + filterHelp,
+		Args:  filterArgs,
+	}
+	addServerFlags(cmd)
+	flags := imageTable.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		out, err := imageTable.layout(flags)
+		if err != nil {
+			return err
+		}
+		return withSession(cmd, needLists, func(ctx context.Context, s *session) error {
+			images, err := s.Images(ctx, args...)
+			if err != nil {
+				return err
+			}
+			rows, err := imageRows(images)
+			if err != nil {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), rows, imageRow.json)
+		})
+	}
+	return cmd
+}

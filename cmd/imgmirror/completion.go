@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newCompletionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "completion {bash|zsh|fish}",
+		Short: "Print the completion script of a shell",
+		Long: "Prints the script that teaches a shell to complete imgmirror's command lines:\n\n" +
+			"  bash:  source <(imgmirror completion bash)\n" +
+			"  zsh:   imgmirror completion zsh > \"${fpath[1]}/_imgmirror\"\n" +
+			"  fish:  imgmirror completion fish | source",
+		ValidArgs: []string{"bash", "zsh", "fish"},
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 || cobra.OnlyValidArgs(cmd, args) != nil {
+				return usageError("want bash, zsh or fish")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, out := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "zsh":
+				return root.GenZshCompletion(out)
+			case "fish":
+				return root.GenFishCompletion(out, true)
+			}
+			return root.GenBashCompletionV2(out, true)
+		},
+	}
+}
+
+// completeLimit is how long a shell's user may have to wait.
+const completeLimit = 2 * time.Second
+
+// candidate is a UUID and what a person calls its image.
+type candidate struct{ uuid, name, version string }
+
+// completeUUIDs completes an argument to a UUID of those that list gives. Only
+// a mirror that runs on the data folder is asked: opening the folder for it, or
+// asking sources, would be too much for a key press.
+func completeUUIDs(list func(context.Context, *session) ([]candidate, error)) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		const none = cobra.ShellCompDirectiveNoFileComp
+		cfg, err := loadConfig(cmd)
+		if err != nil {
+			return nil, none
+		}
+		ctx := cmd.Context()
+		if ctx == nil { // so cobra does it
+			ctx = context.Background()
+		}
+		ctx, cancel := context.WithTimeout(ctx, completeLimit)
+		defer cancel()
+		s, err := connectSocket(ctx, cfg)
+		if s == nil || err != nil {
+			return nil, none
+		}
+		defer s.close() //nolint:errcheck // drops idle connections
+		all, err := list(ctx, s)
+		if err != nil {
+			return nil, none
+		}
+		var found []string
+		for _, c := range all {
+			if strings.HasPrefix(c.uuid, typed) {
+				found = append(found, cobra.CompletionWithDesc(c.uuid, printable(c.name+"@"+c.version)))
+			}
+		}
+		return found, none
+	}
+}
+
+// offered are the images of the catalogue.
+func offered(ctx context.Context, s *session) ([]candidate, error) {
+	images, err := s.Images(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := imageRows(images)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]candidate, len(rows))
+	for i, r := range rows {
+		all[i] = candidate{r.m.UUID, r.m.Name, r.m.Version}
+	}
+	return all, nil
+}
+
+// onDisk are the images whose files are on disk.
+func onDisk(ctx context.Context, s *session) ([]candidate, error) {
+	cached, err := s.Cached(ctx)
+	all := make([]candidate, len(cached))
+	for i, c := range cached {
+		all[i] = candidate{c.UUID, c.Name, c.Version}
+	}
+	return all, err
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"imgmirror/config"
+	"imgmirror/proxy/admin"
+)
+
+// refreshLimit is how long a verb that runs its own mirror waits for the
+// sources' lists; it then goes by those on disk.
+const refreshLimit = 30 * time.Second
+
+// openLocal opens the data folder in this process and serves the API to itself.
+// Nothing that a mirror does of its own accord runs: no refresh but the one
+// that n asks for, no scrub, no prefetch, no resuming of old downloads.
+func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger) (*session, error) {
+	own := *cfg
+	own.Listen, own.Admin.Listen = "", ""
+	own.Verify.ScrubEvery = 0
+	own.Prefetch = nil
+	cleanup := func() error { return nil }
+	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) && n != needStore {
+		if n == needFiles {
+			return nil, &verbError{code: "NoDataFolder", err: fmt.Errorf("no mirror has been run on %s (--data-dir, or data_dir in the configuration)", cfg.DataDir)}
+		}
+		dir, err := os.MkdirTemp("", "imgmirror-")
+		if err != nil {
+			return nil, err
+		}
+		own.DataDir = dir
+		cleanup = func() error { return os.RemoveAll(dir) }
+	}
+	m, err := newMirror(ctx, &own, log)
+	if err != nil {
+		return nil, errors.Join(err, cleanup())
+	}
+	pipe := admin.NewPipe()
+	client, err := admin.NewClient(admin.ClientOptions{Dial: pipe.Dial})
+	if err != nil {
+		m.close()
+		return nil, errors.Join(err, cleanup())
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	done := make(chan error, 1)
+	go func() { done <- m.runLocal(serving, pipe) }()
+	if n != needFiles {
+		limited, cancel := context.WithTimeout(ctx, refreshLimit)
+		if err := m.catalog.Refresh(limited); err != nil {
+			log.Warn("the lists of some sources are those of an earlier time", "error", err)
+		}
+		cancel()
+	}
+	return &session{
+		Client: client,
+		close: func() error {
+			client.Close()
+			stop()
+			return errors.Join(<-done, cleanup())
+		},
+	}, nil
+}
+
+// runLocal serves the admin API on ln until ctx ends, then stops as run does.
+func (m *mirror) runLocal(ctx context.Context, ln net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.store.Run(ctx) })
+	g.Go(func() error { return m.admin.Run(ctx, nil, ln) })
+	err := g.Wait()
+	// ctx has ended: no source is asked any more, and Run waits for searches
+	// that are under way.
+	return errors.Join(err, m.catalog.Run(ctx), m.store.Close())
+}

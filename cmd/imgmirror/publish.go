@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/admin"
+	"imgmirror/proxy/published"
+)
+
+func newPublishCmd() *cobra.Command {
+	var manifestFile, imageFile string
+	var quiet, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "publish -m MANIFEST -f FILE",
+		Short: "Make an image of the mirror's own",
+		Long: "Gives the mirror an image of its own: from then on clients list and import it like every other.\n" +
+			"The file must be what the manifest says (size, sha1, compression), the uuid new, and the image's\n" +
+			"origin, if it is incremental, there. \"imgmirror manifest create\" writes such a manifest.",
+		Example: "  zfs send zones/mine@final | gzip >mine.zfs.gz\n" +
+			"  imgmirror manifest create -f mine.zfs.gz --name mine --version 1.0.0 --os smartos --type zone-dataset >mine.json\n" +
+			"  imgmirror publish -m mine.json -f mine.zfs.gz",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needFlags(cmd, "manifest", "file"); err != nil {
+				return err
+			}
+			text, err := readManifest(manifestFile)
+			if err != nil {
+				return err
+			}
+			image, err := published.Check(text)
+			if err != nil {
+				return failure("InvalidParameter", "%s: %w", manifestFile, err)
+			}
+			file, err := os.Open(imageFile)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			// What can be told without sending the file is.
+			if info, err := file.Stat(); err != nil {
+				return err
+			} else if info.Mode().IsRegular() && info.Size() != image.Files[0].Size {
+				return failure("InvalidParameter", "%s has %d bytes, the manifest says %d", imageFile, info.Size(), image.Files[0].Size)
+			}
+			return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
+				up := &uploading{from: file, image: image, show: newProgress(cmd.ErrOrStderr(), quiet)}
+				got, err := s.Publish(ctx, text, up)
+				up.end()
+				switch {
+				case err != nil || quiet:
+					return err
+				case asJSON:
+					return printJSON(cmd.OutOrStdout(), got)
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "published image %s (%s@%s)\n", image.UUID, image.Name, image.Version)
+				return err
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&manifestFile, "manifest", "m", "", "`MANIFEST` of the image, JSON (\"-\" = standard input)")
+	flags.StringVarP(&imageFile, "file", "f", "", "`FILE` of the image")
+	flags.BoolVarP(&quiet, "quiet", "q", false, "print nothing")
+	flags.BoolVarP(&asJSON, "json", "j", false, "print the image as JSON")
+	addServerFlags(cmd)
+	return cmd
+}
+
+func newUnpublishCmd() *cobra.Command {
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "unpublish UUID",
+		Short: "Take back an image of the mirror's own",
+		Long: "Takes back an image that was published on this mirror, and removes its file, which has no other\n" +
+			"source, unless another image has the same one. An image that others are incremental to is refused.",
+		Args: uuidArg,
+	}
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing")
+	addServerFlags(cmd)
+	flags := removedTable.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := parseUUID(args[0])
+		if err != nil {
+			return err
+		}
+		out, err := removedTable.layout(flags)
+		if err != nil {
+			return err
+		}
+		return withSession(cmd, needFiles, func(ctx context.Context, s *session) error {
+			removed, err := s.Unpublish(ctx, id)
+			if err != nil || quiet {
+				return err
+			}
+			return out.print(cmd.OutOrStdout(), removed, same)
+		})
+	}
+	return cmd
+}
+
+// needFlags refuses a command line without flags that must be there.
+func needFlags(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if !cmd.Flags().Changed(name) {
+			return usageError("--%s is missing", name)
+		}
+	}
+	return nil
+}
+
+// maxManifestFile is what is read of a manifest's file at most.
+const maxManifestFile = 1 << 20
+
+func readManifest(name string) ([]byte, error) {
+	file := os.Stdin
+	if name != "-" {
+		var err error
+		if file, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer file.Close()
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxManifestFile+1))
+	if err == nil && len(text) > maxManifestFile {
+		err = failure("InvalidParameter", "%s has more than %d bytes: it is no manifest", name, maxManifestFile)
+	}
+	return text, err
+}
+
+// uploading paints the progress of a file as it is read.
+type uploading struct {
+	from  io.Reader
+	image manifest.Manifest
+
+	mu    sync.Mutex // guards what follows: the one who sends may outlive the request
+	show  *progress
+	done  int64
+	next  time.Time // of the next painting
+	ended bool
+}
+
+// paintEvery is how often a bar changes at most.
+const paintEvery = 200 * time.Millisecond
+
+func (u *uploading) Read(p []byte) (int, error) {
+	n, err := u.from.Read(p)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.done += int64(n)
+	if now := time.Now(); !u.ended && now.After(u.next) {
+		u.next = now.Add(paintEvery)
+		u.show.paint(admin.Job{Items: []admin.Item{{
+			UUID: u.image.UUID.String(), Name: u.image.Name, Version: u.image.Version,
+			State: admin.JobRunning, Done: u.done, Total: u.image.Files[0].Size,
+		}}})
+	}
+	return n, err
+}
+
+// end takes the bar away for good.
+func (u *uploading) end() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ended = true
+	u.show.clear()
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
+	"imgmirror/config"
+	"imgmirror/proxy"
+	"imgmirror/verify"
+)
+
+func TestPinsByFilter(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	cfg.Cache.Pins = []string{"name=sample-app", "uuid=" + sampleWeb.String()}
+	m, stop := runMirror(t, cfg)
+	fetchSample(t, m, sampleApp)
+	fetchSample(t, m, sampleBase)
+	kept := func(app, web, base bool) {
+		t.Helper()
+		if m.store.Kept(sampleApp) != app || m.store.Kept(sampleWeb) != web || m.store.Kept(sampleBase) != base {
+			t.Errorf("kept: app %v, web %v, base %v", m.store.Kept(sampleApp), m.store.Kept(sampleWeb), m.store.Kept(sampleBase))
+		}
+	}
+	kept(true, true, false)
+	if _, err := m.store.Remove(t.Context(), sumOf(t, m, sampleApp)); !errors.Is(err, cache.ErrPinned) {
+		t.Errorf("Remove of a pinned image's file: %v", err)
+	}
+
+	// A reload changes them.
+	next := *m.cfg.Load()
+	next.Cache.Pins = nil
+	m.cfg.Store(&next)
+	kept(false, false, false)
+	stop()
+
+	// An image that no source has any more is told by what was stored with it.
+	cfg.Sources = nil
+	m, _ = runMirror(t, cfg)
+	if !m.store.Kept(sampleApp) {
+		t.Error("a pinned image that has left its source is not kept")
+	}
+	if m.store.Kept(sampleBase) {
+		t.Error("one that no filter names is kept")
+	}
+}
+
+func TestHeal(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	m, _ := runMirror(t, cfg)
+	fetchSample(t, m, sampleBase)
+	sum := sumOf(t, m, sampleBase)
+	path := filepath.Join(cfg.DataDir, "files", sum.String()[:2], sum.String())
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[0] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	result, err := m.store.Check(t.Context(), sum, nil)
+	if result != cache.CheckHealed || err != nil {
+		t.Errorf("Check = %q, %v", result, err)
+	}
+	if !cached(t, m, sampleBase) {
+		t.Error("the healed file is not there")
+	}
+	if err := m.heal(t.Context(), verify.Sum{1}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("heal of a file of nobody's: %v", err)
+	}
+}
+
+// fetchSample brings an image's file into the cache.
+func fetchSample(t *testing.T, m *mirror, id uuid.UUID) {
+	t.Helper()
+	entry, ok := m.catalog.Current().Entry(id)
+	if !ok {
+		t.Fatalf("image %s is not in the catalogue", id)
+	}
+	blob, sources := proxy.BlobOf(entry, 0)
+	r, err := m.store.File(t.Context(), blob, sources)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.Stored(t.Context()), r.Close()); err != nil {
+		t.Fatal(err)
+	}
+}

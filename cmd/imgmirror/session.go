@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imgmirror/config"
+	"imgmirror/proxy/admin"
+)
+
+// session is a verb's connection to a mirror's admin API: one far away
+// (--server), the one that runs on the data folder, or, when none does, one
+// that lives in this process for as long as the verb. close ends it.
+type session struct {
+	*admin.Client
+	close func() error
+}
+
+// addServerFlags adds the options that say which mirror a verb asks.
+func addServerFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.String("server", "", "`URL` of a mirror's admin listener (default: the mirror on the data folder)")
+	flags.String("token-file", "", "`FILE` with the admin token of --server")
+}
+
+// need says what a verb wants of a data folder on which no mirror runs.
+type need int
+
+const (
+	needFiles need = iota // what is on disk: a folder that does not exist is an error
+	needLists             // the sources' lists, which are asked for; without a folder they are kept nowhere
+	needStore             // both, and a folder to keep them in
+)
+
+// withSession connects cmd to its mirror, calls do and ends the connection.
+func withSession(cmd *cobra.Command, n need, do func(context.Context, *session) error) error {
+	s, err := connect(cmd, n)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(cmd.Context(), s), s.close())
+}
+
+// connect finds the mirror that cmd is meant for.
+func connect(cmd *cobra.Command, n need) (*session, error) {
+	server, err := cmd.Flags().GetString("server")
+	if err != nil {
+		return nil, err
+	}
+	tokenFile, err := cmd.Flags().GetString("token-file")
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case server != "":
+		return connectServer(server, tokenFile)
+	case tokenFile != "":
+		return nil, usageError("--token-file is for --server")
+	}
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return nil, err
+	}
+	s, err := connectSocket(cmd.Context(), cfg)
+	if s != nil || err != nil {
+		return s, err
+	}
+	return openLocal(cmd.Context(), cfg, n, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(),
+		&slog.HandlerOptions{Level: slog.LevelError})))
+}
+
+// connectServer is for a mirror on another machine.
+func connectServer(server, tokenFile string) (*session, error) {
+	if !strings.Contains(server, "://") {
+		server = "http://" + server
+	}
+	token := ""
+	if tokenFile != "" {
+		var err error
+		if token, err = config.ReadSecret(tokenFile); err != nil {
+			return nil, fmt.Errorf("token-file: %w", err)
+		}
+	}
+	client, err := admin.NewClient(admin.ClientOptions{URL: server, Token: token})
+	if err != nil {
+		return nil, &verbError{code: codeUsage, err: err}
+	}
+	return &session{Client: client, close: closer(client)}, nil
+}
+
+// connectTimeout is how long a mirror on this machine may take to accept.
+const connectTimeout = 5 * time.Second
+
+// connectSocket is for the mirror that runs on the data folder: nil when none
+// does. A socket that nobody listens on is one that a killed mirror left.
+func connectSocket(ctx context.Context, cfg *config.Config) (*session, error) {
+	path := admin.SocketPath(filepath.Join(cfg.DataDir, admin.SocketName))
+	dial := func(ctx context.Context) (net.Conn, error) {
+		d := net.Dialer{Timeout: connectTimeout}
+		return d.DialContext(ctx, "unix", path)
+	}
+	conn, err := dial(ctx)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &verbError{code: "NotAllowed", err: fmt.Errorf("a mirror runs on %s, and its socket is another user's: %w", cfg.DataDir, err)}
+	case err != nil:
+		return nil, ctx.Err() // openLocal finds out if a mirror runs all the same
+	}
+	conn.Close()
+	client, err := admin.NewClient(admin.ClientOptions{Dial: dial})
+	if err != nil {
+		return nil, err
+	}
+	return &session{Client: client, close: closer(client)}, nil
+}
+
+func closer(c *admin.Client) func() error {
+	return func() error {
+		c.Close()
+		return nil
+	}
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+)
+
+func newShowCmd() *cobra.Command {
+	var sources bool
+	cmd := &cobra.Command{
+		Use:   "show UUID",
+		Short: "Print the manifest of an image",
+		Long: "Prints the manifest of an image as clients get it, also of one that no list shows. With --sources\n" +
+			"it is an object: the manifest, the source that it is from, all sources that have the image's files,\n" +
+			"and whether the image is listed, cached and pinned here.",
+		Args:              uuidArg,
+		ValidArgsFunction: completeUUIDs(offered),
+	}
+	cmd.Flags().BoolVar(&sources, "sources", false, "tell also where the image comes from")
+	addServerFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		id, err := parseUUID(args[0])
+		if err != nil {
+			return err
+		}
+		return withSession(cmd, needLists, func(ctx context.Context, s *session) error {
+			image, err := s.Image(ctx, id)
+			if err != nil {
+				return err
+			}
+			if sources {
+				return printJSON(cmd.OutOrStdout(), image)
+			}
+			return printJSON(cmd.OutOrStdout(), image.Manifest)
+		})
+	}
+	return cmd
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"imgmirror/proxy/admin"
+)
+
+var sourceTable = table[admin.Source]{
+	defaults: "name,url,kind,state,images,refreshed,error",
+	columns: []column[admin.Source]{
+		{"name", func(s admin.Source) any { return s.Name }},
+		{"url", func(s admin.Source) any { return s.URL }},
+		{"kind", func(s admin.Source) any { return s.Kind }},
+		{"state", func(s admin.Source) any { return stateText(s) }},
+		{"images", func(s admin.Source) any { return s.Images }},
+		{"refreshed", func(s admin.Source) any { return timeOf(s.LastSuccess) }},
+		{"tried", func(s admin.Source) any { return timeOf(s.LastTry) }},
+		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
+		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
+		{"error", func(s admin.Source) any { return s.LastError }},
+		{"check", func(s admin.Source) any { return checkText(s.Check) }},
+		{"took", func(s admin.Source) any { return tookText(s.Check) }},
+	},
+}
+
+// checkedFields are the defaults with -c.
+const checkedFields = "name,url,kind,images,check,took"
+
+func newSourcesCmd() *cobra.Command {
+	var check bool
+	cmd := &cobra.Command{
+		Use:   "sources",
+		Short: "List the image servers that are mirrored, and how they are",
+		Long: "Lists the sources in order of priority: kind, state, number of images, when their list was last\n" +
+			"fetched, and what the last try ended with. A source that fails again and again is resting: it is asked\n" +
+			"less and less, and nothing for a client until the time in asked_from. With -c each source is asked\n" +
+			"just now.",
+		Args: noArgs,
+	}
+	cmd.Flags().BoolVarP(&check, "check", "c", false, "ask each source now; exit 1 if one fails")
+	addServerFlags(cmd)
+	flags := sourceTable.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if check && !cmd.Flags().Changed("output") {
+			flags.fields = checkedFields
+		}
+		out, err := sourceTable.layout(flags)
+		if err != nil {
+			return err
+		}
+		return withSession(cmd, needLists, func(ctx context.Context, s *session) error {
+			ask := s.Sources
+			if check {
+				ask = s.CheckSources
+			}
+			sources, err := ask(ctx)
+			if err != nil {
+				return err
+			}
+			if err := out.print(cmd.OutOrStdout(), sources, same); err != nil {
+				return err
+			}
+			failed := 0
+			for _, s := range sources {
+				if s.Check != nil && !s.Check.OK {
+					failed++
+				}
+			}
+			if failed > 0 {
+				return failure("SourcePing", "%d of %d sources failed", failed, len(sources))
+			}
+			return nil
+		})
+	}
+	return cmd
+}
+
+// stateText is up, down or unknown, or resting: down, and left alone for a while.
+func stateText(s admin.Source) string {
+	if s.AskedFrom != nil && time.Now().Before(*s.AskedFrom) {
+		return "resting"
+	}
+	return s.State
+}
+
+func timeOf(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
+
+func checkText(c *admin.Check) string {
+	switch {
+	case c == nil:
+		return ""
+	case c.OK:
+		return "ok"
+	}
+	return c.Error
+}
+
+func tookText(c *admin.Check) string {
+	if c == nil {
+		return ""
+	}
+	return (time.Duration(c.Took) * time.Millisecond).String()
+}

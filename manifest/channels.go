@@ -1,0 +1,78 @@
+package manifest
+
+import (
+	"slices"
+	"strings"
+)
+
+// AllChannels is the channel parameter that asks for the images of every channel.
+const AllChannels = "*"
+
+// InChannel tells whether the image is in the channel name, or, for AllChannels, in any.
+func (m Manifest) InChannel(name string) bool {
+	if name == AllChannels {
+		return len(m.Channels) > 0
+	}
+	return slices.Contains(m.Channels, name)
+}
+
+// WithChannels is m with other Channels, which must not be modified afterwards. V2 and Raw stay what they are.
+func (m Manifest) WithChannels(channels []string) Manifest {
+	m.Channels = channels
+	return m
+}
+
+// V2Channels is V2 with the image's Channels as its last member: what clients of version 2 of the API get from
+// a server with channels (spec 2.2). It is V2 itself when there are none, else made anew by each call.
+func (m Manifest) V2Channels() []byte {
+	if len(m.Channels) == 0 || len(m.v2) == 0 {
+		return m.v2
+	}
+	return m.appendV2Channels(make([]byte, 0, len(m.v2)+m.channelsRoom()))
+}
+
+// channelsRoom is how many bytes V2Channels has more than V2, or a few more than that.
+func (m *Manifest) channelsRoom() int {
+	n := len(`,"channels":[]`)
+	for _, c := range m.Channels {
+		n += len(c) + len(`"",`)
+	}
+	return n
+}
+
+func (m *Manifest) appendV2Channels(b []byte) []byte {
+	if len(m.Channels) == 0 || len(m.v2) == 0 {
+		return append(b, m.v2...)
+	}
+	// V2 is an object with members, and nothing follows its brace.
+	end := len(m.v2) - 1
+	for strings.IndexByte(" \t\r\n", m.v2[end-1]) >= 0 {
+		end--
+	}
+	b = append(b, m.v2[:end]...)
+	b = append(b, `,"channels":[`...)
+	for i, c := range m.Channels {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, quote(c)...)
+	}
+	b = append(b, ']')
+	return append(b, m.v2[end:]...)
+}
+
+// BuildChannelsList is BuildList of the V2Channels forms.
+func BuildChannelsList(images []Manifest) []byte {
+	n := len("[]")
+	for i := range images {
+		n += len(images[i].v2) + images[i].channelsRoom() + len(",\n")
+	}
+	b := append(make([]byte, 0, n), '[')
+	for i := range images {
+		if i > 0 {
+			b = append(b, ",\n"...)
+		}
+		b = images[i].appendV2Channels(b)
+	}
+	return append(b, ']')
+}

@@ -1,0 +1,311 @@
+package admin
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"iter"
+	"mime"
+	"net/http"
+	"slices"
+	"time"
+)
+
+const replyBuffer = 64 << 10 // of a reply that is written piece by piece
+
+const (
+	apiPrefix = "/api/v1"
+	typeJSON  = "application/json"
+	typeForm  = "multipart/form-data"
+
+	maxBody      = 1 << 20          // of JSON
+	bodyTimeout  = 30 * time.Second // that a body of JSON may bring nothing
+	replyTimeout = 5 * time.Minute  // in which a reply has to be taken; a list of 100,000 images has 200 MB
+)
+
+// route is one operation of the API. The statuses are those that it can be
+// answered with; openapi.json has the same.
+type route struct {
+	method, path string
+	accepts      string // the type of the request's body; "" = it has none
+	statuses     []int
+	do           func(w http.ResponseWriter, r *http.Request) error
+}
+
+// routes is the API. Beside what is listed, every operation can be answered
+// with 401, 403 and 500.
+func (s *Server) routes() []route {
+	const (
+		ok       = http.StatusOK
+		accepted = http.StatusAccepted
+		bad      = http.StatusBadRequest
+		absent   = http.StatusNotFound
+		conflict = http.StatusConflict
+		large    = http.StatusRequestEntityTooLarge
+		media    = http.StatusUnsupportedMediaType
+		invalid  = http.StatusUnprocessableEntity
+		many     = http.StatusTooManyRequests
+		down     = http.StatusServiceUnavailable
+	)
+	get := func(path string, do func(http.ResponseWriter, *http.Request) error, statuses ...int) route {
+		return route{method: http.MethodGet, path: path, statuses: append(statuses, ok), do: do}
+	}
+	post := func(path string, do func(http.ResponseWriter, *http.Request) error, statuses ...int) route {
+		return route{
+			method: http.MethodPost, path: path, accepts: typeJSON, do: do,
+			statuses: append(statuses, bad, large, media),
+		}
+	}
+	remove := func(path string, do func(http.ResponseWriter, *http.Request) error, statuses ...int) route {
+		return route{method: http.MethodDelete, path: path, statuses: append(statuses, ok), do: do}
+	}
+	publish := post("/publish", s.publish, ok, conflict, invalid, down)
+	publish.accepts = typeForm
+	return []route{
+		get("/sources", s.sources),
+		post("/sources/check", s.checkSources, ok),
+		post("/sources/refresh", s.refreshSources, accepted, many, down),
+		get("/images", s.images, invalid),
+		get("/images/{uuid}", s.image, absent, invalid, down),
+		get("/images/{uuid}/ancestry", s.ancestry, absent, invalid, down),
+		get("/cached", s.cached, invalid),
+		get("/fills", s.fills),
+		post("/fetch", s.fetch, ok, accepted, absent, invalid, many, down),
+		post("/pin", s.pin, ok, absent, invalid, down),
+		post("/unpin", s.unpin, ok, absent, invalid, down),
+		post("/delete", s.remove, ok, absent, conflict, invalid, down),
+		post("/vacuum", s.vacuum, ok, down),
+		post("/verify", s.verify, accepted, absent, invalid, many, down),
+		publish,
+		remove("/published/{uuid}", s.unpublish, absent, conflict, invalid, down),
+		get("/config", s.config),
+		get("/doctor", s.doctor),
+		get("/jobs", s.listJobs),
+		get("/jobs/{id}", s.getJob, absent),
+		remove("/jobs/{id}", s.cancelJob, absent),
+		get("/events", s.events, absent),
+		get("/openapi.json", s.describe),
+	}
+}
+
+// route finds the operation, and answers in the API's own form when there is none.
+func (s *Server) route(w http.ResponseWriter, r *http.Request) {
+	h, pattern := s.inner.Handler(r)
+	if pattern != "" {
+		s.inner.ServeHTTP(w, r)
+		return
+	}
+	none := headOnly{header: http.Header{}}
+	h.ServeHTTP(&none, r)
+	if none.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", none.header.Get("Allow"))
+		s.refuse(w, r, refuse(none.status, codeMethodNotAllowed, "%s is not allowed here", shorten(r.Method)))
+		return
+	}
+	s.refuse(w, r, refuse(http.StatusNotFound, codeNotFound, "%s does not exist", shorten(r.URL.Path)))
+}
+
+// headOnly keeps the head of a reply.
+type headOnly struct {
+	header http.Header
+	status int
+}
+
+func (h *headOnly) Header() http.Header         { return h.header }
+func (h *headOnly) WriteHeader(status int)      { h.status = status }
+func (h *headOnly) Write(p []byte) (int, error) { return len(p), nil }
+
+// handle is what all operations have in common.
+func (s *Server) handle(op route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if op.accepts != "" {
+			if err := admit(w, r, op.accepts); err != nil {
+				s.refuse(w, r, err)
+				return
+			}
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			s.log.Info("operator's request", "method", r.Method, "path", r.URL.Path, "remote", r.RemoteAddr)
+		}
+		if err := op.do(w, r); err != nil {
+			s.refuse(w, r, err)
+		}
+	})
+}
+
+// admit checks a request that has a body, before it is read, and bounds it.
+func admit(w http.ResponseWriter, r *http.Request, accepts string) error {
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || kind != accepts {
+		return refuse(http.StatusUnsupportedMediaType, codeUnsupportedType, "the body must be %s", accepts)
+	}
+	if accepts != typeJSON {
+		return nil // bounded where it is read
+	}
+	if r.ContentLength > maxBody {
+		return &http.MaxBytesError{Limit: maxBody}
+	}
+	r.Body = &arriving{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: http.NewResponseController(w), within: bodyTimeout}
+	return nil
+}
+
+// arriving is a body that has to come in in time: a part of it within a time of
+// being waited for. What then becomes of it may take as long as it likes.
+type arriving struct {
+	io.ReadCloser
+	conn   *http.ResponseController
+	within time.Duration
+}
+
+// Read sets deadlines where the listener has them.
+func (b *arriving) Read(p []byte) (int, error) {
+	_ = b.conn.SetReadDeadline(time.Now().Add(b.within))
+	n, err := b.ReadCloser.Read(p)
+	// From its end on the server looks out for the client's leaving: a deadline
+	// would look like that.
+	_ = b.conn.SetReadDeadline(time.Time{})
+	return n, err
+}
+
+// readJSON reads a body of JSON into v: one value, and no fields that v does
+// not have. An empty body leaves v as it is.
+func readJSON(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = errors.New("more than one value")
+		}
+	}
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return err
+	}
+	return refuse(http.StatusBadRequest, codeBadRequest, "the body is not what is expected here: %v", err)
+}
+
+// reply answers with v as JSON.
+func reply(w http.ResponseWriter, status int, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	head(w, status)
+	_, _ = w.Write(append(data, '\n')) // a client that is gone needs no answer
+	return nil
+}
+
+// replyAll answers with a JSON array, an element at a time: there may be
+// 100,000.
+func replyAll[T any](w http.ResponseWriter, all iter.Seq[T], encode func(T) ([]byte, error)) error {
+	head(w, http.StatusOK)
+	out := bufio.NewWriterSize(w, replyBuffer)
+	begin := "["
+	for v := range all {
+		data, err := encode(v)
+		if err != nil {
+			panic(http.ErrAbortHandler) // half of the reply is on its way: cut it short
+		}
+		_, _ = out.WriteString(begin) // errors last until Flush
+		if _, err := out.Write(data); err != nil {
+			return nil // the client is gone
+		}
+		begin = ",\n"
+	}
+	if begin == "[" {
+		_, _ = out.WriteString(begin)
+	}
+	_, _ = out.WriteString("]\n")
+	_ = out.Flush() // a client that is gone needs no answer
+	return nil
+}
+
+// head begins a reply of JSON, which has to be taken within replyTimeout where
+// the listener has deadlines.
+func head(w http.ResponseWriter, status int) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
+	w.Header().Set("Content-Type", typeJSON)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+}
+
+// refuse answers with an error. The rest of a body that was not read is not
+// waited for: the connection ends instead.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status, told := judge(err)
+	if r.Body != nil && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
+	if err := reply(w, status, told); err != nil {
+		s.log.Error("an error could not be told", "error", err)
+	}
+	if status >= http.StatusInternalServerError {
+		s.log.Warn("operator's request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+}
+
+// list makes what may be nil an empty JSON array.
+func list[T any](all []T) []T {
+	if all == nil {
+		return []T{}
+	}
+	return slices.Clip(all)
+}
+
+// config is GET /config.
+func (s *Server) config(w http.ResponseWriter, _ *http.Request) error {
+	text, err := s.o.Config()
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, text)
+}
+
+// doctor is GET /doctor.
+func (s *Server) doctor(w http.ResponseWriter, r *http.Request) error {
+	return reply(w, http.StatusOK, list(s.o.Doctor(r.Context())))
+}
+
+// listJobs is GET /jobs.
+func (s *Server) listJobs(w http.ResponseWriter, _ *http.Request) error {
+	return reply(w, http.StatusOK, s.jobs.list())
+}
+
+// getJob is GET /jobs/ID.
+func (s *Server) getJob(w http.ResponseWriter, r *http.Request) error {
+	j, err := s.jobs.get(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return reply(w, http.StatusOK, j.snapshot())
+}
+
+// cancelJob is DELETE /jobs/ID: it answers once the job has ended.
+func (s *Server) cancelJob(w http.ResponseWriter, r *http.Request) error {
+	j, err := s.jobs.get(r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	j.cancel()
+	select {
+	case <-j.done:
+	case <-r.Context().Done():
+		return nil // nobody is there to answer
+	}
+	return reply(w, http.StatusOK, j.snapshot())
+}
+
+// started answers with the job that a request began.
+func started(w http.ResponseWriter, j *job) error {
+	state := j.snapshot()
+	w.Header().Set("Location", apiPrefix+"/jobs/"+state.ID)
+	return reply(w, http.StatusAccepted, state)
+}

@@ -1,0 +1,134 @@
+package admin
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Server-sent events: every event is the whole state of a job, so that one who
+// lost the stream has missed nothing once it is back.
+
+const (
+	eventJob  = "job" // the event's name
+	keepAlive = 15 * time.Second
+	// eventPause is between two looks at a job, at least: progress comes in
+	// steps of milliseconds. encodeShare makes it longer for jobs with so many
+	// images that writing them down takes long.
+	eventPause  = 200 * time.Millisecond
+	encodeShare = 20
+	// eventTimeout is how long one event may take to be taken.
+	eventTimeout = 30 * time.Second
+)
+
+// events is GET /events: one job's until it is over, else all jobs'.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
+	var only *job
+	if id := r.URL.Query().Get("job"); id != "" {
+		var err error
+		if only, err = s.jobs.get(id); err != nil {
+			return err
+		}
+	}
+	watch := s.jobs.watch(only)
+	defer watch.close()
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no") // nginx would keep events back
+	out := http.NewResponseController(w)
+	alive := time.NewTicker(keepAlive)
+	defer alive.Stop()
+	send := func(text string) error {
+		if err := out.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
+	if err := send(": jobs\n\n"); err != nil {
+		return nil // the client is gone
+	}
+	for last := false; !last; {
+		select {
+		case <-r.Context().Done():
+			return nil
+		case <-s.stopping:
+			last = true // jobs are over by now: say so
+		case <-alive.C:
+			if send(": alive\n\n") != nil {
+				return nil
+			}
+			continue
+		case <-watch.wake:
+		}
+		begun := time.Now()
+		for _, state := range watch.take() {
+			data, err := json.Marshal(state)
+			if err != nil {
+				return err
+			}
+			if send(fmt.Sprintf("event: %s\ndata: %s\n\n", eventJob, data)) != nil {
+				return nil
+			}
+			if only != nil && state.Over() {
+				return nil
+			}
+		}
+		pause := time.NewTimer(max(eventPause, encodeShare*time.Since(begun)))
+		select {
+		case <-pause.C:
+		case <-r.Context().Done():
+		case <-s.stopping:
+		}
+		pause.Stop()
+	}
+	return nil
+}
+
+// maxEvent bounds one line of an event stream that is read: a job of 100,000
+// images has some 20 MB.
+const maxEvent = 256 << 20
+
+// eventReader reads an event stream.
+type eventReader struct{ lines *bufio.Scanner }
+
+func newEventReader(r io.Reader) *eventReader {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxEvent)
+	return &eventReader{lines: lines}
+}
+
+// next gives the next event that has data. io.ErrUnexpectedEOF when the stream
+// ends. The data is valid until the next call.
+func (e *eventReader) next() (event string, data []byte, err error) {
+	for e.lines.Scan() {
+		line := e.lines.Text()
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case line == "":
+			if data != nil {
+				return event, data, nil
+			}
+			event = ""
+		case field == "event":
+			event = value
+		case field == "data" && data == nil:
+			data = []byte(value)
+		case field == "data":
+			data = append(append(data, '\n'), value...)
+		}
+	}
+	if err := e.lines.Err(); err != nil {
+		return "", nil, err
+	}
+	return "", nil, io.ErrUnexpectedEOF
+}

@@ -1,0 +1,226 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
+	"imgmirror/manifest"
+	"imgmirror/proxy"
+	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/upstream"
+	"imgmirror/proxy/upstream/upstreamtest"
+)
+
+const testToken = "0123456789-0123456789"
+
+// fixture is a server over a real store and a real catalogue of one source.
+type fixture struct {
+	*Server
+	t       *testing.T
+	source  *upstreamtest.Server
+	store   *cache.Store
+	catalog *catalog.Catalog
+	own     *fakePublisher
+	doc     apiDoc
+	dir     string
+}
+
+// sampleFile is the file of image n.
+func sampleFile(n int) []byte { return upstreamtest.Bytes(uint64(n), 200_000+n) }
+
+// sample is a manifest of image n, whose origin is image origin unless that is 0.
+func sample(n, origin int) []byte {
+	extra := map[string]any{}
+	if origin != 0 {
+		extra["origin"] = upstreamtest.ID(origin)
+	}
+	return upstreamtest.Manifest(upstreamtest.ID(n), fmt.Sprintf("image%d", n), "1.0", extra, sampleFile(n))
+}
+
+// newFixture has images 1, 2 on 1, 3 on 2, and 4. The sources' list has been read.
+func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
+	t.Helper()
+	source, err := upstreamtest.New(upstreamtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { source.Close() })
+	for n, origin := range map[int]int{1: 0, 2: 1, 3: 2, 4: 0} {
+		if err := source.Add(sample(n, origin), sampleFile(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client, err := upstream.New(upstream.Options{Name: "source", URL: source.URL(), Kind: "imgapi", StallTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{t: t, source: source, doc: readDoc(t), dir: t.TempDir()}
+	o := cache.Options{Dir: f.dir, Sources: []string{"source"}, StallTimeout: time.Minute}
+	for _, c := range change {
+		c(&o)
+	}
+	if f.store, err = cache.Open(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.store.Close() })
+	f.catalog, err = catalog.New(catalog.Options{
+		Sources:     []catalog.SourceOptions{{Source: client, URL: source.URL(), Refresh: time.Hour}},
+		Index:       f.store,
+		NotModified: upstream.ErrNotModified,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.catalog.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.own = &fakePublisher{}
+	f.Server = New(Options{
+		Token:     testToken,
+		Catalog:   f.catalog,
+		Store:     f.store,
+		Blob:      proxy.BlobOf,
+		Publisher: f.own,
+		Check: func(ctx context.Context, name string) error {
+			_, err := client.List(ctx, manifest.Listing{})
+			return err
+		},
+		Config: func() (json.RawMessage, error) { return json.RawMessage(`{"listen":":8080"}`), nil },
+		Doctor: func(context.Context) []Finding {
+			return []Finding{{Check: "disk", State: "ok", Message: "there is room"}}
+		},
+	})
+	t.Cleanup(f.jobs.stop)
+	return f
+}
+
+// call makes a request of an operator's, holds the answer against openapi.json
+// and reads it into reply, unless that is nil.
+func (f *fixture) call(method, path string, body any, reply any) int {
+	f.t.Helper()
+	var text io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		text = bytes.NewReader(data)
+	}
+	r := httptest.NewRequest(method, apiPrefix+path, text)
+	if method == http.MethodPost {
+		r.Header.Set("Content-Type", typeJSON)
+	}
+	return f.send(r, reply)
+}
+
+func (f *fixture) send(r *http.Request, reply any) int {
+	f.t.Helper()
+	r.Header.Set("Authorization", "Bearer "+testToken)
+	w := httptest.NewRecorder()
+	f.Handler().ServeHTTP(w, r)
+	f.doc.check(f.t, r, w.Result(), w.Body.Bytes())
+	if reply != nil {
+		if err := json.Unmarshal(w.Body.Bytes(), reply); err != nil {
+			f.t.Fatalf("%s %s: %v in %q", r.Method, r.URL, err, w.Body)
+		}
+	}
+	return w.Code
+}
+
+// want is call for a status that must come.
+func (f *fixture) want(status int, method, path string, body any, reply any) {
+	f.t.Helper()
+	if got := f.call(method, path, body, reply); got != status {
+		f.t.Fatalf("%s %s %+v: status %d, want %d: %+v", method, path, body, got, status, reply)
+	}
+}
+
+// refused is want for an error.
+func (f *fixture) refused(status int, code, method, path string, body any) {
+	f.t.Helper()
+	var told Error
+	f.want(status, method, path, body, &told)
+	if told.Code != code || told.Message == "" {
+		f.t.Errorf("%s %s: %+v, want %s", method, path, told, code)
+	}
+}
+
+// await waits for a job to be over.
+func (f *fixture) await(job Job) Job {
+	f.t.Helper()
+	j, err := f.jobs.get(job.ID)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	<-j.done
+	return j.snapshot()
+}
+
+// fetched runs a fetch job over the images n to its end.
+func (f *fixture) fetched(n ...int) Job {
+	f.t.Helper()
+	var job Job
+	f.want(202, "POST", "/fetch", wanted(n...), &job)
+	return f.await(job)
+}
+
+func wanted(n ...int) Wanted {
+	var w Wanted
+	for _, n := range n {
+		w.UUIDs = append(w.UUIDs, id(n))
+	}
+	return w
+}
+
+func id(n int) string { return upstreamtest.ID(n).String() }
+
+// states tells a job in one line: "done: 1 done, 2 present".
+func states(j Job) string {
+	var all []string
+	for _, item := range j.Items {
+		all = append(all, strings.TrimPrefix(item.Name, "image")+" "+item.State)
+	}
+	return j.State + ": " + strings.Join(all, ", ")
+}
+
+// fakePublisher keeps nothing: it looks at what comes.
+type fakePublisher struct {
+	mu       sync.Mutex
+	manifest []byte
+	file     []byte
+	image    manifest.Manifest // what it answers
+	err      error
+}
+
+func (p *fakePublisher) Publish(_ context.Context, text []byte, file io.Reader) (manifest.Manifest, error) {
+	data, err := io.ReadAll(file)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.manifest, p.file = text, data
+	if err != nil {
+		return manifest.Manifest{}, fmt.Errorf("reading the file: %w", err)
+	}
+	return p.image, p.err
+}
+
+func (p *fakePublisher) Unpublish(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if id != p.image.UUID {
+		return manifest.Manifest{}, fmt.Errorf("image %s is not published: %w", id, fs.ErrNotExist)
+	}
+	return p.image, p.err
+}

@@ -1,0 +1,74 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// guard lets only operators through to next: before anything is routed, and
+// before a byte of a body is read.
+func (s *Server) guard(next http.Handler) http.Handler {
+	want := sha256.Sum256([]byte(s.o.Token))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if fault := s.crossSite(r); fault != "" {
+			s.refuse(w, r, refuse(http.StatusForbidden, codeForbidden, "%s", fault))
+			return
+		}
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(strings.TrimSpace(token)))
+		// Digests have one length: the time taken tells nothing of the token.
+		same := subtle.ConstantTimeCompare(got[:], want[:]) == 1
+		if !same || s.o.Token == "" || !strings.EqualFold(scheme, "Bearer") {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="imgmirror"`)
+			s.refuse(w, r, refuse(http.StatusUnauthorized, codeUnauthorized,
+				"a token is needed: Authorization: Bearer TOKEN, with what is in the mirror's admin.token"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// crossSite says what is wrong with a request that a browser makes for a page
+// that is not the mirror's own; "" when nothing is. Browsers tell on such pages
+// by Sec-Fetch-Site or Origin, which no page can take away. What they cannot
+// tell is that a foreign name was made to point here: so to a browser the mirror
+// is known by addresses, localhost and Options.Hosts only.
+func (s *Server) crossSite(r *http.Request) string {
+	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+	if site == "" && origin == "" {
+		return "" // no browser, or one that asks for a page's own picture: it has no token
+	}
+	if site != "" && site != "same-origin" && site != "none" {
+		return "requests from pages of other sites are refused"
+	}
+	if origin != "" {
+		u, err := url.Parse(origin)
+		if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) {
+			return "requests from pages of other sites are refused"
+		}
+	}
+	if !s.knownHost(r.Host) {
+		return "browsers must call the mirror by an address or a name of its own"
+	}
+	return ""
+}
+
+// knownHost tells whether a Host header is the mirror's own: an address or
+// localhost, on which nobody else's name service decides, or one of Options.Hosts.
+func (s *Server) knownHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if _, err := netip.ParseAddr(host); err == nil {
+		return true
+	}
+	same := func(name string) bool { return name != "" && strings.EqualFold(host, name) }
+	return same("localhost") || slices.ContainsFunc(s.o.Hosts, same)
+}

@@ -1,0 +1,283 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	maxRunningJobs = 16      // at the same time; more are refused
+	keepJobs       = 100     // that are over
+	keepItems      = 100_000 // of jobs that are over, all together
+)
+
+// jobs is every job under way and the last ones that are over. Each job runs on
+// a goroutine of its own, with a context of its own; stop ends them all.
+type jobs struct {
+	life context.Context // of all jobs
+	end  context.CancelFunc
+	runs sync.WaitGroup // added to under mu while not stopped
+
+	mu       sync.Mutex // guards what follows; taken before a job's
+	stopped  bool
+	running  int
+	all      []*job // oldest first
+	watchers map[*watcher]struct{}
+}
+
+// errStopping is the cause of the end of jobs that the mirror's own end cut short.
+var errStopping = errors.New("the mirror is stopping")
+
+func newJobs() *jobs {
+	j := &jobs{watchers: make(map[*watcher]struct{})}
+	j.life, j.end = context.WithCancel(context.Background())
+	return j
+}
+
+// job is one job. Its work reports by update and setTotal; everything else is jobs'.
+type job struct {
+	of     *jobs
+	cancel context.CancelFunc
+	done   chan struct{} // closed once it is over
+
+	mu    sync.Mutex // guards state
+	state Job
+}
+
+// start runs work as a job over items. work returns soon after its context ends;
+// its error is of the job as a whole: what befell one image is for the image's item.
+func (js *jobs) start(kind string, items []Item, work func(context.Context, *job) error) (*job, error) {
+	ctx, cancel := context.WithCancel(js.life)
+	j := &job{of: js, cancel: cancel, done: make(chan struct{}), state: Job{
+		ID: uuid.NewString(), Kind: kind, State: JobRunning, Started: time.Now().UTC(), Items: items,
+	}}
+	for _, item := range items {
+		j.state.Done += item.Done
+		j.state.Total += item.Total
+	}
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	switch {
+	case js.stopped:
+		cancel()
+		return nil, refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror is stopping")
+	case js.running >= maxRunningJobs:
+		cancel()
+		return nil, refuse(http.StatusTooManyRequests, codeTooManyJobs,
+			"%d jobs are running: wait for one to end, or cancel one", js.running)
+	}
+	js.running++
+	js.all = append(js.all, j)
+	js.runs.Go(func() {
+		defer cancel()
+		j.finish(ctx, work(ctx, j))
+	})
+	js.touch(j)
+	return j, nil
+}
+
+// stop cancels all jobs and waits for them; none can be started any more.
+func (js *jobs) stop() {
+	js.mu.Lock()
+	js.stopped = true
+	js.mu.Unlock()
+	js.end()
+	js.runs.Wait()
+}
+
+// get finds a job; the error is that of the API.
+func (js *jobs) get(id string) (*job, error) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	for _, j := range js.all {
+		if j.state.ID == id { // immutable
+			return j, nil
+		}
+	}
+	return nil, refuse(http.StatusNotFound, codeNotFound, "job %q was not found", shorten(id))
+}
+
+// list gives all jobs, oldest first, without their items.
+func (js *jobs) list() []Job {
+	js.mu.Lock()
+	all := slices.Clone(js.all)
+	js.mu.Unlock()
+	out := make([]Job, len(all))
+	for i, j := range all {
+		j.mu.Lock()
+		out[i] = j.state
+		j.mu.Unlock()
+		out[i].Items = []Item{}
+	}
+	return out
+}
+
+// prune forgets the oldest jobs that are over. js.mu is held.
+func (js *jobs) prune() {
+	over, items := 0, 0
+	keep := js.all[:0]
+	for _, j := range slices.Backward(slices.Clone(js.all)) {
+		j.mu.Lock()
+		ended, n := j.state.Over(), len(j.state.Items)
+		j.mu.Unlock()
+		if ended {
+			over++
+			items += n
+			if over > keepJobs || items > keepItems && over > 1 {
+				continue
+			}
+		}
+		keep = append(keep, j)
+	}
+	clear(js.all[len(keep):])
+	slices.Reverse(keep)
+	js.all = keep
+}
+
+// snapshot is the job as it is now; it shares nothing with it.
+func (j *job) snapshot() Job {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	state := j.state
+	state.Items = slices.Clone(state.Items)
+	return state
+}
+
+// update changes one item.
+func (j *job) update(i int, change func(*Item)) {
+	j.mu.Lock()
+	item := &j.state.Items[i]
+	j.state.Done -= item.Done
+	j.state.Total -= item.Total
+	change(item)
+	j.state.Done += item.Done
+	j.state.Total += item.Total
+	j.mu.Unlock()
+	j.announce()
+}
+
+// announce wakes who follows the job.
+func (j *job) announce() {
+	j.of.mu.Lock()
+	defer j.of.mu.Unlock()
+	j.of.touch(j)
+}
+
+// finish makes the last state of the job, after its work has returned err.
+func (j *job) finish(ctx context.Context, err error) {
+	now := time.Now().UTC()
+	j.mu.Lock()
+	cut, failed := false, false
+	for i := range j.state.Items {
+		item := &j.state.Items[i]
+		switch item.State {
+		case ItemWaiting, JobRunning:
+			cut = true
+			item.State = JobCancelled
+		case JobFailed, ItemQuarantined:
+			failed = true
+		}
+	}
+	state := &j.state
+	state.Ended = &now
+	switch {
+	case ctx.Err() != nil && (cut || err != nil):
+		state.State = JobCancelled
+		if j.of.life.Err() != nil {
+			state.Error = &Error{Code: codeUnavailable, Message: errStopping.Error()}
+		}
+	case err != nil:
+		state.State = JobFailed
+		state.Error = explain(err)
+	case failed:
+		state.State = JobFailed
+	default:
+		state.State = JobDone
+	}
+	j.mu.Unlock()
+
+	j.of.mu.Lock()
+	defer j.of.mu.Unlock()
+	j.of.running--
+	j.of.prune()
+	j.of.touch(j)
+	close(j.done)
+}
+
+// watcher is one that follows jobs: the set of those that have changed since it
+// last looked. However slow it is, it costs no more than that.
+type watcher struct {
+	of   *jobs
+	only *job          // nil: all of them
+	wake chan struct{} // holds a token while changed is not empty
+
+	changed map[*job]struct{} // guarded by jobs.mu
+}
+
+// watch begins to follow only, or all jobs. What is there counts as changed, of
+// all jobs those that run. The caller calls close.
+func (js *jobs) watch(only *job) *watcher {
+	w := &watcher{of: js, only: only, wake: make(chan struct{}, 1), changed: make(map[*job]struct{})}
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	js.watchers[w] = struct{}{}
+	for _, j := range js.all {
+		j.mu.Lock()
+		over := j.state.Over()
+		j.mu.Unlock()
+		if only == nil && !over {
+			w.note(j)
+		}
+	}
+	if only != nil { // it may be so old that it is in no list
+		w.note(only)
+	}
+	return w
+}
+
+func (w *watcher) close() {
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	delete(w.of.watchers, w)
+}
+
+// note marks j as changed. jobs.mu is held.
+func (w *watcher) note(j *job) {
+	w.changed[j] = struct{}{}
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take gives the jobs that have changed, as they are now, oldest first.
+func (w *watcher) take() []Job {
+	w.of.mu.Lock()
+	changed := w.changed
+	w.changed = make(map[*job]struct{})
+	w.of.mu.Unlock()
+	out := make([]Job, 0, len(changed))
+	for j := range changed {
+		out = append(out, j.snapshot())
+	}
+	slices.SortFunc(out, func(a, b Job) int {
+		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+// touch tells watchers that j has changed. js.mu is held.
+func (js *jobs) touch(j *job) {
+	for w := range js.watchers {
+		if w.only == nil || w.only == j {
+			w.note(j)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package admin
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+const (
+	maxTokenFile = 64 << 10
+	minToken     = 16 // characters, below which a token can be guessed
+)
+
+// ReadToken gives the token that a file holds, white space around it apart. A
+// file that is not there is made, with a new token that nobody can guess, for
+// its owner's eyes only. warnings say what makes the token worth less than it
+// could be. Neither they nor errors say anything of what is in the file.
+func ReadToken(path string) (token string, warnings []string, err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		token, err = makeToken(path)
+		return token, nil, err
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("admin token: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxTokenFile {
+		return "", nil, fmt.Errorf("admin token: %s is no file with a token", path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", nil, fmt.Errorf("admin token: %w", err)
+	}
+	token = strings.TrimSpace(string(data))
+	switch {
+	case token == "":
+		return "", nil, fmt.Errorf("admin token: %s is empty (remove it, and a new one is made)", path)
+	case strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return "", nil, fmt.Errorf("admin token: %s holds more than one word of ASCII", path)
+	}
+	if perm := info.Mode().Perm(); perm&0o077 != 0 {
+		warnings = append(warnings, fmt.Sprintf("others than its owner may use %s (mode %04o): chmod 600 it", path, perm))
+	}
+	if len(token) < minToken {
+		warnings = append(warnings, fmt.Sprintf("the token in %s is so short that it can be guessed", path))
+	}
+	return token, warnings, nil
+}
+
+// makeToken writes a new token to path: all of it, or nothing.
+func makeToken(path string) (token string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("admin token: %w", err)
+		}
+	}()
+	token = rand.Text() + rand.Text()
+	f, err := os.CreateTemp(filepath.Dir(path), ".admin.token-") // mode 0600
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // it has been renamed, or is of no use
+	_, err = f.WriteString(token + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	return token, os.Rename(f.Name(), path)
+}

@@ -1,0 +1,152 @@
+package admin
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// What follows is the JSON of the API: requests and replies. The server, the
+// client and the verbs share it; openapi.json describes it.
+
+// Source is one row of GET /api/v1/sources.
+type Source struct {
+	Name        string     `json:"name"`
+	URL         string     `json:"url"` // without its password
+	Kind        string     `json:"kind"`
+	State       string     `json:"state"` // up, down, unknown
+	Images      int        `json:"images"`
+	LastTry     *time.Time `json:"last_try,omitempty"`
+	LastSuccess *time.Time `json:"last_success,omitempty"`
+	LastError   string     `json:"last_error,omitempty"`
+	AskedFrom   *time.Time `json:"asked_from,omitempty"` // set while it fails again and again: until then it is asked for little
+	Check       *Check     `json:"check,omitempty"`      // in replies to POST /api/v1/sources/check only
+}
+
+// Check is the outcome of asking a source just now.
+type Check struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	Took  int64  `json:"took_ms"`
+}
+
+// Image is one image of the catalogue.
+type Image struct {
+	Manifest json.RawMessage `json:"manifest"` // as clients get it
+	Source   string          `json:"source"`   // where the manifest is from
+	Sources  []string        `json:"sources"`  // who holds its files
+	Listed   bool            `json:"listed"`
+	Retired  bool            `json:"retired"` // no source lists it any more
+	Cached   bool            `json:"cached"`  // all its files are on disk, verified
+	Pinned   bool            `json:"pinned"`
+}
+
+// Cached is one image with a file on disk.
+type Cached struct {
+	UUID     string    `json:"uuid"`
+	Name     string    `json:"name"`
+	Version  string    `json:"version"`
+	Type     string    `json:"type"`
+	OS       string    `json:"os"`
+	Origin   string    `json:"origin,omitempty"`
+	Source   string    `json:"source"`
+	SHA1     string    `json:"sha1"`
+	Size     int64     `json:"size"`
+	Added    time.Time `json:"added"`
+	LastUsed time.Time `json:"last_used"`
+	Pinned   bool      `json:"pinned"`
+	InUse    bool      `json:"in_use"`
+	Retired  bool      `json:"retired"` // no source has it any more
+}
+
+// Fill is one download under way.
+type Fill struct {
+	UUID    string `json:"uuid"`
+	SHA1    string `json:"sha1"`
+	Size    int64  `json:"size"` // -1: not known yet
+	Have    int64  `json:"have"`
+	Rate    int64  `json:"rate"`        // bytes per second, lately
+	ETA     int64  `json:"eta_seconds"` // -1: cannot tell
+	Readers int    `json:"readers"`
+	Source  string `json:"source"` // who brings the bytes just now
+	State   string `json:"state"`  // waiting (for a slot), filling, verifying
+}
+
+// Wanted names images: all of UUIDs, and those that match every one of Filters
+// when there are any.
+type Wanted struct {
+	UUIDs   []string `json:"uuids,omitempty"`
+	Filters []string `json:"filters,omitempty"` // field=value, field=~substring, field!=value
+	DryRun  bool     `json:"dry_run,omitempty"`
+}
+
+// Job is work that outlives its request.
+type Job struct {
+	ID      string     `json:"id"`
+	Kind    string     `json:"kind"`  // fetch, verify, refresh
+	State   string     `json:"state"` // running, done, failed, cancelled
+	Started time.Time  `json:"started"`
+	Ended   *time.Time `json:"ended,omitempty"`
+	Error   *Error     `json:"error,omitempty"`
+	Items   []Item     `json:"items"` // one an image, in the order of the work; empty in GET /api/v1/jobs
+	Done    int64      `json:"done_bytes"`
+	Total   int64      `json:"total_bytes"`
+}
+
+// Values of Job.State and, but for JobRunning, of Item.State.
+const (
+	JobRunning   = "running"
+	JobDone      = "done"
+	JobFailed    = "failed" // at least one item failed, or the work as a whole
+	JobCancelled = "cancelled"
+)
+
+// Values of Item.State beside those of Job.State.
+const (
+	ItemWaiting     = "waiting"
+	ItemPresent     = "present" // nothing had to be done
+	ItemHealed      = "healed"
+	ItemQuarantined = "quarantined"
+)
+
+// Over tells that nothing more will happen to the job.
+func (j Job) Over() bool { return j.State != JobRunning }
+
+// Item is one image of a job.
+type Item struct {
+	UUID    string `json:"uuid"`
+	Name    string `json:"name,omitempty"`
+	Version string `json:"version,omitempty"`
+	State   string `json:"state"` // waiting, running, done, present, failed, healed, quarantined, cancelled
+	Done    int64  `json:"done_bytes"`
+	Total   int64  `json:"total_bytes"`
+	Error   *Error `json:"error,omitempty"`
+}
+
+// Removed is one file that eviction took, or would take.
+type Removed struct {
+	SHA1   string   `json:"sha1"`
+	UUIDs  []string `json:"uuids"`
+	Size   int64    `json:"size"`
+	Reason string   `json:"reason"`
+}
+
+// Finding is what one check of GET /api/v1/doctor found.
+type Finding struct {
+	Check   string `json:"check"`
+	State   string `json:"state"` // ok, warning, failed
+	Message string `json:"message"`
+}
+
+// Dry is the body of POST /api/v1/vacuum.
+type Dry struct {
+	DryRun bool `json:"dry_run"`
+}
+
+// Error is an error with its code, in the form of IMGAPI's bodies.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// Error makes it an error.
+func (e *Error) Error() string { return e.Message }

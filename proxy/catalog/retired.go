@@ -1,0 +1,122 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"imgmirror/manifest"
+)
+
+// kindStatic is the one kind of source that has nothing but its list.
+const kindStatic = "static"
+
+// retire gives those of had, the list of s, that are not in next, and whose files are all on disk.
+func (c *Catalog) retire(s *source, had, next []manifest.Manifest) []manifest.Manifest {
+	if s.Withdraws {
+		return nil
+	}
+	left := make(map[uuid.UUID]bool, len(had))
+	for i := range had {
+		left[had[i].UUID] = true
+	}
+	for i := range next {
+		delete(left, next[i].UUID)
+	}
+	var retired []manifest.Manifest
+	for i := range had {
+		if m := had[i]; left[m.UUID] && len(m.Files) > 0 && c.cached(m) {
+			retired = append(retired, m)
+		}
+	}
+	return retired
+}
+
+// evicted gives those of the images retired by s whose files are on disk no more, each with whether others are built
+// on it.
+func (c *Catalog) evicted(s *source) map[uuid.UUID]bool {
+	c.state.Lock()
+	retired := manifests(s.retired)
+	c.state.Unlock()
+	evicted := make(map[uuid.UUID]bool)
+	for _, m := range retired {
+		if !c.cached(m) {
+			evicted[m.UUID] = c.Current().isOrigin(m.UUID)
+		}
+	}
+	return evicted
+}
+
+// confirmRetired asks sources for what has left their lists: what they still give by uuid has been disabled, or has
+// moved to another channel, and is not retired but merely unlisted.
+func (c *Catalog) confirmRetired(ctx context.Context, w *walk) {
+	now := time.Now()
+	type due struct {
+		source *source
+		id     uuid.UUID
+	}
+	var all []due
+	c.state.Lock()
+	for _, s := range c.sources {
+		for id, u := range s.retired {
+			switch {
+			case now.Sub(u.checked) < recheckAfter:
+			case s.list.Kind == kindStatic:
+				s.retired[id] = unlisted{manifest: u.manifest, checked: now}
+			default:
+				all = append(all, due{s, id})
+			}
+		}
+	}
+	c.state.Unlock()
+	if len(all) == 0 {
+		return
+	}
+	var mu sync.Mutex
+	var answers []answer
+	var g errgroup.Group
+	g.SetLimit(askSlots)
+	for _, d := range all {
+		g.Go(func() error {
+			got := c.findOrigin(ctx, originTask{id: d.id, first: []*source{d.source}}, w)
+			mu.Lock()
+			defer mu.Unlock()
+			answers = append(answers, got...)
+			return nil
+		})
+	}
+	_ = g.Wait() // the tasks report through answers
+
+	var there []answer
+	changed := make(map[*source]bool)
+	c.state.Lock()
+	for _, a := range answers {
+		u, ok := a.source.retired[a.id]
+		switch {
+		case !ok: // listed again meanwhile
+		case a.err == nil || errors.Is(a.err, errPrivate):
+			delete(a.source.retired, a.id)
+			c.stale = true
+			changed[a.source] = true
+			if a.err == nil {
+				there = append(there, a)
+			}
+		case errors.Is(a.err, fs.ErrNotExist):
+			a.source.retired[a.id] = unlisted{manifest: u.manifest, checked: now}
+			if u.checked.IsZero() {
+				c.log.Info("image has left its source and is kept because it is cached", "source", a.source.name, "uuid", a.id)
+			}
+		}
+	}
+	c.state.Unlock()
+	c.note(there)
+	c.rebuild()
+	for s := range changed {
+		c.saveListing(s)
+	}
+}

@@ -1,0 +1,104 @@
+package published
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// What imgadm and the image servers ask of manifests (spec 1.1).
+var (
+	nameForm    = regexp.MustCompile(`^[A-Za-z0-9._/ -]+$`)
+	versionForm = regexp.MustCompile(`^[A-Za-z0-9._/+-]+$`)
+
+	types   = []string{"zone-dataset", "lx-dataset", "zvol", "docker", "lxd", "other"}
+	systems = []string{"smartos", "linux", "windows", "bsd", "illumos", "other"}
+)
+
+const (
+	maxName    = 1024
+	maxVersion = 512
+)
+
+// zvolOnly are the fields that an image of type zvol must have, and no other may.
+type zvolOnly struct {
+	NICDriver  string          `json:"nic_driver"`
+	DiskDriver string          `json:"disk_driver"`
+	CPUType    string          `json:"cpu_type"`
+	ImageSize  json.RawMessage `json:"image_size"` // MiB
+}
+
+// Check reads a manifest, v2 or v1, and tells what a published one must not be;
+// what it says of its file is not looked at. Strangers' manifests are taken
+// with more faults than one's own should have. Errors match manifest.ErrInvalid.
+func Check(text []byte) (manifest.Manifest, error) {
+	m, err := parse(bytes.Clone(text))
+	if err != nil {
+		return m, err
+	}
+	if field, reason := fault(m); field != "" {
+		return manifest.Manifest{}, &manifest.ParseError{Image: m.UUID, Field: field, Reason: reason}
+	}
+	return m, nil
+}
+
+// fault gives the first field that is wrong, and how; "" when none is.
+func fault(m manifest.Manifest) (field, reason string) {
+	switch {
+	case m.UUID == uuid.Nil:
+		return "uuid", "must not be all zero"
+	case !nameForm.MatchString(m.Name), len(m.Name) > maxName:
+		return "name", fmt.Sprintf("%.50q: must be letters, digits, spaces and . _ / -, %d at most", m.Name, maxName)
+	case !versionForm.MatchString(m.Version), len(m.Version) > maxVersion:
+		return "version", fmt.Sprintf("%.50q: must be letters, digits and . _ / + -, %d at most", m.Version, maxVersion)
+	case !slices.Contains(types, m.Type):
+		return "type", fmt.Sprintf("%.50q: must be one of %q", m.Type, types)
+	case !slices.Contains(systems, m.OS):
+		return "os", fmt.Sprintf("%.50q: must be one of %q", m.OS, systems)
+	case !m.Active():
+		return "state", fmt.Sprintf("is %s: only active images can be published", m.State)
+	case m.Published.IsZero():
+		return "published_at", "is missing"
+	case m.Icon:
+		return "icon", "published images have none"
+	case m.Origin == m.UUID:
+		return "origin", "is the image itself"
+	case len(m.Files) != 1:
+		return "files", fmt.Sprintf("there are %d, must be one", len(m.Files))
+	case m.Files[0].SHA1.IsZero():
+		return "files[0].sha1", "is missing"
+	case m.Files[0].Size <= 0:
+		return "files[0].size", "is missing"
+	}
+	return zvolFault(m)
+}
+
+func zvolFault(m manifest.Manifest) (field, reason string) {
+	var z zvolOnly
+	if err := json.Unmarshal(m.V2(), &z); err != nil {
+		return "nic_driver, disk_driver, cpu_type", "must be strings"
+	}
+	for _, f := range []struct {
+		name  string
+		there bool
+	}{
+		{"nic_driver", z.NICDriver != ""},
+		{"disk_driver", z.DiskDriver != ""},
+		{"cpu_type", z.CPUType != ""},
+		{"image_size", len(z.ImageSize) > 0},
+	} {
+		switch {
+		case m.Type == "zvol" && !f.there:
+			return f.name, "is missing: an image of type zvol must have it"
+		case m.Type != "zvol" && f.there:
+			return f.name, "is for images of type zvol only"
+		}
+	}
+	return "", ""
+}
