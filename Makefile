@@ -14,7 +14,7 @@ PLATFORMS := illumos/amd64 linux/amd64 linux/arm64 freebsd/amd64 darwin/arm64
 # Pinned; built from its module by the Go tool-chain, kept in the build cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: demo run build test check bench cross lint fmt tools vet
+.PHONY: demo run build test check bench cross lint fmt tools vet man
 
 build:
 	$(BUILD) -o imgmirror ./cmd/imgmirror
@@ -40,6 +40,11 @@ cross:
 		out=dist/imgmirror-$${p%/*}-$${p#*/}; echo "$$out"; \
 		GOOS=$${p%/*} GOARCH=$${p#*/} $(BUILD) -o "$$out" ./cmd/imgmirror; \
 	done
+
+# imgmirror(8) and imgmirror.yaml(5), made from the commands and the keys.
+man: build
+	mkdir -p dist/man
+	./imgmirror man dist/man
 
 lint:
 	$(GOLANGCI) run

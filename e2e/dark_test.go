@@ -163,7 +163,10 @@ func TestDiskFull(t *testing.T) {
 	m.awaitList(2)
 	get(t, m.url+"/images/"+cached.uuid+"/file").wantFile(t, cached)
 	m.awaitStored(1)
-	for _, full := range []settings{{"cache.min_free": "1000PB"}, {"cache.min_free": "1MB", "cache.max_size": "150KB"}} {
+	for _, full := range []settings{
+		{"cache.min_free": "1000PB"}, // what all of the cache could give up would not be enough
+		{"cache.min_free": "1MB", "cache.max_size": "150KB", "cache.pins": []string{"uuid=" + cached.uuid}},
+	} {
 		m.stop()
 		m.set(full)
 		m.start()
@@ -176,7 +179,7 @@ func TestDiskFull(t *testing.T) {
 		t.Errorf("the source was asked %d times for a file that has no room", got)
 	}
 	m.stop()
-	m.set(settings{"cache.max_size": ""})
+	m.set(settings{"cache.max_size": "", "cache.pins": []string{}})
 	m.start()
 	get(t, m.url+"/images/"+uncached.uuid+"/file").wantFile(t, uncached)
 }

@@ -228,7 +228,7 @@ func TestSMFManifest(t *testing.T) {
 			t.Errorf("stop may take %d s, draining takes %v", seconds, drain)
 		}
 	}
-	want := map[string]string{"start": "/opt/imgmirror/bin/imgmirror serve", "stop": ":kill", "refresh": ":true"}
+	want := map[string]string{"start": "/opt/imgmirror/bin/imgmirror serve", "stop": ":kill", "refresh": ":kill -HUP"}
 	for name, exec := range want {
 		if methods[name] != exec {
 			t.Errorf("method %s is %q, want %q", name, methods[name], exec)

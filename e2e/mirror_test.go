@@ -120,6 +120,12 @@ func (m *mirror) start() {
 // launch runs `imgmirror serve` and does not wait.
 func (m *mirror) launch() {
 	m.t.Helper()
+	m.run("serve", "--config", m.configFile())
+}
+
+// configFile writes the configuration and tells where.
+func (m *mirror) configFile() string {
+	m.t.Helper()
 	text, err := yaml.Marshal(m.config)
 	if err != nil {
 		m.t.Fatal(err)
@@ -128,7 +134,7 @@ func (m *mirror) launch() {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		m.t.Fatal(err)
 	}
-	m.run("serve", "--config", file)
+	return file
 }
 
 // run starts the binary as this mirror's process.

@@ -22,7 +22,7 @@ import (
 //	untilready PROGRAM [ARG…]
 //
 // which runs it again and again until it exits with 0, for 20 seconds at most.
-// $FREE1 and $FREE2 are free loopback addresses.
+// $FREE1 and $FREE2 are free loopback addresses, $SAMPLES is the folder of sample images.
 func TestScript(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
@@ -31,6 +31,11 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(imgmirror)+string(os.PathListSeparator)+os.Getenv("PATH"))
+			samples, err := filepath.Abs(sampleDir)
+			if err != nil {
+				return err
+			}
+			env.Setenv("SAMPLES", samples)
 			env.Setenv("FREE1", freeAddr(t))
 			env.Setenv("FREE2", freeAddr(t))
 			return nil

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// The wire, row by row of spec 2 and 3 but for channels ("How it is judged",
-// 9), asked with curl. This file has the table's machinery and the images it
-// is about; the rows are in wire_imgapi_test.go, wire_list_test.go,
-// wire_file_test.go and wire_dsapi_test.go.
+// The wire, row by row of spec 2 and 3, asked with curl. This file has the
+// table's machinery and the images it is about; the rows are in
+// wire_imgapi_test.go, wire_list_test.go, wire_file_test.go, wire_dsapi_test.go
+// and, with images of its own, wire_channels_test.go.
 
 // row is one request and what is wanted of its reply. Zero fields are not looked at.
 type row struct {
