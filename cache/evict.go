@@ -52,6 +52,7 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	}
 	s.evicting.Lock() // one at a time, or each would make the same room
 	defer s.evicting.Unlock()
+	gaveUp := false // the quarantine, and its room may not show yet
 	for {
 		full = s.space.book(n)
 		if !errors.Is(full, ErrNoSpace) {
@@ -64,18 +65,24 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 		if d.must == 0 { // the room has just become free
 			continue
 		}
-		if d.reason == ReasonMinFree {
+		if d.reason == ReasonMinFree && !gaveUp && s.hasQuarantine() {
 			if err := s.capQuarantine(0, 0); err != nil {
 				return err
 			}
+			gaveUp = true
+			continue // that may do
 		}
 		gone := s.evict(s.plan(d))
-		if len(gone) == 0 {
-			return full
-		}
 		if d.reason != ReasonMinFree {
+			if len(gone) == 0 {
+				return full
+			}
 			continue
 		}
+		if len(gone) == 0 && !gaveUp {
+			return full
+		}
+		gaveUp = false
 		if err := s.awaitSpace(ctx, n); !errors.Is(err, ErrNoSpace) {
 			return err
 		}
@@ -96,7 +103,7 @@ func (s *Store) mayFit(n int64) error {
 		return err
 	}
 	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
-		if kept, _ := os.ReadDir(s.dir.quarantine()); len(kept) > 0 {
+		if s.hasQuarantine() {
 			return nil
 		}
 	}
@@ -151,6 +158,9 @@ func (s *Store) Vacuum(ctx context.Context, dryRun bool) ([]Evicted, error) {
 // sweep makes room when a limit is passed although nobody fills: it was lowered,
 // or others fill the disk.
 func (s *Store) sweep() error {
+	if s.o.NoSweep {
+		return nil
+	}
 	s.evicting.Lock()
 	defer s.evicting.Unlock()
 	d, err := s.space.need(0)

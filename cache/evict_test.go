@@ -426,6 +426,48 @@ func TestEvictsForMinFree(t *testing.T) {
 	}
 }
 
+// The quarantine is given up for what is needed: before any file is evicted, and
+// also when none may be, for all that the file system may take its time to show it.
+func TestQuarantineMakesRoom(t *testing.T) {
+	for _, pinned := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := openStore(t, Options{MinFree: 1000})
+			if err := os.Mkdir(s.dir.quarantine(), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			name := filepath.Join(s.dir.quarantine(), verify.Sum{1}.String()+"-20260101T000000.0")
+			if err := os.WriteFile(name, make([]byte, 3000), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var lag time.Duration
+			var emptied time.Time
+			s.space.free = func() (int64, error) {
+				if emptied.IsZero() && len(quarantined(t, s)) == 0 {
+					emptied = time.Now()
+				}
+				if emptied.IsZero() || time.Since(emptied) < lag {
+					return 3000 - s.space.size(), nil
+				}
+				return 6000 - s.space.size(), nil
+			}
+			all := samples(t, 3, 1000)
+			all[0].store(t, s)
+			all[1].store(t, s)
+			if pinned {
+				lag = 5 * time.Second
+				if err := errors.Join(s.Pin(all[0].id), s.Pin(all[1].id)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			all[2].store(t, s)
+			wantPresent(t, s, "0 1 2", all...)
+			if n := evictions(s, ReasonMinFree); n != 0 {
+				t.Errorf("%d evictions counted", n)
+			}
+		})
+	}
+}
+
 // Room is made also when nobody fills: when others take the disk, and when a
 // limit is lowered.
 func TestSweep(t *testing.T) {

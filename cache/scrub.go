@@ -195,6 +195,12 @@ func (s *Store) quarantine(sum verify.Sum, f *stored) error {
 	return s.capQuarantine(quarantineFiles, quarantineBytes)
 }
 
+// hasQuarantine tells whether there is anything in the quarantine.
+func (s *Store) hasQuarantine() bool {
+	kept, _ := os.ReadDir(s.dir.quarantine()) // none that can be read can be given up
+	return len(kept) > 0
+}
+
 // capQuarantine removes what has been in the quarantine longest until no more
 // than that is left.
 func (s *Store) capQuarantine(files int, size int64) error {

@@ -43,6 +43,7 @@ type Options struct {
 	Patience        time.Duration // how long a fill may try sources that refuse, or cannot be reached, before any has accepted; 0 = 2.5s (spec 5.5: a 503 within 3 s)
 	AllowUnverified bool          // accept a file that nothing can be checked against
 	Sources         []string      // names of all sources, so that their metrics are there at zero
+	NoSweep         bool          // Run evicts nothing where a limit is passed: only fills that need room do, and Vacuum
 	ScrubEvery      time.Duration // within that time each file is read again and checked; 0 = never
 	ScrubRate       int64         // bytes a second that this takes; 0 = no limit
 	OnRemove        func(Evicted) // called after a file, or an unfinished download, was removed to make room or by Remove; must not call Close, Vacuum or File; may be nil
