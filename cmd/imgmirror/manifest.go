@@ -86,6 +86,9 @@ func newManifestCreateCmd() *cobra.Command {
 				if m.Origin, err = parseUUID(origin); err != nil {
 					return err
 				}
+				if m.Origin == uuid.Nil {
+					return usageError("--origin must not be all zero")
+				}
 			}
 			return createManifest(cmd.Context(), cmd.OutOrStdout(), m, file)
 		},

@@ -93,6 +93,7 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		Deadline:        cfg.Fill.Deadline,
 		AllowUnverified: cfg.Verify.AllowUnverified,
 		Sources:         names,
+		NoSweep:         cfg.Listen == "", // a verb's own mirror removes what it is told to
 		ScrubEvery:      cfg.Verify.ScrubEvery,
 		ScrubRate:       int64(cfg.Verify.ScrubRate),
 		OnPublish:       m.learn,

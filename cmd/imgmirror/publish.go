@@ -48,6 +48,8 @@ func newPublishCmd() *cobra.Command {
 			// What can be told without sending the file is.
 			if info, err := file.Stat(); err != nil {
 				return err
+			} else if info.IsDir() {
+				return failure("InvalidParameter", "%s is a folder", imageFile)
 			} else if info.Mode().IsRegular() && info.Size() != image.Files[0].Size {
 				return failure("InvalidParameter", "%s has %d bytes, the manifest says %d", imageFile, info.Size(), image.Files[0].Size)
 			}
