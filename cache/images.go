@@ -96,14 +96,33 @@ func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
 // unnoteImage records that id has file sum no more; with its last file its copy
 // in DATA/manifests goes too.
 func (s *Store) unnoteImage(id uuid.UUID, sum verify.Sum) error {
+	return s.forgetImage(id, sum, false)
+}
+
+// Disown records that image id has file sum no more, although the file stays for
+// others; with the image's last file its copy in DATA/manifests goes too.
+func (s *Store) Disown(id uuid.UUID, sum verify.Sum) error {
+	if err := s.enterIndex(); err != nil {
+		return err
+	}
+	defer s.calls.Done()
+	return s.forgetImage(id, sum, true)
+}
+
+// forgetImage is unnoteImage; present: also if the file is on disk.
+func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	door := s.imageDoors.of(id[0])
 	door.Lock()
 	defer door.Unlock()
 	s.mu.Lock()
 	old := s.images[id]
-	if old == nil || s.files[sum] != nil { // it is there again
+	f := s.files[sum]
+	if old == nil || f != nil && !present { // it is there again
 		s.mu.Unlock()
 		return nil
+	}
+	if f != nil {
+		f.images = slices.DeleteFunc(slices.Clone(f.images), func(o uuid.UUID) bool { return o == id })
 	}
 	var im *image
 	if left := slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum }); len(left) > 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -211,7 +212,8 @@ func TestPublishWrongFile(t *testing.T) {
 
 // The file of an unpublished image stays if another image has the same.
 func TestUnpublishSharedFile(t *testing.T) {
-	m, _ := runMirror(t, testConfig(t))
+	cfg := testConfig(t)
+	m, _ := runMirror(t, cfg)
 	text, file := sampleFiles(t, sampleBase)
 	twin := bytes.ReplaceAll(text, []byte(sampleBase.String()), []byte(sampleApp.String()))
 	for _, text := range [][]byte{text, twin} {
@@ -224,6 +226,18 @@ func TestUnpublishSharedFile(t *testing.T) {
 	}
 	if !cached(t, m, sampleApp) {
 		t.Error("the other image has lost its file")
+	}
+	// What is on disk, from which a lost index is made anew, tells of the other only.
+	for id, want := range map[uuid.UUID]bool{sampleBase: false, sampleApp: true} {
+		_, err := os.Stat(filepath.Join(cfg.DataDir, "manifests", id.String()+".json"))
+		if (err == nil) != want {
+			t.Errorf("copy of the manifest of %s: %v", id, err)
+		}
+	}
+	for _, f := range m.store.Files() {
+		if slices.Contains(f.Images, sampleBase) {
+			t.Errorf("file %s still belongs to what was unpublished", f.Sum)
+		}
 	}
 }
 

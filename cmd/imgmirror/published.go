@@ -61,7 +61,7 @@ func (m *mirror) removePublished(ctx context.Context, image manifest.Manifest) e
 	if other, _, ok := m.catalog.Current().BySum(sum); ok && other.Manifest.UUID != image.UUID {
 		m.log.Info("the file of an unpublished image stays: another image has it",
 			"uuid", image.UUID, "sum", sum, "other", other.Manifest.UUID)
-		return nil
+		return m.store.Disown(image.UUID, sum)
 	}
 	_, err := m.store.Remove(ctx, sum)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
