@@ -21,6 +21,7 @@ have make || packages="$packages make"
 have curl || packages="$packages curl"
 have strace || packages="$packages strace"
 have xz || packages="$packages xz-utils"
+have groff || packages="$packages groff-base"
 # The race detector needs a C compiler and the C library's headers.
 echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
 
