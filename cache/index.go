@@ -27,7 +27,8 @@ const (
 	keyAlias    = "a/" // + Blob.Key: sum
 	keyFacts    = "c/" // + uuid + index, 4 bytes: manifest.Facts as JSON
 	keyListing  = "l/" // + source: listingMeta
-	keyManifest = "m/" // + source + 0 + uuid: kind of entry, one byte, then the manifest as its source sent it
+	keyPack     = "p/" // + source + 0 + kind of entry, one byte, + uuid: see pack
+	keyManifest = "m/" // + source + 0 + uuid: kind of entry, one byte, then the manifest as its source sent it; newer than any pack
 )
 
 // index is the badger database: what is known of files, and what sources said.
@@ -60,7 +61,7 @@ func openIndex(dir string, log *slog.Logger) (ix *index, err error) {
 	if err := checkTables(dir); err != nil {
 		return nil, judgeIndex(err)
 	}
-	// Small: the index holds some thousand values of about 1.5 KB.
+	// Small: the index holds some thousand values of at most some 10 KB.
 	o := badger.DefaultOptions(dir).
 		WithLogger(badgerLog{log}).
 		WithMemTableSize(8 << 20).

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -15,7 +14,7 @@ import (
 	"imgmirror/manifest"
 )
 
-// The first byte of a saved manifest.
+// The kinds of saved manifests.
 const (
 	entryListed   = 'l' // the source's list shows it
 	entryUnlisted = 'u' // the source gave it by uuid
@@ -84,46 +83,86 @@ func (s *Store) Listing(source string) (manifest.Listing, error) {
 // loadManifests fills in l's images from the index. What can be read no more is
 // left out: its source will send it again.
 func (s *Store) loadManifests(l *manifest.Listing) error {
-	var entries [][]byte
-	err := s.index.each(manifestPrefix(l.Source), func(_, value []byte) error {
-		if len(value) > 1 {
-			entries = append(entries, bytes.Clone(value))
-		}
-		return nil
-	})
+	singles, err := s.index.loadSingles(l.Source)
 	if err != nil {
 		return err
 	}
-	parsed := make([]manifest.Manifest, len(entries))
-	faults := make([]error, len(entries))
-	var workers sync.WaitGroup
-	share := max(256, (len(entries)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	for from := 0; from < len(entries); from += share {
-		workers.Go(func() {
-			for i := from; i < min(from+share, len(entries)); i++ {
-				parsed[i], faults[i] = manifest.Parse(entries[i][1:], manifest.ParseOptions{})
-			}
-		})
+	packs, err := s.index.loadPacks(l.Source)
+	if err != nil {
+		return err
 	}
-	workers.Wait()
-	for i, m := range parsed {
-		switch {
-		case faults[i] != nil:
-			s.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", faults[i])
-		case entries[i][0] == entryUnlisted:
-			l.Unlisted = append(l.Unlisted, m)
-		case entries[i][0] == entryRetired:
-			l.Retired = append(l.Retired, m)
-		default:
-			l.Images = append(l.Images, m)
+	single := make(map[byte][]manifest.Manifest)
+	known := make(map[uuid.UUID]bool, len(singles))
+	parsed, faults := readAll(singles, parse)
+	for _, m := range parsed {
+		single[m.kind] = append(single[m.kind], m.Manifest)
+		known[m.UUID] = true
+	}
+	for kind, images := range map[byte]*[]manifest.Manifest{
+		entryListed: &l.Images, entryUnlisted: &l.Unlisted, entryRetired: &l.Retired,
+	} {
+		packed, more := readAll(packs[kind], restore)
+		faults = append(faults, more...)
+		if len(known) > 0 { // they are newer
+			packed = slices.DeleteFunc(packed, func(m manifest.Manifest) bool { return known[m.UUID] })
 		}
+		*images = distinct(append(packed, single[kind]...))
+	}
+	for _, err := range faults {
+		s.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", err)
 	}
 	return nil
 }
 
+// readAll has read read all of values, on every processor, and gives the results
+// in order.
+func readAll[T any](values [][]byte, read func([][]byte) ([]T, []error)) (all []T, faults []error) {
+	const least = 16 // of values that are worth a goroutine
+	share := max(least, (len(values)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	type part struct {
+		all    []T
+		faults []error
+	}
+	var parts []*part
+	var workers sync.WaitGroup
+	for mine := range slices.Chunk(values, share) {
+		p := new(part)
+		parts = append(parts, p)
+		workers.Go(func() { p.all, p.faults = read(mine) })
+	}
+	workers.Wait()
+	if len(parts) == 1 {
+		return parts[0].all, parts[0].faults
+	}
+	n := 0
+	for _, p := range parts {
+		n += len(p.all)
+	}
+	all = make([]T, 0, n)
+	for _, p := range parts {
+		all, faults = append(all, p.all...), append(faults, p.faults...)
+	}
+	return all, faults
+}
+
+// distinct gives images in order of their uuids, one of each; it works in place.
+// A crash while a list was being saved leaves some of them twice.
+func distinct(images []manifest.Manifest) []manifest.Manifest {
+	ascending := true
+	for i := 1; i < len(images) && ascending; i++ {
+		ascending = byUUID(&images[i-1], &images[i]) < 0
+	}
+	if ascending {
+		return images
+	}
+	slices.SortFunc(images, func(a, b manifest.Manifest) int { return byUUID(&a, &b) })
+	return slices.CompactFunc(images, func(a, b manifest.Manifest) bool { return a.UUID == b.UUID })
+}
+
 // SaveListing replaces the saved list of l.Source, Unlisted and Retired included; only what
-// changed is written. After a crash in the middle the saved list may be a mix of
-// old and new, with the old validators.
+// changed is written, give or take a hundred manifests. After a crash in the middle
+// the saved list may be a mix of old and new, with the old validators; what is in
+// both is there.
 func (s *Store) SaveListing(l manifest.Listing) error {
 	if err := s.enterIndex(); err != nil {
 		return err
@@ -136,50 +175,7 @@ func (s *Store) SaveListing(l manifest.Listing) error {
 }
 
 func (s *Store) saveListing(l manifest.Listing) error {
-	type entry struct {
-		kind byte
-		raw  []byte
-	}
-	want := make(map[uuid.UUID]entry, len(l.Images)+len(l.Unlisted)+len(l.Retired))
-	for _, m := range l.Retired {
-		want[m.UUID] = entry{entryRetired, m.Raw()}
-	}
-	for _, m := range l.Unlisted {
-		want[m.UUID] = entry{entryUnlisted, m.Raw()}
-	}
-	for _, m := range l.Images {
-		want[m.UUID] = entry{entryListed, m.Raw()}
-	}
-	prefix := manifestPrefix(l.Source)
-	var gone [][]byte
-	err := s.index.each(prefix, func(key, value []byte) error {
-		id, err := uuid.FromBytes(key)
-		e, wanted := want[id]
-		switch {
-		case err != nil || !wanted:
-			gone = append(gone, slices.Concat([]byte(prefix), key))
-		case len(value) > 0 && value[0] == e.kind && bytes.Equal(value[1:], e.raw):
-			delete(want, id) // as it is
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	batch := s.index.db.NewWriteBatch()
-	defer batch.Cancel()
-	for _, key := range gone {
-		if err := batch.Delete(key); err != nil {
-			return err
-		}
-	}
-	for id, e := range want {
-		key, value := slices.Concat([]byte(prefix), id[:]), slices.Concat([]byte{e.kind}, e.raw)
-		if err := batch.Set(key, value); err != nil {
-			return err
-		}
-	}
-	if err := batch.Flush(); err != nil {
+	if err := s.index.savePacks(l); err != nil {
 		return err
 	}
 	// Last: validators must not vouch for a list that is not there.

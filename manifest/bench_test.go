@@ -64,7 +64,23 @@ func BenchmarkParseList(b *testing.B) {
 	}
 }
 
-// BenchmarkParse reads one at a time, as the index does at start.
+// BenchmarkRestore reads what the index keeps, as at start.
+func BenchmarkRestore(b *testing.B) {
+	images := mustList(b, manyImages(1000, false))
+	texts := make([][]byte, len(images))
+	for i := range images {
+		texts[i] = images[i].Raw()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, refused := Restore(texts, ParseOptions{}); refused != nil {
+			b.Fatal(refused)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/manifest")
+}
+
+// BenchmarkParse reads one at a time, with all checks.
 func BenchmarkParse(b *testing.B) {
 	images := mustList(b, manyImages(1000, false))
 	b.ReportAllocs()
@@ -100,7 +116,7 @@ func BenchmarkSelect(b *testing.B) {
 	merged, _ := Merge([]Listing{{Source: "a", Images: mustList(b, manyImages(1000, false))}})
 	images := make([]Manifest, len(merged))
 	for i := range merged {
-		images[i] = merged[i].Manifest
+		images[i] = *merged[i].Manifest
 	}
 	for _, params := range [][][2]string{{{"limit", "10"}}, {{"name", "~lts-4"}}, {{"tag.group", "base-3"}}} {
 		q, err := ParseQuery(params)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -42,6 +43,10 @@ func seeds(f *testing.F) [][]byte {
 func checkManifest(t *testing.T, m Manifest, o ParseOptions) {
 	if err := imgadmAccepts(m.V2(), false); err != nil && !strings.Contains(err.Error(), "cannot unmarshal number") {
 		t.Fatalf("%v\n%s\nfrom %s", err, m.V2(), m.Raw())
+	}
+	restored, refused := Restore([][]byte{m.Raw()}, o)
+	if len(refused) > 0 || !reflect.DeepEqual(restored, []Manifest{m}) {
+		t.Fatalf("restored as another manifest: %+v, %v\nwant %+v\nfrom %s", restored, refused, m, m.Raw())
 	}
 	again, err := Parse(m.V2(), o)
 	if err != nil {

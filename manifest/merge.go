@@ -22,9 +22,10 @@ type Listing struct {
 	Fetched      time.Time // when the source last confirmed it
 }
 
-// Merged is one image after the merge, with every source that holds the same bytes.
+// Merged is one image after the merge, with every source that holds the same bytes. Its manifests are those of
+// the listings, not copies.
 type Merged struct {
-	Manifest Manifest
+	Manifest *Manifest
 	Listed   bool     // some source of these bytes lists it (else it is reachable by uuid only)
 	Source   string   // where Manifest came from
 	Holders  []Holder // sources with the same uuid and the same sums; the first is Source, the others follow in configured order
@@ -33,7 +34,7 @@ type Merged struct {
 // Holder is a source that holds an image, with that source's own manifest (its paths and urls differ).
 type Holder struct {
 	Source   string
-	Manifest Manifest
+	Manifest *Manifest
 }
 
 // Conflict is a uuid for which a later source has other bytes: it is left out for that source (A35).
@@ -65,8 +66,7 @@ func Merge(ls []Listing) ([]Merged, []Conflict) {
 	return g.result(), g.conflicts
 }
 
-// merge is a merge under way. It handles manifests by pointer and makes the large values once, in their
-// final order: lists are long.
+// merge is a merge under way. It handles manifests by pointer: lists are long.
 type merge struct {
 	listings   []Listing
 	at         map[uuid.UUID]int32 // into groups
@@ -154,7 +154,7 @@ func (g *merge) result() []Merged {
 }
 
 func (g *merge) holder(c int32) Holder {
-	return Holder{Source: g.listings[g.candidates[c].source].Source, Manifest: *g.candidates[c].manifest}
+	return Holder{Source: g.listings[g.candidates[c].source].Source, Manifest: g.candidates[c].manifest}
 }
 
 // sameBytes tells that both name the same sha1 for each file, and that there is one.

@@ -76,6 +76,24 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 	return images, skipped, nil
 }
 
+// Restore reads manifests whose texts have passed Parse or ParseList before: each of texts is Raw of such a manifest,
+// byte for byte. The caller answers for that: whether they are JSON is not looked at again, and any other text may end
+// the process or make it hang. What the options make of them is, so that some may be refused, as in ParseList.
+// images keeps the order of texts, which are kept, not copied, and must not change afterwards.
+func Restore(texts [][]byte, o ParseOptions) (images []Manifest, refused []error) {
+	p := parser{options: o, seen: make(map[string]string)}
+	images = make([]Manifest, 0, len(texts))
+	for _, text := range texts {
+		m, err := p.accepted(text)
+		if err != nil {
+			refused = append(refused, err)
+			continue
+		}
+		images = append(images, m)
+	}
+	return images, refused
+}
+
 // trim drops a BOM and the white space around the text.
 func trim(data []byte) []byte {
 	const space = " \t\r\n"
@@ -92,6 +110,24 @@ type parser struct {
 	inner []member
 	spans []span
 	edits []edit
+	doc   doc
+	room  []File
+}
+
+// newFiles makes room for the files of one manifest: for those of a list in common blocks.
+func (p *parser) newFiles(n int) []File {
+	const block = 64
+	switch {
+	case n == 0:
+		return nil
+	case p.seen == nil || n > block:
+		return make([]File, n)
+	case n > len(p.room):
+		p.room = make([]File, block)
+	}
+	files := p.room[:n:n]
+	p.room = p.room[n:]
+	return files
 }
 
 // check tells whether text is one JSON value by the strict rules of RFC 7493: names unique, UTF-8.

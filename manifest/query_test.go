@@ -247,8 +247,8 @@ func TestQueryPaging(t *testing.T) {
 	var images []Manifest
 	all := map[uuid.UUID]Manifest{}
 	for _, m := range merged {
-		images = append(images, m.Manifest)
-		all[m.Manifest.UUID] = m.Manifest
+		images = append(images, *m.Manifest)
+		all[m.Manifest.UUID] = *m.Manifest
 	}
 	page := func(query string) []Manifest {
 		q, err := ParseQuery(params(query))

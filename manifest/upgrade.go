@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"fmt"
 	"path"
 	"strconv"
@@ -166,9 +167,7 @@ func (d *doc) files(o *objectEditor, i int) error {
 		return d.fail("files", "not an array")
 	}
 	d.p.spans = elements(d.p.spans[:0], d.text, d.ms[i].start)
-	if len(d.p.spans) > 0 {
-		d.m.Files = make([]File, len(d.p.spans))
-	}
+	d.m.Files = d.p.newFiles(len(d.p.spans))
 	for n, e := range d.p.spans {
 		if d.text[e.start] != '{' {
 			return d.fail(fmt.Sprintf("files[%d]", n), "not an object")
@@ -194,7 +193,11 @@ func (d *doc) file(o *objectEditor) File {
 				o.drop(i)
 				continue
 			}
-			o.setString(i, f.SHA1.String())
+			if text, _ := unquote(v); bytes.ContainsAny(text, "ABCDEF") {
+				o.set(i, quote(f.SHA1.String()))
+			} else {
+				o.keep(i)
+			}
 		case "size":
 			n, ok := wholeNumber(v)
 			switch {

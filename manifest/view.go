@@ -83,7 +83,8 @@ func (p *parser) accepted(text []byte) (Manifest, error) {
 		return Manifest{}, &ParseError{Reason: "not a JSON object"}
 	}
 	p.ms = members(p.ms[:0], text, 0)
-	d := doc{p: p, text: text, ms: p.ms, keys: findKeys(p.ms)}
+	d := &p.doc
+	*d = doc{p: p, text: text, ms: p.ms, keys: findKeys(p.ms)}
 	d.m.raw = text
 	d.m.private = p.options.ServePrivate
 	if err := d.view(); err != nil {

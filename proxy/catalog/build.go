@@ -43,7 +43,7 @@ func (c *Catalog) rebuildLocked() {
 	c.stale, c.added = false, nil
 	in := c.inputs()
 	c.state.Unlock()
-	next := c.build(in)
+	next := c.build(in, cur)
 	next.setViews(cur)
 	c.swap(next)
 }
@@ -109,8 +109,8 @@ func (c *Catalog) absentEverywhere(id uuid.UUID) bool {
 	return true
 }
 
-// build makes the list of in, but for its views; building is held.
-func (c *Catalog) build(in inputs) *List {
+// build makes the list of in, but for its views; before is the list that it follows, or nil; building is held.
+func (c *Catalog) build(in inputs, before *List) *List {
 	listings, retired := in.listings(c.hideRetired)
 	merged, conflicts := manifest.Merge(listings)
 	l := &List{
@@ -122,19 +122,13 @@ func (c *Catalog) build(in inputs) *List {
 	l.inherited = sync.OnceValue(l.inherit)
 	for i := range merged {
 		m := &merged[i]
-		r := record{manifest: &m.Manifest, source: c.byName[m.Source], listed: m.Listed, retired: retired[m.Manifest.UUID]}
-		if len(m.Holders) > 1 {
-			r.holders = make([]found, len(m.Holders))
-			for j, h := range m.Holders {
-				r.holders[j] = found{c.byName[h.Source], h.Manifest}
-			}
-		}
+		r := record{manifest: m.Manifest, source: c.byName[m.Source], listed: m.Listed, retired: retired[m.Manifest.UUID]}
 		l.byUUID[m.Manifest.UUID] = int32(len(l.records))
 		l.records = append(l.records, r)
 	}
 	broken := l.brokenChains(in.absent)
 
-	// Images must lie in a row, which lets the records point there and the merge's own memory go.
+	// Images must lie in a row, and their texts in one block, which is the answer that lists them.
 	shown := func(r record) bool {
 		return r.listed && r.manifest.Listable() && !(c.hideBroken && broken[r.manifest.UUID] != "")
 	}
@@ -154,6 +148,15 @@ func (c *Catalog) build(in inputs) *List {
 		}
 		*home = append(*home, *r.manifest)
 		r.manifest = &(*home)[len(*home)-1]
+	}
+	var text []byte
+	if before != nil {
+		text = before.text
+	}
+	l.text = manifest.PackList(l.images, text)
+	manifest.PackList(rest, nil)
+	for i := range l.records {
+		l.records[i].hold(merged[i].Holders, c.byName)
 	}
 	c.metrics.retired.Set(float64(len(retired)))
 	c.report(conflicts, broken)

@@ -282,17 +282,14 @@ func (c *Catalog) load() {
 		s.list.Images = c.channels.placeAll(s.reparse(l.Images), s.AsChannels)
 		s.list.Unlisted, s.list.Retired = nil, nil
 		s.saved = l.Fetched
-		listed := make(map[uuid.UUID]bool, len(l.Images))
-		for i := range l.Images {
-			listed[l.Images[i].UUID] = true
-		}
+		apart := missing(slices.Concat(l.Unlisted, l.Retired), l.Images)
 		for _, m := range c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels) {
-			if !listed[m.UUID] {
+			if _, ok := apart[m.UUID]; ok {
 				s.unlisted[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
 			}
 		}
 		for _, m := range c.channels.placeAll(s.reparse(l.Retired), s.AsChannels) {
-			if !listed[m.UUID] {
+			if _, ok := apart[m.UUID]; ok {
 				s.retired[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
 			}
 		}

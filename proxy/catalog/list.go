@@ -34,6 +34,7 @@ type Holder struct {
 // List is one immutable merged list. All methods may be called concurrently.
 type List struct {
 	images  []manifest.Manifest
+	text    []byte // of images: manifest.BuildList of them
 	records []record
 	byUUID  map[uuid.UUID]int32  // index in records
 	extra   map[uuid.UUID]record // unlisted images found since records were made; none of them is in byUUID
@@ -51,9 +52,10 @@ type View struct {
 	named  func() *body // with the images' channels
 }
 
-func newView(images []manifest.Manifest, channels bool) *View {
+// newView is the view of images, of which list gives the default answer.
+func newView(images []manifest.Manifest, list func() []byte, channels bool) *View {
 	v := &View{images: images}
-	v.plain = sync.OnceValue(func() *body { return newBody(manifest.BuildList(images)) })
+	v.plain = sync.OnceValue(func() *body { return newBody(list()) })
 	v.named = v.plain
 	if channels {
 		v.named = sync.OnceValue(func() *body { return newBody(manifest.BuildChannelsList(images)) })
@@ -101,6 +103,18 @@ type record struct {
 	holders  []found // nil: only source, with manifest
 }
 
+// hold sets r's holders, if r's source is not the only one.
+func (r *record) hold(holders []manifest.Holder, byName map[string]*source) {
+	if len(holders) < 2 {
+		return
+	}
+	r.holders = make([]found, len(holders))
+	for i, h := range holders {
+		m, _ := h.Manifest.ShareText(r.manifest)
+		r.holders[i] = found{byName[h.Source], m}
+	}
+}
+
 // body is a whole default answer; lists with the same images share it.
 type body struct {
 	json []byte
@@ -127,12 +141,13 @@ func newBody(json []byte) *body {
 // setViews prepares what each channel shows of l.images. The bodies that nearly all clients ask for, those of the
 // default channel, are made here; before is the list that l follows, if there is one.
 func (l *List) setViews(before *List) {
-	whole := newView(l.images, l.channels.on())
+	whole := newView(l.images, func() []byte { return l.text }, l.channels.on())
 	l.views = map[string]func() *View{manifest.AllChannels: func() *View { return whole }}
 	for _, c := range l.channels {
 		l.views[c.Name] = sync.OnceValue(func() *View {
 			in := func(m manifest.Manifest) bool { return m.InChannel(c.Name) }
-			return newView(only(l.images, in), true)
+			images := only(l.images, in)
+			return newView(images, func() []byte { return manifest.BuildList(images) }, true)
 		})
 	}
 	view, ok := l.View(l.DefaultChannel())

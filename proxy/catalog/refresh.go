@@ -21,6 +21,7 @@ import (
 // OnChange is called with the list that is current at the start and after swaps, always from the goroutine
 // of Run; swaps in quick succession are reported as one.
 func (c *Catalog) Run(ctx context.Context) error {
+	c.giveBack()
 	var loops sync.WaitGroup
 	if !c.offline {
 		for _, s := range c.sources {
@@ -40,6 +41,7 @@ func (c *Catalog) announce(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-c.changed:
+			c.shareTexts()
 			if c.onChange != nil {
 				c.onChange(c.Current())
 			}
@@ -68,6 +70,7 @@ func (c *Catalog) keepFresh(ctx context.Context, s *source) {
 		if err := c.refresh(ctx, s); err == nil {
 			c.completeChains(ctx)
 		}
+		c.giveBack()
 		pause := c.pause(s)
 		next = time.Now().Add(pause)
 		timer.Reset(pause)
@@ -181,15 +184,16 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	}
 	same := sameImages(had, got.Images)
 	var retired, kept []manifest.Manifest
-	if same {
-		got.Images = had
-	} else {
+	if !same {
 		retired = c.retire(s, had, got.Images)
 		kept = c.ancestorsLeft(s, had, got.Images, retired)
 	}
 	evicted := c.evicted(s)
 
 	c.state.Lock()
+	if same {
+		got.Images = s.list.Images // which is what had is, in other memory perhaps
+	}
 	first := s.list.Fetched.IsZero()
 	save := !same || len(evicted) > 0 || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
 		got.Fetched.Sub(s.saved) >= time.Hour
@@ -305,51 +309,6 @@ func sameImages(a, b []manifest.Manifest) bool {
 		delete(at, b[j].UUID) // a second one of that uuid does not count
 	}
 	return true
-}
-
-// ancestorsLeft gives those of had that left the list of s (now listing next) although images that stay, of any
-// source or as retired, have them among their ancestors: they remain reachable by uuid.
-func (c *Catalog) ancestorsLeft(s *source, had, next, retired []manifest.Manifest) []manifest.Manifest {
-	left := make(map[uuid.UUID]manifest.Manifest, len(had))
-	for i := range had {
-		left[had[i].UUID] = had[i]
-	}
-	for _, stay := range [][]manifest.Manifest{next, retired} {
-		for i := range stay {
-			delete(left, stay[i].UUID)
-		}
-	}
-	if len(left) == 0 {
-		return nil
-	}
-	var kept []manifest.Manifest
-	keep := func(id uuid.UUID) {
-		for {
-			m, ok := left[id]
-			if !ok {
-				return
-			}
-			delete(left, id)
-			kept = append(kept, m)
-			id = m.Origin
-		}
-	}
-	c.state.Lock()
-	in := c.inputs()
-	c.state.Unlock()
-	stay := [][]manifest.Manifest{retired}
-	for _, src := range in.sources {
-		if src.source == s {
-			src.images = next
-		}
-		stay = append(stay, src.images, src.unlisted, src.retired)
-	}
-	for _, images := range stay {
-		for i := range images {
-			keep(images[i].Origin)
-		}
-	}
-	return kept
 }
 
 // saveListing hands what s said to the index.

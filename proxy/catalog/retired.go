@@ -21,20 +21,75 @@ func (c *Catalog) retire(s *source, had, next []manifest.Manifest) []manifest.Ma
 	if s.Withdraws {
 		return nil
 	}
-	left := make(map[uuid.UUID]bool, len(had))
-	for i := range had {
-		left[had[i].UUID] = true
-	}
-	for i := range next {
-		delete(left, next[i].UUID)
-	}
 	var retired []manifest.Manifest
+	left := missing(had, next)
 	for i := range had {
-		if m := had[i]; left[m.UUID] && len(m.Files) > 0 && c.cached(m) {
-			retired = append(retired, m)
+		m, ok := left[had[i].UUID]
+		if ok && len(m.Files) > 0 && c.cached(m) {
+			retired = append(retired, m.CloneText())
 		}
 	}
 	return retired
+}
+
+// missing gives those of had that are in none of lists.
+func missing(had []manifest.Manifest, lists ...[]manifest.Manifest) map[uuid.UUID]manifest.Manifest {
+	if len(had) == 0 {
+		return nil
+	}
+	there := make(map[uuid.UUID]struct{}, len(had))
+	for _, images := range lists {
+		for i := range images {
+			there[images[i].UUID] = struct{}{}
+		}
+	}
+	left := make(map[uuid.UUID]manifest.Manifest)
+	for i := range had {
+		if _, ok := there[had[i].UUID]; !ok {
+			left[had[i].UUID] = had[i]
+		}
+	}
+	return left
+}
+
+// ancestorsLeft gives those of had that left the list of s (now listing next) although images that stay, of any
+// source or as retired, have them among their ancestors: they remain reachable by uuid.
+func (c *Catalog) ancestorsLeft(s *source, had, next, retired []manifest.Manifest) []manifest.Manifest {
+	if s.Withdraws {
+		return nil
+	}
+	left := missing(had, next, retired)
+	if len(left) == 0 {
+		return nil
+	}
+	var kept []manifest.Manifest
+	keep := func(id uuid.UUID) {
+		for {
+			m, ok := left[id]
+			if !ok {
+				return
+			}
+			delete(left, id)
+			kept = append(kept, m.CloneText())
+			id = m.Origin
+		}
+	}
+	c.state.Lock()
+	in := c.inputs()
+	c.state.Unlock()
+	stay := [][]manifest.Manifest{retired}
+	for _, src := range in.sources {
+		if src.source == s {
+			src.images = next
+		}
+		stay = append(stay, src.images, src.unlisted, src.retired)
+	}
+	for _, images := range stay {
+		for i := range images {
+			keep(images[i].Origin)
+		}
+	}
+	return kept
 }
 
 // evicted gives those of the images retired by s whose files are on disk no more, each with whether others are built

@@ -163,6 +163,9 @@ func readNames(root *os.Root, folder string) ([]string, error) {
 }
 
 func isManifestName(name string) bool {
+	if name == "imgmirror-bundle.json" { // the index of an unpacked bundle
+		return false
+	}
 	switch strings.ToLower(path.Ext(name)) {
 	case ".json", ".imgmanifest", ".dsmanifest":
 		return true

@@ -98,6 +98,9 @@ func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev ma
 // The validators of the first page are kept only when it held everything, and not exactly
 // as many images as servers cap a page at: such a page would stay the same when images are added after it.
 func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
+	if textOf(prev.Images) > maxListBody { // it would not do, again
+		c.state.paged.Store(true)
+	}
 	first, err := c.firstPage(ctx, conditions(kindIMGAPI, prev))
 	if err != nil {
 		return manifest.Listing{}, err
@@ -120,6 +123,14 @@ func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest
 		l.ETag, l.LastModified = first.etag, first.lastModified
 	}
 	return l, nil
+}
+
+// textOf is how many bytes the manifests have in a list, at least.
+func textOf(images []manifest.Manifest) (n int64) {
+	for i := range images {
+		n += int64(len(images[i].Raw()) + len(","))
+	}
+	return n
 }
 
 // firstPage asks without a limit, which servers without one answer with the whole

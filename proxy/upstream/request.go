@@ -194,6 +194,10 @@ func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Respo
 	if err != nil {
 		return nil, nil, readError(where, err)
 	}
+	tooLong := func() error { return nonsense("GET %s: %w: more than %d bytes", where, errTooLong, limit) }
+	if resp.ContentLength > limit && resp.Header.Get("Content-Encoding") == "" {
+		return nil, nil, tooLong()
+	}
 	var buf bytes.Buffer
 	if n := resp.ContentLength; n > 0 && n <= limit {
 		buf.Grow(int(min(n, 8<<20)) + bytes.MinRead)
@@ -201,7 +205,7 @@ func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Respo
 	if n, err := buf.ReadFrom(io.LimitReader(decoded, limit+1)); err != nil {
 		return nil, nil, readError(where, err)
 	} else if n > limit {
-		return nil, nil, nonsense("GET %s: %w: more than %d bytes", where, errTooLong, limit)
+		return nil, nil, tooLong()
 	}
 	return resp, buf.Bytes(), nil
 }

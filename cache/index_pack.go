@@ -1,0 +1,233 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/google/uuid"
+	"github.com/klauspost/compress/s2"
+
+	"imgmirror/manifest"
+)
+
+// A saved list is a few hundred packs rather than a value for each manifest: a
+// tenth to a quarter of the size, read in as much less time. A pack holds the
+// manifests of one source and one kind of entry between two uuids, in their
+// order. Its value is the sha256 of its content, then the content, compressed;
+// the content is the manifests as their source sent them, each after its length.
+//
+// Where a pack ends is decided by the uuids (see ends), so that an image that
+// comes or goes changes one pack and leaves the others as they are.
+type pack struct {
+	key     string // with its prefix
+	content []byte
+	sum     [sha256.Size]byte
+}
+
+// maxPack bounds a pack: what would make it longer begins the next.
+const maxPack = 1 << 20
+
+func packPrefix(source string) string { return keyPack + source + "\x00" }
+
+// ends tells that no manifest joins the pack of id after it: one in 128.
+func ends(id uuid.UUID) bool { return crc32.ChecksumIEEE(id[:])%128 == 0 }
+
+// packs cuts images, which are in order of their uuids, into packs. Each is valid
+// until the next.
+func packs(source string, kind byte, images []*manifest.Manifest) func(yield func(pack) bool) {
+	return func(yield func(pack) bool) {
+		var p pack
+		flush := func() bool {
+			if p.key == "" {
+				return true
+			}
+			p.sum = sha256.Sum256(p.content)
+			more := yield(p)
+			p.key, p.content = "", p.content[:0]
+			return more
+		}
+		for _, m := range images {
+			if len(p.content)+len(m.Raw()) > maxPack && !flush() {
+				return
+			}
+			if p.key == "" {
+				p.key = packPrefix(source) + string(kind) + string(m.UUID[:])
+			}
+			p.content = binary.AppendUvarint(p.content, uint64(len(m.Raw())))
+			p.content = append(p.content, m.Raw()...)
+			if ends(m.UUID) && !flush() {
+				return
+			}
+		}
+		flush()
+	}
+}
+
+// value is p as the index holds it.
+func (p *pack) value() []byte {
+	v := make([]byte, len(p.sum), len(p.sum)+s2.MaxEncodedLen(len(p.content)))
+	copy(v, p.sum[:])
+	return append(v, s2.Encode(v[len(v):cap(v)], p.content)...)
+}
+
+// unpack gives the manifests in a pack's value. It checks the sum: what comes out
+// has gone in.
+func unpack(value []byte) (texts [][]byte, err error) {
+	sum, packed := value[:min(sha256.Size, len(value))], value[min(sha256.Size, len(value)):]
+	content, err := s2.Decode(nil, packed)
+	if err != nil {
+		return nil, err
+	}
+	if got := sha256.Sum256(content); !bytes.Equal(sum, got[:]) {
+		return nil, errors.New("its sum is wrong")
+	}
+	for len(content) > 0 {
+		n, at := binary.Uvarint(content)
+		if at <= 0 || n > uint64(len(content)-at) {
+			return nil, errors.New("it ends too early")
+		}
+		end := at + int(n)
+		texts = append(texts, content[at:end:end])
+		content = content[end:]
+	}
+	return texts, nil
+}
+
+// savePacks makes packs of l and removes what the index has of the source besides.
+// Only packs that changed are written. Where all that does not fit into one
+// transaction a crash may leave some of it undone: hence the order, in which a
+// manifest is where it belongs before it leaves the pack that it was in.
+func (ix *index) savePacks(l manifest.Listing) error {
+	old := make(map[string][]byte) // sums, by key; nil where the pack is not what it was
+	prefix := packPrefix(l.Source)
+	err := ix.each(prefix, func(key, value []byte) error {
+		var sum []byte
+		if _, err := unpack(value); err == nil {
+			sum = bytes.Clone(value[:sha256.Size])
+		}
+		old[prefix+string(key)] = sum
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	listed := inOrder(l.Images)
+	unlisted := notIn(inOrder(l.Unlisted), listed)
+	retired := notIn(notIn(inOrder(l.Retired), listed), unlisted)
+	var changed []pair
+	for _, part := range []struct {
+		kind   byte
+		images []*manifest.Manifest
+	}{{entryListed, listed}, {entryUnlisted, unlisted}, {entryRetired, retired}} {
+		for p := range packs(l.Source, part.kind, part.images) {
+			if !bytes.Equal(p.sum[:], old[p.key]) {
+				changed = append(changed, pair{p.key, p.value()})
+			}
+			delete(old, p.key)
+		}
+	}
+	batch := ix.db.NewWriteBatch()
+	defer batch.Cancel()
+	for _, p := range slices.Backward(changed) { // images that left a pack are in one after it
+		if err := batch.Set([]byte(p.key), p.value); err != nil {
+			return err
+		}
+	}
+	for key := range old {
+		if err := batch.Delete([]byte(key)); err != nil {
+			return err
+		}
+	}
+	prefix = manifestPrefix(l.Source)
+	err = ix.each(prefix, func(key, _ []byte) error { return batch.Delete([]byte(prefix + string(key))) })
+	if err != nil {
+		return err
+	}
+	return batch.Flush()
+}
+
+// inOrder gives images in order of their uuids, one of each.
+func inOrder(images []manifest.Manifest) []*manifest.Manifest {
+	sorted := make([]*manifest.Manifest, len(images))
+	for i := range images {
+		sorted[i] = &images[i]
+	}
+	slices.SortFunc(sorted, byUUID)
+	return slices.CompactFunc(sorted, func(a, b *manifest.Manifest) bool { return a.UUID == b.UUID })
+}
+
+func byUUID(a, b *manifest.Manifest) int { return bytes.Compare(a.UUID[:], b.UUID[:]) }
+
+// notIn gives the images whose uuid is not among others, which are in order; it
+// works in place.
+func notIn(images, others []*manifest.Manifest) []*manifest.Manifest {
+	return slices.DeleteFunc(images, func(m *manifest.Manifest) bool {
+		_, found := slices.BinarySearchFunc(others, m, byUUID)
+		return found
+	})
+}
+
+// loadPacks gives the packs of a source, by kind, in order of their keys.
+func (ix *index) loadPacks(source string) (map[byte][][]byte, error) {
+	saved := make(map[byte][][]byte)
+	err := ix.each(packPrefix(source), func(key, value []byte) error {
+		if len(key) > 0 {
+			saved[key[0]] = append(saved[key[0]], bytes.Clone(value))
+		}
+		return nil
+	})
+	return saved, err
+}
+
+// restore reads the manifests of packs, in their order. What can be read no more
+// is left out, and told of in faults.
+func restore(packs [][]byte) (images []manifest.Manifest, faults []error) {
+	var texts [][]byte
+	for _, value := range packs {
+		more, err := unpack(value)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("pack of %d bytes: %w", len(value), err))
+			continue
+		}
+		texts = append(texts, more...)
+	}
+	images, refused := manifest.Restore(texts, manifest.ParseOptions{})
+	return images, append(faults, refused...)
+}
+
+// single is a manifest with an entry of its own.
+type single struct {
+	manifest.Manifest
+	kind byte
+}
+
+// loadSingles gives the entries of a source that are in no pack: what SaveUnlisted
+// added since the list was saved, or all that a version before packs saved.
+func (ix *index) loadSingles(source string) (entries [][]byte, err error) {
+	err = ix.each(manifestPrefix(source), func(_, value []byte) error {
+		if len(value) > 1 {
+			entries = append(entries, bytes.Clone(value))
+		}
+		return nil
+	})
+	return entries, err
+}
+
+// parse reads such entries, in their order. What can be read no more is left out,
+// and told of in faults.
+func parse(entries [][]byte) (all []single, faults []error) {
+	for _, entry := range entries {
+		m, err := manifest.Parse(entry[1:], manifest.ParseOptions{})
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		all = append(all, single{m, entry[0]})
+	}
+	return all, faults
+}

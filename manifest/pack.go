@@ -1,0 +1,86 @@
+package manifest
+
+import "bytes"
+
+// PackList is BuildList, and has the texts of images lie in the list that it gives, and what Raw has beside it in one
+// more block: images keep nothing else in memory afterwards, be it the answer that their source gave them in.
+// The result is before, when that is the same list: what an earlier call gave, or nil.
+func PackList(images []Manifest, before []byte) []byte {
+	list := before
+	if !isList(before, images) {
+		list = BuildList(images)
+	}
+	room := 0
+	for i := range images {
+		if !images[i].oneText() {
+			room += len(images[i].raw)
+		}
+	}
+	raws := make([]byte, 0, room)
+	at := len("[")
+	for i := range images {
+		m := &images[i]
+		one, end := m.oneText(), at+len(m.v2)
+		m.v2 = list[at:end:end]
+		if one {
+			m.raw = m.v2
+		} else {
+			begin := len(raws)
+			raws = append(raws, m.raw...)
+			m.raw = raws[begin:len(raws):len(raws)]
+		}
+		at = end + len(",\n")
+	}
+	return list
+}
+
+// isList tells that list is what BuildList makes of images.
+func isList(list []byte, images []Manifest) bool {
+	rest, ok := bytes.CutPrefix(list, []byte("["))
+	for i := range images {
+		if ok && i > 0 {
+			rest, ok = bytes.CutPrefix(rest, []byte(",\n"))
+		}
+		if ok {
+			rest, ok = bytes.CutPrefix(rest, images[i].v2)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return ok && string(rest) == "]"
+}
+
+// ShareText is m with its texts in the memory of other's, as far as these are the same, byte for byte. It tells
+// whether that changed anything.
+func (m Manifest) ShareText(other *Manifest) (_ Manifest, changed bool) {
+	one, was := m.oneText(), m
+	if bytes.Equal(m.raw, other.raw) {
+		m.raw = other.raw
+	}
+	switch {
+	case one:
+		m.v2 = m.raw
+	case bytes.Equal(m.v2, other.v2):
+		m.v2 = other.v2
+	}
+	return m, !inPlace(m.raw, was.raw) || !inPlace(m.v2, was.v2)
+}
+
+// CloneText is m with texts of its own: for one image that stays when its list goes.
+func (m Manifest) CloneText() Manifest {
+	one := m.oneText()
+	m.v2 = bytes.Clone(m.v2)
+	if one {
+		m.raw = m.v2
+	} else {
+		m.raw = bytes.Clone(m.raw)
+	}
+	return m
+}
+
+// oneText tells that V2 is Raw, in the same memory.
+func (m *Manifest) oneText() bool { return inPlace(m.raw, m.v2) }
+
+// inPlace tells that a and b are the same memory.
+func inPlace(a, b []byte) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
