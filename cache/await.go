@@ -9,12 +9,22 @@ func (r *Reader) Stored(ctx context.Context) error {
 	if f == nil {
 		return nil
 	}
+	if err := f.ended(ctx); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// ended waits until the fill is over, well or not. The error is ctx's.
+func (f *fill) ended(ctx context.Context) error {
 	for {
 		f.mu.Lock()
-		wake, over, err := f.wake, f.over, f.err
+		wake, over := f.wake, f.over
 		f.mu.Unlock()
 		if over {
-			return err
+			return nil
 		}
 		select {
 		case <-wake:

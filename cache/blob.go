@@ -15,15 +15,19 @@ const maxFileSize = 20 << 30
 
 // Blob says which bytes are wanted and who wants them.
 type Blob struct {
-	Want     verify.Want
-	Key      string            // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored
-	MaxSize  int64             // refuse more bytes than that; 0 = 20 GiB
-	Low      bool              // nobody waits for it: the fills of others have its slot first, until one of them wants the same bytes
-	Loose    bool              // icons: nothing to check against is fine (Content-MD5 and Content-Length are still checked when sent)
-	Image    uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
-	Index    int               // which of the image's files it is
-	Source   string            // the source that Manifest came from
-	Manifest manifest.Manifest // zero: no copy is kept (icons)
+	Want    verify.Want
+	Key     string // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored
+	MaxSize int64  // refuse more bytes than that; 0 = 20 GiB
+	Low     bool   // nobody waits for it: it takes free room only, and a slot after all others, until one of them wants the same bytes
+	// Droppable: the download ends, and may be resumed, once all who asked for it
+	// like this have closed their Readers. One request without it, at any time
+	// before, and the download goes on as ever.
+	Droppable bool
+	Loose     bool              // icons: nothing to check against is fine (Content-MD5 and Content-Length are still checked when sent)
+	Image     uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
+	Index     int               // which of the image's files it is
+	Source    string            // the source that Manifest came from
+	Manifest  manifest.Manifest // zero: no copy is kept (icons)
 }
 
 // fillKey is what all requests for the same bytes have in common.

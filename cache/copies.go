@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -40,19 +43,17 @@ func (d folder) manifestCopy(id uuid.UUID) string {
 }
 
 // loadCopies notes which images have a copy of their manifest. If the index is
-// new it is given lists made of them.
-func (s *Store) loadCopies(ctx context.Context) error {
+// new it is given lists made of them. there tells of a sum whether its file is on
+// disk, or may be.
+func (s *Store) loadCopies(ctx context.Context, there func(verify.Sum) bool) error {
+	if err := removeUnended(s.dir.manifests()); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(s.dir.manifests())
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".new-") { // a write that never ended
-			if err := os.Remove(filepath.Join(s.dir.manifests(), e.Name())); err != nil {
-				return err
-			}
-			continue
-		}
 		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok {
 			if id, ok := manifest.ParseUUID(name); ok {
 				s.copies[id] = struct{}{}
@@ -63,14 +64,15 @@ func (s *Store) loadCopies(ctx context.Context) error {
 	if err != nil || complete {
 		return err
 	}
-	if err := s.rebuild(ctx); err != nil {
+	if err := s.rebuild(ctx, there); err != nil {
 		return err
 	}
 	return s.index.put(pair{keyComplete, []byte("1")})
 }
 
-// rebuild gives a new index what the copies of manifests tell.
-func (s *Store) rebuild(ctx context.Context) error {
+// rebuild gives a new index what the copies of manifests tell: those of images
+// with a file.
+func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error {
 	lists := make(map[string]*manifest.Listing)
 	for id := range s.copies {
 		if err := ctx.Err(); err != nil {
@@ -80,6 +82,10 @@ func (s *Store) rebuild(ctx context.Context) error {
 		if err != nil {
 			s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
 			delete(s.copies, id)
+			continue
+		}
+		if !slices.ContainsFunc(c.image(m).Sums, there) {
+			s.dropCopy(id)
 			continue
 		}
 		if lists[c.Source] == nil {
@@ -104,6 +110,24 @@ func (s *Store) rebuild(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// removeCopy removes the copy of an image's manifest, if it has one.
+func (s *Store) removeCopy(id uuid.UUID) error {
+	err := os.Remove(s.dir.manifestCopy(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return diskError(err)
+}
+
+// dropCopy is removeCopy at a start, of an image that has no file. A failure
+// harms nobody today: it is logged.
+func (s *Store) dropCopy(id uuid.UUID) {
+	delete(s.copies, id)
+	if err := s.removeCopy(id); err != nil {
+		s.log.Warn("the copy of a manifest without a file cannot be removed", "uuid", id, "error", err)
+	}
 }
 
 // loadCopy reads the copy of an image's manifest as it is.

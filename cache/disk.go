@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// partialLife is how long an unfinished download that nobody goes on with is kept.
-	partialLife = 7 * 24 * time.Hour
 	// tidyEvery is the time between two rounds of housekeeping.
 	tidyEvery = 10 * time.Minute
 	// sweepEvery is the time between two looks at the limits.
@@ -50,16 +48,20 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.loadPartials(); err != nil {
 		return err
 	}
+	if err := removeUnended(string(s.dir)); err != nil {
+		return err
+	}
 	if s.pins, err = loadPins(s.dir.pins()); err != nil {
 		s.log.Error("the pins cannot all be read", "error", err)
 	}
-	if err := s.loadCopies(ctx); err != nil {
-		return err
-	}
-	return s.loadImages(func(sum verify.Sum) bool {
+	there := func(sum verify.Sum) bool {
 		_, orphan := s.orphans[sum]
 		return orphan || s.files[sum] != nil || unknown[sum.String()[:2]]
-	})
+	}
+	if err := s.loadCopies(ctx, there); err != nil {
+		return err
+	}
+	return s.loadImages(there)
 }
 
 // loadIndex opens the index and reads what it has of files.
@@ -149,34 +151,6 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		gone = append(gone, keyFile+string(sum[:]), keyUse+string(sum[:]))
 	}
 	return unknown, s.index.remove(gone...)
-}
-
-// loadPartials notes unfinished downloads and removes what can be of no use.
-func (s *Store) loadPartials() error {
-	entries, err := os.ReadDir(s.dir.partials())
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		path := filepath.Join(s.dir.partials(), e.Name())
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		sum, err := verify.ParseSum(e.Name())
-		_, orphan := s.orphans[sum]
-		useful := err == nil && sum.String() == e.Name() && info.Mode().IsRegular() && info.Size() > 0 &&
-			s.files[sum] == nil && !orphan && time.Since(info.ModTime()) < partialLife
-		if !useful {
-			if err := os.RemoveAll(path); err != nil {
-				return err
-			}
-			continue
-		}
-		s.partials[sum] = info.Size()
-		s.space.foundPartial(info.Size())
-	}
-	return nil
 }
 
 // openFile gives a Reader on a verified file whose hold the caller has taken;
@@ -293,31 +267,4 @@ func (s *Store) Run(ctx context.Context) error {
 			s.log.Warn("housekeeping failed", "error", err)
 		}
 	}
-}
-
-// removeStale removes unfinished downloads that nobody went on with.
-func (s *Store) removeStale() {
-	for _, p := range s.Partials() {
-		st, err := os.Stat(s.dir.partial(p.Sum.String()))
-		if err != nil || time.Since(st.ModTime()) < partialLife {
-			continue
-		}
-		if err := s.removePartial(p); err != nil {
-			s.log.Warn("a stale download cannot be removed", "sum", p.Sum, "error", err)
-		}
-	}
-}
-
-func (s *Store) removePartial(p Partial) error {
-	s.names.Lock()
-	defer s.names.Unlock()
-	s.mu.Lock()
-	_, free := s.partials[p.Sum] // a fill may have taken it meanwhile
-	delete(s.partials, p.Sum)
-	s.mu.Unlock()
-	if !free {
-		return nil
-	}
-	s.space.removedPartial(p.Have)
-	return os.Remove(s.dir.partial(p.Sum.String()))
 }

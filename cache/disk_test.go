@@ -109,7 +109,7 @@ func TestResumeAfterRestart(t *testing.T) {
 			s := openStore(t, Options{})
 			halfway(t, s, data, part)
 			s = reopen(t, s)
-			if p := s.Partials(); len(p) != 1 || p[0] != (Partial{sumOf(data), int64(part)}) {
+			if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Have: int64(part)}) {
 				t.Fatalf("Partials = %v, want %d bytes of one", p, part)
 			}
 			if s.space.size() != int64(part) {

@@ -30,7 +30,13 @@ type Evicted struct {
 	File
 	Partial bool // an unfinished download: of File only Sum and Size are known
 	Reason  Reason
+
+	children int // images on top of its images that may be there when it goes
 }
+
+// errNoRoomAhead is the ErrNoSpace of a fill that nobody waits for: somebody
+// might have been given the room of others.
+var errNoRoomAhead = fmt.Errorf("%w: what nobody waits for takes free room only", ErrNoSpace)
 
 // Freed space may take a while to show in what the file system tells, with ZFS
 // until the transaction group is through.
@@ -42,10 +48,14 @@ const (
 // reserve sets n bytes aside for a fill, after it has made the room for them:
 // what was least recently used goes until they fit, and then down to the low
 // water. Nothing goes if that would not be enough; then it fails with ErrNoSpace.
-func (s *Store) reserve(ctx context.Context, n int64) error {
+// Nothing goes for a low fill either.
+func (s *Store) reserve(ctx context.Context, n int64, low bool) error {
 	full := s.space.book(n)
 	if !errors.Is(full, ErrNoSpace) {
 		return full
+	}
+	if low {
+		return fmt.Errorf("%w (%w)", errNoRoomAhead, full)
 	}
 	if err := s.space.never(n); err != nil {
 		return err
@@ -89,9 +99,9 @@ func (s *Store) reserve(ctx context.Context, n int64) error {
 	}
 }
 
-// mayFit fails with ErrNoSpace when n bytes do not fit, whatever is evicted for
+// mayFit fails with ErrNoSpace when n bytes do not fit, whatever may be evicted for
 // them: then no source need be asked. It sets nothing aside.
-func (s *Store) mayFit(n int64) error {
+func (s *Store) mayFit(n int64, low bool) error {
 	if n <= 0 {
 		return nil
 	}
@@ -99,8 +109,13 @@ func (s *Store) mayFit(n int64) error {
 		return err
 	}
 	d, err := s.space.need(n)
-	if err != nil || d.must == 0 || len(s.plan(d)) > 0 {
+	switch {
+	case err != nil || d.must == 0:
 		return err
+	case low:
+		return fmt.Errorf("%w: there are %d bytes too few (%s)", errNoRoomAhead, d.must, d.reason)
+	case len(s.plan(d)) > 0:
+		return nil
 	}
 	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
 		if s.hasQuarantine() {
@@ -203,7 +218,7 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 	if f != nil {
 		e = Evicted{File: f.describe(), Reason: ReasonDelete}
 	}
-	have, partial := s.partials[sum]
+	left, partial := s.partials[sum]
 	s.mu.RUnlock()
 	switch {
 	case f != nil:
@@ -218,9 +233,13 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 			return Evicted{}, err
 		}
 	case partial:
-		e = Evicted{File: File{Sum: sum, Size: have}, Partial: true, Reason: ReasonDelete}
-		if err := s.removePartial(Partial{Sum: sum, Have: have}); err != nil {
-			return Evicted{}, diskError(err)
+		e = Evicted{File: File{Sum: sum, Size: left.have}, Partial: true, Reason: ReasonDelete}
+		gone, err := s.removePartial(sum)
+		if err == nil && !gone {
+			err = fmt.Errorf("unfinished file %s: %w", sum, fs.ErrNotExist) // a fill goes on with it
+		}
+		if err != nil {
+			return Evicted{}, err
 		}
 	default:
 		return Evicted{}, fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
@@ -256,17 +275,15 @@ func (s *Store) pinnedUser(f *stored) (uuid.UUID, bool) {
 func (s *Store) evict(plan []Evicted) []Evicted {
 	var gone []Evicted
 	for _, e := range plan {
-		var err error
+		remove := s.evictFile
 		if e.Partial {
-			err = s.removePartial(Partial{Sum: e.Sum, Have: e.Size})
-		} else {
-			var done bool
-			if done, err = s.evictFile(e); err == nil && !done {
-				continue
-			}
+			remove = func(e Evicted) (bool, error) { return s.removePartial(e.Sum) }
 		}
+		done, err := remove(e)
 		if err != nil {
 			s.log.Error("a file cannot be removed to make room", "sum", e.Sum, "error", err)
+		}
+		if err != nil || !done {
 			continue
 		}
 		s.removed(e)
@@ -284,7 +301,7 @@ func (s *Store) evictFile(e Evicted) (bool, error) {
 	}
 	return s.discard(e.Sum, f, func() bool {
 		return f.used.Load() == e.LastUsed.UnixNano() && f.hold.readers() == 0 && len(f.images) == len(e.Images) &&
-			!slices.ContainsFunc(f.images, func(id uuid.UUID) bool { return s.children[id] > 0 })
+			s.childrenOf(f.images) <= e.children
 	}, os.Remove)
 }
 
@@ -362,11 +379,11 @@ func (s *Store) plan(d need) []Evicted {
 		freed += plan[i].Size
 	}
 	for q := s.queue(); freed < d.should; {
-		f, ok := q.next()
+		f, children, ok := q.next()
 		if !ok {
 			break
 		}
-		plan = append(plan, Evicted{File: f, Reason: d.reason})
+		plan = append(plan, Evicted{File: f, Reason: d.reason, children: children})
 		freed += f.Size
 	}
 	if freed < d.must {

@@ -635,37 +635,6 @@ func TestHoldFollows(t *testing.T) {
 	})
 }
 
-// A process that ends in the middle of an eviction leaves a folder that the next
-// one makes right.
-func TestCrashWhileEvicting(t *testing.T) {
-	for _, step := range []string{"unlink", "unrecord"} {
-		t.Run(step, func(t *testing.T) {
-			snapshot := t.TempDir()
-			s := openStore(t, Options{})
-			one, two := newSample(t, 1, 1000, nil), newSample(t, 2, 1000, nil)
-			one.store(t, s)
-			two.store(t, s)
-			s.step = func(now string) {
-				if now == step {
-					copyTree(t, s.o.Dir, snapshot)
-				}
-			}
-			if _, err := s.Remove(t.Context(), one.sum()); err != nil {
-				t.Fatal(err)
-			}
-			crashed := openStore(t, Options{Dir: snapshot})
-			if got := present(crashed, one, two); got != "1" {
-				t.Errorf("there are %q", got)
-			}
-			if len(crashed.images) != 1 || len(crashed.orphans) != 0 {
-				t.Errorf("images %v, orphans %v", crashed.images, crashed.orphans)
-			}
-			one.store(t, crashed)
-			wantPresent(t, crashed, "0 1", one, two)
-		})
-	}
-}
-
 // Times of use outlast a kill, but for those of the last flush interval.
 func TestUsesAreRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -104,9 +104,30 @@ func (d folder) present() error {
 	return diskError(err)
 }
 
+// newPrefix begins the names of files that writeFile has not put in place yet.
+const newPrefix = ".new-"
+
+// removeUnended removes from dir what a process left there that ended during a
+// writeFile. Nobody may be writing.
+func removeUnended(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), newPrefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeFile replaces the file at path, whole or not at all, power failures included.
 func writeFile(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	tmp, err := os.CreateTemp(filepath.Dir(path), newPrefix+"*")
 	if err != nil {
 		return err
 	}

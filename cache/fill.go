@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -28,9 +29,10 @@ type fill struct {
 	max    int64 // bytes, at most
 	loose  bool  // bytes that nothing can be checked against are taken
 	ctx    context.Context
-	cancel context.CancelFunc
-	ticket *ticket // its claim on a slot
-	hold   *hold   // who waits for it or reads it; goes over to the file
+	stop   context.CancelCauseFunc
+	cancel context.CancelFunc // frees what ctx holds
+	ticket *ticket            // its claim on a slot
+	hold   *hold              // who waits for it or reads it; goes over to the file
 	began  time.Time
 
 	// What follows is for the fill's goroutine alone.
@@ -40,6 +42,10 @@ type fill struct {
 	accepted bool          // some source has answered well
 	solo     bool          // a round's bytes must all come from one source
 	pace     *rate.Limiter // of tries that follow at once on one that brought bytes
+
+	// Guarded by Store.mu.
+	firm    bool // somebody wants the blob even if he does not wait for it
+	dropped bool // nobody does, and it is about to end
 
 	mu      sync.Mutex    // guards what follows, and the round's shared fields; never held over I/O
 	wake    chan struct{} // closed, and replaced, whenever a shared field has changed
@@ -76,12 +82,15 @@ func newFill(s *Store, b Blob, sources []Source) *fill {
 		pace:   rate.NewLimiter(triesPerSecond, triesAtOnce),
 		wake:   make(chan struct{}),
 		hold:   new(hold),
+		firm:   !b.Droppable,
 		began:  time.Now(),
 	}
 	if f.max <= 0 {
 		f.max = maxFileSize
 	}
-	f.ctx, f.cancel = context.WithTimeoutCause(s.ctx, s.o.Deadline,
+	ctx, stop := context.WithCancelCause(s.ctx)
+	f.stop = stop
+	f.ctx, f.cancel = context.WithTimeoutCause(ctx, s.o.Deadline,
 		fmt.Errorf("%w: not complete within %s", ErrUnavailable, s.o.Deadline))
 	f.add(b, sources)
 	return f
@@ -145,6 +154,24 @@ func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
 	}
 }
 
+// errDropped ends a fill that nobody wants any more.
+var errDropped = errors.New("nobody wants it any more")
+
+// leave notes that somebody waits for the fill, or reads it, no more. It ends if
+// he was the last, and nobody asked for more than that.
+func (f *fill) leave() {
+	if f.hold.n.Add(-1) > 0 {
+		return
+	}
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	if f.firm || f.dropped || f.s.fills[f.key] != f || f.hold.n.Load() > 0 {
+		return
+	}
+	f.dropped = true
+	f.stop(errDropped)
+}
+
 // changed wakes all who wait. f.mu is held.
 func (f *fill) changed() {
 	close(f.wake)
@@ -153,6 +180,7 @@ func (f *fill) changed() {
 
 // run is the fill's goroutine.
 func (f *fill) run() {
+	defer f.stop(nil)
 	defer f.cancel()
 	err := f.bring()
 	f.s.space.release(f.booked)
@@ -160,12 +188,19 @@ func (f *fill) run() {
 	if f.s.fills[f.key] == f { // else it was published
 		delete(f.s.fills, f.key)
 		if f.leftover > 0 {
-			f.s.partials[f.want.SHA1] = f.leftover
+			f.s.partials[f.want.SHA1] = leftover{have: f.leftover, dropped: f.dropped}
 		}
 	}
 	f.s.mu.Unlock()
 	if err != nil {
-		f.s.log.Warn("fill failed", "sum", f.key, "uuid", f.first.Image, "error", err)
+		level, what := slog.LevelWarn, "fill failed"
+		switch {
+		case errors.Is(err, errDropped):
+			level, what = slog.LevelInfo, "fill dropped"
+		case errors.Is(err, errNoRoomAhead): // it may be tried again and again
+			level = slog.LevelDebug
+		}
+		f.s.log.Log(context.Background(), level, what, "sum", f.key, "uuid", f.first.Image, "have", f.leftover, "error", err)
 		err = fmt.Errorf("fill %s: %w", f.key, err)
 	}
 	f.mu.Lock()
@@ -187,7 +222,7 @@ func (f *fill) bring() error {
 			return diskError(err)
 		}
 	}
-	if err := f.s.mayFit(f.want.Size - f.leftover); err != nil {
+	if err := f.s.mayFit(f.want.Size-f.leftover, f.low()); err != nil {
 		return err
 	}
 	if err := f.takeSlot(); err != nil {
@@ -259,12 +294,18 @@ func (f *fill) book(n int64) error {
 	if n <= 0 {
 		return nil
 	}
-	if err := f.s.reserve(f.ctx, n); err != nil {
-		return err
+	err := f.s.reserve(f.ctx, n, f.low())
+	if errors.Is(err, errNoRoomAhead) && !f.low() { // somebody wants it by now
+		err = f.s.reserve(f.ctx, n, false)
 	}
-	f.booked += n
-	return nil
+	if err == nil {
+		f.booked += n
+	}
+	return err
 }
+
+// low tells whether nobody waits for the fill.
+func (f *fill) low() bool { return f.s.slots.isLow(f.ticket) }
 
 // partialName is the partial file's name: only of those that are named by a sum
 // more than the name survives a restart.
@@ -311,7 +352,7 @@ func (f *fill) anyLeft() bool {
 // resumable tells whether what a round has is of use to a later fill.
 func (f *fill) resumable(r *round, err error) bool {
 	return !f.want.SHA1.IsZero() && !f.solo && r.have > 0 && !errors.Is(err, verify.ErrMismatch) &&
-		(errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, fs.ErrNotExist))
+		(errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) || errors.Is(err, fs.ErrNotExist))
 }
 
 // abandon ends a round that failed with err. Its readers that have been given

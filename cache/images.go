@@ -2,8 +2,9 @@ package cache
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"slices"
 
 	"github.com/google/uuid"
@@ -16,7 +17,8 @@ import (
 // in Store.images are immutable.
 type image struct {
 	Origin uuid.UUID    `json:"origin,omitzero"`
-	Sums   []verify.Sum `json:"sums"` // of its files that are on disk
+	Source string       `json:"source,omitempty"` // that its manifest is from
+	Sums   []verify.Sum `json:"sums"`             // of its files that are on disk
 }
 
 // imagePair is the record of an image in the index.
@@ -47,6 +49,14 @@ func (s *Store) setImage(id uuid.UUID, im *image) {
 	}
 }
 
+// childrenOf is how many images have one of these as their origin. s.mu is held.
+func (s *Store) childrenOf(images []uuid.UUID) (n int) {
+	for _, id := range images {
+		n += s.children[id]
+	}
+	return n
+}
+
 // belongs tells whether it is known that file sum belongs to image id. s.mu is
 // held.
 func (s *Store) belongs(sum verify.Sum, id uuid.UUID) bool {
@@ -73,11 +83,12 @@ func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
 	if f != nil && !slices.Contains(f.images, b.Image) {
 		f.images = append(slices.Clip(f.images), b.Image)
 	}
-	old, news := s.images[b.Image], !s.belongs(sum, b.Image)
-	im := &image{Origin: originOf(b.Manifest), Sums: []verify.Sum{sum}}
+	old := s.images[b.Image]
+	news := !s.belongs(sum, b.Image) || old.Source != b.Source
+	im := &image{Origin: originOf(b.Manifest), Source: b.Source, Sums: []verify.Sum{sum}}
 	if news {
 		if old != nil {
-			im.Sums = append(im.Sums, old.Sums...)
+			im.Sums = append(im.Sums, slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum })...)
 		}
 		s.setImage(b.Image, im)
 	}
@@ -126,7 +137,7 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	}
 	var im *image
 	if left := slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum }); len(left) > 0 {
-		im = &image{Origin: old.Origin, Sums: left}
+		im = &image{Origin: old.Origin, Source: old.Source, Sums: left}
 	} else {
 		delete(s.copies, id)
 	}
@@ -135,13 +146,38 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	if im != nil {
 		return s.index.put(imagePair(id, im))
 	}
-	if err := s.index.remove(keyImage + string(id[:])); err != nil {
+	return errors.Join(s.index.remove(keyImage+string(id[:])), s.removeCopy(id))
+}
+
+// Own records that b's image has the file, which is on disk, and keeps a copy of
+// its manifest. File does that too, but for blobs without a manifest. The error
+// matches fs.ErrNotExist when the file is not there.
+func (s *Store) Own(b Blob) error {
+	if err := s.enter(); err != nil {
 		return err
 	}
-	if err := os.Remove(s.dir.manifestCopy(id)); err != nil && !os.IsNotExist(err) {
-		return diskError(err)
+	defer s.work.Done()
+	sum := b.Want.SHA1
+	s.noteImage(b, sum, false)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files[sum] == nil || !s.belongs(sum, b.Image) {
+		return fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
 	}
 	return nil
+}
+
+// From gives the images with a file on disk whose manifest is from the source.
+func (s *Store) From(source string) []uuid.UUID {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var all []uuid.UUID
+	for id, im := range s.images {
+		if im.Source == source {
+			all = append(all, id)
+		}
+	}
+	return all
 }
 
 // originOf is m's origin, unless m claims to be its own.
@@ -158,15 +194,18 @@ func (s *Store) touchOrigin(b Blob) {
 	if im := s.images[b.Manifest.Origin]; im != nil {
 		for _, sum := range im.Sums {
 			if f := s.files[sum]; f != nil {
+				idle := b.Low && f.idle.Load()
 				f.touch()
+				f.idle.Store(idle)
 			}
 		}
 	}
 }
 
 // loadImages reads which image has which files, and learns it from the copies
-// of manifests where the index does not tell. there tells of a sum whether its
-// file is on disk, or may be. It runs after loadCopies.
+// of manifests where the index does not tell. What is there of images without a
+// file goes: a removal, or a fill, was cut short. there tells of a sum whether
+// its file is on disk, or may be. It runs after loadCopies.
 func (s *Store) loadImages(there func(verify.Sum) bool) error {
 	known := make(map[uuid.UUID]*image)
 	changed := make(map[uuid.UUID]bool)
@@ -188,12 +227,12 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 	}
 	for id := range s.copies {
 		if known[id] == nil {
-			im, err := s.readImage(id)
+			c, m, err := s.readCopy(id)
 			if err != nil {
 				s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
 				continue
 			}
-			known[id], changed[id] = im, true
+			known[id], changed[id] = c.image(m), true
 		}
 	}
 	for id, im := range known {
@@ -202,6 +241,9 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 		if len(im.Sums) == 0 {
 			if !changed[id] {
 				err = s.index.remove(keyImage + string(id[:]))
+			}
+			if err == nil {
+				s.dropCopy(id)
 			}
 		} else {
 			if changed[id] || len(im.Sums) != n {
@@ -221,13 +263,9 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 	return nil
 }
 
-// readImage learns from the copy of its manifest which files an image has.
-func (s *Store) readImage(id uuid.UUID) (*image, error) {
-	c, m, err := s.readCopy(id)
-	if err != nil {
-		return nil, err
-	}
-	im := &image{Origin: originOf(m)}
+// image tells which files the image of a copy has, whose manifest is m.
+func (c manifestCopy) image(m manifest.Manifest) *image {
+	im := &image{Origin: originOf(m), Source: c.Source}
 	for _, f := range m.Files {
 		if !f.SHA1.IsZero() && !slices.Contains(im.Sums, f.SHA1) {
 			im.Sums = append(im.Sums, f.SHA1)
@@ -238,7 +276,7 @@ func (s *Store) readImage(id uuid.UUID) (*image, error) {
 			im.Sums = append(im.Sums, sum)
 		}
 	}
-	return im, nil
+	return im
 }
 
 // imagesOf gives the images whose file sum is: for one whose bytes have become

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -15,12 +16,18 @@ import (
 // Whatever sources and clients do, Close leaves nothing running.
 func TestCloseLeavesNothing(t *testing.T) {
 	s := openStore(t, Options{StallTimeout: 200 * time.Millisecond, FillSlots: 3})
+	const manyTries = 25 // of all sources: then all kinds of trouble are under way
+	var tries atomic.Int32
+	busy := make(chan struct{})
 	var clients sync.WaitGroup
 	for i := range 60 {
 		data := noise(byte(i%12), 300_000)
 		rng := rand.New(rand.NewPCG(1, uint64(i)))
 		moody := func(name string) *fake {
 			return &fake{name: name, data: data, reply: func(try int, _ int64) reply {
+				if tries.Add(1) == manyTries {
+					close(busy)
+				}
 				return []reply{
 					{cut: 1 + try*50_000, pause: time.Millisecond}, {stall: 100_000}, {err: errDown}, {delay: time.Second}, {stall: -1},
 					{chunk: 9000, pause: time.Millisecond},
@@ -50,7 +57,11 @@ func TestCloseLeavesNothing(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(700 * time.Millisecond)
+	select {
+	case <-busy:
+	case <-time.After(10 * time.Second):
+		t.Errorf("only %d tries in 10 s", tries.Load())
+	}
 	closeStore(t, s)
 	clients.Wait()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {

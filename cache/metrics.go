@@ -61,7 +61,7 @@ func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files fu
 	for _, r := range []Reason{ReasonMaxSize, ReasonMinFree, ReasonDelete} {
 		m.evictions[r] = evictions.WithLabelValues(string(r))
 	}
-	for _, r := range []CheckResult{CheckOK, CheckHealed, CheckQuarantined, CheckAbsent, CheckUnreadable} {
+	for _, r := range []CheckResult{CheckOK, CheckHealed, CheckRestored, CheckQuarantined, CheckAbsent, CheckUnreadable} {
 		m.scrubbed[r] = scrubbed.WithLabelValues(string(r))
 	}
 	for _, s := range sources {

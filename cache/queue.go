@@ -1,18 +1,19 @@
 package cache
 
 import (
-	"bytes"
-	"cmp"
 	"container/heap"
+	"slices"
 
 	"github.com/google/uuid"
 )
 
-// queue gives the files of one moment in the order in which they may go: the
-// least recently used first, but none that is pinned or in use, and an image's
-// file only once no file of an image made on top of it is left.
+// queue gives the files of one moment in the order in which they may go: by
+// File.before, but none that is pinned or in use, and an image's file only once
+// no file of an image made on top of it is left. Images that stand on top of
+// each other in a ring come last.
 type queue struct {
 	kept   func(uuid.UUID) bool
+	all    []*waiting
 	ready  waitingHeap
 	images map[uuid.UUID]*queuedImage
 }
@@ -20,7 +21,9 @@ type queue struct {
 // waiting is a file in the queue.
 type waiting struct {
 	File
-	blocked int // how many of its images have children
+	blocked int  // how many of its images have children
+	fixed   bool // the record of one of its images is just being written
+	taken   bool // it has left the queue
 }
 
 type queuedImage struct {
@@ -45,9 +48,11 @@ func (s *Store) queue() *queue {
 			continue
 		}
 		w := &waiting{File: f.describe()}
+		q.all = append(q.all, w)
 		for _, id := range w.Images {
 			im := q.images[id]
-			if im == nil { // its record is just being written
+			if im == nil {
+				w.fixed = true
 				w.blocked++
 				continue
 			}
@@ -64,12 +69,17 @@ func (s *Store) queue() *queue {
 	return q
 }
 
-// next takes the next file out of the queue.
-func (q *queue) next() (File, bool) {
-	for len(q.ready) > 0 {
+// next takes the next file out of the queue; children is how many images there
+// still are on top of its images: none, but in a ring.
+func (q *queue) next() (f File, children int, ok bool) {
+	for len(q.ready) > 0 || q.openRing() {
 		w := heap.Pop(&q.ready).(*waiting) //nolint:errcheck,forcetypeassert // nothing else is in there
 		if q.keeps(w) {
 			continue
+		}
+		w.taken = true
+		for _, id := range w.Images {
+			children += q.images[id].children
 		}
 		for _, id := range w.Images {
 			im := q.images[id]
@@ -77,9 +87,72 @@ func (q *queue) next() (File, bool) {
 				q.unblock(im.origin)
 			}
 		}
-		return w.File, true
+		return w.File, children, true
 	}
-	return File{}, false
+	return File{}, 0, false
+}
+
+// openRing makes the first file ready of those that nothing blocks but one
+// another: images that name each other as origin, or an image whose file is its
+// origin's too.
+func (q *queue) openRing() bool {
+	stay := q.staying()
+	var first *waiting
+	for _, w := range q.all {
+		if w.taken || w.fixed || q.keeps(w) || slices.ContainsFunc(w.Images, func(id uuid.UUID) bool { return stay[id] }) {
+			continue
+		}
+		if first == nil || w.before(first.File) < 0 {
+			first = w
+		}
+	}
+	if first == nil {
+		return false
+	}
+	heap.Push(&q.ready, first)
+	return true
+}
+
+// staying gives the images of which a file cannot go, and all that these need:
+// their origins, and whose files they share.
+func (q *queue) staying() map[uuid.UUID]bool {
+	stay := make(map[uuid.UUID]bool)
+	var todo []uuid.UUID
+	note := func(id uuid.UUID) {
+		if !stay[id] {
+			stay[id] = true
+			todo = append(todo, id)
+		}
+	}
+	for id, im := range q.images {
+		waiting := 0 // of its files
+		for _, w := range im.files {
+			if !w.taken {
+				waiting++
+			}
+			if w.fixed || !w.taken && q.keeps(w) {
+				note(id)
+			}
+		}
+		if im.left > waiting { // one is in use
+			note(id)
+		}
+	}
+	for len(todo) > 0 {
+		im := q.images[todo[0]]
+		todo = todo[1:]
+		if q.images[im.origin] != nil {
+			note(im.origin)
+		}
+		for _, w := range im.files {
+			for _, id := range w.Images {
+				if q.images[id] != nil {
+					note(id)
+				}
+			}
+		}
+	}
+	return stay
 }
 
 func (q *queue) keeps(w *waiting) bool {
@@ -101,19 +174,19 @@ func (q *queue) unblock(id uuid.UUID) {
 		return
 	}
 	for _, w := range im.files {
-		if w.blocked--; w.blocked == 0 {
+		if w.blocked--; w.blocked == 0 && !w.taken {
 			heap.Push(&q.ready, w)
 		}
 	}
 }
 
-// waitingHeap has the least recently used file at its top.
+// waitingHeap has the file at its top that goes before all others.
 type waitingHeap []*waiting
 
 func (h waitingHeap) Len() int      { return len(h) }
 func (h waitingHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
 func (h waitingHeap) Less(i, j int) bool {
-	return cmp.Or(h[i].LastUsed.Compare(h[j].LastUsed), bytes.Compare(h[i].Sum[:], h[j].Sum[:])) < 0
+	return h[i].before(h[j].File) < 0
 }
 func (h *waitingHeap) Push(x any) { *h = append(*h, x.(*waiting)) } //nolint:errcheck,forcetypeassert // nothing else is in there
 func (h *waitingHeap) Pop() any {

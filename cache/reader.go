@@ -264,7 +264,7 @@ func (r *Reader) took(n int64) {
 }
 
 // Close lets the file go: from then on it may be evicted. The fill, if one runs,
-// goes on. Idempotent.
+// goes on, unless it is one of Droppable blobs only. Idempotent.
 func (r *Reader) Close() error {
 	if r.hold == nil {
 		return nil
@@ -272,7 +272,11 @@ func (r *Reader) Close() error {
 	if r.stored != nil {
 		r.stored.touch()
 	}
-	r.hold.n.Add(-1)
+	if r.fill != nil {
+		r.fill.leave()
+	} else {
+		r.hold.n.Add(-1)
+	}
 	r.hold = nil
 	return r.closeFile()
 }

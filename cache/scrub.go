@@ -24,7 +24,8 @@ type CheckResult string
 // The results of a check.
 const (
 	CheckOK          CheckResult = "ok"          // every digest is what it was
-	CheckHealed      CheckResult = "healed"      // it was wrong or absent, and has been brought anew
+	CheckHealed      CheckResult = "healed"      // it was wrong, and has been brought anew
+	CheckRestored    CheckResult = "restored"    // it was gone, and has been brought anew
 	CheckQuarantined CheckResult = "quarantined" // it was wrong, and no source could heal it
 	CheckAbsent      CheckResult = "absent"      // it was gone, and no source could heal it
 	CheckUnreadable  CheckResult = "unreadable"  // the disk does not tell, or does not let a wrong file go: it stays in the cache, a wrong one is not served
@@ -40,7 +41,7 @@ const (
 // when it was stored. A wrong one goes to DATA/quarantine, those who read it are
 // cut short, and Options.Heal is asked to bring it anew. progress, unless nil, is
 // told from this goroutine how many bytes have been read. The error says why the
-// result is not CheckOK or CheckHealed; without a result it matches
+// file is not as it should be after all; without a result it matches
 // fs.ErrNotExist when nothing is known of such a file, ErrClosed or ctx.Err().
 func (s *Store) Check(ctx context.Context, sum verify.Sum, progress func(done int64)) (CheckResult, error) {
 	if err := s.enter(); err != nil {
@@ -78,7 +79,12 @@ func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rat
 	if result == CheckQuarantined || result == CheckAbsent {
 		if lost := s.heal(ctx, sum); lost == nil {
 			s.log.Info("a lost file was brought anew", "sum", sum)
-			result, err = CheckHealed, nil
+			if result == CheckAbsent {
+				result = CheckRestored
+			} else {
+				result = CheckHealed
+			}
+			err = nil
 		} else {
 			err = fmt.Errorf("%w; heal: %w", err, lost)
 		}

@@ -98,7 +98,7 @@ func TestCheck(t *testing.T) {
 	if err := os.Remove(s.dir.file(all[2].sum())); err != nil {
 		t.Fatal(err)
 	}
-	check(all[2], CheckHealed, nil)
+	check(all[2], CheckRestored, nil)
 
 	// Who is reading wrong bytes is cut short.
 	r, err := s.File(t.Context(), all[3].blob, nil)
@@ -135,7 +135,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(all[5], CheckOK, nil)
-	for r, n := range map[CheckResult]int{CheckOK: 2, CheckHealed: 2, CheckQuarantined: 1, CheckAbsent: 1, CheckUnreadable: 1} {
+	for r, n := range map[CheckResult]int{CheckOK: 2, CheckHealed: 1, CheckRestored: 1, CheckQuarantined: 1, CheckAbsent: 1, CheckUnreadable: 1} {
 		if scrubbed(s, r) != n {
 			t.Errorf("%d results %q counted, want %d", scrubbed(s, r), r, n)
 		}

@@ -76,6 +76,13 @@ func (s *slots) promote(t *ticket) {
 	}
 }
 
+// isLow tells whether t is still one that is low.
+func (s *slots) isLow(t *ticket) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.low
+}
+
 // wanted tells whether t, which has a slot, should give it to one that waits.
 func (s *slots) wanted(t *ticket) bool {
 	if s.urgent.Load() == 0 {

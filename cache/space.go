@@ -16,21 +16,36 @@ type space struct {
 	files   int64      // bytes of verified files
 	partial int64      // bytes of partial files
 	booked  int64      // bytes that fills have yet to write
+	written int64      // bytes that fills have written since the start
 }
 
 func newSpace(limit, minFree int64, free func() (int64, error)) *space {
 	return &space{max: limit, minFree: minFree, free: free}
 }
 
+// lockFree locks the books and tells what is free on the file system, in step
+// with them. That is asked with the lock open: what fills wrote meanwhile may
+// count as free in the answer, but is booked no more, so it is taken off.
+func (s *space) lockFree() (free int64, unlock func(), err error) {
+	s.mu.Lock()
+	written := s.written
+	s.mu.Unlock()
+	free, err = s.free()
+	if err != nil {
+		return 0, nil, diskError(err)
+	}
+	s.mu.Lock()
+	return free - (s.written - written), s.mu.Unlock, nil
+}
+
 // book sets n bytes aside, or fails with ErrNoSpace. They leave the books by
 // wrote or release.
 func (s *space) book(n int64) error {
-	free, err := s.free()
+	free, unlock, err := s.lockFree()
 	if err != nil {
-		return diskError(err)
+		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer unlock()
 	if used := s.files + s.partial + s.booked; s.max > 0 && used+n > s.max {
 		return fmt.Errorf("%w: %d bytes wanted, %d of %d in use", ErrNoSpace, n, used, s.max)
 	}
@@ -54,12 +69,11 @@ type need struct {
 
 // need tells what has to go before n more bytes can be booked.
 func (s *space) need(n int64) (need, error) {
-	free, err := s.free()
+	free, unlock, err := s.lockFree()
 	if err != nil {
-		return need{}, diskError(err)
+		return need{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer unlock()
 	size, room := need{reason: ReasonMaxSize}, need{reason: ReasonMinFree}
 	if s.max > 0 {
 		size.must = max(0, s.files+s.partial+s.booked+n-s.max)
@@ -94,7 +108,13 @@ func (s *space) setLimits(limit, minFree int64) {
 func (s *space) release(n int64) { s.move(&s.booked, nil, n) }
 
 // wrote turns n booked bytes into bytes of a partial file.
-func (s *space) wrote(n int64) { s.move(&s.booked, &s.partial, n) }
+func (s *space) wrote(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.booked -= n
+	s.partial += n
+	s.written += n
+}
 
 // published turns a partial file of n bytes into a verified one.
 func (s *space) published(n int64) { s.move(&s.partial, &s.files, n) }

@@ -133,3 +133,28 @@ func TestDiskFull(t *testing.T) {
 	}
 	wantNothing(t, s, data)
 }
+
+// What fills write while the file system is asked is neither free nor booked.
+func TestBookedMeanwhile(t *testing.T) {
+	free := int64(1000)
+	s := newSpace(0, 0, func() (int64, error) { return free, nil })
+	if err := s.book(600); err != nil {
+		t.Fatal(err)
+	}
+	s.free = func() (int64, error) {
+		before := free // as it was told just before these bytes came
+		s.wrote(600)
+		free -= 600
+		return before, nil
+	}
+	if err := s.book(500); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("500 bytes of 400 were booked: %v", err)
+	}
+	s.free = func() (int64, error) { return free, nil }
+	if err := s.book(400); err != nil {
+		t.Error(err)
+	}
+	if d, err := s.need(1); err != nil || d.must != 1 {
+		t.Errorf("need = %+v, %v", d, err)
+	}
+}

@@ -104,25 +104,19 @@ type Store struct {
 
 	copying sync.Mutex // held while a copy of a manifest is read and replaced; after its image's door
 
-	mu       sync.RWMutex           // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
-	closed   bool                   // no fill begins any more
-	ended    bool                   // none is left: the index is being closed
-	files    map[verify.Sum]*stored // verified files
-	images   map[uuid.UUID]*image   // that have a file on disk; the values are immutable
-	children map[uuid.UUID]int      // of an image, present or not: how many of images have it as their origin
-	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
-	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
-	partials map[verify.Sum]int64   // unfinished downloads that no fill is working on; their sizes
-	copies   map[uuid.UUID]struct{} // images with a copy in DATA/manifests
-	fills    map[string]*fill       // in flight, by Blob.fillKey
-	liars    map[liar]time.Time     // who sent wrong bytes, and when: asked last
+	mu       sync.RWMutex            // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
+	closed   bool                    // no fill begins any more
+	ended    bool                    // none is left: the index is being closed
+	files    map[verify.Sum]*stored  // verified files
+	images   map[uuid.UUID]*image    // that have a file on disk; the values are immutable
+	children map[uuid.UUID]int       // of an image, present or not: how many of images have it as their origin
+	aliases  map[string]verify.Sum   // Blob.Key to the sum that its bytes turned out to have
+	orphans  map[verify.Sum]int64    // files on disk of which the index knows nothing: adopted once hashed; their sizes
+	partials map[verify.Sum]leftover // unfinished downloads that no fill is working on
+	copies   map[uuid.UUID]struct{}  // images with a copy in DATA/manifests
+	fills    map[string]*fill        // in flight, by Blob.fillKey
+	liars    map[liar]time.Time      // who sent wrong bytes, and when: asked last
 }
-
-// liar is a source in respect of one fill key.
-type liar struct{ source, key string }
-
-// liarMemory is how long a source that sent wrong bytes is asked last for them.
-const liarMemory = time.Hour
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt
 // from disk, never a reason to fail. A second process on the same folder is
@@ -160,7 +154,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		children: make(map[uuid.UUID]int),
 		aliases:  make(map[string]verify.Sum),
 		orphans:  make(map[verify.Sum]int64),
-		partials: make(map[verify.Sum]int64),
+		partials: make(map[verify.Sum]leftover),
 		copies:   make(map[uuid.UUID]struct{}),
 		fills:    make(map[string]*fill),
 		liars:    make(map[liar]time.Time),
@@ -259,31 +253,13 @@ func (s *Store) Peek(b Blob) (Info, bool) {
 	return found.file.Info, true
 }
 
-// Partial is a download that an earlier process, or a fill that failed, left unfinished.
-type Partial struct {
-	Sum  verify.Sum
-	Have int64
-}
-
-// Partials lists the unfinished downloads that no fill is working on; the
-// caller resumes them by calling File with sources.
-func (s *Store) Partials() []Partial {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	all := make([]Partial, 0, len(s.partials))
-	for sum, have := range s.partials {
-		all = append(all, Partial{Sum: sum, Have: have})
-	}
-	return all
-}
-
 // File gives a Reader on the blob: of the verified file when it is on disk,
 // else of the one fill for these bytes, which it starts if there is none. It
 // returns when the first bytes are known to come (a source has answered) or
 // nothing can be had: errors match ErrNoSpace, ErrUnavailable, ErrClosed,
 // fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). Others
 // tell of a disk that fails: what is there is then not known. The fill belongs
-// to the store: it outlives ctx and the Reader.
+// to the store: it outlives ctx and the Reader, unless the blob is Droppable.
 func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
 	if b.Want.SHA1.IsZero() && b.Key == "" {
 		return nil, errors.New("cache: a blob needs a sha1 or a key")
@@ -325,18 +301,26 @@ func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, er
 			continue
 		}
 		f, result, err := s.fill(b, sources)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		if f == nil { // it was published meanwhile
+		case f == nil: // it was published meanwhile
 			continue
-		}
-		if !b.Low {
-			s.metrics.requests[result].Inc()
+		case result == "": // it is being dropped: the next one goes on from where it was
+			if err := f.ended(ctx); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		r, err := f.admit(ctx, result)
 		if err != nil {
-			f.hold.n.Add(-1)
+			f.leave()
+			if !b.Low && errors.Is(err, errNoRoomAhead) { // it failed before it knew that somebody waits
+				continue
+			}
+		}
+		if !b.Low {
+			s.metrics.requests[result].Inc()
 		}
 		return r, err
 	}
@@ -378,7 +362,8 @@ func (s *Store) find(b Blob) (f found) {
 }
 
 // fill joins the fill for b, or starts it; the caller is counted in its hold. No
-// fill and no error: b is on disk by now.
+// fill and no error: b is on disk by now. A fill without a Result is one that is
+// about to end, and counts nobody.
 func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -390,15 +375,19 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 	}
 	key := b.fillKey()
 	if f := s.fills[key]; f != nil {
+		if f.dropped {
+			return f, "", nil
+		}
 		if err := f.join(b, sources); err != nil {
 			return nil, "", err
 		}
+		f.firm = f.firm || !b.Droppable
 		f.hold.n.Add(1)
 		return f, Join, nil
 	}
 	f := newFill(s, b, s.trusted(key, sources))
-	if have, ok := s.partials[b.Want.SHA1]; ok && !b.Want.SHA1.IsZero() {
-		f.leftover = have
+	if left, ok := s.partials[b.Want.SHA1]; ok && !b.Want.SHA1.IsZero() {
+		f.leftover = left.have
 		delete(s.partials, b.Want.SHA1)
 	}
 	f.hold.n.Add(1)
@@ -406,31 +395,4 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 	s.fills[key] = f
 	s.work.Go(f.run)
 	return f, Miss, nil
-}
-
-// trusted orders sources: those that lately sent wrong bytes for key come last.
-// s.mu is held.
-func (s *Store) trusted(key string, sources []Source) []Source {
-	good, bad := make([]Source, 0, len(sources)), []Source(nil)
-	for _, src := range sources {
-		when, lied := s.liars[liar{src.Name, key}]
-		if lied && time.Since(when) < liarMemory {
-			bad = append(bad, src)
-		} else {
-			good = append(good, src)
-		}
-	}
-	return append(good, bad...)
-}
-
-// distrust remembers that source sent wrong bytes for key.
-func (s *Store) distrust(source, key string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l, when := range s.liars {
-		if time.Since(when) >= liarMemory {
-			delete(s.liars, l)
-		}
-	}
-	s.liars[liar{source, key}] = time.Now()
 }

@@ -25,7 +25,8 @@ type stored struct {
 	hold    *hold
 	used    atomic.Int64 // when it was last opened, or a reader left it; Unix nanoseconds
 	checked atomic.Int64 // when its bytes were last found right; Unix nanoseconds
-	dirty   atomic.Bool  // used or checked are newer than what the index has
+	idle    atomic.Bool  // it was brought ahead of need, and nobody has asked for it since
+	dirty   atomic.Bool  // used, checked or idle are newer than what the index has
 	wrong   atomic.Bool  // its bytes were found wrong: nobody who has it open may go on
 }
 
@@ -39,6 +40,7 @@ func newStored(info Info, h *hold, used time.Time) *stored {
 // touch makes it the most recently used.
 func (f *stored) touch() {
 	f.used.Store(time.Now().UnixNano())
+	f.idle.Store(false)
 	f.dirty.Store(true)
 }
 
@@ -71,6 +73,7 @@ type File struct {
 	Size     int64
 	Added    time.Time
 	LastUsed time.Time
+	Idle     bool        // it was brought ahead of need (Blob.Low), and nobody has asked for it since
 	Checked  time.Time   // when its bytes were last found right: at its download, by a scrub or by Check
 	Readers  int         // who have it open now
 	Images   []uuid.UUID // whose file it is, sorted; empty for icons
@@ -83,11 +86,23 @@ func (f *stored) describe() File {
 	return File{
 		Sum: f.Digests.SHA1, Size: f.Digests.Size, Added: f.Added,
 		LastUsed: time.Unix(0, f.used.Load()).UTC(), Checked: time.Unix(0, f.checked.Load()).UTC(),
-		Readers: int(f.hold.readers()), Images: images,
+		Idle: f.idle.Load(), Readers: int(f.hold.readers()), Images: images,
 	}
 }
 
-// Files lists the verified files, the least recently used first.
+// before orders files as eviction does: what nobody has asked for yet, then the
+// least recently used. It is negative if f goes before g.
+func (f File) before(g File) int {
+	if f.Idle != g.Idle {
+		if f.Idle {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(f.LastUsed.Compare(g.LastUsed), bytes.Compare(f.Sum[:], g.Sum[:]))
+}
+
+// Files lists the verified files in the order of File.before.
 func (s *Store) Files() []File {
 	s.mu.RLock()
 	all := make([]File, 0, len(s.files))
@@ -95,17 +110,19 @@ func (s *Store) Files() []File {
 		all = append(all, f.describe())
 	}
 	s.mu.RUnlock()
-	slices.SortFunc(all, func(a, b File) int {
-		return cmp.Or(a.LastUsed.Compare(b.LastUsed), bytes.Compare(a.Sum[:], b.Sum[:]))
-	})
+	slices.SortFunc(all, File.before)
 	return all
 }
 
-// flushUses writes the times that are newer than the index.
+// useLen is the length of the record of a file's use: when it was last used, and
+// last found right, then 1 if it is idle.
+const useLen = 17
+
+// flushUses writes what of the files' use is newer than the index.
 func (s *Store) flushUses() error {
 	type use struct {
 		key   string
-		value [16]byte
+		value [useLen]byte
 	}
 	var news []use
 	s.mu.RLock()
@@ -113,7 +130,10 @@ func (s *Store) flushUses() error {
 		if f.dirty.Swap(false) {
 			u := use{key: keyUse + string(sum[:])}
 			binary.BigEndian.PutUint64(u.value[:8], uint64(f.used.Load()))
-			binary.BigEndian.PutUint64(u.value[8:], uint64(f.checked.Load()))
+			binary.BigEndian.PutUint64(u.value[8:16], uint64(f.checked.Load()))
+			if f.idle.Load() {
+				u.value[16] = 1
+			}
 			news = append(news, u)
 		}
 	}
@@ -139,13 +159,14 @@ func (s *Store) loadUses() error {
 		var sum verify.Sum
 		copy(sum[:], key)
 		f := s.files[sum]
-		if f == nil || len(key) != len(sum) || len(value) != 16 {
+		if f == nil || len(key) != len(sum) || len(value) != useLen && len(value) != useLen-1 {
 			gone = append(gone, keyUse+string(key))
 			return nil
 		}
 		// A clock that was ahead must not keep a file for ever.
 		f.used.Store(min(now, int64(binary.BigEndian.Uint64(value[:8]))))
-		f.checked.Store(min(now, int64(binary.BigEndian.Uint64(value[8:]))))
+		f.checked.Store(min(now, int64(binary.BigEndian.Uint64(value[8:16]))))
+		f.idle.Store(len(value) == useLen && value[16] == 1) // older records are shorter
 		return nil
 	})
 	if err != nil {

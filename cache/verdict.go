@@ -136,6 +136,10 @@ func (f *fill) record(r *round, info Info) error {
 	delete(s.orphans, sum)
 	now := newStored(info, f.hold, info.Added)
 	now.images = images
+	if f.low() {
+		now.idle.Store(true)
+		now.dirty.Store(true)
+	}
 	if old != nil {
 		f.hold.follow(old.hold)
 		for _, id := range old.images {

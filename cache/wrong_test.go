@@ -149,6 +149,12 @@ func TestMixedBytes(t *testing.T) {
 					}
 					return reply{}
 				}
+				second.reply = func(try int, _ int64) reply {
+					if try == 1 { // not before the client has bytes of the other
+						return reply{delay: time.Second}
+					}
+					return reply{}
+				}
 				_, _, err := get(s, blobOf(data), first, second)
 				wantError(t, err, verify.ErrMismatch)
 				synctest.Wait()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -105,8 +106,8 @@ func (c *conns) cut() int {
 
 // accept takes connections from ln and serves each on a goroutine of its own.
 // It returns nil when ln has been closed, else what broke it. Being short of
-// file descriptors and the like is waited out.
-func (s *Server) accept(ln net.Listener) error {
+// file descriptors and the like is waited out, but not once ctx has ended.
+func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 	const maxPause = time.Second
 	var pause time.Duration
 	for {
@@ -123,7 +124,11 @@ func (s *Server) accept(ln net.Listener) error {
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), maxPause)
 			s.log.Error("cannot accept connections", "error", err, "retry", pause)
-			time.Sleep(pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return nil
+			}
 			continue
 		}
 		pause = 0

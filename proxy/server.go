@@ -309,7 +309,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.serving.Store(true)
 	accepted := make(chan error, 1)
-	go func() { accepted <- s.accept(ln) }()
+	go func() { accepted <- s.accept(ctx, ln) }()
 
 	var broken error
 	select {

@@ -53,6 +53,8 @@ type Want struct {
 	SHA1 Sum
 	Size int64  // > 0 when known
 	MD5  []byte // 16 bytes when known (manifest "md5", or Content-MD5 when there is no sha1)
+	// SHA256 is 32 bytes when known: a bundle's index has it.
+	SHA256 []byte
 }
 
 // Digests is what bytes were found to be, all taken in one pass.
@@ -65,7 +67,7 @@ type Digests struct {
 }
 
 // Check judges got against want; the error matches ErrMismatch and says which
-// of size, sha1, md5 differ and how.
+// of size, sha1, md5, sha256 differ and how.
 func (w Want) Check(got Digests) error {
 	var faults []string
 	if w.Size > 0 && got.Size != w.Size {
@@ -77,6 +79,9 @@ func (w Want) Check(got Digests) error {
 	if len(w.MD5) > 0 && !bytes.Equal(got.MD5[:], w.MD5) {
 		faults = append(faults, fmt.Sprintf("md5 is %x, want %x", got.MD5, w.MD5))
 	}
+	if len(w.SHA256) > 0 && !bytes.Equal(got.SHA256[:], w.SHA256) {
+		faults = append(faults, fmt.Sprintf("sha256 is %x, want %x", got.SHA256, w.SHA256))
+	}
 	if faults == nil {
 		return nil
 	}
@@ -85,7 +90,7 @@ func (w Want) Check(got Digests) error {
 
 // Checkable tells whether there is a digest to hold the bytes against. A size
 // alone proves nothing.
-func (w Want) Checkable() bool { return !w.SHA1.IsZero() || len(w.MD5) > 0 }
+func (w Want) Checkable() bool { return !w.SHA1.IsZero() || len(w.MD5) > 0 || len(w.SHA256) > 0 }
 
 // Stream is a body on its way to be judged: the bytes and what their sender
 // claims of them. The receiver must Close it.

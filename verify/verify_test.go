@@ -132,13 +132,14 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	f(Want{})
-	f(Want{SHA1: got.SHA1, Size: 5, MD5: got.MD5[:]})
+	f(Want{SHA1: got.SHA1, Size: 5, MD5: got.MD5[:], SHA256: got.SHA256[:]})
 	f(Want{Size: 6}, "size is 5, want 6")
 	f(Want{SHA1: other.SHA1}, got.SHA1.String(), other.SHA1.String())
 	f(Want{SHA1: got.SHA1, MD5: other.MD5[:]}, "md5 is")
+	f(Want{SHA1: got.SHA1, SHA256: other.SHA256[:]}, "sha256 is")
 	f(Want{SHA1: other.SHA1, Size: 4, MD5: []byte{1}}, "size is", "sha1 is", "md5 is")
 
-	if (Want{Size: 5}).Checkable() || !(Want{SHA1: got.SHA1}).Checkable() || !(Want{MD5: got.MD5[:]}).Checkable() {
+	if (Want{Size: 5}).Checkable() || !(Want{SHA1: got.SHA1}).Checkable() || !(Want{MD5: got.MD5[:]}).Checkable() || !(Want{SHA256: got.SHA256[:]}).Checkable() {
 		t.Error("Checkable is wrong")
 	}
 }

@@ -63,6 +63,8 @@ func fault(m manifest.Manifest) (field, reason string) {
 		return "os", fmt.Sprintf("%.50q: must be one of %q", m.OS, systems)
 	case !m.Active():
 		return "state", fmt.Sprintf("is %s: only active images can be published", m.State)
+	case m.Disabled:
+		return "disabled", "is true: only active images can be published"
 	case m.Published.IsZero():
 		return "published_at", "is missing"
 	case m.Icon:

@@ -22,7 +22,9 @@ import (
 // file begins with; its uuid must be new and its origin there.
 //
 // A failure leaves the list as it was. If it came while the file was already
-// complete, that may be in the cache nevertheless, where eviction may take it.
+// complete, that may be in the cache nevertheless, nobody's, where eviction may
+// take it. A process that ends before Publish has returned leaves either that, or
+// an image that the next start publishes.
 func (s *Source) Publish(ctx context.Context, text []byte, file io.Reader) (manifest.Manifest, error) {
 	m, err := Check(text)
 	if err != nil {
@@ -118,28 +120,37 @@ func (s *Source) receive(ctx context.Context, m manifest.Manifest, file io.Reade
 		return err
 	}
 	up := newUpload(m.Files[0].Size)
-	stored := make(chan error, 1)
+	type stored struct {
+		release func()
+		err     error
+	}
+	done := make(chan stored, 1)
 	go func() {
-		err := s.o.Store(ctx, m, up.open)
+		release, err := s.o.Store(ctx, m, up.open)
 		up.over(err)
-		stored <- err
+		done <- stored{release, err}
 	}()
 	hash := verify.NewWriter()
 	defer hash.Close()
 	_, readErr := io.Copy(io.MultiWriter(hash, up), in)
 	up.end(readErr)
-	storeErr := <-stored
+	there := <-done
+	if there.err == nil {
+		defer there.release()
+	}
 	switch {
-	case readErr == nil:
-		if err := (verify.Want{SHA1: m.Files[0].SHA1, Size: m.Files[0].Size}).Check(hash.Digests()); err != nil {
-			return fmt.Errorf("the file is not the manifest's: %w", err)
-		}
-		return storeErr
 	case errors.Is(readErr, errNotStored):
-		return storeErr
-	default:
+		return there.err
+	case readErr != nil:
 		return fmt.Errorf("reading the file: %w", readErr)
 	}
+	if err := (verify.Want{SHA1: m.Files[0].SHA1, Size: m.Files[0].Size}).Check(hash.Digests()); err != nil {
+		return fmt.Errorf("the file is not the manifest's: %w", err)
+	}
+	if there.err != nil {
+		return there.err
+	}
+	return s.o.Own(m)
 }
 
 // add puts m into the list, or removes its file again. The request that asked
@@ -194,7 +205,7 @@ func (s *Source) leave(id uuid.UUID) (manifest.Manifest, error) {
 	defer s.mu.Unlock()
 	m, ok := s.images[id]
 	if !ok {
-		return m, fmt.Errorf("image %s is not published: %w", id, fs.ErrNotExist)
+		return m, &absentError{id}
 	}
 	var children []string
 	for child, c := range s.images {

@@ -62,11 +62,14 @@ type world struct {
 	listed map[uuid.UUID]string                                         // by other sources
 	store  func(ctx context.Context, m manifest.Manifest, o Open) error // nil: keep
 	change func() error                                                 // nil: works
+	own    error                                                        // of Own
 
 	mu      sync.Mutex
 	files   map[verify.Sum][]byte
 	saved   []manifest.Manifest
+	owned   []uuid.UUID
 	removed []uuid.UUID
+	held    int // files that must stay
 }
 
 func newWorld(images ...manifest.Manifest) *world {
@@ -83,11 +86,23 @@ func newWorld(images ...manifest.Manifest) *world {
 			}
 			return manifest.Manifest{UUID: id, Files: make([]manifest.File, 1)}, nil
 		},
-		Store: func(ctx context.Context, m manifest.Manifest, o Open) error {
-			if w.store != nil {
-				return w.store(ctx, m, o)
+		Store: func(ctx context.Context, m manifest.Manifest, o Open) (func(), error) {
+			store := w.store
+			if store == nil {
+				store = w.keep
 			}
-			return w.keep(ctx, m, o)
+			if err := store(ctx, m, o); err != nil {
+				return nil, err
+			}
+			w.held++
+			return func() { w.held-- }, nil
+		},
+		Own: func(m manifest.Manifest) error {
+			if w.held == 0 {
+				return errors.New("the file may be gone")
+			}
+			w.owned = append(w.owned, m.UUID)
+			return w.own
 		},
 		Changed: func(ctx context.Context) error {
 			if w.change != nil {
@@ -209,6 +224,7 @@ func TestPublishRefuses(t *testing.T) {
 		{"not JSON", []byte("{"), file, manifest.ErrInvalid},
 		{"no file", text(baseID, file, `"files":[{`, `"files":[],"was":[{`), file, manifest.ErrInvalid},
 		{"inactive", text(baseID, file, `"active"`, `"unactivated"`), file, manifest.ErrInvalid},
+		{"disabled", text(baseID, file, `"disabled":false`, `"disabled":true`), file, manifest.ErrInvalid},
 		{"bad name", text(baseID, file, `"mine"`, `"mine;"`), file, manifest.ErrInvalid},
 		{"no published_at", text(baseID, file, `"published_at"`, `"was_published_at"`), file, manifest.ErrInvalid},
 		{"zvol without drivers", text(baseID, file, `zone-dataset`, `zvol`), file, manifest.ErrInvalid},
@@ -278,10 +294,17 @@ func TestPublishOfKnownBytes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld()
 			w.store = store
-			if _, err := w.Publish(t.Context(), text(baseID, file), bytes.NewReader(file[1:])); !errors.Is(err, verify.ErrMismatch) {
-				t.Errorf("wrong bytes: %v", err)
+			for _, cut := range []io.Reader{
+				bytes.NewReader(file[1:]), io.MultiReader(bytes.NewReader(file[:2000]), iotest.ErrReader(verify.ErrMismatch)),
+			} {
+				if _, err := w.Publish(t.Context(), text(baseID, file), cut); !errors.Is(err, verify.ErrMismatch) {
+					t.Errorf("wrong bytes: %v", err)
+				}
 			}
 			w.holds(t)
+			if len(w.owned) != 0 || w.held != 0 {
+				t.Errorf("the file is noted as that of %v, and held by %d", w.owned, w.held)
+			}
 			if _, err := w.Publish(t.Context(), text(baseID, file), bytes.NewReader(file)); err != nil {
 				t.Errorf("right bytes: %v", err)
 			}
@@ -298,6 +321,13 @@ func TestPublishFails(t *testing.T) {
 	endless := io.MultiReader(bytes.NewReader(file), rand.NewChaCha8([32]byte{}))
 	if _, err := w.Publish(t.Context(), text(baseID, file), endless); !errors.Is(err, full) {
 		t.Errorf("a store that fails: %v", err)
+	}
+	w.holds(t)
+
+	w = newWorld()
+	w.own = gone
+	if _, err := w.Publish(t.Context(), text(baseID, file), bytes.NewReader(file)); !errors.Is(err, gone) {
+		t.Errorf("a file that was removed at the last moment: %v", err)
 	}
 	w.holds(t)
 
@@ -369,7 +399,7 @@ func TestUnpublish(t *testing.T) {
 	if err := unpublish(baseID); !errors.Is(err, ErrDependent) || !strings.Contains(err.Error(), childID) {
 		t.Errorf("with a child: %v", err)
 	}
-	if err := unpublish(otherID); !errors.Is(err, fs.ErrNotExist) {
+	if err := unpublish(otherID); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "file") {
 		t.Errorf("never published: %v", err)
 	}
 	w.change = func() error { return errors.New("disk is full") }

@@ -56,7 +56,10 @@ type Options struct {
 	// when there is none, else it means "cannot tell".
 	Find func(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
 	// Store brings the file of m to disk, verified, and returns when it is there.
-	Store func(ctx context.Context, m manifest.Manifest, open Open) error
+	// It stays at least until release is called, and is not m's before Own.
+	Store func(ctx context.Context, m manifest.Manifest, open Open) (release func(), err error)
+	// Own notes that the file is m's, so that a start finds the image.
+	Own func(m manifest.Manifest) error
 	// Changed has the catalogue take the list anew, and save it: when it
 	// returns nil, both has happened.
 	Changed func(ctx context.Context) error
@@ -135,8 +138,19 @@ func (s *Source) Get(_ context.Context, id uuid.UUID) (manifest.Manifest, error)
 	if m, ok := s.images[id]; ok {
 		return m, nil
 	}
-	return manifest.Manifest{}, fmt.Errorf("image %s is not published: %w", id, fs.ErrNotExist)
+	return manifest.Manifest{}, &absentError{id}
 }
+
+// absentError says that an image is not published, and no more than that. It
+// matches fs.ErrNotExist.
+type absentError struct{ id uuid.UUID }
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("image %s is not published on this mirror", e.id)
+}
+
+// Is is for errors.Is.
+func (e *absentError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // Keeps tells whether the image's file, once it is on disk, must stay there: it
 // is published, or about to be, and nobody else has it.

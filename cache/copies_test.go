@@ -1,0 +1,92 @@
+package cache
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A process that ends in the middle of an eviction leaves a folder that the next
+// one makes right.
+func TestCrashWhileEvicting(t *testing.T) {
+	for _, step := range []string{"unlink", "unrecord"} {
+		t.Run(step, func(t *testing.T) {
+			snapshot, noIndex := t.TempDir(), t.TempDir()
+			s := openStore(t, Options{})
+			one, two := newSample(t, 1, 1000, nil), newSample(t, 2, 1000, nil)
+			one.store(t, s)
+			two.store(t, s)
+			s.step = func(now string) {
+				if now == step {
+					copyTree(t, s.o.Dir, snapshot)
+					copyTree(t, s.o.Dir, noIndex)
+				}
+			}
+			if _, err := s.Remove(t.Context(), one.sum()); err != nil {
+				t.Fatal(err)
+			}
+			crashed := openStore(t, Options{Dir: snapshot})
+			if got := present(crashed, one, two); got != "1" {
+				t.Errorf("there are %q", got)
+			}
+			if len(crashed.images) != 1 || len(crashed.orphans) != 0 {
+				t.Errorf("images %v, orphans %v", crashed.images, crashed.orphans)
+			}
+			wantCopies(t, crashed, two)
+			one.store(t, crashed)
+			wantPresent(t, crashed, "0 1", one, two)
+
+			// And if the index is lost with it, no list has the image.
+			if err := os.RemoveAll(filepath.Join(noIndex, "index")); err != nil {
+				t.Fatal(err)
+			}
+			crashed = openStore(t, Options{Dir: noIndex})
+			wantCopies(t, crashed, two)
+			if l, err := crashed.Listing("a"); err != nil || len(l.Images) != 1 {
+				t.Errorf("Listing = %+v, %v", l, err)
+			}
+		})
+	}
+}
+
+// wantCopies fails the test unless there are copies of just these manifests.
+func wantCopies(t *testing.T, s *Store, all ...*sample) {
+	t.Helper()
+	entries, err := os.ReadDir(s.dir.manifests())
+	if err != nil || len(entries) != len(all) {
+		t.Errorf("copies %v, %v; want %d", entries, err, len(all))
+	}
+	for _, m := range all {
+		if _, err := s.Manifest(m.id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// What a process leaves that ends in the middle of writing a small file goes at
+// the next start, and it alone.
+func TestUnendedWrites(t *testing.T) {
+	s := openStore(t, Options{})
+	one := newSample(t, 1, 1000, nil)
+	one.store(t, s)
+	if err := s.Pin(one.id); err != nil {
+		t.Fatal(err)
+	}
+	closeStore(t, s)
+	left := []string{filepath.Join(s.o.Dir, ".new-1"), filepath.Join(s.dir.manifests(), ".new-2")}
+	for _, path := range left {
+		if err := os.WriteFile(path, []byte("half of"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = reopen(t, s)
+	for _, path := range left {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+	if !s.Kept(one.id) {
+		t.Error("the pin is lost")
+	}
+	wantCopies(t, s, one)
+}
