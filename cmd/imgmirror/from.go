@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"imgmirror/config"
+	"imgmirror/manifest"
+	"imgmirror/proxy/admin"
+	"imgmirror/proxy/upstream"
+	"imgmirror/verify"
+	"imgmirror/zfsimport"
+)
+
+// remote is the mirror that install --from takes images from.
+type remote struct {
+	*upstream.Client
+	url string // as imgadm's records are to name it
+}
+
+func newRemote(cfg *config.Config, from string) (*remote, error) {
+	from = withScheme(from)
+	client, err := upstream.New(upstream.Options{
+		Name: "mirror", URL: from, StallTimeout: cfg.Fill.StallTimeout,
+		ServePrivate: true, // whom it serves is the mirror's matter
+		UserAgent:    "imgmirror/" + version,
+	})
+	if err != nil {
+		return nil, usageError("--from: %w", err)
+	}
+	r := &remote{Client: client, url: from}
+	if u, err := url.Parse(from); err == nil {
+		u.User = nil
+		r.url = strings.TrimSuffix(u.String(), "/")
+	}
+	return r, nil
+}
+
+// open gives the file of an image for zfsimport, checked as it comes.
+func (r *remote) open(ctx context.Context, image manifest.Manifest) (zfsimport.File, error) {
+	if len(image.Files) == 0 {
+		return nil, fmt.Errorf("image %s has no file: %w", image.UUID, fs.ErrNotExist)
+	}
+	f := image.Files[0]
+	return newDownload(ctx, verify.Want{SHA1: f.SHA1, Size: f.Size, MD5: f.MD5}, func(ctx context.Context, offset int64) (*verify.Stream, error) {
+		return r.File(ctx, image, 0, offset)
+	})
+}
+
+// wanted gives the manifests of the images that are wanted, each one after its
+// origins. Those that are there the mirror need not have.
+func (r *remote) wanted(ctx context.Context, w admin.Wanted, there map[string]bool) ([]manifest.Manifest, error) {
+	var heads []manifest.Manifest
+	for _, text := range w.UUIDs {
+		id, err := parseUUID(text)
+		if err != nil {
+			return nil, err
+		}
+		image, err := r.Get(ctx, id)
+		if err != nil {
+			return nil, remoteError(err)
+		}
+		heads = append(heads, image)
+	}
+	if len(w.Filters) > 0 {
+		match, err := filters(w.Filters)
+		if err != nil {
+			return nil, err
+		}
+		list, err := r.List(ctx, manifest.Listing{})
+		if err != nil {
+			return nil, remoteError(err)
+		}
+		for _, image := range list.Images {
+			if matches(image, match) {
+				heads = append(heads, image)
+			}
+		}
+	}
+	var all []manifest.Manifest
+	seen := make(map[uuid.UUID]bool)
+	for _, image := range heads {
+		var chain []manifest.Manifest
+		for range maxChain {
+			if seen[image.UUID] {
+				break
+			}
+			seen[image.UUID] = true
+			chain = append(chain, image)
+			if !image.HasOrigin() || seen[image.Origin] {
+				break
+			}
+			origin, err := r.Get(ctx, image.Origin)
+			if _, ok := there[image.Origin.String()]; ok && err != nil {
+				break
+			}
+			if err != nil {
+				return nil, fmt.Errorf("origin of image %s: %w", image.UUID, remoteError(err))
+			}
+			image = origin
+		}
+		slices.Reverse(chain)
+		all = append(all, chain...)
+	}
+	return all, nil
+}
+
+// installFrom is install --from: images of another mirror go straight into the
+// pool of this machine. Nothing else is needed, and nothing is kept.
+func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out layout[admin.Item]) error {
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return err
+	}
+	from, err := newRemote(cfg, o.from)
+	if err != nil {
+		return err
+	}
+	defer from.Close() //nolint:errcheck // drops idle connections
+	zfs := zfsOptions(cfg)
+	zfs.Open = from.open
+	zfs.Source = func(manifest.Manifest) string { return from.url }
+	zfs.Find = from.Get
+	zfs.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
+	importer, err := zfsimport.New(zfs)
+	if err != nil {
+		return err
+	}
+	run := &installing{installer: installer{importer, zfs.Logger}, cmd: cmd, options: o, there: make(map[string]bool)}
+	ctx := cmd.Context()
+	if !o.stage {
+		if err := run.prepare(ctx); err != nil {
+			return err
+		}
+	}
+	images, err := from.wanted(ctx, w, run.there)
+	if err != nil {
+		return err
+	}
+	run.plan(ctx, images)
+	if o.dry {
+		return out.print(cmd.OutOrStdout(), run.job.Items, same)
+	}
+	return run.install(ctx, images, o.following(nil, out.flags.json))
+}
+
+// installing is a job as the mirror's, done by the verb itself.
+type installing struct {
+	installer
+	cmd     *cobra.Command
+	options installOptions
+	there   map[string]bool // by the uuids in the pool: imgadm has a record of it
+	job     admin.Job
+	next    time.Time // of the next painting
+}
+
+// prepare looks into the pool.
+func (run *installing) prepare(ctx context.Context) error {
+	if !run.options.dry {
+		if err := run.Prepare(ctx, run.options.pool); err != nil {
+			return err
+		}
+	}
+	all, err := run.Installed(ctx, run.options.pool)
+	for _, image := range all {
+		run.there[image.UUID] = image.Record
+	}
+	return err
+}
+
+// plan makes the job's items, one an image.
+func (run *installing) plan(ctx context.Context, images []manifest.Manifest) {
+	run.job = admin.Job{Kind: "install", State: admin.JobRunning, Started: time.Now().UTC()}
+	if run.options.stage {
+		run.job.Kind = "stage"
+	}
+	for _, image := range images {
+		item := admin.Item{UUID: image.UUID.String(), Name: image.Name, Version: image.Version, State: admin.ItemWaiting}
+		if len(image.Files) > 0 {
+			item.Total = image.Files[0].Size
+		}
+		if run.there[item.UUID] {
+			item.State, item.Done = admin.ItemPresent, item.Total
+		} else if err := run.Fits(ctx, image); err != nil {
+			item.State, item.Error = admin.ItemSkipped, itemError(err)
+		}
+		run.job.Items = append(run.job.Items, item)
+	}
+}
+
+// install does the job and tells how it goes.
+func (run *installing) install(ctx context.Context, images []manifest.Manifest, f following) error {
+	show := newProgress(run.cmd.ErrOrStderr(), f.quiet || f.json)
+	told := make(map[string]bool)
+	missing := make(map[uuid.UUID]bool) // those that are not there after their turn
+	for i, image := range images {
+		item := &run.job.Items[i]
+		switch {
+		case item.State == admin.ItemPresent:
+		case item.State == admin.ItemWaiting && (run.options.stage || !missing[image.Origin]):
+			run.one(ctx, image, item, show)
+		case item.State == admin.ItemWaiting:
+			item.State, item.Error = admin.JobFailed, &admin.Error{Code: "OriginNotInstalled",
+				Message: fmt.Sprintf("its origin %s could not be installed", image.Origin)}
+		}
+		_, good := f.done[item.State]
+		missing[image.UUID] = !good
+		if ctx.Err() != nil && !good {
+			show.clear()
+			return failure("Interrupted", "cancelled; what was not installed yet is downloaded anew by the same command")
+		}
+		f.tell(run.cmd, show, run.job, told)
+	}
+	show.clear()
+	ended := time.Now().UTC()
+	run.job.State, run.job.Ended = admin.JobDone, &ended
+	for _, bad := range missing {
+		if bad {
+			run.job.State = admin.JobFailed
+		}
+	}
+	if f.json {
+		if err := printJSON(run.cmd.OutOrStdout(), run.job); err != nil {
+			return err
+		}
+	}
+	return f.outcome(run.job)
+}
+
+// one installs or stages one image.
+func (run *installing) one(ctx context.Context, image manifest.Manifest, item *admin.Item, show *progress) {
+	item.State = admin.JobRunning
+	progress := func(in admin.Intake) {
+		item.Done, item.Fetched, item.Received = in.Read, in.Read, in.Written
+		if now := time.Now(); now.After(run.next) {
+			run.next = now.Add(paintEvery)
+			show.paint(run.job)
+		}
+	}
+	var state string
+	var err error
+	if run.options.stage {
+		state, err = run.Stage(ctx, image, progress)
+	} else {
+		state, err = run.Install(ctx, run.options.pool, image, progress)
+	}
+	switch {
+	case err == nil:
+		item.State, item.Done, item.Fetched = state, item.Total, item.Total
+	case state == admin.ItemSkipped:
+		item.State, item.Error = state, itemError(err)
+	default:
+		item.State, item.Error = admin.JobFailed, itemError(err)
+	}
+}
+
+// remoteError gives what the mirror answered, or the want of an answer, its code.
+func remoteError(err error) error {
+	for _, row := range []struct {
+		is   error
+		code string
+	}{
+		{context.Canceled, "Interrupted"},
+		{verify.ErrMismatch, "RemoteSourceError"},
+		{upstream.ErrUnavailable, "RemoteSourceError"},
+		{fs.ErrNotExist, "ResourceNotFound"},
+	} {
+		if errors.Is(err, row.is) {
+			return &verbError{code: row.code, err: err}
+		}
+	}
+	return err
+}
+
+// itemError is an error as items have it.
+func itemError(err error) *admin.Error {
+	e := asVerbError(remoteError(err))
+	return &admin.Error{Code: e.code, Message: e.Error()}
+}
