@@ -7,9 +7,12 @@ import (
 	"strings"
 )
 
-// publishedName is the name of the source that is always there: the mirror's
-// own images.
-const publishedName = "published"
+// The names of the sources that are always there: the mirror's own images, and
+// those that bundles brought.
+const (
+	publishedName = "published"
+	importedName  = "imported"
+)
 
 func (k *checker) sources(c *Config) {
 	for i := range c.Sources {
@@ -20,6 +23,9 @@ func (k *checker) sources(c *Config) {
 		}
 		if s.Name == publishedName {
 			k.fault(key+"name", s.Name, "is the name of the mirror's own published images")
+		}
+		if s.Name == importedName {
+			k.fault(key+"name", s.Name, "is the name of the images that bundles brought")
 		}
 		if strings.ContainsFunc(s.Name, func(r rune) bool { return !nameRune(r) }) || len(s.Name) > maxName {
 			k.fault(key+"name", s.Name, fmt.Sprintf("must be letters, digits and . _ - : [ ], %d at most", maxName))

@@ -207,7 +207,10 @@ func TestAdminJobCancelled(t *testing.T) {
 	if job, err = client.Follow(ctx, job.ID, nil); err != nil || job.State != admin.JobDone {
 		t.Errorf("%+v %v", job, err)
 	}
-	if n := src.requests(base); n != 1 {
-		t.Errorf("%d requests for the origin, want 1: its download goes on", n)
+	if n := src.requests(base); n != 2 {
+		t.Errorf("%d requests for the origin, want 2: the cancelled job ended its download", n)
+	}
+	if sent, size := src.sent(base), int64(len(base.file)); sent > size+size/4 { // some may have been on their way
+		t.Errorf("the source sent %d bytes of the origin's %d: the second request did not go on where the first was", sent, size)
 	}
 }

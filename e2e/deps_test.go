@@ -18,7 +18,7 @@ const module = "imgmirror/"
 // imports is who may import what of ours: what a package's shipped code does
 // not find here it may not use, and a package that is not here may not be.
 // A package need not exist yet. Siblings (cache, proxy/upstream, proxy/catalog,
-// proxy/published, zfsimport) never import each other: each declares what it needs, and cmd
+// proxy/published, proxy/imported, zfsimport) never import each other: each declares what it needs, and cmd
 // plugs them together.
 var imports = map[string][]string{
 	"verify":                      {},
@@ -30,14 +30,15 @@ var imports = map[string][]string{
 	"proxy/upstream/upstreamtest": {"verify", "manifest"},
 	"proxy/catalog":               {"verify", "manifest"},
 	"proxy/published":             {"verify", "manifest"},
+	"proxy/imported":              {"verify", "manifest"},
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
-	"proxy/admin":                 {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published"},
+	"proxy/admin":                 {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published", "proxy/imported"},
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
 	"cmd/imgmirror": {
 		"verify", "manifest", "cache", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
-		"proxy/published", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
+		"proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
 }
 

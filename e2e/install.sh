@@ -21,7 +21,14 @@ have make || packages="$packages make"
 have curl || packages="$packages curl"
 have strace || packages="$packages strace"
 have xz || packages="$packages xz-utils"
+have nginx || packages="$packages nginx-light"
+have ip || packages="$packages iproute2"
+have unshare || packages="$packages util-linux"
+have bzip2 || packages="$packages bzip2"
+# A ZFS that runs as a program: the tests make pools of their own on files.
+[ -x /usr/sbin/zfs ] || have zfs || packages="$packages zfs-fuse"
 have groff || packages="$packages groff-base"
+have minisign || packages="$packages minisign"
 # The race detector needs a C compiler and the C library's headers.
 echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
 

@@ -16,6 +16,7 @@ import (
 	"imgmirror/manifest"
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
+	"imgmirror/proxy/imported"
 	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream"
 )
@@ -34,8 +35,14 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 		Blob:      proxy.BlobOf,
 		Check:     m.checkSource,
 		Publisher: m.own,
+		Importer:  m.imported,
+		Installer: installer{m.importer, log},
 		Config:    m.configJSON,
 		Doctor:    m.diagnose,
+	}
+	var err error
+	if options.Trust, err = trust(cfg); err != nil {
+		return err
 	}
 	if name, err := os.Hostname(); err == nil {
 		options.Hosts = []string{name}
@@ -70,7 +77,7 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 // nothing from the answer.
 func (m *mirror) checkSource(ctx context.Context, name string) error {
 	cfg := m.cfg.Load()
-	if name == published.Name {
+	if name == published.Name || name == imported.Name {
 		return nil // it is in this process
 	}
 	if cfg.Offline {

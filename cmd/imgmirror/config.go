@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 )
 
@@ -48,7 +49,7 @@ func newConfigCmd() *cobra.Command {
 			if cfg.File != "" {
 				from = cfg.File
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %d sources\n", from, len(cfg.Sources))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok, %s\n", from, english.Plural(len(cfg.Sources), "source", ""))
 			return err
 		},
 	}

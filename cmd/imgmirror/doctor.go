@@ -114,6 +114,7 @@ func diagnose(ctx context.Context, cfg *config.Config, serving string) []admin.F
 	d.proxies()
 	d.disk()
 	d.fileLimit()
+	d.pool(ctx)
 	d.nodes(ctx)
 	return d.findings
 }

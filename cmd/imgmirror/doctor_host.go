@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/proxy/admin"
+	"imgmirror/zfsimport"
 )
 
 const (
@@ -177,4 +179,29 @@ func (d *doctor) fileLimit() {
 		return
 	}
 	d.ok(check, "%d open files are allowed, %d can be needed", have, want)
+}
+
+// pool tells whether images can be installed by themselves, where that is asked for.
+func (d *doctor) pool(ctx context.Context) {
+	const check = "zpool"
+	z := d.cfg.ZFSImport
+	if !z.Enabled {
+		return
+	}
+	importer, err := zfsimport.New(zfsOptions(d.cfg))
+	if err == nil {
+		err = importer.Check(ctx, "")
+	}
+	var there []zfsimport.Installed
+	if err == nil {
+		there, err = importer.Installed(ctx, "")
+	}
+	switch {
+	case err != nil:
+		d.fail(check, "zfsimport.enabled is true, and no image can be installed: %v", err)
+	case len(z.Images) == 0:
+		d.warn(check, "zfsimport.images is empty: no image is installed by itself")
+	default:
+		d.ok(check, "%s holds %d images; zfsimport.images: %s", z.Pool, len(there), strings.Join(z.Images, ", "))
+	}
 }

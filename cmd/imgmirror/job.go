@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -19,6 +20,8 @@ type following struct {
 	quiet   bool              // no bars, and only the lines of what failed
 	json    bool              // the job at its end, and nothing else, on stdout
 	done    map[string]string // item state -> what it is called; what is not in it is a failure
+
+	cancelLimit time.Duration // 0 = cancelLimit
 }
 
 // follow shows job until it is over and tells how it ended. When ctx ends (the
@@ -35,7 +38,7 @@ func (f following) follow(ctx context.Context, cmd *cobra.Command, job admin.Job
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		limited, stop := context.WithTimeout(context.WithoutCancel(ctx), cancelLimit)
+		limited, stop := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(f.cancelLimit, cancelLimit))
 		defer stop()
 		if _, err := f.session.Cancel(limited, job.ID); err != nil {
 			return failure("Interrupted", "the job %s goes on, for it could not be cancelled: %w", job.ID, err)

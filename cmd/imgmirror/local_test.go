@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"imgmirror/config"
-	"imgmirror/manifest"
 )
 
 // A verb that opens the data folder itself evicts nothing of its own accord: not
@@ -14,7 +13,7 @@ func TestLocalEvictsNothing(t *testing.T) {
 	cfg.Sources = []config.Source{sampleSource(t)}
 	cfg.Prefetch = []config.Prefetch{{Match: []string{"name=sample-app"}}}
 	m, stop := runMirror(t, cfg)
-	m.prefetchAll(t.Context(), make(map[manifest.FileID]bool))
+	m.prefetchAll(t.Context(), newPrefetched())
 	had := len(m.store.Files())
 	stop()
 	if had == 0 {

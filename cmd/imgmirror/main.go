@@ -3,14 +3,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -43,10 +46,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer stop()
 
 	root := newRootCmd()
+	out := &checkedOutput{to: stdout}
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = out.failed()
+	}
 	if err == nil {
 		return 0
 	}
@@ -58,6 +65,31 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "imgmirror %s: error (%s): %s\n", name, e.code, printableLines(e.Error()))
 	}
 	return e.exit(cmd.Name() == "serve" && os.Getenv("SMF_FMRI") != "")
+}
+
+// checkedOutput is the standard output. It remembers its first failure: a verb
+// whose lines got lost has not done what it was asked to.
+type checkedOutput struct {
+	to io.Writer
+
+	mu  sync.Mutex // guards err
+	err error
+}
+
+func (o *checkedOutput) Write(p []byte) (int, error) {
+	n, err := o.to.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = cmp.Or(o.err, err)
+	}
+	return n, err
+}
+
+func (o *checkedOutput) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
 }
 
 // newRootCmd builds the command tree. One file a verb.
@@ -85,6 +117,8 @@ func newRootCmd() *cobra.Command {
 		newSourcesCmd(), newAvailCmd(), newShowCmd(), newAncestryCmd(),
 		newListCmd(), newFetchCmd(), newPinCmd(), newUnpinCmd(), newDeleteCmd(), newVacuumCmd(), newVerifyCmd(),
 		newPublishCmd(), newUnpublishCmd(), newManifestCmd(),
+		newBundleCmd(),
+		newInstallCmd(), newInstalledCmd(),
 		newDoctorCmd(), newConfigCmd(), newVersionCmd(), newCompletionCmd(), newManCmd(), newHealthcheckCmd(),
 	)
 	return root
@@ -94,6 +128,7 @@ func newRootCmd() *cobra.Command {
 const (
 	codeUsage    = "Usage"
 	codeConfig   = "InvalidConfig"
+	codeFile     = "FileSystemError"
 	codeInternal = "InternalError"
 )
 
@@ -134,6 +169,9 @@ func asVerbError(err error) *verbError {
 	}
 	if gone := (*url.Error)(nil); errors.As(err, &gone) {
 		return &verbError{code: "NoAnswer", err: err}
+	}
+	if file := (*fs.PathError)(nil); errors.As(err, &file) {
+		return &verbError{code: codeFile, err: err}
 	}
 	// What cobra itself refuses (an unknown verb) reaches us untyped.
 	if strings.HasPrefix(err.Error(), "unknown command") {

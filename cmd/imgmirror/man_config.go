@@ -75,7 +75,7 @@ var keyHelp = map[string]string{
 	"verify.scrub_rate":       "bytes per second that it reads; empty: no limit",
 	"verify.allow_unverified": "true: a file that nothing can be checked against is accepted",
 
-	"bundle.trusted_keys":      "keys whose bundles are believed",
+	"bundle.trusted_keys":      "public keys, or files with one: a signed bundle is taken only if one of them has signed it",
 	"bundle.require_signature": "true: a bundle without a signature is refused",
 
 	"prefetch":          "what is fetched before anyone asks. Each entry is a filter or has these keys:",
@@ -85,7 +85,7 @@ var keyHelp = map[string]string{
 	"zfsimport.enabled":  "true: images are installed into the local pool by themselves",
 	"zfsimport.pool":     "the pool",
 	"zfsimport.images":   "UUIDs or filters of the images to install",
-	"zfsimport.zfs_path": "the zfs command; empty: found in PATH",
+	"zfsimport.zfs_path": "the folder of zfs and zpool, or the zfs command; empty: PATH, then the usual folders",
 	"zfsimport.db_dir":   "imgadm's folder",
 
 	"s3.endpoint":        "URL of an S3 server that is the shared second tier; empty: none",

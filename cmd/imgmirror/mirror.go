@@ -20,8 +20,10 @@ import (
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/imported"
 	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream"
+	"imgmirror/zfsimport"
 )
 
 // readyLimit is how long a start may wait for the sources' first answers before
@@ -42,6 +44,8 @@ type mirror struct {
 	store       *cache.Store
 	catalog     *liveCatalog
 	own         *published.Source // the images that the mirror itself is the source of
+	imported    *imported.Source  // those that bundles brought
+	importer    *zfsimport.Importer
 	server      *proxy.Server
 	admin       *admin.Server
 	adminLn     net.Listener                    // nil: admin.listen is empty
@@ -50,8 +54,10 @@ type mirror struct {
 	cert        atomic.Pointer[tls.Certificate] // of the client listener; nil: plain HTTP
 	level       *slog.LevelVar                  // of log
 
-	resume      chan struct{} // a token in it: partial downloads may have become possible
-	prefetchDue chan struct{} // likewise: there may be something to prefetch
+	resume      chan struct{}                   // a token in it: partial downloads may have become possible
+	prefetchDue chan struct{}                   // likewise: there may be something to prefetch
+	installDue  chan struct{}                   // likewise: there may be something to install
+	installing  atomic.Pointer[[]catalog.Entry] // what is to be installed by itself, in that order
 
 	late chan struct{} // closed readyLimit after run began
 }
@@ -67,6 +73,7 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 
 		resume:      make(chan struct{}, 1),
 		prefetchDue: make(chan struct{}, 1),
+		installDue:  make(chan struct{}, 1),
 	}
 	m.cfg.Store(cfg)
 	m.registry.MustRegister(
@@ -80,7 +87,7 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		}
 	}()
 
-	names := []string{published.Name}
+	names := []string{published.Name, imported.Name}
 	for _, s := range cfg.Sources {
 		names = append(names, s.Name)
 	}
@@ -97,6 +104,7 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		ScrubEvery:      cfg.Verify.ScrubEvery,
 		ScrubRate:       int64(cfg.Verify.ScrubRate),
 		OnPublish:       m.learn,
+		OnRemove:        m.forgetImported,
 		Keep:            m.keeps,
 		Heal:            m.heal,
 		Logger:          log.With("component", "cache"),
@@ -106,6 +114,9 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		return nil, err
 	}
 	if m.own, err = m.newPublished(); err != nil {
+		return nil, err
+	}
+	if m.imported, err = m.newImported(cfg.DataDir); err != nil {
 		return nil, err
 	}
 	g, err := m.newGeneration(cfg)
@@ -142,6 +153,9 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 			return nil, err
 		}
 	}
+	if m.importer, err = m.newImporter(cfg); err != nil {
+		return nil, err
+	}
 	if err := m.newAdmin(cfg); err != nil {
 		return nil, err
 	}
@@ -176,7 +190,7 @@ func (m *mirror) newGeneration(cfg *config.Config) (*generation, error) {
 }
 
 // sources makes a client for each configured source; the published images are
-// one more.
+// one more, and so are the imported ones.
 func (m *mirror) sources(cfg *config.Config, registry prometheus.Registerer) ([]catalog.SourceOptions, error) {
 	names := make([]string, len(cfg.Sources))
 	for i, s := range cfg.Sources {
@@ -197,6 +211,8 @@ func (m *mirror) sources(cfg *config.Config, registry prometheus.Registerer) ([]
 		return nil, &verbError{code: codeConfig, err: errors.Join(faults...)}
 	}
 	own := catalog.SourceOptions{Source: m.own, Refresh: publishedRefresh, ServePrivate: true, AsChannels: ownChannels(cfg), Withdraws: true}
+	// Who configures a source wants its word on an image; a bundle's is as old as it is.
+	all = append(all, catalog.SourceOptions{Source: m.imported, Refresh: importedRefresh, ServePrivate: true, AsChannels: ownChannels(cfg), Withdraws: true})
 	if cfg.Catalog.Published == "last" {
 		return append(all, own), nil
 	}
@@ -261,7 +277,7 @@ func newSource(cfg *config.Config, s config.Source, metrics *upstream.Metrics, l
 	}, nil
 }
 
-// ownChannels are those of published images whose manifests name none: the
+// ownChannels are those of published and imported images whose manifests name none: the
 // default channel, or where there is no default, all.
 func ownChannels(cfg *config.Config) []string {
 	var all []string
@@ -306,6 +322,7 @@ func (m *mirror) run(ctx context.Context) error {
 	g.Go(func() error { return m.catalog.Run(loops) })
 	g.Go(func() error { return m.resumePartials(loops) })
 	g.Go(func() error { return m.prefetch(loops) })
+	g.Go(func() error { return m.installWanted(loops) })
 	g.Go(func() error { return m.admin.Run(loops, m.adminLn, m.adminSocket) })
 	late := time.AfterFunc(readyLimit, func() { close(m.late) })
 	defer late.Stop()
@@ -376,7 +393,7 @@ func (m *mirror) learn(b cache.Blob, info cache.Info) {
 
 // wakeLoops has the loops look again at the catalogue and the configuration.
 func (m *mirror) wakeLoops() {
-	for _, due := range []chan struct{}{m.resume, m.prefetchDue} {
+	for _, due := range []chan struct{}{m.resume, m.prefetchDue, m.installDue} {
 		select {
 		case due <- struct{}{}:
 		default:
@@ -399,7 +416,9 @@ func (m *mirror) resumePartials(ctx context.Context) error {
 	for {
 		if !m.cfg.Load().Offline {
 			for _, p := range m.store.Partials() {
-				m.resumePartial(ctx, p)
+				if !p.Dropped { // an operator did not want it any more
+					m.resumePartial(ctx, p)
+				}
 			}
 		}
 		select {

@@ -96,8 +96,9 @@ func matches(image manifest.Manifest, filters []manifest.Filter) bool {
 
 // prefetch brings what the rules ask for: once the catalogue is there, and
 // again whenever it, or the rules, have changed. It brings one file at a time,
-// behind all that clients wait for. What it has brought and is gone since,
-// because eviction or an operator took it, it does not bring again.
+// behind all that clients wait for, and as much as there is free room for. What
+// it has brought and is gone since, because eviction or an operator took it, it
+// does not bring again.
 func (m *mirror) prefetch(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -105,10 +106,10 @@ func (m *mirror) prefetch(ctx context.Context) error {
 	case <-m.catalog.Ready():
 	case <-m.late:
 	}
-	brought := make(map[manifest.FileID]bool)
+	p := newPrefetched()
 	for {
 		var retry <-chan time.Time
-		if !m.prefetchAll(ctx, brought) {
+		if !m.prefetchAll(ctx, p) {
 			retry = time.After(prefetchRetry)
 		}
 		select {
@@ -120,8 +121,16 @@ func (m *mirror) prefetch(ctx context.Context) error {
 	}
 }
 
+// prefetched is what prefetching has come to in this process.
+type prefetched struct {
+	brought map[manifest.FileID]bool
+	full    bool // there was no room for the rest, and that has been told
+}
+
+func newPrefetched() *prefetched { return &prefetched{brought: make(map[manifest.FileID]bool)} }
+
 // prefetchAll brings what is missing. False: not all of it could be had.
-func (m *mirror) prefetchAll(ctx context.Context, brought map[manifest.FileID]bool) bool {
+func (m *mirror) prefetchAll(ctx context.Context, p *prefetched) bool {
 	cfg := m.cfg.Load()
 	rules, err := prefetchRules(cfg)
 	if err != nil || cfg.Offline {
@@ -131,22 +140,29 @@ func (m *mirror) prefetchAll(ctx context.Context, brought map[manifest.FileID]bo
 	for _, entry := range prefetchWanted(m.catalog.Current(), rules) {
 		for i := range entry.Manifest.Files {
 			id := manifest.FileID{Image: entry.Manifest.UUID, Index: i}
-			if brought[id] || ctx.Err() != nil {
+			if p.brought[id] || ctx.Err() != nil {
 				continue
 			}
 			err := m.prefetchFile(ctx, entry, i)
 			switch {
 			case err == nil:
-				brought[id] = true
+				p.brought[id] = true
 			case ctx.Err() != nil:
 			case errors.Is(err, cache.ErrNoSpace):
-				m.log.Warn("prefetch ends: there is no room", "uuid", id.Image, "error", err)
+				if !p.full {
+					m.log.Warn("prefetch waits for free room: it evicts nothing", "uuid", id.Image, "error", err)
+				}
+				p.full = true
 				return false
 			default:
 				m.log.Warn("an image cannot be prefetched", "uuid", id.Image, "error", err)
 				all = false
 			}
 		}
+	}
+	if p.full && ctx.Err() == nil {
+		m.log.Info("prefetch has had room for all", "images", len(p.brought))
+		p.full = false
 	}
 	return all
 }

@@ -46,8 +46,8 @@ func TestPrefetch(t *testing.T) {
 	next := *m.cfg.Load()
 	next.Prefetch = []config.Prefetch{app}
 	m.cfg.Store(&next)
-	brought := make(map[manifest.FileID]bool)
-	if !m.prefetchAll(t.Context(), brought) {
+	p := newPrefetched()
+	if !m.prefetchAll(t.Context(), p) {
 		t.Fatal("not all could be had")
 	}
 	if !cached(t, m, sampleBase) || !cached(t, m, sampleWeb) || !cached(t, m, sampleApp) || len(m.store.Files()) != 3 {
@@ -58,9 +58,32 @@ func TestPrefetch(t *testing.T) {
 	if _, err := m.store.Remove(t.Context(), sumOf(t, m, sampleApp)); err != nil {
 		t.Fatal(err)
 	}
-	m.prefetchAll(t.Context(), brought)
+	m.prefetchAll(t.Context(), p)
 	if cached(t, m, sampleApp) {
 		t.Error("a file that was removed has been brought again")
+	}
+}
+
+// Rules that ask for more than there is room for take nothing from anybody, also
+// after a restart.
+func TestPrefetchEvictsNothing(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	m, stop := runMirror(t, cfg)
+	fetchSample(t, m, sampleBase)
+	size := m.store.Files()[0].Size
+	stop()
+	cfg.Cache.MaxSize = config.Size(size + 10)
+	cfg.Prefetch = []config.Prefetch{{Match: []string{"name=~sample"}}}
+	for range 2 {
+		m, stop = runMirror(t, cfg)
+		if m.prefetchAll(t.Context(), newPrefetched()) {
+			t.Error("all could be had")
+		}
+		if !cached(t, m, sampleBase) || len(m.store.Files()) != 1 {
+			t.Errorf("cached are %v", m.store.Files())
+		}
+		stop()
 	}
 }
 

@@ -49,7 +49,8 @@ func (p *progress) say(w io.Writer, format string, args ...any) {
 	fmt.Fprintln(w, printable(fmt.Sprintf(format, args...)))
 }
 
-// paint shows the images of j that are under way.
+// paint shows the images of j that are under way; of an install, their download
+// and what the pool has taken in.
 func (p *progress) paint(j admin.Job) {
 	if p.terminal == nil {
 		return
@@ -57,19 +58,31 @@ func (p *progress) paint(j admin.Job) {
 	p.clear()
 	now := time.Now()
 	var lines []string
+	add := func(i admin.Item, what string) {
+		m := p.meters[i.UUID+what]
+		if m == nil {
+			m = &meter{}
+			p.meters[i.UUID+what] = m
+		}
+		m.add(now, i.Done)
+		lines = append(lines, bar(i, m.rate(), p.width()-1))
+	}
 	waiting := 0
 	for _, i := range j.Items {
-		switch i.State {
-		case admin.JobRunning:
-			m := p.meters[i.UUID]
-			if m == nil {
-				m = &meter{}
-				p.meters[i.UUID] = m
-			}
-			m.add(now, i.Done)
-			lines = append(lines, bar(i, m.rate(), p.width()-1))
-		case admin.ItemWaiting:
+		if i.State == admin.ItemWaiting {
 			waiting++
+		}
+		fetch, pool := i, i
+		fetch.Done = i.Fetched
+		pool.Name, pool.Version = "  into the pool", ""
+		switch {
+		case j.Kind == "install" && i.State == admin.JobRunning:
+			add(fetch, " fetched")
+			add(pool, " received")
+		case j.Kind == "install" && i.State == admin.ItemWaiting && 0 < i.Fetched && i.Fetched < i.Total:
+			add(fetch, " fetched") // ahead of its turn
+		case i.State == admin.JobRunning:
+			add(i, "")
 		}
 	}
 	if waiting > 0 && len(lines) > 0 {

@@ -106,6 +106,42 @@ func TestProgress(t *testing.T) {
 	})
 }
 
+// TestProgressInstall: of an install, the download and what the pool has taken in.
+func TestProgressInstall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var screen bytes.Buffer
+		p := newProgress(&screen, false)
+		p.terminal, p.width = &screen, func() int { return 100 }
+		job := admin.Job{Kind: "install", Items: []admin.Item{
+			{UUID: "a", Name: "one", State: admin.JobRunning, Done: 0, Fetched: 50, Total: 100},
+			{UUID: "b", Name: "two", State: admin.ItemWaiting, Fetched: 30, Total: 100}, // ahead of its turn
+			{UUID: "c", Name: "three", State: admin.ItemWaiting, Total: 100},
+			{UUID: "d", Name: "four", State: admin.ItemWaiting, Fetched: 100, Total: 100}, // cached
+		}}
+		p.paint(job)
+		time.Sleep(time.Second)
+		job.Items[0].Done, job.Items[0].Fetched = 20, 60
+		screen.Reset()
+		p.paint(job)
+		lines := strings.Split(strings.TrimPrefix(screen.String(), "\r\x1b[4A\x1b[J"), "\n")
+		if len(lines) != 5 || lines[4] != "" {
+			t.Fatalf("painted %q", lines)
+		}
+		for i, want := range [][]string{
+			{"one ", " 60% ", "60 B/100 B  10 B/s  0:04"},
+			{"  into the pool ", " 20% ", "20 B/100 B  20 B/s  0:04"},
+			{"two ", " 30% "},
+			{"3 more to come"},
+		} {
+			for _, w := range want {
+				if !strings.Contains(lines[i], w) {
+					t.Errorf("line %d: %q is not in %q", i, w, lines[i])
+				}
+			}
+		}
+	})
+}
+
 // TestProgressNoTerminal: bars are for terminals only.
 func TestProgressNoTerminal(t *testing.T) {
 	f, err := os.Create(t.TempDir() + "/stderr")

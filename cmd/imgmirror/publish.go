@@ -32,7 +32,7 @@ func newPublishCmd() *cobra.Command {
 			if err := needFlags(cmd, "manifest", "file"); err != nil {
 				return err
 			}
-			text, err := readManifest(manifestFile)
+			text, err := unlessStopped(cmd.Context(), func() ([]byte, error) { return readManifest(manifestFile) })
 			if err != nil {
 				return err
 			}
@@ -40,11 +40,13 @@ func newPublishCmd() *cobra.Command {
 			if err != nil {
 				return failure("InvalidParameter", "%s: %w", manifestFile, err)
 			}
-			file, err := os.Open(imageFile)
+			file, err := unlessStopped(cmd.Context(), func() (*os.File, error) { return os.Open(imageFile) })
 			if err != nil {
 				return err
 			}
 			defer file.Close()
+			// Reads of a pipe that nobody writes to end with it; files have no deadlines, and need none.
+			defer context.AfterFunc(cmd.Context(), func() { _ = file.SetReadDeadline(time.Now()) })()
 			// What can be told without sending the file is.
 			if info, err := file.Stat(); err != nil {
 				return err
@@ -117,6 +119,28 @@ func needFlags(cmd *cobra.Command, names ...string) error {
 		}
 	}
 	return nil
+}
+
+// unlessStopped does what may wait for somebody for ever, as the opening of a
+// pipe does, and cannot be called off. When ctx ends it is left alone: the
+// process is about to end.
+func unlessStopped[T any](ctx context.Context, do func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := do()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
 }
 
 // maxManifestFile is what is read of a manifest's file at most.

@@ -23,12 +23,12 @@ const publishedRefresh = 24 * time.Hour
 // newPublished makes the source of the mirror's own images from what the store
 // has saved of it, and plugs it into store and catalogue.
 func (m *mirror) newPublished() (*published.Source, error) {
-	saved, err := m.store.Listing(published.Name)
+	images, err := m.publishedBefore()
 	if err != nil {
 		return nil, err
 	}
 	return published.New(published.Options{
-		Images: saved.Images,
+		Images: images,
 		Listed: func(id uuid.UUID) string {
 			entry, _ := m.catalog.Current().Entry(id)
 			return entry.Source
@@ -38,30 +38,83 @@ func (m *mirror) newPublished() (*published.Source, error) {
 			return entry.Manifest, err
 		},
 		Store:   m.storeUpload,
+		Own:     m.ownUpload,
 		Changed: func(ctx context.Context) error { return m.catalog.Retake(ctx, published.Name) },
 		Remove:  m.removePublished,
 		Logger:  m.log.With("component", "published"),
 	}), nil
 }
 
-// storeUpload brings an upload through the cache's door.
-func (m *mirror) storeUpload(ctx context.Context, image manifest.Manifest, open published.Open) error {
+// publishedBefore is the list of published images as it was saved, and those
+// whose file was stored and noted as theirs when the last process ended, before
+// the list was saved: or its last changes were lost with the power.
+func (m *mirror) publishedBefore() ([]manifest.Manifest, error) {
+	saved, err := m.store.Listing(published.Name)
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[uuid.UUID]bool, len(saved.Images))
+	for _, image := range saved.Images {
+		listed[image.UUID] = true
+	}
+	for _, id := range m.store.From(published.Name) {
+		if listed[id] {
+			continue
+		}
+		image, err := m.store.Manifest(id)
+		if err != nil {
+			m.log.Error("an image whose publishing was cut short cannot be read", "uuid", id, "error", err)
+			continue
+		}
+		m.log.Info("an image is published whose publishing was cut short", "uuid", id, "name", image.Name, "version", image.Version)
+		saved.Images = append(saved.Images, image)
+	}
+	return saved.Images, nil
+}
+
+// ownBlob is the file of one of the mirror's own images.
+func ownBlob(image manifest.Manifest) cache.Blob {
 	blob, _ := proxy.BlobOf(catalog.Entry{Manifest: image, Source: published.Name}, 0)
+	return blob
+}
+
+// storeUpload brings an upload through the cache's door. Whose file it is is not
+// said yet: the manifest's origin alone is, which must not go meanwhile.
+func (m *mirror) storeUpload(ctx context.Context, image manifest.Manifest, open published.Open) (release func(), err error) {
+	blob := ownBlob(image)
+	blob.Manifest = manifest.Manifest{Origin: image.Origin}
 	r, err := m.store.File(ctx, blob, []cache.Source{{Name: published.Name, Open: open, FromStart: true}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // nothing was read
-	return r.Stored(ctx)
+	release = func() { r.Close() } //nolint:errcheck // nothing was read
+	if err := r.Stored(ctx); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// ownUpload notes whose file an upload was.
+func (m *mirror) ownUpload(image manifest.Manifest) error {
+	err := m.store.Own(ownBlob(image))
+	if errors.Is(err, fs.ErrNotExist) { // to a client that would mean another thing
+		return fmt.Errorf("its file was removed before it could be published: %v", err) //nolint:errorlint // see above
+	}
+	return err
 }
 
 // removePublished removes what is kept of an image that is published no more.
+// That the file was its own goes first: no start may find the image again.
 func (m *mirror) removePublished(ctx context.Context, image manifest.Manifest) error {
 	sum := image.Files[0].SHA1
+	if err := m.store.Disown(image.UUID, sum); err != nil {
+		return err
+	}
 	if other, _, ok := m.catalog.Current().BySum(sum); ok && other.Manifest.UUID != image.UUID {
 		m.log.Info("the file of an unpublished image stays: another image has it",
 			"uuid", image.UUID, "sum", sum, "other", other.Manifest.UUID)
-		return m.store.Disown(image.UUID, sum)
+		return nil
 	}
 	_, err := m.store.Remove(ctx, sum)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

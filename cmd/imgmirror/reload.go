@@ -52,6 +52,7 @@ func reloaded(old, next *config.Config) *config.Config {
 	c.Cache.StreamOnMiss, c.Cache.OnUnreachable = old.Cache.StreamOnMiss, old.Cache.OnUnreachable
 	c.Fill, c.Clients, c.Verify, c.Bundle = old.Fill, old.Clients, old.Verify, old.Bundle
 	c.ZFSImport, c.S3 = old.ZFSImport, old.S3
+	c.ZFSImport.Enabled, c.ZFSImport.Images = next.ZFSImport.Enabled, next.ZFSImport.Images
 	return &c
 }
 

@@ -37,6 +37,9 @@ func TestReloaded(t *testing.T) {
 		c.Prefetch = []config.Prefetch{{Match: []string{"name=a"}}}
 	}, "log.level sources channels offline cache.max_size cache.fill_slots cache.pins prefetch", "")
 	check(func(c *config.Config) {
+		c.ZFSImport = config.ZFSImport{Enabled: true, Pool: "tank", Images: []string{"name=a"}, ZFSPath: "/z", DBDir: "/d"}
+	}, "zfsimport.enabled zfsimport.images", "zfsimport.pool zfsimport.zfs_path zfsimport.db_dir")
+	check(func(c *config.Config) {
 		c.Listen, c.DataDir, c.Admin.Listen, c.Log.Format = ":1", "/x", ":2", "json"
 		c.Cache.StreamOnMiss = false
 		c.TLS = config.TLS{CertFile: "c", KeyFile: "k"}

@@ -15,7 +15,7 @@ import (
 // keeps tells whether an image's files must never be evicted by rule: nobody
 // else has it, or cache.pins names it.
 func (m *mirror) keeps(id uuid.UUID) bool {
-	if m.own.Keeps(id) {
+	if m.own.Keeps(id) || m.keepsImported(id) {
 		return true
 	}
 	pins := m.cfg.Load().Cache.Pins

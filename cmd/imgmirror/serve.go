@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
 	"imgmirror/config"
+	"imgmirror/manifest"
 )
 
 func newServeCmd() *cobra.Command {
@@ -100,6 +102,11 @@ func checkFilters(cfg *config.Config) error {
 	for i, p := range cfg.Prefetch {
 		check(fmt.Sprintf("prefetch[%d].match", i), p.Match)
 	}
+	for i, text := range cfg.ZFSImport.Images {
+		if _, ok := manifest.ParseUUID(strings.ToLower(text)); !ok {
+			check(fmt.Sprintf("zfsimport.images[%d]", i), []string{text})
+		}
+	}
 	return errors.Join(faults...)
 }
 
@@ -169,11 +176,8 @@ func notify(log *slog.Logger, state string) {
 // that nothing in this version reads.
 func withoutEffect(cfg *config.Config) []string {
 	later := map[string]bool{
-		"fill.streams":        true,
-		"bundle.trusted_keys": true, "bundle.require_signature": true,
-		"zfsimport.enabled": true, "zfsimport.pool": true, "zfsimport.images": true,
-		"zfsimport.zfs_path": true, "zfsimport.db_dir": true,
-		"s3.endpoint": true, "s3.bucket": true, "s3.prefix": true, "s3.access_key_file": true,
+		"fill.streams": true,
+		"s3.endpoint":  true, "s3.bucket": true, "s3.prefix": true, "s3.access_key_file": true,
 		"s3.secret_key_file": true, "s3.region": true, "s3.path_style": true,
 	}
 	var keys []string

@@ -14,8 +14,8 @@ func newVerifyCmd() *cobra.Command {
 		Use:   "verify [UUID|FILTER]...",
 		Short: "Hash what is on disk again, now",
 		Long: "Reads the files of images, of all cached ones when none is named, and compares them with their sums.\n" +
-			"A wrong file is moved to the quarantine folder and fetched again from a source that has it; when\n" +
-			"there is none, the verb fails.\n\n" + filterHelp,
+			"A wrong file is moved to the quarantine folder; it, or one that is gone, is fetched again from a\n" +
+			"source that has it. When there is none, the verb fails.\n\n" + filterHelp,
 		Args: func(_ *cobra.Command, args []string) error {
 			_, err := readWanted(args)
 			return err
@@ -37,7 +37,7 @@ func newVerifyCmd() *cobra.Command {
 			}
 			return following{
 				session: s, quiet: quiet, json: asJSON,
-				done: map[string]string{admin.JobDone: "ok", admin.ItemHealed: "was wrong, healed"},
+				done: map[string]string{admin.JobDone: "ok", admin.ItemHealed: "was wrong, healed", admin.ItemRestored: "was gone, brought anew"},
 			}.follow(ctx, cmd, job)
 		})
 	}

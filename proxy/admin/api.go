@@ -18,6 +18,8 @@ const (
 	apiPrefix = "/api/v1"
 	typeJSON  = "application/json"
 	typeForm  = "multipart/form-data"
+	typeTar   = "application/x-tar"
+	typeBytes = "application/octet-stream"
 
 	maxBody      = 1 << 20          // of JSON
 	bodyTimeout  = 30 * time.Second // that a body of JSON may bring nothing
@@ -62,6 +64,8 @@ func (s *Server) routes() []route {
 	}
 	publish := post("/publish", s.publish, ok, conflict, invalid, down)
 	publish.accepts = typeForm
+	importing := post("/bundle/import", s.importBundle, ok, conflict, invalid, down)
+	importing.accepts = typeTar
 	return []route{
 		get("/sources", s.sources),
 		post("/sources/check", s.checkSources, ok),
@@ -79,6 +83,11 @@ func (s *Server) routes() []route {
 		post("/verify", s.verify, accepted, absent, invalid, many, down),
 		publish,
 		remove("/published/{uuid}", s.unpublish, absent, conflict, invalid, down),
+		post("/install", s.install, ok, accepted, absent, invalid, many, down),
+		get("/installed", s.installed, invalid, down),
+		post("/bundle/plan", s.planBundle, ok, absent, invalid, down),
+		importing,
+		get("/files/{sha1}", s.file, http.StatusPartialContent, absent, invalid, down),
 		get("/config", s.config),
 		get("/doctor", s.doctor),
 		get("/jobs", s.listJobs),

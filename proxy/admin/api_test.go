@@ -15,6 +15,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/published"
@@ -27,11 +30,11 @@ func TestSources(t *testing.T) {
 	f := newFixture(t)
 	var all []Source
 	f.want(200, "GET", "/sources", nil, &all)
-	if len(all) != 1 || all[0].Name != "source" || all[0].State != "up" || all[0].Images != 4 || all[0].LastSuccess == nil || all[0].Check != nil {
+	if len(all) != 2 || all[0].Name != "source" || all[0].State != "up" || all[0].Images != 4 || all[0].LastSuccess == nil || all[0].Check != nil {
 		t.Errorf("%+v", all)
 	}
 	f.want(200, "POST", "/sources/check", nil, &all)
-	if len(all) != 1 || all[0].Check == nil || !all[0].Check.OK {
+	if len(all) != 2 || all[0].Check == nil || !all[0].Check.OK {
 		t.Errorf("%+v", all)
 	}
 	f.source.Inject(upstreamtest.Fault{Status: 403})
@@ -231,6 +234,19 @@ func TestPins(t *testing.T) {
 	f.refused(404, codeNotFound, "POST", "/pin", wanted(99))
 	f.refused(422, codeInvalidParameter, "POST", "/pin", Wanted{})
 	f.refused(422, codeInvalidParameter, "POST", "/unpin", nil)
+}
+
+// Of a published image, whose file nobody else has, delete says what to do instead.
+func TestDeletePublished(t *testing.T) {
+	mine := uuid.MustParse(id(3))
+	f := newFixture(t, func(o *cache.Options) { o.Keep = func(id uuid.UUID) bool { return id == mine } })
+	f.own.kept = map[uuid.UUID]bool{mine: true}
+	f.fetched(3)
+	f.refused(409, codeImagePublished, "POST", "/delete", wanted(3))
+	f.refused(409, codeImagePublished, "POST", "/delete", wanted(2, 1))
+	if n := len(f.store.Files()); n != 3 {
+		t.Errorf("%d files are left", n)
+	}
 }
 
 func TestDelete(t *testing.T) {

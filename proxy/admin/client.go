@@ -64,6 +64,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("%q is not the address of a mirror's admin listener (http://host:port)", o.URL)
 	}
+	if u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.User != nil {
+		return nil, fmt.Errorf("%q must be http://host:port, with a path if a proxy in front needs one: no user, no ? and no # in it", u.Redacted())
+	}
 	return &Client{
 		base:  strings.TrimSuffix(o.URL, "/") + "/api/v1",
 		token: o.Token,
@@ -198,6 +201,29 @@ func (c *Client) Unpublish(ctx context.Context, id uuid.UUID) ([]Removed, error)
 	return ask[[]Removed](ctx, c, http.MethodDelete, "/published/"+id.String(), nil)
 }
 
+// Install starts a job that puts images, their origins first, into the zpool of
+// the mirror's machine.
+func (c *Client) Install(ctx context.Context, i Install) (Job, error) {
+	i.DryRun = false
+	return ask[Job](ctx, c, http.MethodPost, "/install", i)
+}
+
+// InstallDry tells what Install would put there, in its order.
+func (c *Client) InstallDry(ctx context.Context, i Install) ([]Item, error) {
+	i.DryRun = true
+	return ask[[]Item](ctx, c, http.MethodPost, "/install", i)
+}
+
+// Installed lists the images in a pool of the mirror's machine, "" standing for
+// the configured one.
+func (c *Client) Installed(ctx context.Context, pool string) ([]Installed, error) {
+	query := ""
+	if pool != "" {
+		query = "?" + url.Values{"pool": {pool}}.Encode()
+	}
+	return ask[[]Installed](ctx, c, http.MethodGet, "/installed"+query, nil)
+}
+
 // Config gives the effective configuration, with secrets masked.
 func (c *Client) Config(ctx context.Context) (json.RawMessage, error) {
 	return ask[json.RawMessage](ctx, c, http.MethodGet, "/config", nil)
@@ -321,17 +347,22 @@ func (c *Client) do(ctx context.Context, method, path, contentType string, body 
 		return err
 	}
 	defer resp.Body.Close()
+	return decodeReply(resp, reply)
+}
+
+// decodeReply reads a reply of JSON into reply, a pointer.
+func decodeReply(resp *http.Response, reply any) error {
 	// What the catalogue's manifests hold is for who parses them to judge.
 	lenient := jsontext.AllowDuplicateNames(true)
 	if err := fastjson.UnmarshalRead(io.LimitReader(resp.Body, maxReply), reply, lenient, jsontext.AllowInvalidUTF8(true)); err != nil {
-		return fmt.Errorf("%s %s: %w", method, c.base+path, err)
+		return fmt.Errorf("%s %s: %w", resp.Request.Method, resp.Request.URL, err)
 	}
 	return nil
 }
 
 // send sends one request. The reply is one of success, and the caller closes its body.
 func (c *Client) send(ctx context.Context, method, path, contentType string, body io.Reader) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	req, err := c.request(ctx, method, path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -342,9 +373,20 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, bod
 		// A mirror that refuses says so before gigabytes are on their way.
 		req.Header.Set("Expect", "100-continue")
 	}
-	if c.token != "" {
+	return c.roundTrip(req)
+}
+
+// request makes a request, which says who asks.
+func (c *Client) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err == nil && c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
+	return req, err
+}
+
+// roundTrip makes an error of a reply that is one.
+func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
@@ -355,11 +397,11 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, bod
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %s: %w", method, c.base+path, resp.Status, err)
+		return nil, fmt.Errorf("%s %s: %s: %w", req.Method, req.URL, resp.Status, err)
 	}
 	told := &Error{}
 	if json.Unmarshal(data, told) != nil || told.Code == "" {
-		return nil, fmt.Errorf("%s %s: %s: not the answer of a mirror", method, c.base+path, resp.Status)
+		return nil, fmt.Errorf("%s %s: %s: not the answer of a mirror", req.Method, req.URL, resp.Status)
 	}
 	return nil, told
 }

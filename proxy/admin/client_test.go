@@ -35,9 +35,9 @@ func TestClientAsksEverything(t *testing.T) {
 		}
 	}
 	sources, err := c.Sources(ctx)
-	try("sources", len(sources) == 1, err)
+	try("sources", len(sources) == 2, err)
 	sources, err = c.CheckSources(ctx)
-	try("check", len(sources) == 1 && sources[0].Check.OK, err)
+	try("check", len(sources) == 2 && sources[0].Check.OK, err)
 	job, err := c.Refresh(ctx)
 	try("refresh", job.Kind == "refresh", err)
 	job, err = c.Follow(ctx, job.ID, nil)

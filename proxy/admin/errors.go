@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"imgmirror/cache"
+	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/published"
@@ -19,9 +20,14 @@ import (
 // The codes of error replies.
 const (
 	codeBadRequest       = "BadRequestError"
+	codeBundle           = "InvalidBundle"
+	codeBundleBase       = "BundleBaseMissing"
+	codeBundleTrust      = "BundleNotTrusted"
 	codeChecksum         = "ChecksumError"
 	codeForbidden        = "ForbiddenError"
 	codeImagePinned      = "ImagePinned"
+	codeIncomplete       = "NotComplete"
+	codeImagePublished   = "ImagePublished"
 	codeImageExists      = "ImageUuidAlreadyExists"
 	codeDependent        = "ImageHasDependentImages"
 	codeInternal         = "InternalError"
@@ -61,6 +67,8 @@ var table = []struct {
 }{
 	{cache.ErrClosed, http.StatusServiceUnavailable, codeUnavailable},
 	{cache.ErrNoSpace, http.StatusServiceUnavailable, codeStorageIsDown},
+	{bundle.ErrSignature, http.StatusUnprocessableEntity, codeBundleTrust},
+	{bundle.ErrInvalid, http.StatusUnprocessableEntity, codeBundle},
 	{verify.ErrMismatch, http.StatusServiceUnavailable, codeRemoteSource},
 	{catalog.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
 	{upstream.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},

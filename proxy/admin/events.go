@@ -22,8 +22,10 @@ const (
 	// images that writing them down takes long.
 	eventPause  = 200 * time.Millisecond
 	encodeShare = 20
-	// eventTimeout is how long one event may take to be taken.
+	// eventTimeout is how long one event may take to be taken; lastTimeout is for
+	// those that a stop sends.
 	eventTimeout = 30 * time.Second
+	lastTimeout  = 500 * time.Millisecond
 )
 
 // events is GET /events: one job's until it is over, else all jobs'.
@@ -44,9 +46,23 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	out := http.NewResponseController(w)
 	alive := time.NewTicker(keepAlive)
 	defer alive.Stop()
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-s.stopping: // who takes nothing must not hold it up
+			_ = out.SetWriteDeadline(time.Now().Add(lastTimeout))
+		case <-ended:
+		}
+	}()
 	send := func(text string) error {
 		if err := out.SetWriteDeadline(time.Now().Add(eventTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err
+		}
+		select {
+		case <-s.stopping: // after the deadline above: the one of the stop counts
+			_ = out.SetWriteDeadline(time.Now().Add(lastTimeout))
+		default:
 		}
 		if _, err := io.WriteString(w, text); err != nil {
 			return err

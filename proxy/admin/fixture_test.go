@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -17,9 +18,11 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache"
+	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/imported"
 	"imgmirror/proxy/upstream"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
@@ -34,12 +37,24 @@ type fixture struct {
 	store   *cache.Store
 	catalog *catalog.Catalog
 	own     *fakePublisher
+	bundles *imported.Source
+	trusted bundle.Trusted // none: signatures are not looked at
+	pool    *fakeInstaller
 	doc     apiDoc
 	dir     string
 }
 
 // sampleFile is the file of image n.
-func sampleFile(n int) []byte { return upstreamtest.Bytes(uint64(n), 200_000+n) }
+func sampleFile(n int) []byte {
+	size := 200_000 + n
+	if n == bigImage {
+		size = 6 << 20
+	}
+	return upstreamtest.Bytes(uint64(n), size)
+}
+
+// bigImage has a file that is larger than the others'.
+const bigImage = 99
 
 // sample is a manifest of image n, whose origin is image origin unless that is 0.
 func sample(n, origin int) []byte {
@@ -76,8 +91,18 @@ func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.store.Close() })
+	f.bundles, err = imported.New(imported.Options{
+		Dir:     filepath.Join(f.dir, "imported"),
+		Changed: func(ctx context.Context) error { return f.catalog.Retake(ctx, imported.Name) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.catalog, err = catalog.New(catalog.Options{
-		Sources:     []catalog.SourceOptions{{Source: client, URL: source.URL(), Refresh: time.Hour}},
+		Sources: []catalog.SourceOptions{
+			{Source: client, URL: source.URL(), Refresh: time.Hour},
+			{Source: f.bundles, Refresh: time.Hour, ServePrivate: true, Withdraws: true},
+		},
 		Index:       f.store,
 		NotModified: upstream.ErrNotModified,
 	})
@@ -88,12 +113,21 @@ func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
 		t.Fatal(err)
 	}
 	f.own = &fakePublisher{}
+	f.pool = &fakeInstaller{}
 	f.Server = New(Options{
 		Token:     testToken,
 		Catalog:   f.catalog,
 		Store:     f.store,
 		Blob:      proxy.BlobOf,
 		Publisher: f.own,
+		Importer:  f.bundles,
+		Trust: func(x bundle.Index, sig []byte) (string, error) {
+			if len(f.trusted) == 0 {
+				return "", nil
+			}
+			return f.trusted.Verify(x, sig)
+		},
+		Installer: f.pool,
 		Check: func(ctx context.Context, name string) error {
 			_, err := client.List(ctx, manifest.Listing{})
 			return err
@@ -202,8 +236,11 @@ type fakePublisher struct {
 	manifest []byte
 	file     []byte
 	image    manifest.Manifest // what it answers
+	kept     map[uuid.UUID]bool
 	err      error
 }
+
+func (p *fakePublisher) Keeps(id uuid.UUID) bool { return p.kept[id] }
 
 func (p *fakePublisher) Publish(_ context.Context, text []byte, file io.Reader) (manifest.Manifest, error) {
 	data, err := io.ReadAll(file)

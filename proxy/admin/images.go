@@ -99,10 +99,16 @@ func encodeImage(i Image) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return withManifest(raw, rest)
+}
+
+// withManifest puts a manifest back into an object that begins with a 0 in its
+// place.
+func withManifest(raw, object []byte) ([]byte, error) {
 	const head = `{"manifest":`
-	rest, ok := bytes.CutPrefix(rest, []byte(head+"0"))
+	rest, ok := bytes.CutPrefix(object, []byte(head+"0"))
 	if !ok {
-		return nil, errors.New("an image begins with its manifest")
+		return nil, errors.New("what is to hold a manifest begins with it")
 	}
 	return slices.Concat([]byte(head), raw, rest), nil
 }
@@ -180,7 +186,7 @@ func (s *Server) imageOf(e catalog.Entry) Image {
 	for i, h := range e.Holders {
 		sources[i] = h.Source.Name()
 	}
-	return Image{
+	image := Image{
 		Manifest: e.Manifest.V2(),
 		Source:   e.Source,
 		Sources:  sources,
@@ -189,6 +195,11 @@ func (s *Server) imageOf(e catalog.Entry) Image {
 		Cached:   s.isCached(e),
 		Pinned:   s.o.Store.Kept(e.Manifest.UUID),
 	}
+	if from, ok := s.o.Importer.Provenance(e.Manifest.UUID); ok {
+		p := Provenance(from)
+		image.Imported = &p
+	}
+	return image
 }
 
 // isCached tells whether all files of an image are on disk.

@@ -181,7 +181,7 @@ func (j *job) finish(ctx context.Context, err error) {
 		case ItemWaiting, JobRunning:
 			cut = true
 			item.State = JobCancelled
-		case JobFailed, ItemQuarantined:
+		case JobFailed, ItemQuarantined, ItemSkipped:
 			failed = true
 		}
 	}

@@ -231,6 +231,8 @@ func TestDescriptionHasEveryField(t *testing.T) {
 	types := map[string]reflect.Type{}
 	for _, v := range []any{
 		Source{}, Check{}, Image{}, Cached{}, Fill{}, Wanted{}, Dry{}, Job{}, Item{}, Removed{}, Finding{}, Error{},
+		Install{}, Installed{},
+		BundleWanted{}, Bundled{}, BundledFile{}, BundleImport{}, ImportedImage{}, Provenance{},
 	} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
@@ -239,7 +241,7 @@ func TestDescriptionHasEveryField(t *testing.T) {
 	}
 	for name, typ := range types {
 		s := doc.Components.Schemas[name]
-		request := name == "Wanted" || name == "Dry" // all may be left out
+		request := name == "Wanted" || name == "Dry" || name == "Install" || name == "BundleWanted" // all may be left out
 		var props, required []string
 		for i := range typ.NumField() {
 			tag, options, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")

@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -91,6 +92,7 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	lost, sel := s.withoutLost(sel)
 	selected, err := s.onDisk(sel)
 	if err != nil {
 		return err
@@ -108,6 +110,8 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
 			doomed[id] = true
 		}
 	}
+	all := slices.Concat(slices.Collect(maps.Keys(doomed)), lost)
+	defer s.o.Importer.Release(all)() // of imported images nobody else has the files: that must not keep them here
 	if err := s.unkept(doomed); err != nil {
 		return err
 	}
@@ -125,7 +129,31 @@ func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
 		}
 		out = append(out, removedOf(sum, f.Images, f.Size, string(cache.ReasonDelete)))
 	}
+	if !sel.dry {
+		if _, err := s.o.Importer.Forget(r.Context(), all...); err != nil {
+			return err
+		}
+	}
 	return reply(w, http.StatusOK, out)
+}
+
+// withoutLost takes those images out of a selection that were imported and have
+// no file any more: there is nothing to remove, but they are not to be listed.
+func (s *Server) withoutLost(sel selection) (lost []uuid.UUID, rest selection) {
+	there := make(map[uuid.UUID]bool)
+	for _, h := range s.holdings(nil) {
+		there[h.id] = true
+	}
+	rest = sel
+	rest.ids = nil
+	for _, id := range sel.ids {
+		if _, imported := s.o.Importer.Provenance(id); imported && !there[id] {
+			lost = append(lost, id)
+		} else {
+			rest.ids = append(rest.ids, id)
+		}
+	}
+	return lost, rest
 }
 
 // unkept is an error if one of the images must stay: it is kept from eviction,
@@ -141,7 +169,12 @@ func (s *Server) unkept(doomed map[uuid.UUID]bool) error {
 			continue
 		}
 		for id, n := h.id, 0; id != uuid.Nil && n < maxChain; id, n = origins[id], n+1 {
+			published := doomed[id] && s.o.Publisher.Keeps(h.id)
 			switch {
+			case published && id == h.id:
+				return refuse(http.StatusConflict, codeImagePublished, "image %s is published on this mirror, which has its only copy: unpublish it", id)
+			case published:
+				return refuse(http.StatusConflict, codeImagePublished, "image %s is published on this mirror, and %s is an origin of it", h.id, id)
 			case doomed[id] && id == h.id:
 				return refuse(http.StatusConflict, codeImagePinned, "image %s is pinned", id)
 			case doomed[id]:

@@ -23,6 +23,11 @@ func readWanted(r *http.Request) (selection, error) {
 	if err := readJSON(r, &w); err != nil {
 		return selection{}, err
 	}
+	return w.selection()
+}
+
+// selection understands w, which may be empty.
+func (w Wanted) selection() (selection, error) {
 	sel := selection{dry: w.DryRun}
 	seen := make(map[uuid.UUID]bool, len(w.UUIDs))
 	for _, text := range w.UUIDs {
@@ -45,10 +50,18 @@ func (sel selection) empty() bool { return len(sel.ids) == 0 && len(sel.filters)
 // readSome is readWanted for what may not be done to everything by mistake.
 func readSome(r *http.Request) (selection, error) {
 	sel, err := readWanted(r)
-	if err == nil && sel.empty() {
-		err = refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "name images by uuids or filters")
+	if err == nil {
+		err = sel.some()
 	}
 	return sel, err
+}
+
+// some refuses a selection of nothing.
+func (sel selection) some() error {
+	if sel.empty() {
+		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "name images by uuids or filters")
+	}
+	return nil
 }
 
 // entries gives the images of the catalogue that are selected: those named by

@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"imgmirror/cache"
+	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/verify"
@@ -67,6 +68,8 @@ type Store interface {
 	Pinned() map[uuid.UUID]bool
 	// Kept tells whether an image is kept from eviction, by hand or by rule.
 	Kept(id uuid.UUID) bool
+	// Partials lists the unfinished downloads that no fill is working on.
+	Partials() []cache.Partial
 	// Remove takes a file away; who reads it reads on. The error matches
 	// fs.ErrNotExist when there is none.
 	Remove(ctx context.Context, sum verify.Sum) (cache.Evicted, error)
@@ -87,6 +90,8 @@ type Publisher interface {
 	// Unpublish takes an image back, with its file unless other images have the
 	// same one. The error matches fs.ErrNotExist when it is not published.
 	Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
+	// Keeps tells whether the image is published, or about to be: nobody else has it.
+	Keeps(id uuid.UUID) bool
 }
 
 // Options of New. Without a Catalog there is no API, only metrics and health.
@@ -107,6 +112,14 @@ type Options struct {
 	Check func(ctx context.Context, source string) error
 	// Publisher keeps the mirror's own images. Required with Catalog.
 	Publisher Publisher
+	// Installer puts images into the local zpool. Required with Catalog.
+	Installer Installer
+	// Importer keeps the images that bundles brought. Required with Catalog.
+	Importer Importer
+	// Trust decides whether a bundle's signature, nil when it has none, is good
+	// enough. key is who signed it, "" when that was not checked; the error matches
+	// bundle.ErrSignature. Required with Catalog.
+	Trust func(x bundle.Index, sig []byte) (key string, err error)
 	// Config gives the configuration in force as JSON, secrets masked; nil =
 	// an empty object.
 	Config func() (json.RawMessage, error)
@@ -223,11 +236,13 @@ func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 	type listener struct {
 		net.Listener
 		server *http.Server
+		silent *silent
 	}
 	var all []listener
 	add := func(ln net.Listener, h http.Handler) {
 		if ln != nil {
-			all = append(all, listener{ln, s.server(h)})
+			server := s.server(h)
+			all = append(all, listener{ln, server, watchSilent(server)})
 		}
 	}
 	add(open, s.open)
@@ -253,6 +268,7 @@ func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 	defer cancel()
 	for _, l := range all {
 		serving.Go(func() {
+			l.silent.end()
 			if l.server.Shutdown(stop) != nil {
 				l.server.Close()
 			}

@@ -38,6 +38,7 @@ type Image struct {
 	Retired  bool            `json:"retired"` // no source lists it any more
 	Cached   bool            `json:"cached"`  // all its files are on disk, verified
 	Pinned   bool            `json:"pinned"`
+	Imported *Provenance     `json:"imported,omitempty"` // the bundle that brought it, if one did
 }
 
 // Cached is one image with a file on disk.
@@ -82,7 +83,7 @@ type Wanted struct {
 // Job is work that outlives its request.
 type Job struct {
 	ID      string     `json:"id"`
-	Kind    string     `json:"kind"`  // fetch, verify, refresh
+	Kind    string     `json:"kind"`  // fetch, verify, refresh, install, stage
 	State   string     `json:"state"` // running, done, failed, cancelled
 	Started time.Time  `json:"started"`
 	Ended   *time.Time `json:"ended,omitempty"`
@@ -103,9 +104,12 @@ const (
 // Values of Item.State beside those of Job.State.
 const (
 	ItemWaiting     = "waiting"
-	ItemPresent     = "present" // nothing had to be done
-	ItemHealed      = "healed"
+	ItemPresent     = "present"  // nothing had to be done
+	ItemHealed      = "healed"   // its file was wrong, and was brought anew
+	ItemRestored    = "restored" // its file was gone, and was brought anew
 	ItemQuarantined = "quarantined"
+	ItemRepaired    = "repaired" // the image was in the pool, imgadm's record of it was not
+	ItemSkipped     = "skipped"  // this machine cannot run the image
 )
 
 // Over tells that nothing more will happen to the job.
@@ -116,10 +120,38 @@ type Item struct {
 	UUID    string `json:"uuid"`
 	Name    string `json:"name,omitempty"`
 	Version string `json:"version,omitempty"`
-	State   string `json:"state"` // waiting, running, done, present, failed, healed, quarantined, cancelled
+	State   string `json:"state"` // waiting, running, done, present, failed, healed, restored, quarantined, repaired, skipped, cancelled
 	Done    int64  `json:"done_bytes"`
 	Total   int64  `json:"total_bytes"`
 	Error   *Error `json:"error,omitempty"`
+
+	// Of an install, whose done_bytes are those that the pool has taken in.
+	Fetched  int64 `json:"fetched_bytes,omitempty"`  // of total_bytes, that are on this machine
+	Received int64 `json:"received_bytes,omitempty"` // of the decompressed stream, given to zfs receive
+}
+
+// Install is the body of POST /api/v1/install: images as Wanted names them, and
+// where they are to go.
+type Install struct {
+	UUIDs   []string `json:"uuids,omitempty"`
+	Filters []string `json:"filters,omitempty"`
+	DryRun  bool     `json:"dry_run,omitempty"`
+	Pool    string   `json:"pool,omitempty"`  // "" = the configured one
+	Stage   bool     `json:"stage,omitempty"` // put the files where imgadm looks for them; no pool is touched
+}
+
+// Installed is one image in a zpool.
+type Installed struct {
+	UUID     string          `json:"uuid"`
+	Pool     string          `json:"zpool"`
+	Dataset  string          `json:"dataset"`
+	Snapshot string          `json:"snapshot,omitempty"` // by which it is cloned
+	Origin   string          `json:"origin,omitempty"`
+	Used     int64           `json:"used"` // bytes, as far as zfs tells exactly
+	Clones   int             `json:"clones"`
+	Record   bool            `json:"record"`             // imgadm has a record of it
+	Source   string          `json:"source,omitempty"`   // URL in the record
+	Manifest json.RawMessage `json:"manifest,omitempty"` // in the record
 }
 
 // Removed is one file that eviction took, or would take.

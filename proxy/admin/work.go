@@ -196,9 +196,11 @@ func (s *Server) bringOne(ctx context.Context, j *job, i int, st step) error {
 }
 
 // bringFile waits until one file of an image is on disk, and tells its size.
-// When ctx ends first, the download goes on for whoever else wants it.
+// When ctx ends first, the download goes on only for whoever else wants it; what
+// has come is kept.
 func (s *Server) bringFile(ctx context.Context, e catalog.Entry, index int, progress func(have int64)) (int64, error) {
 	blob, sources := s.o.Blob(e, index)
+	blob.Droppable = true
 	r, err := s.o.Store.File(ctx, blob, sources)
 	if err != nil {
 		return 0, err
@@ -279,6 +281,8 @@ func (s *Server) checkOne(ctx context.Context, j *job, i int, sum verify.Sum) {
 			item.State = JobDone
 		case cache.CheckHealed:
 			item.State, item.Error = ItemHealed, nil
+		case cache.CheckRestored:
+			item.State, item.Error = ItemRestored, nil
 		case cache.CheckQuarantined:
 			item.State = ItemQuarantined
 		default: // absent, unreadable, or gone before its turn

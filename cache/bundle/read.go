@@ -1,0 +1,380 @@
+package bundle
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// Sink takes what Read finds. Its methods are called one after the other, from
+// Read's goroutine; an error of one of them ends Read, which returns it wrapped.
+type Sink interface {
+	// Begin is told what the bundle says it is, before anything else: it
+	// decides whom to trust (Trusted.Verify), whether what the bundle requires is
+	// there, and whether there is room.
+	Begin(ctx context.Context, h Head) error
+	// Manifest is given the manifest of Index.Images[image]: its bytes (Raw) are
+	// those that the index names, and it says the same as the index. All of them
+	// come before the first file, in every volume.
+	Manifest(ctx context.Context, image int, m manifest.Manifest) error
+	// File is given a file, or a part of one. What it leaves unread Read goes over.
+	// An error that matches verify.ErrMismatch is about this file alone: Read goes on.
+	File(ctx context.Context, p *Piece) error
+}
+
+// Piece is a file on its way out of a bundle, or the part of it that lies in
+// this volume. It is not valid after the call of File that it was given to.
+type Piece struct {
+	Entry
+	Want verify.Want // of the whole file, by its size, sha1 and sha256
+
+	r    *source
+	ctx  context.Context
+	hash hash.Hash // sha256; nil: it is not taken
+	rest int64
+	err  error // what ended the piece: io.EOF, a mismatch, or what r said
+}
+
+// Read gives the bytes. The last of them come only if the piece is what the
+// index says, else an error that matches verify.ErrMismatch.
+func (p *Piece) Read(b []byte) (int, error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	if p.err = p.ctx.Err(); p.err != nil {
+		return 0, p.err
+	}
+	if len(b) == 0 {
+		return 0, nil
+	}
+	n, err := p.r.Read(b[:min(int64(len(b)), p.rest)])
+	if p.hash != nil {
+		p.hash.Write(b[:n]) //nolint:errcheck // never fails
+	}
+	p.rest -= int64(n)
+	switch {
+	case p.rest == 0:
+		if p.err = p.verdict(); !errors.Is(p.err, io.EOF) {
+			return 0, p.err
+		}
+		return n, nil
+	case err != nil:
+		p.err = fmt.Errorf("%s, at byte %d of %d: %w", p.Path, p.Size-p.rest, p.Size, broken(err))
+		return n, p.err
+	}
+	return n, nil
+}
+
+// Unchecked says that the caller holds the bytes against Want, all of them and
+// before anyone can have them, as a store does: they are then not hashed twice.
+// It has no effect on a part, of which Want says nothing.
+func (p *Piece) Unchecked() {
+	if p.Part < 0 {
+		p.hash = nil
+	}
+}
+
+// Skip goes over the next n bytes. Where the bundle can be sought in they are
+// not read, and the piece is then not held against its sha256: that the whole
+// file is Want is for the caller to find out. Elsewhere it is read, and is.
+func (p *Piece) Skip(n int64) error {
+	n = min(n, p.rest)
+	if n == 0 {
+		return nil
+	}
+	if p.err != nil {
+		return p.err
+	}
+	if p.r.seek(n) {
+		p.hash = nil
+		if p.rest -= n; p.rest == 0 {
+			p.err = io.EOF
+		}
+		return nil
+	}
+	_, err := io.CopyBuffer(onlyWriter{io.Discard}, io.LimitReader(p, n), make([]byte, min(n, largeBuffer)))
+	return err
+}
+
+// onlyWriter hides that io.Discard would read with a small buffer of its own.
+type onlyWriter struct{ io.Writer }
+
+func (p *Piece) verdict() error {
+	if p.hash == nil {
+		return io.EOF
+	}
+	if got := SHA256(p.hash.Sum(nil)); got != p.sum {
+		return fmt.Errorf("%s: %w: sha256 is %s, want %s", p.Path, verify.ErrMismatch, got, p.sum)
+	}
+	return io.EOF
+}
+
+// broken tells of a bundle that ends too early.
+func broken(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: the bundle ends there", ErrInvalid)
+	}
+	return err
+}
+
+// Damaged is a file, or a part, whose bytes were wrong.
+type Damaged struct {
+	Entry
+	Err error // matches verify.ErrMismatch, and names the file
+}
+
+// Report is what Read went over.
+type Report struct {
+	Head    Head
+	Damaged []Damaged
+}
+
+// Read reads the tar of one volume to its end. Nothing is handed over before
+// what it rests on: the index is parsed and its sum checked before Begin, and a
+// file has the name, place and size that the index gave it, whatever the tar says.
+// What is not byte for byte the tar that the index makes is refused with the
+// name of the entry, as ErrInvalid. A file whose bytes are wrong does not end
+// Read; the error then joins those of all such files.
+//
+// If r is an io.Seeker that can, what no one wants is not read.
+func Read(ctx context.Context, r io.Reader, s Sink) (Report, error) {
+	in := newSource(r)
+	h, err := readHead(in)
+	if err != nil {
+		return Report{}, err
+	}
+	report := Report{Head: h}
+	if err := s.Begin(ctx, h); err != nil {
+		return report, err
+	}
+	for _, e := range h.Entries() {
+		if e.At < in.at { // the head
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return report, err
+		}
+		if err := in.header(e, h); err != nil {
+			return report, err
+		}
+		damaged, err := in.body(ctx, e, h, s)
+		if err != nil {
+			return report, err
+		}
+		if damaged != nil {
+			report.Damaged = append(report.Damaged, Damaged{e, damaged})
+		}
+		if err := in.padding(e); err != nil {
+			return report, err
+		}
+	}
+	if err := in.end(); err != nil {
+		return report, err
+	}
+	var faults []error
+	for _, d := range report.Damaged {
+		faults = append(faults, d.Err)
+	}
+	return report, errors.Join(faults...)
+}
+
+// body reads what follows the header of e. damaged is about the bytes of an image's file.
+func (in *source) body(ctx context.Context, e Entry, h Head, s Sink) (damaged, err error) {
+	if e.File >= 0 {
+		return in.file(ctx, e, h, s)
+	}
+	b, err := in.small(e)
+	if err != nil || e.Image < 0 {
+		return nil, err
+	}
+	m, err := parseManifest(b, h.Index.Images[e.Image])
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, e.Path, err)
+	}
+	if err := s.Manifest(ctx, e.Image, m); err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Path, err)
+	}
+	return nil, nil
+}
+
+func (in *source) file(ctx context.Context, e Entry, h Head, s Sink) (damaged, err error) {
+	p := &Piece{Entry: e, Want: h.Index.Images[e.Image].Files[e.File].Want(), r: in, ctx: ctx, hash: sha256.New(), rest: e.Size}
+	judged := s.File(ctx, p)
+	if judged != nil && !errors.Is(judged, verify.ErrMismatch) && !errors.Is(p.err, verify.ErrMismatch) {
+		return nil, fmt.Errorf("%s: %w", e.Path, judged)
+	}
+	err = p.Skip(p.rest)
+	switch {
+	case errors.Is(p.err, verify.ErrMismatch):
+		return p.err, nil
+	case err != nil: // the bundle broke off, whether or not the sink took notice
+		return nil, err
+	case judged != nil:
+		return fmt.Errorf("%s: %w", e.Path, judged), nil
+	}
+	return nil, nil
+}
+
+// parseManifest reads a manifest and holds it against what the index says of it.
+func parseManifest(b []byte, im Image) (manifest.Manifest, error) {
+	m, err := manifest.Parse(b, manifest.ParseOptions{})
+	if err != nil {
+		return m, err
+	}
+	switch {
+	case m.UUID != im.UUID:
+		return m, fmt.Errorf("it is that of image %s", m.UUID)
+	case m.Origin != im.Origin:
+		return m, fmt.Errorf("its origin is %s, the index says %s", m.Origin, im.Origin)
+	case m.Name != im.Name || m.Version != im.Version:
+		return m, fmt.Errorf("it is that of %s %s, the index says %s %s",
+			quoteName(m.Name), quoteName(m.Version), quoteName(im.Name), quoteName(im.Version))
+	case len(m.Files) != len(im.Files):
+		return m, fmt.Errorf("it has %d files, the index says %d", len(m.Files), len(im.Files))
+	}
+	for i, f := range m.Files {
+		switch want := im.Files[i]; {
+		case !f.SHA1.IsZero() && f.SHA1 != want.SHA1:
+			return m, fmt.Errorf("sha1 of file %d is %s, the index says %s", i, f.SHA1, want.SHA1)
+		case f.Size > 0 && f.Size != want.Size:
+			return m, fmt.Errorf("size of file %d is %d, the index says %d", i, f.Size, want.Size)
+		}
+	}
+	return m, nil
+}
+
+// ReadHead reads the head of a volume's tar and no more: of an unfinished one
+// too. Errors are those of Read.
+func ReadHead(r io.Reader) (Head, error) { return readHead(newSource(r)) }
+
+// source is a tar being read.
+type source struct {
+	under io.Reader
+	buf   *bufio.Reader
+	at    int64 // offset of the next byte
+}
+
+func newSource(r io.Reader) *source {
+	return &source{under: r, buf: bufio.NewReaderSize(r, smallBuffer)}
+}
+
+func (in *source) Read(b []byte) (int, error) {
+	n, err := in.buf.Read(b)
+	in.at += int64(n)
+	return n, err
+}
+
+// seek goes over n bytes without reading them; false: it cannot.
+func (in *source) seek(n int64) bool {
+	s, ok := in.under.(io.Seeker)
+	buffered := int64(in.buf.Buffered())
+	if !ok || n <= buffered {
+		return false
+	}
+	if _, err := s.Seek(n-buffered, io.SeekCurrent); err != nil {
+		return false
+	}
+	in.buf.Reset(in.under)
+	in.at += n
+	return true
+}
+
+// fill reads exactly len(b) bytes, of what is called name.
+func (in *source) fill(b []byte, name string) error {
+	if _, err := io.ReadFull(in, b); err != nil {
+		return fmt.Errorf("%s: %w", name, broken(err))
+	}
+	return nil
+}
+
+// header reads the header that e must have.
+func (in *source) header(e Entry, h Head) error {
+	want := header(e.Path, e.Size, h.Index.Created)
+	is := make([]byte, len(want))
+	if err := in.fill(is[:blockSize], "header of "+e.Path); err != nil {
+		return err
+	}
+	if !bytes.Equal(is[:blockSize], want[:blockSize]) {
+		return in.wrongHeader(is[:blockSize], e)
+	}
+	if err := in.fill(is[blockSize:], "header of "+e.Path); err != nil {
+		return err
+	}
+	if !bytes.Equal(is, want) {
+		return invalid(e.Path, "its pax header is damaged")
+	}
+	return nil
+}
+
+// wrongHeader says what stands in the place of e.
+func (in *source) wrongHeader(is []byte, e Entry) error {
+	f := parseHeader(is)
+	switch {
+	case bytes.Equal(is, zeros[:blockSize]):
+		return invalid(e.Path, "the tar ends before it")
+	case !f.ok:
+		return invalid(e.Path, "its header is damaged")
+	case f.name == e.Path && f.kind == '0' && f.size != e.Size:
+		return invalid(e.Path, "its header says %d bytes, the index %d", f.size, e.Size)
+	case f.name == e.Path && f.kind == '0':
+		return invalid(e.Path, "its header is not as a bundle's must be: was it repacked? Unpack it, and import the folder")
+	}
+	next, _ := in.buf.Peek(blockSize) //nolint:errcheck // whatever is there: it is for the message
+	return fmt.Errorf("%w: %s: stands where the index has %s", ErrInvalid, f.describe(next), e.Path)
+}
+
+// small reads the bytes of an entry that is held in memory, and checks them.
+func (in *source) small(e Entry) ([]byte, error) {
+	var b bytes.Buffer // grows as bytes come: a size alone takes no memory
+	if _, err := io.CopyN(&b, in, e.Size); err != nil {
+		return nil, fmt.Errorf("%s: %w", e.Path, broken(err))
+	}
+	if got := SHA256(sha256.Sum256(b.Bytes())); got != e.sum {
+		return nil, fmt.Errorf("%w: %s: %w: sha256 is %s, want %s", ErrInvalid, e.Path, verify.ErrMismatch, got, e.sum)
+	}
+	return b.Bytes(), nil
+}
+
+// padding reads the zeros behind the bytes of e.
+func (in *source) padding(e Entry) error {
+	b := make([]byte, padding(e.Size))
+	if err := in.fill(b, "end of "+e.Path); err != nil {
+		return err
+	}
+	if !bytes.Equal(b, zeros[:len(b)]) {
+		return invalid(e.Path, "damaged behind its end: not all zeros")
+	}
+	return nil
+}
+
+// end reads the end of the tar, and makes sure that it is one.
+func (in *source) end() error {
+	var b [trailer]byte
+	if err := in.fill(b[:blockSize], "end of the bundle"); err != nil {
+		return err
+	}
+	if f := parseHeader(b[:blockSize]); f.ok && f.name != "" {
+		next, _ := in.buf.Peek(blockSize) //nolint:errcheck // as above
+		return fmt.Errorf("%w: %s: is not in the index", ErrInvalid, f.describe(next))
+	}
+	if err := in.fill(b[blockSize:], "end of the bundle"); err != nil {
+		return err
+	}
+	if b != zeros {
+		return fmt.Errorf("%w: damaged behind its last entry: not all zeros", ErrInvalid)
+	}
+	if _, err := in.buf.Peek(1); err == nil {
+		return fmt.Errorf("%w: there is more behind its end, at byte %d", ErrInvalid, in.at)
+	} else if !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}

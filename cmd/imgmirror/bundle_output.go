@@ -1,0 +1,261 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"imgmirror/cache/bundle"
+)
+
+// output is where a bundle is written to.
+type output interface {
+	name() string
+	// unfinished gives the head of what an earlier export has left there; nil: nothing.
+	unfinished() (*bundle.Head, error)
+	// complete tells whether all of the bundle that unfinished gave is there.
+	complete(h bundle.Head) (bool, error)
+	// write writes a volume, or what is missing of it, and tells where it is.
+	write(ctx context.Context, cmd *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (path string, err error)
+}
+
+func newOutput(path string) output {
+	if path == "-" {
+		return stdout{}
+	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() || strings.HasSuffix(path, string(os.PathSeparator)) {
+		return folderOutput(filepath.Clean(path))
+	}
+	return tarOutput(path)
+}
+
+// stdout is a bundle on standard output: all of it at once.
+type stdout struct{}
+
+func (stdout) name() string                      { return "bundle" }
+func (stdout) unfinished() (*bundle.Head, error) { return nil, nil }
+
+func (stdout) complete(bundle.Head) (bool, error) { return false, nil }
+
+func (stdout) write(ctx context.Context, cmd *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
+	return "-", bundle.Write(ctx, cmd.OutOrStdout(), h, 0, c, progress)
+}
+
+// folderOutput is a bundle's tree in a folder.
+type folderOutput string
+
+func (o folderOutput) name() string { return filepath.Base(string(o)) }
+
+func (o folderOutput) unfinished() (*bundle.Head, error) {
+	_, err := os.Stat(filepath.Join(string(o), bundle.WebName)) // it comes behind the head
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, o.clear()
+	}
+	if err != nil {
+		return nil, err
+	}
+	media, err := bundle.Open(string(o))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, failure("FileExists", "%s is not empty, and holds no bundle", o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &bundle.Head{Index: media.Index, Volume: media.Volumes[0], Sig: media.Sig}, nil
+}
+
+func (o folderOutput) complete(h bundle.Head) (bool, error) {
+	for _, h := range volumesOf(h) {
+		f, err := o.open(h)
+		if err != nil {
+			return false, err
+		}
+		entries := h.Entries()
+		last := entries[len(entries)-1]
+		if begun := f.Offset(); f.Close() != nil || begun < last.Data+last.Size {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// volumesOf gives the heads of all volumes.
+func volumesOf(h bundle.Head) []bundle.Head {
+	heads := make([]bundle.Head, h.Index.Volumes)
+	for i := range heads {
+		heads[i] = bundle.Head{Index: h.Index, Volume: i + 1, Sig: h.Sig}
+	}
+	return heads
+}
+
+// clear removes what an export left that had not come to its first manifest.
+func (o folderOutput) clear() error {
+	left, err := filepath.Glob(filepath.Join(string(o), "imgmirror-bundle*"))
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+func (o folderOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
+	f, err := o.open(h)
+	if err != nil {
+		return "", err
+	}
+	if err := bundle.Write(ctx, f, h, f.Offset(), c, progress); err != nil {
+		f.Close() //nolint:errcheck // it is not complete, and that is known
+		return "", err
+	}
+	return string(o), f.Close()
+}
+
+// open opens the folder to be written to.
+func (o folderOutput) open(h bundle.Head) (*bundle.Folder, error) {
+	f, err := bundle.NewFolder(string(o), h)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, &verbError{code: "FileExists", err: err}
+	}
+	return f, err
+}
+
+// tarOutput is a tar, or one for each volume. What is not complete has the name
+// of what it will be and partialSuffix.
+type tarOutput string
+
+const partialSuffix = ".partial"
+
+func (o tarOutput) name() string { return filepath.Base(string(o)) }
+
+// path is where a volume is written to.
+func (o tarOutput) path(volume, of int) string {
+	if of == 1 {
+		return string(o)
+	}
+	ext := filepath.Ext(string(o))
+	return fmt.Sprintf("%s.%03d%s", strings.TrimSuffix(string(o), ext), volume, ext)
+}
+
+func (o tarOutput) unfinished() (*bundle.Head, error) {
+	ext := filepath.Ext(string(o))
+	volumes, err := filepath.Glob(escapeGlob(strings.TrimSuffix(string(o), ext)) + ".[0-9][0-9][0-9]" + escapeGlob(ext))
+	if err != nil {
+		return nil, err
+	}
+	partials, err := filepath.Glob(escapeGlob(strings.TrimSuffix(string(o), ext)) + ".[0-9][0-9][0-9]" + escapeGlob(ext+partialSuffix))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range slices.Concat([]string{string(o)}, volumes) {
+		h, err := headOf(path)
+		switch {
+		case err == nil:
+			return &h, nil
+		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, bundle.ErrInvalid):
+			return nil, failure("FileExists", "%s is there already, and is no bundle", path)
+		default:
+			return nil, err
+		}
+	}
+	for _, path := range slices.Concat([]string{string(o) + partialSuffix}, partials) {
+		if h, err := headOf(path); err == nil {
+			return &h, nil
+		}
+	}
+	return nil, nil
+}
+
+func (o tarOutput) complete(h bundle.Head) (bool, error) {
+	for _, h := range volumesOf(h) {
+		info, err := os.Stat(o.path(h.Volume, h.Index.Volumes))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil || info.Size() != h.Size() {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// escapeGlob makes a pattern of a name.
+func escapeGlob(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
+}
+
+func headOf(path string) (bundle.Head, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return bundle.Head{}, err
+	}
+	defer f.Close()
+	return bundle.ReadHead(f)
+}
+
+func (o tarOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
+	path := o.path(h.Volume, h.Index.Volumes)
+	if there, err := headOf(path); err == nil {
+		if info, err := os.Stat(path); err != nil || info.Size() != h.Size() || !sameHead(there, h) {
+			return "", failure("FileExists", "%s is there already, and is another bundle", path)
+		}
+		return path, nil
+	}
+	partial := path + partialSuffix
+	f, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return "", err
+	}
+	err = fillTar(ctx, f, h, c, progress)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Rename(partial, path); err != nil {
+		return "", err
+	}
+	return path, syncFolder(filepath.Dir(path))
+}
+
+// fillTar writes what f lacks of a volume's tar.
+func fillTar(ctx context.Context, f *os.File, h bundle.Head, c bundle.Content, progress func(int64)) error {
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {
+		return failure("Busy", "%s is being written by another process: %w", f.Name(), err)
+	}
+	there, err := bundle.ReadHead(f)
+	if err != nil || !sameHead(there, h) { // it did not come as far as that
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+	}
+	from, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	return bundle.Write(ctx, f, h, from, c, progress)
+}
+
+func sameHead(a, b bundle.Head) bool {
+	return a.Volume == b.Volume && bytes.Equal(a.Index.Bytes(), b.Index.Bytes()) && bytes.Equal(a.Sig, b.Sig)
+}
+
+// syncFolder makes the names in a folder last.
+func syncFolder(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

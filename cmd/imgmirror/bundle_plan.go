@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"imgmirror/cache/bundle"
+	"imgmirror/manifest"
+	"imgmirror/proxy/admin"
+	"imgmirror/verify"
+)
+
+// plan asks the mirror what there is, and decides what is left out.
+func (e *exporting) plan(ctx context.Context) error {
+	rows, err := e.s.BundlePlan(ctx, admin.BundleWanted{UUIDs: e.wanted.UUIDs, Filters: e.wanted.Filters, Newest: e.newest})
+	if err != nil {
+		return err
+	}
+	if len(rows) == 0 {
+		return failure("ResourceNotFound", "no image matches %s", strings.Join(e.wanted.Filters, " "))
+	}
+	e.images = make([]planned, len(rows))
+	e.byUUID = make(map[uuid.UUID]manifest.Manifest, len(rows))
+	e.excluded = make(map[uuid.UUID]bool)
+	if !e.date.IsZero() {
+		e.held = nil
+	}
+	for i, row := range rows {
+		m, err := manifest.Parse(row.Manifest, manifest.ParseOptions{ServePrivate: true})
+		if err != nil {
+			return fmt.Errorf("a manifest in the mirror's answer: %w", err)
+		}
+		e.images[i] = planned{row, m}
+		e.byUUID[m.UUID] = m
+		if !e.date.IsZero() && m.Published.Before(e.date) {
+			e.held = append(e.held, heldOf(m))
+		}
+	}
+	for _, h := range e.held {
+		if m, ok := e.byUUID[h.UUID]; ok && sameSums(h, heldOf(m)) {
+			e.excluded[h.UUID] = true
+		}
+	}
+	return nil
+}
+
+func heldOf(m manifest.Manifest) bundle.Held {
+	h := bundle.Held{UUID: m.UUID}
+	for _, f := range m.Files {
+		h.Files = append(h.Files, f.SHA1)
+	}
+	return h
+}
+
+func sameSums(a, b bundle.Held) bool {
+	if len(a.Files) != len(b.Files) {
+		return false
+	}
+	for i, sum := range a.Files {
+		if sum != b.Files[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// complete makes sure that all files are on disk.
+func (e *exporting) complete(ctx context.Context) error {
+	missing := e.missing()
+	if len(missing) == 0 {
+		return nil
+	}
+	if !e.fill {
+		return failure("NotCached", "%d of %d images are not on disk (--fill fetches them): %s", len(missing), len(e.images), someOf(missing))
+	}
+	job, err := e.s.Fetch(ctx, admin.Wanted{UUIDs: missing})
+	if err != nil {
+		return err
+	}
+	err = following{
+		session: e.s, quiet: e.quiet || e.output == "-",
+		done: map[string]string{admin.JobDone: "fetched", admin.ItemPresent: "is here already"},
+	}.follow(ctx, e.cmd, job)
+	if err != nil {
+		return err
+	}
+	if err := e.plan(ctx); err != nil {
+		return err
+	}
+	if missing := e.missing(); len(missing) > 0 {
+		return failure("NotCached", "%d images were fetched and are not on disk any more: is there room for all? %s", len(missing), someOf(missing))
+	}
+	return nil
+}
+
+func (e *exporting) missing() []string {
+	var ids []string
+	for _, p := range e.images {
+		if !p.Cached && !e.excluded[p.m.UUID] {
+			ids = append(ids, p.m.UUID.String())
+		}
+	}
+	return ids
+}
+
+// someOf names the first few of ids.
+func someOf(ids []string) string {
+	const most = 5
+	if len(ids) <= most {
+		return strings.Join(ids, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(ids[:most], ", "), len(ids)-most)
+}
+
+// newHead plans a bundle, and signs it.
+func (e *exporting) newHead(ctx context.Context) (bundle.Head, error) {
+	var images []bundle.Export
+	for _, p := range e.images {
+		x := bundle.Export{Manifest: p.m}
+		for _, f := range p.Files {
+			d, err := bundledDigests(f)
+			if err != nil {
+				return bundle.Head{}, fmt.Errorf("image %s in the mirror's answer: %w", p.m.UUID, err)
+			}
+			x.Files = append(x.Files, d)
+		}
+		if e.excluded[p.m.UUID] { // its files need not be here
+			continue
+		}
+		images = append(images, x)
+	}
+	var have []bundle.Held
+	for _, h := range e.held {
+		if e.excluded[h.UUID] {
+			have = append(have, h)
+		}
+	}
+	x, err := bundle.Plan(ctx, images, bundle.PlanOptions{
+		ID: uuid.New(), Created: time.Now(), Mirror: thisMirror(), Since: e.words, Have: have, VolumeSize: e.volumeSize,
+	}, e)
+	if err != nil {
+		return bundle.Head{}, err
+	}
+	h := bundle.Head{Index: x, Volume: 1}
+	if e.key != "" {
+		h.Sig, err = sign(e.cmd, e.key, x)
+	}
+	return h, err
+}
+
+// bundledDigests reads what the mirror says of a file.
+func bundledDigests(f admin.BundledFile) (verify.Digests, error) {
+	d := verify.Digests{Size: f.Size}
+	var err error
+	if d.SHA1, err = verify.ParseSum(f.SHA1); err != nil {
+		return d, err
+	}
+	sum := (*bundle.SHA256)(&d.SHA256)
+	return d, sum.UnmarshalText([]byte(f.SHA256))
+}
+
+// sign signs an index with the key in a file.
+func sign(cmd *cobra.Command, path string, x bundle.Index) ([]byte, error) {
+	secret, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	password := ""
+	if bundle.KeyEncrypted(secret) {
+		if !term.IsTerminal(int(os.Stdin.Fd())) {
+			return nil, failure("InvalidParameter", "%s needs a password, and there is no terminal to ask for it", path)
+		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "Password of %s: ", path)
+		typed, err := term.ReadPassword(int(os.Stdin.Fd()))
+		fmt.Fprintln(cmd.ErrOrStderr())
+		if err != nil {
+			return nil, err
+		}
+		password = string(typed)
+	}
+	sig, err := bundle.Sign(secret, password, x)
+	if err != nil {
+		return nil, failure("InvalidParameter", "%s: %w", path, err)
+	}
+	return sig, nil
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/spf13/cobra"
+
+	"imgmirror/cache/bundle"
+)
+
+// bundledRow is one image of a bundle as a row.
+type bundledRow struct {
+	image  bundle.Image
+	volume string
+}
+
+var bundledTable = table[bundledRow]{
+	defaults: "uuid,name,version,size,volumes",
+	columns: []column[bundledRow]{
+		{"uuid", func(r bundledRow) any { return r.image.UUID.String() }},
+		{"name", func(r bundledRow) any { return r.image.Name }},
+		{"version", func(r bundledRow) any { return r.image.Version }},
+		{"origin", func(r bundledRow) any {
+			if r.image.Origin == uuid.Nil {
+				return ""
+			}
+			return r.image.Origin.String()
+		}},
+		{"size", func(r bundledRow) any { return r.size() }},
+		{"volumes", func(r bundledRow) any { return r.volume }},
+		{"sha1", func(r bundledRow) any { return r.image.Files[0].SHA1.String() }},
+		{"sha256", func(r bundledRow) any { return r.image.Files[0].SHA256.String() }},
+		{"file", func(r bundledRow) any { return r.image.Files[0].Path }},
+	},
+}
+
+func (r bundledRow) size() size {
+	var n int64
+	for _, f := range r.image.Files {
+		n += f.Size
+	}
+	return size(n)
+}
+
+// shownBundle is what show tells of a bundle as JSON.
+type shownBundle struct {
+	Signature string       `json:"signature"` // none, good, unknown, bad
+	Key       string       `json:"key,omitempty"`
+	Reason    string       `json:"reason,omitempty"` // of a bad one
+	Volumes   []int        `json:"volumes_here"`
+	Size      int64        `json:"size"`
+	Index     bundle.Index `json:"index"`
+}
+
+func newBundleShowCmd() *cobra.Command {
+	var keys []string
+	cmd := &cobra.Command{
+		Use:   "show FILE|FOLDER",
+		Short: "Tell what a bundle holds",
+		Long: "Tells what a bundle holds, who made it, and whether it is signed by a key that is trusted here\n" +
+			"(--key, else bundle.trusted_keys). Only its index is read; no mirror is asked.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError("want one bundle, not %d arguments", len(args))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "public `KEY`, or a file with one, that is trusted (repeatable)")
+	flags := bundledTable.flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		out, err := bundledTable.layout(flags)
+		if err != nil {
+			return err
+		}
+		trusted, err := showKeys(cmd, keys)
+		if err != nil {
+			return err
+		}
+		media, err := openBundle(args[0])
+		if err != nil {
+			return err
+		}
+		s := describeBundle(media, trusted)
+		if flags.json {
+			return printJSON(cmd.OutOrStdout(), s)
+		}
+		if !flags.noHeader {
+			if err := s.summary(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+		}
+		rows := make([]bundledRow, len(media.Index.Images))
+		for i, m := range media.Index.Images {
+			rows[i] = bundledRow{m, volumeList(m)}
+		}
+		if err := out.print(cmd.OutOrStdout(), rows, same); err != nil {
+			return err
+		}
+		if s.Signature == "bad" {
+			return failure("BundleNotTrusted", "%s", s.Reason)
+		}
+		return nil
+	}
+	return cmd
+}
+
+// showKeys are the keys that show holds a signature against.
+func showKeys(cmd *cobra.Command, texts []string) (bundle.Trusted, error) {
+	if len(texts) == 0 {
+		cfg, err := loadConfig(cmd)
+		if err != nil {
+			return nil, err
+		}
+		texts = cfg.Bundle.TrustedKeys
+	}
+	var all bundle.Trusted
+	for _, text := range texts {
+		keys, err := readTrusted(text)
+		if err != nil {
+			return nil, failure("InvalidParameter", "key %.100q: %w", text, err)
+		}
+		all = append(all, keys...)
+	}
+	return all, nil
+}
+
+func describeBundle(media *bundle.Media, trusted bundle.Trusted) shownBundle {
+	s := shownBundle{Signature: "none", Volumes: media.Volumes, Size: media.Index.Size(), Index: media.Index}
+	switch {
+	case media.Sig == nil:
+	case len(trusted) == 0:
+		s.Signature = "unknown"
+	default:
+		var err error
+		s.Signature = "good"
+		if s.Key, err = trusted.Verify(media.Index, media.Sig); err != nil {
+			s.Signature, s.Reason = "bad", err.Error()
+		}
+	}
+	return s
+}
+
+func (s shownBundle) summary(w io.Writer) error {
+	x := s.Index
+	signature := map[string]string{
+		"none":    "none",
+		"good":    "good, key " + s.Key,
+		"unknown": "there is one; no key is trusted here",
+		"bad":     "bad: " + s.Reason,
+	}[s.Signature]
+	lines := []string{
+		"bundle     " + x.ID.String(),
+		"created    " + x.Created.Format(time.RFC3339),
+		"mirror     " + x.Mirror.Name + " " + x.Mirror.Version,
+		"signature  " + signature,
+		fmt.Sprintf("volumes    %s of %d", joinInts(s.Volumes), x.Volumes),
+		fmt.Sprintf("images     %d, %s", len(x.Images), cell(size(s.Size))),
+	}
+	if len(x.Requires) > 0 {
+		lines = append(lines, fmt.Sprintf("requires   %d images that the receiver must have (%s)", len(x.Requires), x.Since))
+	}
+	for _, l := range lines {
+		if _, err := fmt.Fprintln(w, printable(l)); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}
+
+// volumeList tells in which volumes an image's files lie: "1", "2,3".
+func volumeList(m bundle.Image) string {
+	var all []int
+	for _, f := range m.Files {
+		if len(f.Parts) == 0 {
+			all = append(all, f.Volume)
+		}
+		for _, p := range f.Parts {
+			all = append(all, p.Volume)
+		}
+	}
+	slices.Sort(all)
+	return joinInts(slices.Compact(all))
+}
+
+func joinInts(all []int) string {
+	texts := make([]string, len(all))
+	for i, n := range all {
+		texts[i] = fmt.Sprint(n)
+	}
+	return strings.Join(texts, ",")
+}

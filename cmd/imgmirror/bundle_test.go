@@ -1,0 +1,94 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"imgmirror/cache/bundle"
+	"imgmirror/proxy/admin"
+)
+
+func TestSendingLeavesOutHoles(t *testing.T) {
+	f := func(holes []admin.Hole, want string) {
+		t.Helper()
+		up := &sending{r: strings.NewReader("0123456789"), total: 10, holes: holes, show: newProgress(io.Discard, true)}
+		got, err := io.ReadAll(up)
+		if string(got) != want || err != nil || up.end() != nil {
+			t.Errorf("%v: sent %q, %v; want %q", holes, got, err, want)
+		}
+		if _, err := up.Read(make([]byte, 1)); err == nil {
+			t.Error("it is read after its end")
+		}
+	}
+	f(nil, "0123456789")
+	f([]admin.Hole{{At: 0, Size: 3}}, "3456789")
+	f([]admin.Hole{{At: 2, Size: 3}, {At: 5, Size: 1}, {At: 8, Size: 2}}, "0167")
+	f([]admin.Hole{{At: 0, Size: 10}}, "")
+}
+
+// TestFindVolumes: older bundles first, and of each the volumes in their order.
+func TestFindVolumesOrder(t *testing.T) {
+	day := func(n int) *bundle.Media {
+		id := uuid.UUID{byte(n)}
+		return &bundle.Media{Index: bundle.Index{ID: id, Created: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC)}}
+	}
+	first, second := day(1), day(2)
+	all := []volume{{"d", second, 2}, {"b", first, 2}, {"c", second, 1}, {"a", first, 1}}
+	inOrder(all)
+	var paths string
+	for _, v := range all {
+		paths += v.path
+	}
+	if paths != "abcd" {
+		t.Errorf("order %s", paths)
+	}
+}
+
+func TestTarOutputPath(t *testing.T) {
+	f := func(o tarOutput, volume, of int, want string) {
+		t.Helper()
+		if got := o.path(volume, of); got != want {
+			t.Errorf("volume %d of %d of %s is %s, want %s", volume, of, o, got, want)
+		}
+	}
+	f("may.tar", 1, 1, "may.tar")
+	f("may.tar", 2, 12, "may.002.tar")
+	f("/a.b/may", 3, 3, "/a.b/may.003")
+	if diff := cmp.Diff(`a\[1]\*`, escapeGlob("a[1]*")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestNoteVolumes: what one volume brought counts, whatever the next one says.
+func TestNoteVolumes(t *testing.T) {
+	in := &importRun{added: make(map[string]bool)}
+	report := func(id string, states ...string) admin.BundleImport {
+		r := admin.BundleImport{Bundle: id}
+		for i, s := range states {
+			image := admin.ImportedImage{UUID: string(rune('a' + i)), State: s}
+			if s == admin.ImageRefused {
+				image.Error = &admin.Error{Code: "ChecksumError", Message: "it is damaged"}
+			}
+			r.Images = append(r.Images, image)
+		}
+		return r
+	}
+	in.note(report("one", admin.ImageAdded, admin.ImageRefused, admin.ImageWaiting, admin.ImagePresent))
+	in.note(report("one", admin.ImagePresent, admin.ImageWaiting, admin.ImageAdded, admin.ImagePresent))
+	in.note(report("two", admin.ImageAdded))
+	var states []string
+	for _, i := range in.images() {
+		states = append(states, i.State)
+	}
+	if diff := cmp.Diff([]string{"added", "refused", "added", "present", "added"}, states); diff != "" {
+		t.Error(diff)
+	}
+	if err := in.outcome(nil); err == nil || asVerbError(err).code != "ChecksumError" || !strings.Contains(err.Error(), "1 of 5 images were refused: it is damaged") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"imgmirror/proxy/upstream"
+	"imgmirror/verify"
+)
+
+const (
+	// heldBack is what a download gives out only once all of it is known to be right.
+	heldBack = 64 << 10
+	// downloadBuffer is what it holds at most.
+	downloadBuffer = 512 << 10
+	// downloadTries is how often in a row a mirror is asked in vain, or for next
+	// to nothing, before the download fails; with the pauses that is a minute.
+	downloadTries = 8
+	downloadPause = 500 * time.Millisecond
+	maxPause      = 15 * time.Second
+)
+
+// download reads a file of another mirror that is kept nowhere: bytes are given
+// out as they come, but the last heldBack of them, and io.EOF, only once the
+// digests hold. When the connection breaks it goes on where it was. For one
+// goroutine; the caller closes it.
+type download struct {
+	ctx  context.Context // of all reads
+	open func(ctx context.Context, offset int64) (*verify.Stream, error)
+	want verify.Want
+	size int64 // -1: neither the manifest nor the mirror tells
+
+	stream *verify.Stream // nil: to be opened
+	sums   *verify.Writer
+	taken  int64 // bytes that have come
+	tries  int   // in vain, in a row
+	since  int64 // taken, when the first of them began
+	pauses *backoff.ExponentialBackOff
+	buf    []byte
+	held   []byte // part of buf: what has come and was not given out
+	right  bool   // all has come, and is as it must be
+	err    error  // what ended it
+}
+
+// newDownload connects to the mirror. open is upstream.Client's File for one
+// file; ctx bounds all reads.
+func newDownload(ctx context.Context, want verify.Want, open func(context.Context, int64) (*verify.Stream, error)) (*download, error) {
+	if !want.Checkable() {
+		return nil, fmt.Errorf("%w: the manifest has no sha1 to hold the file against", verify.ErrMismatch)
+	}
+	d := &download{ctx: ctx, open: open, want: want, size: -1, sums: verify.NewWriter(), pauses: backoff.NewExponentialBackOff()}
+	d.pauses.InitialInterval, d.pauses.MaxInterval = downloadPause, maxPause
+	if want.Size > 0 {
+		d.size = want.Size
+	}
+	for d.stream == nil {
+		if d.connect(); d.err != nil {
+			d.Close() //nolint:errcheck // nothing was read
+			return nil, d.err
+		}
+	}
+	d.buf = make([]byte, downloadBuffer)
+	d.held = d.buf[:0]
+	return d, nil
+}
+
+// Size is the file's, in bytes; 0 when it is not known.
+func (d *download) Size() int64 { return max(d.size, 0) }
+
+// Read gives bytes that have come.
+func (d *download) Read(p []byte) (int, error) {
+	for {
+		give := len(d.held) - heldBack
+		if d.right {
+			give = len(d.held)
+		}
+		switch {
+		case d.err != nil:
+			return 0, d.err
+		case give > 0:
+			n := copy(p, d.held[:give])
+			d.held = d.held[n:]
+			return n, nil
+		case d.right:
+			return 0, io.EOF
+		}
+		d.more()
+	}
+}
+
+// Close ends the download.
+func (d *download) Close() error {
+	d.err = errors.Join(d.err, errors.New("the download is closed"))
+	d.drop()
+	return d.sums.Close()
+}
+
+// more waits for bytes, or for the file's end.
+func (d *download) more() {
+	if d.stream == nil {
+		if d.connect(); d.stream == nil {
+			return
+		}
+	}
+	if cap(d.held) == len(d.held) { // its end is that of buf
+		d.held = d.buf[:copy(d.buf, d.held)]
+	}
+	room := d.held[len(d.held):cap(d.held)]
+	n, err := d.stream.Read(room)
+	_, _ = d.sums.Write(room[:n]) // never fails
+	d.held = d.held[:len(d.held)+n]
+	d.taken += int64(n)
+	if d.size >= 0 && d.taken > d.size {
+		d.err = fmt.Errorf("%w: more than %d bytes come", verify.ErrMismatch, d.size)
+		return
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF) && (d.size < 0 || d.taken == d.size):
+		if d.err = d.want.Check(d.sums.Digests()); d.err == nil {
+			d.right = true
+		}
+		d.drop()
+	case errors.Is(err, io.EOF):
+		d.failed(fmt.Errorf("%w: %w at %d of %d", upstream.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size))
+	default:
+		d.failed(err)
+	}
+}
+
+// connect opens the stream where the download stands. Without a stream and
+// without an error it may be tried again.
+func (d *download) connect() {
+	stream, err := d.open(d.ctx, d.taken)
+	if err != nil {
+		d.failed(err)
+		return
+	}
+	d.stream = stream
+	switch {
+	case stream.Size < 0 || stream.Size == d.size:
+	case d.size < 0:
+		d.size = stream.Size
+	default:
+		d.err = fmt.Errorf("%w: size is %d, want %d", verify.ErrMismatch, stream.Size, d.size)
+		d.drop()
+	}
+}
+
+// failed decides whether the mirror is to be asked again, and waits until then.
+func (d *download) failed(err error) {
+	d.drop()
+	if d.ctx.Err() != nil {
+		d.err = d.ctx.Err()
+		return
+	}
+	if d.taken-d.since > heldBack {
+		d.tries = 0
+		d.pauses.Reset()
+	}
+	if d.tries == 0 {
+		d.since = d.taken
+	}
+	if d.tries++; d.tries >= downloadTries || !errors.Is(err, upstream.ErrUnavailable) {
+		d.err = err
+		return
+	}
+	select {
+	case <-time.After(d.pauses.NextBackOff()):
+	case <-d.ctx.Done():
+		d.err = d.ctx.Err()
+	}
+}
+
+func (d *download) drop() {
+	if d.stream != nil {
+		d.stream.Close() //nolint:errcheck // it was only read
+		d.stream = nil
+	}
+}

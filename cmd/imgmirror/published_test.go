@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/iotest"
+
+	"github.com/google/uuid"
+
+	"imgmirror/config"
+	"imgmirror/manifest"
+	"imgmirror/proxy/published"
+	"imgmirror/verify"
+)
+
+var ownImage = uuid.MustParse("0e1f2a3b-4c5d-4e6f-8a7b-9c0d1e2f3a4b")
+
+// ownManifest is a manifest for an image of the mirror's own with that file.
+func ownManifest(file []byte) []byte {
+	return fmt.Appendf(nil, `{"v":2,"uuid":"%s","owner":"00000000-0000-0000-0000-000000000000","name":"mine","version":"1.0.0",`+
+		`"state":"active","disabled":false,"public":true,"published_at":"2026-01-02T03:04:05.000Z","type":"zone-dataset","os":"smartos",`+
+		`"files":[{"sha1":"%x","size":%d,"compression":"gzip"}]}`, ownImage, sha1.Sum(file), len(file))
+}
+
+// owners are the images of the file on disk.
+func owners(m *mirror, sum verify.Sum) (ids []uuid.UUID) {
+	for _, f := range m.store.Files() {
+		if f.Sum == sum {
+			ids = f.Images
+		}
+	}
+	return ids
+}
+
+// copied tells whether DATA/manifests has a copy for the image.
+func copied(cfg *config.Config, id uuid.UUID) bool {
+	_, err := os.Stat(filepath.Join(cfg.DataDir, "manifests", id.String()+".json"))
+	return err == nil
+}
+
+// A publishing that is refused leaves no trace of its image, also where the file
+// was on disk before.
+func TestRefusedPublish(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	m, stop := runMirror(t, cfg)
+	fetchSample(t, m, sampleBase)
+	sum := sumOf(t, m, sampleBase)
+	file, err := os.ReadFile(filepath.Join(cfg.DataDir, "files", sum.String()[:2], sum.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := errors.New("connection lost")
+	for _, sent := range []io.Reader{
+		bytes.NewReader(file[:len(file)-1]),
+		io.MultiReader(bytes.NewReader(file[:1000]), iotest.ErrReader(lost)),
+	} {
+		if _, err := m.own.Publish(t.Context(), ownManifest(file), sent); err == nil {
+			t.Fatal("a file that is not whole was published")
+		}
+		if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(cfg, ownImage) {
+			t.Errorf("the file is that of %v, want the one that had it before; a copy: %t", ids, copied(cfg, ownImage))
+		}
+	}
+	if _, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
+		t.Fatal(err)
+	}
+	if ids := owners(m, sum); len(ids) != 2 || !copied(cfg, ownImage) {
+		t.Errorf("the file is that of %v, want both; a copy: %t", ids, copied(cfg, ownImage))
+	}
+	stop()
+
+	// It is published for good, the loss of the index included.
+	for range 2 {
+		m, stop = runMirror(t, cfg)
+		if all := m.own.Images(); len(all) != 1 || all[0].UUID != ownImage {
+			t.Errorf("published are %v", all)
+		}
+		if !m.store.Kept(ownImage) {
+			t.Error("a published image is not kept")
+		}
+		stop()
+		if err := os.RemoveAll(filepath.Join(cfg.DataDir, "index")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, _ = runMirror(t, cfg)
+	if _, err := m.own.Unpublish(t.Context(), ownImage); err != nil {
+		t.Fatal(err)
+	}
+	if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(cfg, ownImage) {
+		t.Errorf("after unpublish the file is that of %v; a copy: %t", ids, copied(cfg, ownImage))
+	}
+}
+
+// A process that ends between the noting of an image and the saving of the list
+// leaves an image that the next one publishes.
+func TestPublishCutShort(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	m, stop := runMirror(t, cfg)
+	fetchSample(t, m, sampleBase)
+	sum := sumOf(t, m, sampleBase)
+	path := filepath.Join(cfg.DataDir, "files", sum.String()[:2], sum.String())
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := published.Check(ownManifest(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.ownUpload(image); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+
+	m, stop = runMirror(t, cfg)
+	if _, err := m.own.Get(t.Context(), ownImage); err != nil {
+		t.Error(err)
+	}
+	if err := m.catalog.Refresh(t.Context()); err != nil { // a start does so by and by
+		t.Fatal(err)
+	}
+	if _, ok := m.catalog.Current().Entry(ownImage); !ok {
+		t.Error("it is not in the catalogue")
+	}
+	stop()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	m, _ = runMirror(t, cfg)
+	other := manifest.Manifest{UUID: uuid.New(), Files: image.Files}
+	if err := m.ownUpload(other); err == nil || errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the owner of a file that is not there: %v", err)
+	}
+}

@@ -1,0 +1,579 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
+	"imgmirror/cache/bundle"
+	"imgmirror/manifest"
+	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
+)
+
+// shelf is images that a bundle is made of: number, and number of the origin.
+type shelf map[int]int
+
+func (s shelf) Manifest(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	for n, origin := range s {
+		if upstreamtest.ID(n) == id {
+			return manifest.Parse(sample(n, origin), manifest.ParseOptions{})
+		}
+	}
+	return manifest.Manifest{}, fmt.Errorf("no image %s", id)
+}
+
+func (s shelf) File(_ context.Context, sum verify.Sum) (io.ReadCloser, error) {
+	for n := range s {
+		if file := sampleFile(n); sha1.Sum(file) == sum {
+			return io.NopCloser(bytes.NewReader(file)), nil
+		}
+	}
+	return nil, fmt.Errorf("no file %s", sum)
+}
+
+// made is a bundle with its volumes.
+type made struct {
+	bundle.Head
+	volumes [][]byte
+}
+
+// entry finds what lies at path in the first volume.
+func (m made) entry(t *testing.T, path string) bundle.Entry {
+	t.Helper()
+	for _, e := range m.Entries() {
+		if strings.Contains(e.Path, path) {
+			return e
+		}
+	}
+	t.Fatalf("no %s in the bundle", path)
+	return bundle.Entry{}
+}
+
+// file is the entry of image n's file.
+func (m made) file(t *testing.T, n int) bundle.Entry {
+	t.Helper()
+	for _, e := range m.Entries() {
+		if e.File == 0 && strings.HasPrefix(e.Path, id(n)) {
+			return e
+		}
+	}
+	t.Fatalf("no file of %d in the bundle", n)
+	return bundle.Entry{}
+}
+
+// bundleOf makes a bundle. Held are images that the receiver has; key may be nil.
+func (s shelf) bundle(t *testing.T, key []byte, volume int64, held ...int) made {
+	t.Helper()
+	o := bundle.PlanOptions{ID: uuid.New(), Created: time.Now(), Mirror: bundle.Mirror{Name: "there", Version: "1.0"}, Since: "a test", VolumeSize: volume}
+	var images []bundle.Export
+	for n, origin := range s {
+		m, err := manifest.Parse(sample(n, origin), manifest.ParseOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := verify.NewWriter()
+		w.Write(sampleFile(n)) //nolint:errcheck // never fails
+		d := w.Digests()
+		images = append(images, bundle.Export{Manifest: m, Files: []verify.Digests{d}})
+		if slices.Contains(held, n) {
+			o.Have = append(o.Have, bundle.Held{UUID: m.UUID, Files: []verify.Sum{d.SHA1}})
+		}
+	}
+	slices.SortFunc(images, func(a, b bundle.Export) int { return bytes.Compare(a.Manifest.UUID[:], b.Manifest.UUID[:]) })
+	x, err := bundle.Plan(t.Context(), images, o, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := made{Head: bundle.Head{Index: x, Volume: 1}}
+	if key != nil {
+		if m.Sig, err = bundle.Sign(key, "", x); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for v := 1; v <= x.Volumes; v++ {
+		var tar bytes.Buffer
+		if err := bundle.Write(t.Context(), &tar, bundle.Head{Index: x, Volume: v, Sig: m.Sig}, 0, s, nil); err != nil {
+			t.Fatal(err)
+		}
+		m.volumes = append(m.volumes, tar.Bytes())
+	}
+	return m
+}
+
+// imports sends a body and wants this status.
+func (f *fixture) imports(status int, query string, body io.Reader, reply any) {
+	f.t.Helper()
+	r := httptest.NewRequest("POST", apiPrefix+"/bundle/import"+query, body)
+	r.Header.Set("Content-Type", typeTar)
+	if got := f.send(r, reply); got != status {
+		f.t.Fatalf("import: status %d, want %d: %+v", got, status, reply)
+	}
+}
+
+// imported sends volumes, and gives what is told of the last one.
+func (f *fixture) imported(volumes ...[]byte) (report BundleImport) {
+	f.t.Helper()
+	for _, v := range volumes {
+		report = BundleImport{}
+		f.imports(200, "", bytes.NewReader(v), &report)
+	}
+	return report
+}
+
+// outcome tells a report in one line: "11 added, 12 refused NotComplete".
+func outcome(r BundleImport) string {
+	var all []string
+	for _, i := range r.Images {
+		text := strings.TrimPrefix(i.Name, "image") + " " + i.State
+		if i.Error != nil {
+			text += " " + i.Error.Code
+		}
+		all = append(all, text)
+	}
+	if r.Error != nil {
+		all = append(all, r.Error.Code)
+	}
+	return strings.Join(all, ", ")
+}
+
+func (f *fixture) came(r BundleImport, want string) {
+	f.t.Helper()
+	if got := outcome(r); got != want {
+		f.t.Errorf("imported: %s, want %s: %+v", got, want, r)
+	}
+}
+
+func TestPlanBundle(t *testing.T) {
+	f := newFixture(t)
+	f.fetched(2)
+	plan := func(w BundleWanted) string {
+		t.Helper()
+		var all []Bundled
+		f.want(200, "POST", "/bundle/plan", w, &all)
+		var texts []string
+		for _, b := range all {
+			m, err := manifest.Parse(b.Manifest, manifest.ParseOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := m.Name[len("image"):]
+			text := n
+			if b.Wanted {
+				text += "!"
+			}
+			if b.Cached {
+				text += "*"
+				if len(b.Files) != 1 || b.Files[0].SHA1 != m.Files[0].SHA1.String() || b.Files[0].Size != m.Files[0].Size || len(b.Files[0].SHA256) != 64 {
+					t.Errorf("%+v", b.Files)
+				}
+			}
+			texts = append(texts, text)
+		}
+		return strings.Join(texts, " ")
+	}
+	for _, c := range []struct {
+		wanted BundleWanted
+		want   string
+	}{
+		{BundleWanted{UUIDs: []string{id(3)}}, "1* 2* 3!"},
+		{BundleWanted{UUIDs: []string{id(4), id(2)}}, "4! 1* 2!*"},
+		{BundleWanted{Filters: []string{"name=~image"}, Newest: 1}, "4!"},
+		{BundleWanted{UUIDs: []string{id(1)}, Filters: []string{"name=~image"}, Newest: 2}, "1!* 2* 3! 4!"},
+		{BundleWanted{Filters: []string{"name=none"}}, ""},
+	} {
+		if got := plan(c.wanted); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.wanted, got, c.want)
+		}
+	}
+	f.refused(422, codeInvalidParameter, "POST", "/bundle/plan", BundleWanted{})
+	f.refused(422, codeInvalidParameter, "POST", "/bundle/plan", BundleWanted{Filters: []string{"name=x"}, Newest: -1})
+	f.refused(404, codeNotFound, "POST", "/bundle/plan", BundleWanted{UUIDs: []string{id(99)}})
+}
+
+func TestFile(t *testing.T) {
+	f := newFixture(t)
+	f.fetched(1)
+	file := sampleFile(1)
+	sum := fmt.Sprintf("%x", sha1.Sum(file))
+	get := func(header string, status int) []byte {
+		t.Helper()
+		r := httptest.NewRequest("GET", apiPrefix+"/files/"+sum, nil)
+		if header != "" {
+			r.Header.Set("Range", header)
+		}
+		r.Header.Set("Authorization", "Bearer "+testToken)
+		w := httptest.NewRecorder()
+		f.Handler().ServeHTTP(w, r)
+		f.doc.check(t, r, w.Result(), w.Body.Bytes())
+		if w.Code != status {
+			t.Fatalf("%s: status %d, want %d", header, w.Code, status)
+		}
+		return w.Body.Bytes()
+	}
+	if !bytes.Equal(get("", 200), file) || !bytes.Equal(get("bytes=0-", 200), file) || !bytes.Equal(get("bytes=5-9", 200), file) {
+		t.Error("not the file")
+	}
+	if !bytes.Equal(get("bytes=150000-", 206), file[150000:]) {
+		t.Error("not the end of the file")
+	}
+	get(fmt.Sprintf("bytes=%d-", len(file)), 422)
+	f.refused(404, codeNotFound, "GET", "/files/"+strings.Repeat("0", 40), nil)
+	f.refused(422, codeInvalidParameter, "GET", "/files/zz", nil)
+	c := f.client()
+	parsed, _ := verify.ParseSum(sum)
+	r, err := c.File(t.Context(), parsed, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, file[7:]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+func TestImport(t *testing.T) {
+	f := newFixture(t)
+	b := shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0)
+	report := f.imported(b.volumes...)
+	f.came(report, "11 added, 12 added, 13 added")
+	if report.Bundle != b.Index.ID.String() || report.Mirror != "there 1.0" || report.Volume != 1 || report.Volumes != 1 || report.Key != "" {
+		t.Errorf("%+v", report)
+	}
+	f.came(f.imported(b.volumes...), "11 present, 12 present, 13 present")
+	for n, origin := range map[int]int{11: 0, 12: 11, 13: 0} {
+		var image Image
+		f.want(200, "GET", "/images/"+id(n), nil, &image)
+		if image.Source != "imported" || !image.Listed || !image.Cached || image.Imported == nil || image.Imported.Bundle != report.Bundle ||
+			image.Imported.Imported.IsZero() || !image.Imported.Created.Equal(b.Index.Created) {
+			t.Errorf("image %d: %+v %+v", n, image, image.Imported)
+		}
+		if m, err := manifest.Parse(image.Manifest, manifest.ParseOptions{}); err != nil || string(m.Raw()) != string(sample(n, origin)) {
+			t.Errorf("image %d: its manifest is not what it was: %v", n, err)
+		}
+	}
+}
+
+func TestImportDelete(t *testing.T) {
+	var f *fixture
+	f = newFixture(t, func(o *cache.Options) { o.Keep = func(id uuid.UUID) bool { return f.bundles.Keeps(id) } })
+	f.imported(shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0).volumes...)
+	var removed []Removed
+	f.refused(409, codeImagePinned, "POST", "/delete", wanted(11)) // another one is built on it
+	f.want(200, "GET", "/images/"+id(11), nil, nil)
+	f.want(200, "POST", "/delete", wanted(12), &removed)
+	f.want(200, "POST", "/delete", Wanted{UUIDs: []string{id(13)}, DryRun: true}, &removed)
+	f.want(200, "GET", "/images/"+id(13), nil, nil)
+	f.want(200, "POST", "/delete", wanted(13), &removed)
+	if len(removed) != 1 || removed[0].UUIDs[0] != id(13) {
+		t.Errorf("removed: %+v", removed)
+	}
+	f.want(404, "GET", "/images/"+id(13), nil, &Error{})
+	if got := f.bundles.Images(); len(got) != 1 {
+		t.Errorf("%d images are left", len(got))
+	}
+	// One whose file is lost is given up, too.
+	if err := os.RemoveAll(f.dir + "/files"); err != nil {
+		t.Fatal(err)
+	}
+	sum := fmt.Sprintf("%x", sha1.Sum(sampleFile(11)))
+	parsed, _ := verify.ParseSum(sum)
+	letGo := f.bundles.Release([]uuid.UUID{upstreamtest.ID(11)})
+	if _, err := f.store.Remove(t.Context(), parsed); err != nil {
+		t.Fatal(err)
+	}
+	letGo()
+	f.want(200, "POST", "/delete", wanted(11), &removed)
+	f.want(404, "GET", "/images/"+id(11), nil, &Error{})
+	f.refused(404, codeNotFound, "POST", "/delete", wanted(11))
+}
+
+// TestImportKnown: what a source has as well is there already, and with other
+// files it is refused.
+func TestImportKnown(t *testing.T) {
+	f := newFixture(t)
+	f.fetched(1)
+	b := shelf{1: 0, 2: 1, 13: 0}.bundle(t, nil, 0)
+	f.came(f.imported(b.volumes...), "1 present, 2 added, 13 added")
+	var image Image
+	f.want(200, "GET", "/images/"+id(1), nil, &image)
+	if image.Source != "source" || !slices.Equal(image.Sources, []string{"source", "imported"}) || image.Imported == nil {
+		t.Errorf("%+v", image)
+	}
+	if got := f.source.Count("/" + id(2) + "/file"); got != 0 {
+		t.Errorf("the source was asked %d times for what the bundle has", got)
+	}
+
+	other := upstreamtest.Manifest(upstreamtest.ID(11), "image11", "1.0", nil, sampleFile(12))
+	if err := f.source.Add(other, sampleFile(12)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.catalog.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.came(f.imported(shelf{11: 0, 14: 0}.bundle(t, nil, 0).volumes...), "11 refused "+codeImageExists+", 14 added")
+}
+
+// TestImportDamaged: one bit, wherever it is, is found, and what it is in is not
+// taken; the other images of the bundle are.
+func TestImportDamaged(t *testing.T) {
+	b := shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0)
+	whole := b.volumes[0]
+	f := newFixture(t)
+	flipped := func(at int64) []byte {
+		v := bytes.Clone(whole)
+		v[at] ^= 4
+		return v
+	}
+	e := b.file(t, 11)
+	for _, at := range []int64{e.Data, e.Data + e.Size/2, e.Data + e.Size - 1} {
+		report := f.imported(flipped(at))
+		if at == e.Data { // the first time
+			f.came(report, "11 refused ChecksumError, 12 waiting OriginDoesNotExist, 13 added")
+		} else {
+			f.came(report, "11 refused ChecksumError, 12 waiting OriginDoesNotExist, 13 present")
+		}
+		if !strings.Contains(report.Images[0].Error.Message, e.Path) {
+			t.Errorf("the error does not name %s: %s", e.Path, report.Images[0].Error.Message)
+		}
+		f.want(404, "GET", "/images/"+id(11), nil, &Error{})
+	}
+	if partials := f.store.Partials(); len(partials) != 0 {
+		t.Errorf("wrong bytes are kept: %+v", partials)
+	}
+	f.came(f.imported(whole), "11 added, 12 present, 13 present")
+
+	// What is not a file's makes the whole bundle bad.
+	for _, path := range []string{"imgmirror-bundle.json", "manifest.json"} {
+		e := b.entry(t, path)
+		for _, at := range []int64{e.At + 3, e.Data + 10} {
+			g := newFixture(t)
+			r := httptest.NewRequest("POST", apiPrefix+"/bundle/import", bytes.NewReader(flipped(at)))
+			r.Header.Set("Content-Type", typeTar)
+			var answer json.RawMessage
+			status := g.send(r, &answer)
+			if status == 200 {
+				var report BundleImport
+				if err := json.Unmarshal(answer, &report); err != nil || report.Error == nil || report.Error.Code != codeBundle || strings.Contains(string(answer), ImageAdded) {
+					t.Errorf("%s, byte %d: %s", path, at, answer)
+				}
+			} else if status != 422 {
+				t.Errorf("%s, byte %d: status %d: %s", path, at, status, answer)
+			}
+			if got := g.bundles.Images(); len(got) != 0 {
+				t.Errorf("%s, byte %d: %d images were taken", path, at, len(got))
+			}
+		}
+	}
+}
+
+func TestImportRefused(t *testing.T) {
+	f := newFixture(t)
+	var told Error
+	refused := func(code string, body []byte, names string) {
+		t.Helper()
+		status := 422
+		if code == codeBundleBase {
+			status = 409
+		}
+		f.imports(status, "", bytes.NewReader(body), &told)
+		if told.Code != code || !strings.Contains(told.Message, names) {
+			t.Errorf("%+v, want %s and %s", told, code, names)
+		}
+		if files, images := f.store.Files(), f.bundles.Images(); len(files)+len(images) != 0 {
+			t.Errorf("%d files and %d images were taken", len(files), len(images))
+		}
+	}
+	secret, public, err := bundle.GenerateKey("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, _, err := bundle.GenerateKey("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.trusted, err = bundle.ParseTrusted([]string{string(public)}); err != nil {
+		t.Fatal(err)
+	}
+	s := shelf{11: 0, 12: 11}
+	refused(codeBundle, []byte("this is no bundle"), "tar")
+	refused(codeBundle, make([]byte, 4096), "tar")
+	refused(codeBundleTrust, s.bundle(t, nil, 0).volumes[0], "not signed")
+	refused(codeBundleTrust, s.bundle(t, stranger, 0).volumes[0], "not trusted")
+	refused(codeBundleBase, s.bundle(t, secret, 0, 11).volumes[0], id(11))
+	good := s.bundle(t, secret, 0)
+	f.imports(422, "?without=x", bytes.NewReader(good.volumes[0]), &told)
+	report := f.imported(good.volumes...)
+	f.came(report, "11 added, 12 added")
+	if report.Key == "" {
+		t.Error("who signed it is not told")
+	}
+	f.came(f.imported(shelf{11: 0, 12: 11, 15: 12}.bundle(t, secret, 0, 11, 12).volumes...), "15 added")
+}
+
+// TestImportResumes: what a broken import brought is not sent again.
+func TestImportResumes(t *testing.T) {
+	f := newFixture(t)
+	b := shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0)
+	whole := b.volumes[0]
+	second := b.file(t, 12)
+	const part = 70_000
+	report := f.imported(whole[:second.Data+part])
+	f.came(report, "11 added, 12 waiting NotComplete, 13 waiting NotComplete, InvalidBundle")
+	if got := report.Images[1].Have; !slices.Equal(got, []int64{part}) {
+		t.Errorf("have %v, want %d", got, part)
+	}
+	f.want(200, "GET", "/images/"+id(11), nil, nil)
+
+	report = BundleImport{}
+	f.imports(200, "?dry_run=true", bytes.NewReader(whole[:b.entry(t, "/manifest.json").At]), &report)
+	f.came(report, "11 present, 12 waiting, 13 waiting")
+	have := [][]int64{{int64(len(sampleFile(11)))}, {part}, {0}}
+	var holes []Hole
+	first := b.file(t, 11)
+	for i, e := range []bundle.Entry{first, second} {
+		if !slices.Equal(report.Images[i].Have, have[i]) {
+			t.Errorf("image %d: have %v, want %v", i, report.Images[i].Have, have[i])
+		}
+		holes = append(holes, Hole{e.Data, have[i][0]})
+	}
+	rest := slices.Concat(whole[:holes[0].At], whole[holes[0].At+holes[0].Size:holes[1].At], whole[holes[1].At+holes[1].Size:])
+
+	// A hole where something is missing is no way to have it.
+	third := b.file(t, 13)
+	lie := append(slices.Clone(holes), Hole{third.Data, third.Size})
+	report, err := f.client().ImportBundle(t.Context(), bytes.NewReader(slices.Concat(rest[:int64(len(rest))-int64(len(whole))+third.Data], whole[third.Data+third.Size:])), int64(len(whole)), lie)
+	if err != nil || report.Error == nil && report.Images[2].State != ImageRefused {
+		t.Errorf("%s, %v", outcome(report), err)
+	}
+	f.want(404, "GET", "/images/"+id(13), nil, &Error{})
+
+	report, err = f.client().ImportBundle(t.Context(), bytes.NewReader(rest), int64(len(whole)), holes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := outcome(report); !strings.HasSuffix(got, "13 added") || strings.Contains(got, ImageWaiting) {
+		t.Errorf("imported: %s", got)
+	}
+	for _, n := range []int{11, 12, 13} {
+		var image Image
+		f.want(200, "GET", "/images/"+id(n), nil, &image)
+		if !image.Cached {
+			t.Errorf("image %d is not on disk", n)
+		}
+	}
+}
+
+// TestImportVolumes: parts of a file need their order, all else does not.
+func TestImportVolumes(t *testing.T) {
+	s := shelf{11: 0, bigImage: 0, 13: bigImage}
+	b := s.bundle(t, nil, 5<<20/2)
+	if len(b.volumes) != 3 {
+		t.Fatalf("%d volumes", len(b.volumes))
+	}
+	f := newFixture(t)
+	f.came(f.imported(b.volumes[1]), "11 waiting NotComplete, 99 waiting NotComplete, 13 waiting NotComplete")
+	f.came(f.imported(b.volumes[2]), "11 waiting NotComplete, 99 waiting NotComplete, 13 waiting OriginDoesNotExist")
+	f.came(f.imported(b.volumes[0]), "11 added, 99 waiting NotComplete, 13 waiting OriginDoesNotExist")
+	report := f.imported(b.volumes[1])
+	f.came(report, "11 present, 99 waiting NotComplete, 13 waiting OriginDoesNotExist")
+	if text := report.Images[1].Error.Message; !strings.Contains(text, "volume 3") {
+		t.Errorf("where the rest is: %s", text)
+	}
+	f.came(f.imported(b.volumes[2]), "11 present, 99 added, 13 present")
+	var image Image
+	f.want(200, "GET", "/images/"+id(bigImage), nil, &image)
+	if !image.Cached {
+		t.Error("the image in parts is not on disk")
+	}
+}
+
+func TestHoles(t *testing.T) {
+	for _, text := range []string{"x", "1", "1+", "+1", "1+0", "-1+2", "5+5,3+1", "5+5,9+1", strings.Repeat("1+1,", 3), fmt.Sprintf("%d+1", int64(1)<<62)} {
+		if holes, err := readHoles(text); err == nil {
+			t.Errorf("%q is read as %v", text, holes)
+		}
+	}
+	holes := []Hole{{2, 3}, {5, 1}, {8, 2}}
+	if got, err := readHoles(writeHoles(holes)); err != nil || !slices.Equal(got, holes) {
+		t.Errorf("%v, %v", got, err)
+	}
+	// Bytes 2 to 5, 8 and 9 of 0123456789ab are not sent.
+	p := &perforated{r: strings.NewReader("0167ab"), holes: slices.Clone(holes)}
+	read := func(n int, want string) {
+		t.Helper()
+		b := make([]byte, n)
+		m, err := io.ReadFull(p, b)
+		if got := string(b[:m]); got != want || err != nil && !strings.Contains(err.Error(), errHole.Error()) && err != io.ErrUnexpectedEOF {
+			t.Errorf("read %q, %v; want %q", got, err, want)
+		}
+	}
+	seek := func(n, want int64) {
+		t.Helper()
+		if at, err := p.Seek(n, io.SeekCurrent); err != nil || at != want {
+			t.Errorf("at %d, %v; want %d", at, err, want)
+		}
+	}
+	read(1, "0")
+	read(5, "1") // a hole cannot be read
+	seek(3, 5)
+	read(1, "")
+	seek(2, 7) // over a hole, and a byte that was sent
+	read(1, "7")
+	seek(2, 10)
+	read(3, "ab")
+
+	many := make([]Hole, 3*maxHoles)
+	for i := range many {
+		many[i] = Hole{int64(i) << 30, 1<<20 + int64(i)<<10}
+	}
+	if got := LargestHoles(append(many, Hole{1 << 50, 10})); len(got) != maxHoles || got[0] != many[2*maxHoles] {
+		t.Errorf("%d holes, the first one %+v", len(got), got[0])
+	}
+}
+
+// TestImportTwice: an import that waits for what another one brings goes on by
+// itself when that one breaks off.
+func TestImportTwice(t *testing.T) {
+	f := newFixture(t)
+	b := shelf{11: 0, 12: 11}.bundle(t, nil, 0)
+	whole := b.volumes[0]
+	r, w := io.Pipe()
+	first := make(chan BundleImport, 1)
+	go func() {
+		report, err := f.client().ImportBundle(context.Background(), r, -1, nil)
+		if err != nil {
+			t.Errorf("the first import: %v", err)
+		}
+		first <- report
+	}()
+	if _, err := w.Write(whole[:b.file(t, 11).Data+100_000]); err != nil {
+		t.Fatal(err)
+	}
+	for len(f.store.Fills()) == 0 {
+		runtime.Gosched()
+	}
+	second := make(chan BundleImport, 1)
+	go func() { second <- f.imported(whole) }()
+	for f.store.Fills()[0].Readers < 2 {
+		runtime.Gosched()
+	}
+	if err := w.Close(); err != nil { // as the death of who sends does
+		t.Fatal(err)
+	}
+	f.came(<-second, "11 added, 12 added")
+	<-first
+}

@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The data of the API's bundle operations.
+
+// BundleWanted is the body of POST /api/v1/bundle/plan: images as in Wanted. Of
+// those that match the filters only the newest ones when Newest is above 0.
+type BundleWanted struct {
+	UUIDs   []string `json:"uuids,omitempty"`
+	Filters []string `json:"filters,omitempty"`
+	Newest  int      `json:"newest,omitempty"`
+}
+
+// Bundled is an image with what a bundle of it is made of.
+type Bundled struct {
+	Manifest json.RawMessage `json:"manifest"` // as clients get it, with its channels
+	Wanted   bool            `json:"wanted"`   // false: it is here as another one's origin
+	Cached   bool            `json:"cached"`   // all its files are on disk, verified
+	Files    []BundledFile   `json:"files"`    // empty unless it is cached
+}
+
+// BundledFile is one file of an image, as it was found to be.
+type BundledFile struct {
+	SHA1   string `json:"sha1"`
+	SHA256 string `json:"sha256"`
+	Size   int64  `json:"size"`
+}
+
+// BundleImport is what became of a bundle, or of one volume of it.
+type BundleImport struct {
+	Bundle  string          `json:"bundle"` // its id
+	Created time.Time       `json:"created"`
+	Mirror  string          `json:"mirror"`        // that made it
+	Key     string          `json:"key,omitempty"` // that signed it and is trusted; without one it was not checked
+	Volume  int             `json:"volume"`
+	Volumes int             `json:"volumes"`
+	Images  []ImportedImage `json:"images"`          // all of the bundle, in its order
+	Error   *Error          `json:"error,omitempty"` // why it was not read to its end
+}
+
+// ImportedImage is one image of a bundle.
+type ImportedImage struct {
+	UUID    string  `json:"uuid"`
+	Name    string  `json:"name"`
+	Version string  `json:"version"`
+	State   string  `json:"state"` // added, present, refused, waiting
+	Size    int64   `json:"size"`
+	Have    []int64 `json:"have_bytes"`      // of each file: what the mirror has of it
+	Error   *Error  `json:"error,omitempty"` // why it is refused, or what it waits for
+}
+
+// Values of ImportedImage.State.
+const (
+	ImageAdded   = "added"
+	ImagePresent = "present" // it was here before
+	ImageRefused = "refused"
+	ImageWaiting = "waiting" // for another volume
+)
+
+// Provenance tells which bundle brought an image.
+type Provenance struct {
+	Bundle   string    `json:"bundle"`
+	Created  time.Time `json:"created"`
+	Mirror   string    `json:"mirror"`
+	Key      string    `json:"key,omitempty"`
+	Imported time.Time `json:"imported"`
+}

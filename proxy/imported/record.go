@@ -1,0 +1,131 @@
+package imported
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// recordFile is a file of Options.Dir, named UUID.json. It is written by encode.
+type recordFile struct {
+	Provenance
+	Manifest json.RawMessage `json:"manifest"`
+}
+
+// encode keeps the manifest byte for byte, which json.Marshal would not.
+func (r record) encode() ([]byte, error) {
+	frame, err := json.Marshal(recordFile{Provenance: r.Provenance, Manifest: json.RawMessage("0")})
+	if err != nil {
+		return nil, err
+	}
+	return append(append(bytes.TrimSuffix(frame, []byte("0}")), r.manifest.Raw()...), "}\n"...), nil
+}
+
+func (s *Source) path(id uuid.UUID) string {
+	return filepath.Join(s.o.Dir, id.String()+".json")
+}
+
+// newName begins the names of records that are being written.
+const newName = ".new-"
+
+// load reads all records.
+func (s *Source) load() (map[uuid.UUID]record, error) {
+	images := make(map[uuid.UUID]record)
+	entries, err := os.ReadDir(s.o.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return images, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		path := filepath.Join(s.o.Dir, e.Name())
+		if strings.HasPrefix(e.Name(), newName) { // a write that never ended
+			if err := os.Remove(path); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		id, isUUID := manifest.ParseUUID(name)
+		if !ok || !isUUID {
+			s.log.Warn("not a record of an imported image, left alone", "path", path)
+			continue
+		}
+		r, err := read(path)
+		if err == nil && r.manifest.UUID != id {
+			err = fmt.Errorf("it is of image %s", r.manifest.UUID)
+		}
+		if err != nil {
+			s.log.Error("the record of an imported image cannot be read", "path", path, "error", err)
+			continue
+		}
+		images[id] = r
+	}
+	return images, nil
+}
+
+func read(path string) (record, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return record{}, err
+	}
+	var f recordFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return record{}, err
+	}
+	m, err := Parse(f.Manifest)
+	return record{Provenance: f.Provenance, manifest: m}, err
+}
+
+// save writes a record: it is there, whole, or as it was before.
+func (s *Source) save(r record) error {
+	data, err := r.encode()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.o.Dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(s.o.Dir, newName)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), s.path(r.manifest.UUID))
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return s.sync()
+}
+
+func (s *Source) remove(id uuid.UUID) error {
+	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.sync()
+}
+
+// sync makes what was renamed or removed last.
+func (s *Source) sync() error {
+	d, err := os.Open(s.o.Dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
