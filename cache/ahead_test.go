@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"io/fs"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,4 +102,80 @@ func TestAheadAndClientAtOnce(t *testing.T) {
 		synctest.Wait()
 		wantPresent(t, s, "1", all...)
 	})
+}
+
+// What an earlier process left is not lost because there is no room to go on
+// with it just now.
+func TestAheadKeepsWhatItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{MaxSize: 200_000})
+		all := samples(t, 2, 100_000)
+		all[1].src.reply = func(_ int, offset int64) reply {
+			if offset > 0 {
+				return reply{err: errors.New("down")}
+			}
+			return reply{cut: 70_000}
+		}
+		part := all[1].blob
+		if _, _, err := get(s, part, all[1].src); !errors.Is(err, ErrUnavailable) {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		part.Low, part.Want.Size = true, 0 // so that only its source tells that it does not fit
+		s.SetLimits(90_000, 0)
+		all[1].src.reply = nil
+		if _, err := s.File(t.Context(), part, sources(all[1].src)); !errors.Is(err, ErrNoSpace) {
+			t.Errorf("with no room left: %v", err)
+		}
+		if left := s.Partials(); len(left) != 1 || left[0].Have != 70_000 {
+			t.Fatalf("left is %+v", left)
+		}
+		s.SetLimits(0, 0)
+		if err := all[1].storeAhead(t, s); err != nil {
+			t.Fatal(err)
+		}
+		if asked := all[1].src.asked(); asked[len(asked)-1] != 70_000 {
+			t.Errorf("asked from %v", asked)
+		}
+	})
+}
+
+// A client does not go without because room is booked for what nobody waits for.
+func TestAheadMakesRoomForClient(t *testing.T) {
+	for _, kept := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := openStore(t, Options{MaxSize: 200_000})
+			all := samples(t, 2, 150_000)
+			all[0].src.reply = func(try int, _ int64) reply {
+				switch {
+				case kept && try == 1:
+					return reply{cut: 70_000}
+				case kept && try == 2:
+					return reply{err: fs.ErrNotExist}
+				}
+				return reply{stall: 50_000}
+			}
+			if kept { // from an earlier download
+				if _, _, err := get(s, all[0].blob, all[0].src); err == nil {
+					t.Fatal("stored")
+				}
+				synctest.Wait()
+			}
+			ahead := make(chan error, 1)
+			go func() { ahead <- all[0].storeAhead(t, s) }()
+			time.Sleep(time.Second)
+			if fills := s.Fills(); len(fills) != 1 || !fills[0].Low {
+				t.Fatalf("Fills = %+v", fills)
+			}
+			all[1].store(t, s)
+			if err := <-ahead; !errors.Is(err, ErrNoSpace) {
+				t.Errorf("the one that gave way: %v", err)
+			}
+			synctest.Wait()
+			wantPresent(t, s, "1", all...)
+			if left := s.Partials(); len(left) != 0 || s.space.booked != 0 || s.space.partial != 0 {
+				t.Errorf("left are %+v, account %+v", left, s.space)
+			}
+		})
+	}
 }

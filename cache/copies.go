@@ -84,8 +84,8 @@ func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error 
 			delete(s.copies, id)
 			continue
 		}
-		if !slices.ContainsFunc(c.image(m).Sums, there) {
-			s.dropCopy(id)
+		if sums := c.image(m).Sums; !slices.ContainsFunc(sums, there) {
+			s.dropCopy(id, sums)
 			continue
 		}
 		if lists[c.Source] == nil {
@@ -121,9 +121,19 @@ func (s *Store) removeCopy(id uuid.UUID) error {
 	return diskError(err)
 }
 
-// dropCopy is removeCopy at a start, of an image that has no file. A failure
-// harms nobody today: it is logged.
-func (s *Store) dropCopy(id uuid.UUID) {
+// dropCopy is removeCopy at a start, of an image that had the files sums and has
+// none. The copy stays where not even the folders of these are there: then all
+// files may be elsewhere, on a disk that is to be mounted yet, and without its
+// copy nobody would know afterwards whose they are. A failure harms nobody today:
+// it is logged.
+func (s *Store) dropCopy(id uuid.UUID, sums []verify.Sum) {
+	emptied := func(sum verify.Sum) bool {
+		_, err := os.Stat(filepath.Dir(s.dir.file(sum)))
+		return err == nil
+	}
+	if len(sums) > 0 && !slices.ContainsFunc(sums, emptied) {
+		return
+	}
 	delete(s.copies, id)
 	if err := s.removeCopy(id); err != nil {
 		s.log.Warn("the copy of a manifest without a file cannot be removed", "uuid", id, "error", err)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -89,4 +90,50 @@ func TestUnendedWrites(t *testing.T) {
 		t.Error("the pin is lost")
 	}
 	wantCopies(t, s, one)
+}
+
+// A start that finds the folder of files empty, because its disk is not mounted,
+// does not forget for good whose they are.
+func TestFilesNotMounted(t *testing.T) {
+	for _, lost := range []string{"", "index"} {
+		t.Run(lost, func(t *testing.T) {
+			s := openStore(t, Options{})
+			one := newSample(t, 1, 1000, nil)
+			one.store(t, s)
+			if err := s.Pin(one.id); err != nil {
+				t.Fatal(err)
+			}
+			closeStore(t, s)
+			disk := filepath.Join(t.TempDir(), "files")
+			if err := os.Rename(s.dir.files(), disk); err != nil {
+				t.Fatal(err)
+			}
+			if lost != "" {
+				if err := os.RemoveAll(s.dir.index()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 {
+				s = reopen(t, s)
+				if f := s.Files(); len(f) != 0 {
+					t.Errorf("Files = %+v", f)
+				}
+				closeStore(t, s)
+			}
+			if err := os.Remove(s.dir.files()); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(disk, s.dir.files()); err != nil {
+				t.Fatal(err)
+			}
+			s = reopen(t, s)
+			s.adoptAll(t.Context())
+			if f := s.Files(); len(f) != 1 || len(f[0].Images) != 1 || f[0].Images[0] != one.id {
+				t.Errorf("Files = %+v", f)
+			}
+			if _, err := s.Remove(t.Context(), one.sum()); !errors.Is(err, ErrPinned) {
+				t.Errorf("removing the file of a pinned image: %v", err)
+			}
+		})
+	}
 }

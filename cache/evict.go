@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -32,119 +31,6 @@ type Evicted struct {
 	Reason  Reason
 
 	children int // images on top of its images that may be there when it goes
-}
-
-// errNoRoomAhead is the ErrNoSpace of a fill that nobody waits for: somebody
-// might have been given the room of others.
-var errNoRoomAhead = fmt.Errorf("%w: what nobody waits for takes free room only", ErrNoSpace)
-
-// Freed space may take a while to show in what the file system tells, with ZFS
-// until the transaction group is through.
-const (
-	freeingLimit = 10 * time.Second
-	freeingPoll  = 100 * time.Millisecond
-)
-
-// reserve sets n bytes aside for a fill, after it has made the room for them:
-// what was least recently used goes until they fit, and then down to the low
-// water. Nothing goes if that would not be enough; then it fails with ErrNoSpace.
-// Nothing goes for a low fill either.
-func (s *Store) reserve(ctx context.Context, n int64, low bool) error {
-	full := s.space.book(n)
-	if !errors.Is(full, ErrNoSpace) {
-		return full
-	}
-	if low {
-		return fmt.Errorf("%w (%w)", errNoRoomAhead, full)
-	}
-	if err := s.space.never(n); err != nil {
-		return err
-	}
-	s.evicting.Lock() // one at a time, or each would make the same room
-	defer s.evicting.Unlock()
-	gaveUp := false // the quarantine, and its room may not show yet
-	for {
-		full = s.space.book(n)
-		if !errors.Is(full, ErrNoSpace) {
-			return full
-		}
-		d, err := s.space.need(n)
-		if err != nil {
-			return err
-		}
-		if d.must == 0 { // the room has just become free
-			continue
-		}
-		if d.reason == ReasonMinFree && !gaveUp && s.hasQuarantine() {
-			if err := s.capQuarantine(0, 0); err != nil {
-				return err
-			}
-			gaveUp = true
-			continue // that may do
-		}
-		gone := s.evict(s.plan(d))
-		if d.reason != ReasonMinFree {
-			if len(gone) == 0 {
-				return full
-			}
-			continue
-		}
-		if len(gone) == 0 && !gaveUp {
-			return full
-		}
-		gaveUp = false
-		if err := s.awaitSpace(ctx, n); !errors.Is(err, ErrNoSpace) {
-			return err
-		}
-	}
-}
-
-// mayFit fails with ErrNoSpace when n bytes do not fit, whatever may be evicted for
-// them: then no source need be asked. It sets nothing aside.
-func (s *Store) mayFit(n int64, low bool) error {
-	if n <= 0 {
-		return nil
-	}
-	if err := s.space.never(n); err != nil {
-		return err
-	}
-	d, err := s.space.need(n)
-	switch {
-	case err != nil || d.must == 0:
-		return err
-	case low:
-		return fmt.Errorf("%w: there are %d bytes too few (%s)", errNoRoomAhead, d.must, d.reason)
-	case len(s.plan(d)) > 0:
-		return nil
-	}
-	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
-		if s.hasQuarantine() {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: %d bytes wanted, and nothing that may be evicted would make room for them (%s)", ErrNoSpace, n, d.reason)
-}
-
-// awaitSpace books n bytes as soon as the file system shows the room that was
-// made, for freeingLimit at most.
-func (s *Store) awaitSpace(ctx context.Context, n int64) error {
-	poll := time.NewTicker(freeingPoll)
-	defer poll.Stop()
-	limit := time.NewTimer(freeingLimit)
-	defer limit.Stop()
-	for {
-		err := s.space.book(n)
-		if !errors.Is(err, ErrNoSpace) {
-			return err
-		}
-		select {
-		case <-poll.C:
-		case <-limit.C:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }
 
 // Vacuum brings the cache down to its low water, which is 5 % below MaxSize and

@@ -45,7 +45,7 @@ type fill struct {
 
 	// Guarded by Store.mu.
 	firm    bool // somebody wants the blob even if he does not wait for it
-	dropped bool // nobody does, and it is about to end
+	dropped bool // nobody does, and it is about to end: it is joined no more
 
 	mu      sync.Mutex    // guards what follows, and the round's shared fields; never held over I/O
 	wake    chan struct{} // closed, and replaced, whenever a shared field has changed
@@ -188,7 +188,7 @@ func (f *fill) run() {
 	if f.s.fills[f.key] == f { // else it was published
 		delete(f.s.fills, f.key)
 		if f.leftover > 0 {
-			f.s.partials[f.want.SHA1] = leftover{have: f.leftover, dropped: f.dropped}
+			f.s.partials[f.want.SHA1] = leftover{have: f.leftover, dropped: errors.Is(err, errDropped)}
 		}
 	}
 	f.s.mu.Unlock()
@@ -352,7 +352,8 @@ func (f *fill) anyLeft() bool {
 // resumable tells whether what a round has is of use to a later fill.
 func (f *fill) resumable(r *round, err error) bool {
 	return !f.want.SHA1.IsZero() && !f.solo && r.have > 0 && !errors.Is(err, verify.ErrMismatch) &&
-		(errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) || errors.Is(err, fs.ErrNotExist))
+		(errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) ||
+			errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoRoomAhead) && r.leftover > 0)
 }
 
 // abandon ends a round that failed with err. Its readers that have been given

@@ -42,7 +42,7 @@ func (s *Store) Fills() []FillInfo {
 	all := make([]FillInfo, 0, len(s.fills))
 	for _, f := range s.fills {
 		i := f.describe()
-		i.Readers = int(f.hold.readers())
+		i.Readers, i.Low = int(f.hold.readers()), f.low()
 		all = append(all, i)
 	}
 	s.mu.RUnlock()

@@ -236,17 +236,17 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 		}
 	}
 	for id, im := range known {
-		n := len(im.Sums)
-		im.Sums = slices.DeleteFunc(im.Sums, func(sum verify.Sum) bool { return !there(sum) })
+		had := im.Sums
+		im.Sums = slices.DeleteFunc(slices.Clone(had), func(sum verify.Sum) bool { return !there(sum) })
 		if len(im.Sums) == 0 {
 			if !changed[id] {
 				err = s.index.remove(keyImage + string(id[:]))
 			}
 			if err == nil {
-				s.dropCopy(id)
+				s.dropCopy(id, had)
 			}
 		} else {
-			if changed[id] || len(im.Sums) != n {
+			if changed[id] || len(im.Sums) != len(had) {
 				err = s.index.put(imagePair(id, im))
 			}
 			s.setImage(id, im)

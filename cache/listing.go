@@ -27,6 +27,7 @@ type listingMeta struct {
 	ETag         string    `json:"etag,omitempty"`
 	LastModified string    `json:"last_modified,omitempty"`
 	Fetched      time.Time `json:"fetched,omitzero"`
+	From         string    `json:"from,omitempty"`
 }
 
 func manifestPrefix(source string) string { return keyManifest + source + "\x00" }
@@ -41,6 +42,8 @@ func (s *Store) Listings() ([]manifest.Listing, error) {
 		return nil, err
 	}
 	defer s.calls.Done()
+	s.lists.Lock()
+	defer s.lists.Unlock()
 
 	var all []manifest.Listing
 	err := s.index.each(keyListing, func(key, value []byte) error {
@@ -51,7 +54,7 @@ func (s *Store) Listings() ([]manifest.Listing, error) {
 		}
 		all = append(all, manifest.Listing{
 			Source: string(key), Kind: meta.Kind,
-			ETag: meta.ETag, LastModified: meta.LastModified, Fetched: meta.Fetched,
+			ETag: meta.ETag, LastModified: meta.LastModified, Fetched: meta.Fetched, From: meta.From,
 		})
 		return nil
 	})
@@ -74,6 +77,8 @@ func (s *Store) Listing(source string) (manifest.Listing, error) {
 		return l, err
 	}
 	defer s.calls.Done()
+	s.lists.Lock()
+	defer s.lists.Unlock()
 	if err := s.loadManifests(&l); err != nil {
 		return l, fmt.Errorf("saved list of %s: %w", source, err)
 	}
@@ -168,6 +173,8 @@ func (s *Store) SaveListing(l manifest.Listing) error {
 		return err
 	}
 	defer s.calls.Done()
+	s.lists.Lock()
+	defer s.lists.Unlock()
 	if err := s.saveListing(l); err != nil {
 		return fmt.Errorf("save the list of %s: %w", l.Source, err)
 	}
@@ -179,7 +186,9 @@ func (s *Store) saveListing(l manifest.Listing) error {
 		return err
 	}
 	// Last: validators must not vouch for a list that is not there.
-	meta, err := json.Marshal(listingMeta{Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: cleanTime(l.Fetched)})
+	meta, err := json.Marshal(listingMeta{
+		Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: cleanTime(l.Fetched), From: l.From,
+	})
 	if err != nil {
 		return err
 	}
@@ -192,6 +201,8 @@ func (s *Store) SaveUnlisted(source string, m manifest.Manifest) error {
 		return err
 	}
 	defer s.calls.Done()
+	s.lists.Lock()
+	defer s.lists.Unlock()
 	pairs := []pair{{manifestPrefix(source) + string(m.UUID[:]), slices.Concat([]byte{entryUnlisted}, m.Raw())}}
 	known, err := s.index.has(keyListing + source)
 	if err == nil && !known { // without this the manifest would not be found again

@@ -3,6 +3,8 @@ package cache
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -63,7 +65,7 @@ func TestListings(t *testing.T) {
 		Source: "a", Kind: "imgapi", Images: m[:5], Unlisted: m[5:7],
 		ETag: `"x"`, LastModified: "yesterday", Fetched: time.Date(2022, 1, 2, 3, 4, 5, 6, time.UTC),
 	}
-	b := manifest.Listing{Source: "b", Images: m[3:9]}
+	b := manifest.Listing{Source: "b", Images: m[3:9], From: "http://b dev"}
 	check := func(want ...manifest.Listing) {
 		t.Helper()
 		got, err := s.Listings()
@@ -78,7 +80,8 @@ func TestListings(t *testing.T) {
 			if d := cmp.Diff(raws(w.Unlisted), raws(g.Unlisted)); d != "" {
 				t.Errorf("%s, unlisted: %s", w.Source, d)
 			}
-			if g.Source != w.Source || g.Kind != w.Kind || g.ETag != w.ETag || g.LastModified != w.LastModified || !g.Fetched.Equal(w.Fetched) {
+			if g.Source != w.Source || g.Kind != w.Kind || g.ETag != w.ETag || g.LastModified != w.LastModified || !g.Fetched.Equal(w.Fetched) ||
+				g.From != w.From {
 				t.Errorf("%s: got %+v", w.Source, g)
 			}
 			for j := range g.Images {
@@ -245,4 +248,35 @@ func TestListingRetired(t *testing.T) {
 	want(m[:1], m[1:2], m[2:])
 	save(manifest.Listing{Images: m[2:], Retired: m[:1]})
 	want(m[2:], nil, m[:1])
+}
+
+// Two that save lists of one source at the same time, as two generations of the
+// catalogue may at a reload, leave the list of one of them, whole.
+func TestListingSavedByTwo(t *testing.T) {
+	s := openStore(t, Options{})
+	m := someManifests(t, 1500)
+	lists := map[string]manifest.Listing{
+		"one": {Source: "a", ETag: "one", Images: m[:1000]},
+		"two": {Source: "a", ETag: "two", Images: m[500:]},
+	}
+	for range 10 {
+		var saving sync.WaitGroup
+		for _, l := range lists {
+			saving.Go(func() {
+				if err := s.SaveListing(l); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		saving.Wait()
+		got, err := s.Listings()
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%d lists, %v", len(got), err)
+		}
+		if want := lists[got[0].ETag]; !slices.EqualFunc(got[0].Images, inOrder(want.Images), func(a manifest.Manifest, b *manifest.Manifest) bool {
+			return a.UUID == b.UUID
+		}) {
+			t.Fatalf("%d images are saved under the validators of list %s, which has %d", len(got[0].Images), got[0].ETag, len(want.Images))
+		}
+	}
 }

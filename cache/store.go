@@ -102,6 +102,7 @@ type Store struct {
 	imageDoors doors      // an image's record and the copy of its manifest, by uuid
 	names      sync.Mutex // the making of a partial file, and the removing of a stale one
 
+	lists   sync.Mutex // held while saved lists are read or replaced: two generations of a catalogue may do so at once
 	copying sync.Mutex // held while a copy of a manifest is read and replaced; after its image's door
 
 	mu       sync.RWMutex            // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round

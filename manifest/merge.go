@@ -20,6 +20,7 @@ type Listing struct {
 	ETag         string     // validators of the list, for the next conditional request
 	LastModified string
 	Fetched      time.Time // when the source last confirmed it
+	From         string    // what the source was then; another one may list other images
 }
 
 // Merged is one image after the merge, with every source that holds the same bytes. Its manifests are those of

@@ -104,6 +104,9 @@ func (l *liveCatalog) Status() []catalog.Status { return l.now.Load().Status() }
 // Refresh asks every source for its list, now.
 func (l *liveCatalog) Refresh(ctx context.Context) error { return l.now.Load().Refresh(ctx) }
 
+// RefreshDue asks the sources whose lists are old.
+func (l *liveCatalog) RefreshDue(ctx context.Context) error { return l.now.Load().RefreshDue(ctx) }
+
 // Retake has the catalogue take the list of one source anew. It is made again
 // if another generation took over meanwhile, which may not have had the news.
 func (l *liveCatalog) Retake(ctx context.Context, source string) error {

@@ -21,8 +21,8 @@ import (
 const refreshLimit = 30 * time.Second
 
 // openLocal opens the data folder in this process and serves the API to itself.
-// Nothing that a mirror does of its own accord runs: no refresh but the one
-// that n asks for, no scrub, no prefetch, no resuming of old downloads.
+// Nothing that a mirror does of its own accord runs: no refresh but that of old
+// lists which n asks for, no scrub, no prefetch, no resuming of old downloads.
 func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger) (*session, error) {
 	own := *cfg
 	own.Listen, own.Admin.Listen = "", ""
@@ -55,7 +55,11 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	go func() { done <- m.runLocal(serving, pipe) }()
 	if n != needFiles {
 		limited, cancel := context.WithTimeout(ctx, refreshLimit)
-		if err := m.catalog.Refresh(limited); err != nil {
+		refresh := m.catalog.RefreshDue
+		if n == needAnswers {
+			refresh = m.catalog.Refresh
+		}
+		if err := refresh(limited); err != nil {
 			log.Warn("the lists of some sources are those of an earlier time", "error", err)
 		}
 		cancel()

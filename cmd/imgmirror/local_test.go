@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
 	"testing"
+	"time"
 
 	"imgmirror/config"
 )
@@ -51,5 +54,30 @@ func TestLocalEvictsNothing(t *testing.T) {
 	}
 	if len(gone) != told {
 		t.Errorf("%d files went, %d were told", len(gone), told)
+	}
+}
+
+// A verb goes by lists that were saved lately; only one that is about the sources
+// themselves asks them again.
+func TestLocalAsksForOldLists(t *testing.T) {
+	src := doctorSource(t)
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{{Name: "s", URL: config.URL(src.URL()), Kind: "imgapi", Refresh: time.Hour}}
+	for i, n := range []need{needStore, needLists, needFiles, needStore, needAnswers} {
+		s, err := openLocal(t.Context(), cfg, n, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		images, err := s.Images(t.Context())
+		if err := errors.Join(err, s.close()); err != nil || len(images) != 1 {
+			t.Errorf("call %d: %d images, %v", i, len(images), err)
+		}
+		want := 1
+		if n == needAnswers {
+			want = 2
+		}
+		if got := src.Count("/images"); got != want {
+			t.Errorf("call %d: the source has been asked for %d lists, want %d", i, got, want)
+		}
 	}
 }

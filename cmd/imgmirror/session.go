@@ -36,9 +36,10 @@ func addServerFlags(cmd *cobra.Command) {
 type need int
 
 const (
-	needFiles need = iota // what is on disk: a folder that does not exist is an error
-	needLists             // the sources' lists, which are asked for; without a folder they are kept nowhere
-	needStore             // both, and a folder to keep them in
+	needFiles   need = iota // what is on disk: a folder that does not exist is an error
+	needLists               // the sources' lists, which are asked for if they are old; without a folder they are kept nowhere
+	needAnswers             // likewise, and each source is asked just now
+	needStore               // files and lists, and a folder to keep them in
 )
 
 // withSession connects cmd to its mirror, calls do and ends the connection.

@@ -20,7 +20,6 @@ var sourceTable = table[admin.Source]{
 		{"refreshed", func(s admin.Source) any { return timeOf(s.LastSuccess) }},
 		{"tried", func(s admin.Source) any { return timeOf(s.LastTry) }},
 		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
-		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
 		{"error", func(s admin.Source) any { return s.LastError }},
 		{"check", func(s admin.Source) any { return checkText(s.Check) }},
 		{"took", func(s admin.Source) any { return tookText(s.Check) }},
@@ -52,7 +51,7 @@ func newSourcesCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withSession(cmd, needLists, func(ctx context.Context, s *session) error {
+		return withSession(cmd, needAnswers, func(ctx context.Context, s *session) error {
 			ask := s.Sources
 			if check {
 				ask = s.CheckSources

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	fastjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -248,73 +246,6 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 // Cancel ends a job and gives it as it then is; one that is over stays as it is.
 func (c *Client) Cancel(ctx context.Context, id string) (Job, error) {
 	return ask[Job](ctx, c, http.MethodDelete, "/jobs/"+url.PathEscape(id), nil)
-}
-
-// followTries is how long Follow tries to get a lost stream back.
-const followTries = time.Minute
-
-// Follow calls update, when it is not nil, with the job as it is now and
-// whenever it has changed, and returns it once it is over. A stream that breaks
-// is taken up again. It returns the last state seen, with an error, when ctx
-// ends or the mirror cannot be reached for a minute; the job then goes on.
-func (c *Client) Follow(ctx context.Context, id string, update func(Job)) (Job, error) {
-	last := Job{ID: id, State: JobRunning}
-	pauses := backoff.NewExponentialBackOff()
-	var lost time.Time // when the stream was first tried in vain
-	for {
-		err := c.stream(ctx, id, func(j Job) {
-			last, lost = j, time.Time{}
-			pauses.Reset()
-			if update != nil {
-				update(j)
-			}
-		})
-		if last.Over() {
-			return last, nil
-		}
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		if lost.IsZero() {
-			lost = time.Now()
-		}
-		var told *Error
-		if ctx.Err() != nil || errors.As(err, &told) || time.Since(lost) > followTries {
-			return last, fmt.Errorf("following job %s: %w", id, err)
-		}
-		select {
-		case <-time.After(pauses.NextBackOff()):
-		case <-ctx.Done():
-		}
-	}
-}
-
-// stream reads the events of one job until it is over or the stream ends, which
-// is an error.
-func (c *Client) stream(ctx context.Context, id string, update func(Job)) error {
-	resp, err := c.send(ctx, http.MethodGet, "/events?job="+url.QueryEscape(id), "", nil)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	events := newEventReader(resp.Body)
-	for {
-		event, data, err := events.next()
-		if err != nil {
-			return err
-		}
-		if event != eventJob {
-			continue
-		}
-		var job Job
-		if err := json.Unmarshal(data, &job); err != nil {
-			return fmt.Errorf("event of job %s: %w", id, err)
-		}
-		update(job)
-		if job.Over() {
-			return nil
-		}
-	}
 }
 
 // filterQuery is the query string of a list of filters.

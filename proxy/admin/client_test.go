@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"imgmirror/proxy/upstream/upstreamtest"
 )
@@ -202,6 +204,25 @@ func TestFollowReconnects(t *testing.T) {
 	if err != nil || job.State != JobDone || fmt.Sprint(seen) != "[1 2 3]" {
 		t.Errorf("%+v %v %v", job, err, seen)
 	}
+}
+
+// A mirror that has ended is not waited for longer than a network that fails.
+func TestFollowGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := errors.New("connection refused")
+		c, err := NewClient(ClientOptions{Dial: func(context.Context) (net.Conn, error) { return nil, gone }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		last, err := c.Follow(t.Context(), "a", nil)
+		if !errors.Is(err, gone) || !strings.Contains(err.Error(), "has not answered for 10s") || last.ID != "a" || last.Over() {
+			t.Errorf("%+v %v", last, err)
+		}
+		if took := time.Since(began); took < followTries || took > followTries+2*followPause {
+			t.Errorf("it took %s", took)
+		}
+	})
 }
 
 func TestFollowEndsWithItsContext(t *testing.T) {

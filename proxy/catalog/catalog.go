@@ -64,7 +64,7 @@ type Index interface {
 // SourceOptions is one source with how the catalogue treats it.
 type SourceOptions struct {
 	Source       Source
-	URL          string            // for display
+	URL          string            // for display, and to tell whether a saved list is of the same server
 	Refresh      time.Duration     // between lists; 0 = 10m
 	Include      []manifest.Filter // an image is taken if it satisfies all of them; none = every image is taken
 	Exclude      []manifest.Filter // but for those that satisfy any of these
@@ -326,6 +326,14 @@ func (s *source) reparse(images []manifest.Manifest) []manifest.Manifest {
 	return out
 }
 
+// from is what a list of s is from: the saved one may be of another server, or channel, that had its name.
+func (s *source) from() string {
+	if s.Channel == "" {
+		return s.URL
+	}
+	return s.URL + " " + s.Channel
+}
+
 func (s *source) parseOptions() manifest.ParseOptions {
 	return manifest.ParseOptions{ServePrivate: s.ServePrivate}
 }
@@ -385,12 +393,3 @@ func (c *Catalog) stop() {
 	c.cancel()
 	c.tasks.Wait()
 }
-
-// noIndex forgets.
-type noIndex struct{}
-
-func (noIndex) Listings() ([]manifest.Listing, error)              { return nil, nil }
-func (noIndex) SaveListing(manifest.Listing) error                 { return nil }
-func (noIndex) SaveUnlisted(string, manifest.Manifest) error       { return nil }
-func (noIndex) Facts() (map[manifest.FileID]manifest.Facts, error) { return nil, nil }
-func (noIndex) SaveFacts(manifest.FileID, manifest.Facts) error    { return nil }

@@ -116,21 +116,7 @@ func (c *Catalog) completeChains(ctx context.Context) {
 		if len(tasks) == 0 || ctx.Err() != nil {
 			return
 		}
-		var mu sync.Mutex
-		var answers []answer
-		var g errgroup.Group
-		g.SetLimit(askSlots)
-		for _, t := range tasks {
-			g.Go(func() error {
-				got := c.findOrigin(ctx, t, w)
-				mu.Lock()
-				defer mu.Unlock()
-				answers = append(answers, got...)
-				return nil
-			})
-		}
-		_ = g.Wait() // the tasks report through answers
-		news := c.note(answers)
+		news := c.note(c.findAll(ctx, tasks, w))
 		c.rebuild()
 		c.saveUnlisted(news)
 	}
@@ -225,6 +211,25 @@ func (c *Catalog) missingOrigins(w *walk) []originTask {
 	return tasks
 }
 
+// findAll is findOrigin for many, some of them side by side.
+func (c *Catalog) findAll(ctx context.Context, tasks []originTask, w *walk) []answer {
+	var mu sync.Mutex
+	var answers []answer
+	var g errgroup.Group
+	g.SetLimit(askSlots)
+	for _, t := range tasks {
+		g.Go(func() error {
+			got := c.findOrigin(ctx, t, w)
+			mu.Lock()
+			defer mu.Unlock()
+			answers = append(answers, got...)
+			return nil
+		})
+	}
+	_ = g.Wait() // the tasks report through answers
+	return answers
+}
+
 // findOrigin asks for one origin.
 func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answer {
 	var answers []answer
@@ -252,51 +257,39 @@ func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answe
 	return answers
 }
 
+// unconfirmed gives those of the manifests that of has of each source which it was not asked for lately, each to be
+// asked for there again. of is called with state held.
+func (c *Catalog) unconfirmed(of func(*source) map[uuid.UUID]unlisted) []originTask {
+	now := time.Now()
+	var tasks []originTask
+	c.state.Lock()
+	defer c.state.Unlock()
+	for _, s := range c.sources {
+		for id, u := range of(s) {
+			if now.Sub(u.checked) >= recheckAfter {
+				tasks = append(tasks, originTask{id: id, first: []*source{s}})
+			}
+		}
+	}
+	return tasks
+}
+
 // recheck asks again for unlisted manifests that have not been confirmed for long. One that its source no
 // longer has is forgotten, unless an image that is there has it for its origin; one that has become private is
 // forgotten in any case.
 func (c *Catalog) recheck(ctx context.Context, w *walk) {
-	now := time.Now()
-	type due struct {
-		source *source
-		id     uuid.UUID
-	}
-	var all []due
-	c.state.Lock()
-	for _, s := range c.sources {
-		for id, u := range s.unlisted {
-			if now.Sub(u.checked) >= recheckAfter {
-				all = append(all, due{s, id})
-			}
+	var answers, gone []answer
+	list := c.Current()
+	for _, a := range c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]unlisted { return s.unlisted }), w) {
+		if errors.Is(a.err, errPrivate) || errors.Is(a.err, fs.ErrNotExist) && !list.isOrigin(a.id) {
+			gone = append(gone, a)
+		} else {
+			answers = append(answers, a)
 		}
 	}
-	c.state.Unlock()
-	if len(all) == 0 {
+	if len(answers)+len(gone) == 0 {
 		return
 	}
-	var mu sync.Mutex
-	var answers []answer
-	var gone []answer
-	list := c.Current()
-	var g errgroup.Group
-	g.SetLimit(askSlots)
-	for _, d := range all {
-		g.Go(func() error {
-			if got := c.findOrigin(ctx, originTask{id: d.id, first: []*source{d.source}}, w); len(got) > 0 {
-				mu.Lock()
-				defer mu.Unlock()
-				err := got[0].err
-				if errors.Is(err, errPrivate) || errors.Is(err, fs.ErrNotExist) && !list.isOrigin(d.id) {
-					gone = append(gone, got...)
-				} else {
-					answers = append(answers, got...)
-				}
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the tasks report through answers and gone
-
 	news := c.note(answers)
 	forgot := make(map[*source]bool)
 	c.state.Lock()

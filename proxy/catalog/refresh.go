@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 	"time"
 
@@ -97,13 +96,48 @@ func (c *Catalog) Refresh(ctx context.Context) error {
 	if c.offline {
 		return nil
 	}
-	errs := make([]error, len(c.sources))
+	err := c.refreshAll(ctx, c.sources)
+	c.completeChains(ctx)
+	c.giveBack()
+	return err
+}
+
+// RefreshDue is Refresh of those sources only whose list is older than their interval, or was another source's under
+// the same name; what they said has been saved when it returns. It is for a process that ends soon.
+func (c *Catalog) RefreshDue(ctx context.Context) error {
+	if c.offline {
+		return nil
+	}
+	var due []*source
+	asks := false
+	c.state.Lock()
+	for _, s := range c.sources { // those of this machine cost nothing
+		age := time.Since(s.list.Fetched)
+		old := s.list.From != s.from() || age < 0 || age >= s.Refresh || s.list.Kind == kindDirectory
+		if old || s.Withdraws {
+			due = append(due, s)
+		}
+		asks = asks || old && !s.Withdraws
+	}
+	c.state.Unlock()
+	err := c.refreshAll(ctx, due)
+	if asks {
+		c.completeChains(ctx)
+	}
+	for _, s := range due {
+		c.saveConfirmed(s)
+	}
+	return err
+}
+
+// refreshAll refreshes sources side by side.
+func (c *Catalog) refreshAll(ctx context.Context, sources []*source) error {
+	errs := make([]error, len(sources))
 	var asked sync.WaitGroup
-	for i, s := range c.sources {
+	for i, s := range sources {
 		asked.Go(func() { errs[i] = c.refresh(ctx, s) })
 	}
 	asked.Wait()
-	c.completeChains(ctx)
 	return errors.Join(errs...)
 }
 
@@ -177,7 +211,7 @@ func (c *Catalog) validators(s *source) (etag, lastModified string) {
 
 // accept takes in a good answer of s. When the images are those it had before, the list being served stays.
 func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listing, now time.Time) {
-	got.Source = s.name
+	got.Source, got.From = s.name, s.from()
 	got.Unlisted, got.Retired = nil, nil
 	if got.Fetched.IsZero() {
 		got.Fetched = now
@@ -196,7 +230,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	}
 	first := s.list.Fetched.IsZero()
 	save := !same || len(evicted) > 0 || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
-		got.Fetched.Sub(s.saved) >= time.Hour
+		got.From != s.list.From || got.Fetched.Sub(s.saved) >= time.Hour
 	if save {
 		s.saved = got.Fetched
 	}
@@ -309,77 +343,4 @@ func sameImages(a, b []manifest.Manifest) bool {
 		delete(at, b[j].UUID) // a second one of that uuid does not count
 	}
 	return true
-}
-
-// saveListing hands what s said to the index.
-func (c *Catalog) saveListing(s *source) {
-	if err := c.trySaveListing(s); err != nil {
-		c.log.Error("list could not be saved", "source", s.name, "error", err)
-	}
-}
-
-// trySaveListing is saveListing for those who must know whether it worked.
-func (c *Catalog) trySaveListing(s *source) error {
-	c.saving.Lock()
-	defer c.saving.Unlock()
-	c.state.Lock()
-	l := s.list
-	l.Unlisted, l.Retired = manifests(s.unlisted), manifests(s.retired)
-	c.state.Unlock()
-	return c.index.SaveListing(l)
-}
-
-// saveUnlisted hands manifests that sources gave by uuid to the index, but for those that have become listed,
-// or another manifest, meanwhile.
-func (c *Catalog) saveUnlisted(all []found) {
-	c.saving.Lock()
-	defer c.saving.Unlock()
-	for _, f := range all {
-		c.state.Lock()
-		u, ok := f.source.unlisted[f.manifest.UUID]
-		c.state.Unlock()
-		if !ok || !bytes.Equal(u.manifest.Raw(), f.manifest.Raw()) {
-			continue
-		}
-		if err := c.index.SaveUnlisted(f.source.name, f.manifest); err != nil {
-			c.log.Error("manifest could not be saved", "source", f.source.name, "uuid", f.manifest.UUID, "error", err)
-		}
-	}
-}
-
-// Learn records what a downloaded file turned out to be, if its manifest gains by it: then that is saved and
-// a list with the better manifest has been swapped in when Learn returns. It holds after refreshes and restarts,
-// until the source states something else.
-func (c *Catalog) Learn(id manifest.FileID, f manifest.Facts) {
-	e, ok := c.Current().Entry(id.Image)
-	if !ok || id.Index < 0 {
-		return
-	}
-	gains := false
-	for _, h := range e.Holders {
-		if id.Index < len(h.Manifest.Files) && fits(h.Manifest, id.Index, f) {
-			_, changed := h.Manifest.WithFacts(id.Index, f)
-			gains = gains || changed
-		}
-	}
-	if !gains {
-		return
-	}
-	c.state.Lock()
-	facts := maps.Clone(c.facts)
-	if facts == nil {
-		facts = make(map[manifest.FileID]manifest.Facts)
-	}
-	facts[id] = f
-	c.facts = facts
-	c.stale = true
-	c.state.Unlock()
-
-	c.saving.Lock()
-	err := c.index.SaveFacts(id, f)
-	c.saving.Unlock()
-	if err != nil {
-		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
-	}
-	c.rebuild()
 }

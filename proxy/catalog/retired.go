@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/sync/errgroup"
 
 	"imgmirror/manifest"
 )
 
-// kindStatic is the one kind of source that has nothing but its list.
-const kindStatic = "static"
+// Kinds of sources that are treated in a way of their own.
+const (
+	kindStatic    = "static"    // has nothing but its list
+	kindDirectory = "directory" // a folder of this machine
+)
 
 // retire gives those of had, the list of s, that are not in next, and whose files are all on disk.
 func (c *Catalog) retire(s *source, had, next []manifest.Manifest) []manifest.Manifest {
@@ -110,43 +111,16 @@ func (c *Catalog) evicted(s *source) map[uuid.UUID]bool {
 // confirmRetired asks sources for what has left their lists: what they still give by uuid has been disabled, or has
 // moved to another channel, and is not retired but merely unlisted.
 func (c *Catalog) confirmRetired(ctx context.Context, w *walk) {
-	now := time.Now()
-	type due struct {
-		source *source
-		id     uuid.UUID
-	}
-	var all []due
-	c.state.Lock()
-	for _, s := range c.sources {
-		for id, u := range s.retired {
-			switch {
-			case now.Sub(u.checked) < recheckAfter:
-			case s.list.Kind == kindStatic:
-				s.retired[id] = unlisted{manifest: u.manifest, checked: now}
-			default:
-				all = append(all, due{s, id})
-			}
+	answers := c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]unlisted {
+		if s.list.Kind == kindStatic {
+			return nil
 		}
-	}
-	c.state.Unlock()
-	if len(all) == 0 {
+		return s.retired
+	}), w)
+	if len(answers) == 0 {
 		return
 	}
-	var mu sync.Mutex
-	var answers []answer
-	var g errgroup.Group
-	g.SetLimit(askSlots)
-	for _, d := range all {
-		g.Go(func() error {
-			got := c.findOrigin(ctx, originTask{id: d.id, first: []*source{d.source}}, w)
-			mu.Lock()
-			defer mu.Unlock()
-			answers = append(answers, got...)
-			return nil
-		})
-	}
-	_ = g.Wait() // the tasks report through answers
-
+	now := time.Now()
 	var there []answer
 	changed := make(map[*source]bool)
 	c.state.Lock()

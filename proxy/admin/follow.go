@@ -1,0 +1,90 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// followTries is how long Follow tries to get a lost stream back: a network may
+// drop it, and a proxy in between be restarted. A mirror that ended has taken its
+// jobs along.
+const (
+	followTries = 10 * time.Second
+	followPause = 2 * time.Second // between two tries, at most
+)
+
+// Follow calls update, when it is not nil, with the job as it is now and
+// whenever it has changed, and returns it once it is over. A stream that breaks
+// is taken up again. It returns the last state seen, with an error, when ctx
+// ends or the mirror cannot be reached for followTries; the job then goes on, if
+// the mirror does.
+func (c *Client) Follow(ctx context.Context, id string, update func(Job)) (Job, error) {
+	last := Job{ID: id, State: JobRunning}
+	pauses := backoff.NewExponentialBackOff()
+	pauses.MaxInterval = followPause
+	var lost time.Time // when the stream was first tried in vain
+	for {
+		err := c.stream(ctx, id, func(j Job) {
+			last, lost = j, time.Time{}
+			pauses.Reset()
+			if update != nil {
+				update(j)
+			}
+		})
+		if last.Over() {
+			return last, nil
+		}
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if lost.IsZero() {
+			lost = time.Now()
+		}
+		var told *Error
+		switch {
+		case ctx.Err() != nil, errors.As(err, &told):
+			return last, fmt.Errorf("following job %s: %w", id, err)
+		case time.Since(lost) > followTries:
+			return last, fmt.Errorf("following job %s: the mirror has not answered for %s: %w", id, followTries, err)
+		}
+		select {
+		case <-time.After(pauses.NextBackOff()):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// stream reads the events of one job until it is over or the stream ends, which
+// is an error.
+func (c *Client) stream(ctx context.Context, id string, update func(Job)) error {
+	resp, err := c.send(ctx, http.MethodGet, "/events?job="+url.QueryEscape(id), "", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	events := newEventReader(resp.Body)
+	for {
+		event, data, err := events.next()
+		if err != nil {
+			return err
+		}
+		if event != eventJob {
+			continue
+		}
+		var job Job
+		if err := json.Unmarshal(data, &job); err != nil {
+			return fmt.Errorf("event of job %s: %w", id, err)
+		}
+		update(job)
+		if job.Over() {
+			return nil
+		}
+	}
+}

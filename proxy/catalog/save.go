@@ -1,0 +1,102 @@
+package catalog
+
+import (
+	"bytes"
+	"maps"
+
+	"imgmirror/manifest"
+)
+
+// saveListing hands what s said to the index.
+func (c *Catalog) saveListing(s *source) {
+	if err := c.trySaveListing(s); err != nil {
+		c.log.Error("list could not be saved", "source", s.name, "error", err)
+	}
+}
+
+// saveConfirmed saves the list of s if its source has confirmed it since it was saved: when nothing else has changed,
+// that is not saved each time.
+func (c *Catalog) saveConfirmed(s *source) {
+	c.state.Lock()
+	newer := s.list.Fetched.After(s.saved)
+	s.saved = s.list.Fetched
+	c.state.Unlock()
+	if newer {
+		c.saveListing(s)
+	}
+}
+
+// trySaveListing is saveListing for those who must know whether it worked.
+func (c *Catalog) trySaveListing(s *source) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	c.state.Lock()
+	l := s.list
+	l.Unlisted, l.Retired = manifests(s.unlisted), manifests(s.retired)
+	c.state.Unlock()
+	return c.index.SaveListing(l)
+}
+
+// saveUnlisted hands manifests that sources gave by uuid to the index, but for those that have become listed,
+// or another manifest, meanwhile.
+func (c *Catalog) saveUnlisted(all []found) {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	for _, f := range all {
+		c.state.Lock()
+		u, ok := f.source.unlisted[f.manifest.UUID]
+		c.state.Unlock()
+		if !ok || !bytes.Equal(u.manifest.Raw(), f.manifest.Raw()) {
+			continue
+		}
+		if err := c.index.SaveUnlisted(f.source.name, f.manifest); err != nil {
+			c.log.Error("manifest could not be saved", "source", f.source.name, "uuid", f.manifest.UUID, "error", err)
+		}
+	}
+}
+
+// Learn records what a downloaded file turned out to be, if its manifest gains by it: then that is saved and
+// a list with the better manifest has been swapped in when Learn returns. It holds after refreshes and restarts,
+// until the source states something else.
+func (c *Catalog) Learn(id manifest.FileID, f manifest.Facts) {
+	e, ok := c.Current().Entry(id.Image)
+	if !ok || id.Index < 0 {
+		return
+	}
+	gains := false
+	for _, h := range e.Holders {
+		if id.Index < len(h.Manifest.Files) && fits(h.Manifest, id.Index, f) {
+			_, changed := h.Manifest.WithFacts(id.Index, f)
+			gains = gains || changed
+		}
+	}
+	if !gains {
+		return
+	}
+	c.state.Lock()
+	facts := maps.Clone(c.facts)
+	if facts == nil {
+		facts = make(map[manifest.FileID]manifest.Facts)
+	}
+	facts[id] = f
+	c.facts = facts
+	c.stale = true
+	c.state.Unlock()
+
+	c.saving.Lock()
+	err := c.index.SaveFacts(id, f)
+	c.saving.Unlock()
+	if err != nil {
+		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
+	}
+	c.rebuild()
+}
+
+// noIndex forgets.
+type noIndex struct{}
+
+func (noIndex) Listings() ([]manifest.Listing, error)              { return nil, nil }
+func (noIndex) SaveListing(manifest.Listing) error                 { return nil }
+func (noIndex) SaveUnlisted(string, manifest.Manifest) error       { return nil }
+func (noIndex) Facts() (map[manifest.FileID]manifest.Facts, error) { return nil, nil }
+func (noIndex) SaveFacts(manifest.FileID, manifest.Facts) error    { return nil }
