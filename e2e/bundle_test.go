@@ -345,6 +345,26 @@ func TestBundleDelta(t *testing.T) {
 	for _, img := range late {
 		get(t, far.url+filePath(img)).wantFile(t, img)
 	}
+	// What is left out is required whether or not something new is built on it; of
+	// what a date leaves out not all was ever sent.
+	own := newImage("delta-own", 70_000, map[string]any{"published_at": "2026-05-02T12:00:00Z"})
+	src.add(own)
+	m.restart()
+	m.awaitList(len(old) + len(late) + 1)
+	for since, code := range map[string]string{full: "BundleBaseMissing", "2026-05-02": ""} {
+		file := filepath.Join(dir, "own"+filepath.Base(since)+".tar")
+		m.verb("bundle", "export", "-q", "--fill", "--since", since, "-o", file, old[0].uuid, own.uuid).want(t)
+		empty := startMirror(t, nil)
+		said := empty.verb("bundle", "import", "-j", file)
+		if code == "" {
+			wantAll(t, said.importStates(t), []image{own}, "added")
+			continue
+		}
+		said.wantError(t, "bundle import", code)
+		if !strings.Contains(said.stderr, old[0].uuid) || !strings.Contains(said.stderr, file+": ") {
+			t.Errorf("what is missing, or for which bundle, is not named: %s", said.stderr)
+		}
+	}
 	// In one command a delta may come before its base.
 	fresh := startMirror(t, nil)
 	wantAll(t, fresh.verb("bundle", "import", "-j", delta, full).importStates(t), append(late, old...), "added")
@@ -423,6 +443,7 @@ func TestBundleWrong(t *testing.T) {
 	}
 	far.verb("bundle", "import", other).wantError(t, "bundle import", "BundleNotTrusted")
 	far.verb("bundle", "show", other).wantError(t, "bundle show", "BundleNotTrusted")
+	far.verb("bundle", "show", "-j", other).wantError(t, "bundle show", "BundleNotTrusted")
 	far.verb("bundle", "show", folder).want(t, "good, key ")
 	wantAll(t, far.verb("bundle", "import", "-j", folder).importStates(t), images, "added")
 }
@@ -463,4 +484,30 @@ func TestBundleVolumes(t *testing.T) {
 	one := filepath.Join(dir, "one") + "/"
 	m.verb("bundle", "export", "-q", "--volume", "4MiB", "-o", one, "name=~vol").want(t)
 	wantAll(t, startMirror(t, nil).verb("bundle", "import", "-j", one).importStates(t), images, "added")
+}
+
+// TestBundleBusy: two exports do not write to one place.
+func TestBundleBusy(t *testing.T) {
+	t.Parallel()
+	m := carrier(t, bundleImages("busy", 1, 50_000)...)
+	dir := t.TempDir()
+	for output, locked := range map[string]string{"b.tar": "b.tar.partial", "folder/": "folder/.imgmirror-lock"} {
+		path := filepath.Join(dir, locked)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		other, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.FcntlFlock(other.Fd(), syscall.F_SETLK, &syscall.Flock_t{Type: syscall.F_WRLCK}); err != nil {
+			t.Fatal(err)
+		}
+		export := []string{"bundle", "export", "-q", "-o", dir + "/" + output, "name=~busy"}
+		m.verb(export...).wantError(t, "bundle export", "Busy")
+		if err := other.Close(); err != nil {
+			t.Fatal(err)
+		}
+		m.verb(export...).want(t)
+	}
 }

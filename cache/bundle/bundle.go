@@ -44,6 +44,9 @@ var ErrInvalid = errors.New("not a valid bundle")
 // ErrSignature is matched when nobody who is trusted has signed the index.
 var ErrSignature = errors.New("signature is not good")
 
+// ErrVolumeSize is matched when a bundle cannot be cut into volumes of that size.
+var ErrVolumeSize = errors.New("volume size")
+
 // invalid is an error that matches ErrInvalid, about what lies at name.
 func invalid(name, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrInvalid, quoteName(name), fmt.Sprintf(format, args...))

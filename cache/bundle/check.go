@@ -25,10 +25,6 @@ func (x Index) check() error {
 		return fmt.Errorf("web.path is %s, must be %s", quoteName(x.Web.Path), WebName)
 	case x.Web.Size < 2 || x.Web.Size > maxManifests:
 		return fmt.Errorf("web.size is %d: must be 2 to %d", x.Web.Size, maxManifests)
-	case len(x.Images) > maxImages:
-		return fmt.Errorf("%d images, at most %d are read", len(x.Images), maxImages)
-	case len(x.Requires) > maxImages:
-		return fmt.Errorf("requires: %d images, at most %d are read", len(x.Requires), maxImages)
 	}
 	known, err := x.checkRequires()
 	if err != nil {

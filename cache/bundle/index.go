@@ -151,7 +151,51 @@ func encode(v any) ([]byte, error) {
 // decode reads JSON that strangers wrote: unknown and repeated keys, keys in
 // another case, values out of range and anything behind it are errors.
 func decode(b []byte, v any) error {
-	return json.Unmarshal(b, v, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFunc(unmarshalUUID)))
+	return json.Unmarshal(b, v, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(
+		json.UnmarshalFunc(unmarshalUUID),
+		unmarshalList[Image](maxImages, uuidDigits+2*sha256Digits+sha1Digits),
+		unmarshalList[File](maxFiles, uuidDigits+sha256Digits+sha1Digits),
+		unmarshalList[Part](maxVolumes, uuidDigits+sha256Digits),
+		unmarshalList[Held](maxImages, uuidDigits),
+		unmarshalList[verify.Sum](maxFiles, sha1Digits),
+	)))
+}
+
+const (
+	uuidDigits   = len(uuid.UUID{}) * 2
+	sha1Digits   = len(verify.Sum{}) * 2
+	sha256Digits = len(SHA256{}) * 2
+)
+
+// unmarshalList reads a list of at most that many elements, none of which is
+// written in fewer bytes than one that is whole: what comes out of a few bytes of
+// JSON ("{},{},{}") takes no more memory than they do.
+func unmarshalList[T any](most, least int) *json.Unmarshalers {
+	return json.UnmarshalFromFunc(func(d *jsontext.Decoder, list *[]T) error {
+		if kind := d.PeekKind(); kind != '[' {
+			return fmt.Errorf("a list is wanted, not %s", kind)
+		}
+		if _, err := d.ReadToken(); err != nil {
+			return err
+		}
+		*list = []T{}
+		for d.PeekKind() != ']' {
+			if len(*list) == most {
+				return fmt.Errorf("more than %d elements", most)
+			}
+			var element T
+			begin := d.InputOffset()
+			if err := json.UnmarshalDecode(d, &element); err != nil {
+				return err
+			}
+			if d.InputOffset()-begin < int64(least) {
+				return fmt.Errorf("element %d is not whole", len(*list))
+			}
+			*list = append(*list, element)
+		}
+		_, err := d.ReadToken()
+		return err
+	})
 }
 
 func unmarshalUUID(b []byte, id *uuid.UUID) error {

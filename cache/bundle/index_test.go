@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,8 +116,8 @@ func TestParseIndexRefuses(t *testing.T) {
 	f(func(x *Index) { x.Volumes = 2 }, "volume is 3")
 	f(func(x *Index) { x.Web.Path = "../index.html" }, `web.path is ../index.html`)
 	f(func(x *Index) { x.Web.Size = -1 }, "web.size")
-	f(func(x *Index) { x.Images = make([]Image, maxImages+1) }, "10001 images")
-	f(func(x *Index) { x.Requires = make([]Held, maxImages+1) }, "10001 images")
+	f(func(x *Index) { x.Images = slices.Repeat(x.Images[:1], maxImages+1) }, `"/images": more than 10000`)
+	f(func(x *Index) { x.Requires = slices.Repeat(x.Requires, maxImages+1) }, `"/requires": more than 10000`)
 	f(func(x *Index) { x.Requires = append(x.Requires, x.Requires[0]) }, "requires[1]: uuid "+id(50).String()+" is there twice")
 	f(func(x *Index) { x.Requires[0].Files = nil }, "requires[0]")
 	f(func(x *Index) { x.Requires[0].Files[0] = verify.Sum{} }, "requires[0]")
@@ -127,7 +129,7 @@ func TestParseIndexRefuses(t *testing.T) {
 	f(func(x *Index) { x.Images[0].Manifest.Path = id(2).String() + "/manifest.json" }, "manifest.path is "+id(2).String())
 	f(func(x *Index) { x.Images[0].Manifest.Size = maxManifest + 1 }, "manifest.size")
 	f(func(x *Index) { x.Images[0].Files = nil }, "0 files")
-	f(func(x *Index) { x.Images[0].Files = make([]File, maxFiles+1) }, "101 files")
+	f(func(x *Index) { x.Images[0].Files = slices.Repeat(x.Images[0].Files, maxFiles+1) }, `"/images/0/files": more than 100`)
 	f(func(x *Index) { x.Images[1].Files[0].Size = 0 }, "size is 0")
 	f(func(x *Index) { x.Images[1].Files[0].Size = -5 }, "size is -5")
 	f(func(x *Index) { x.Images[1].Files[0].Size = maxFile + 1 }, "size is")
@@ -165,4 +167,29 @@ func TestParseIndexRefuses(t *testing.T) {
 	f(func(x *Index) { x.Images[0].Files[1].Path = x.Images[0].Files[0].Path }, "twice")
 	f(func(x *Index) { x.Images[0].Files[0].Path = id(1).String() + "/B.GZ" }, "twice")
 	f(func(x *Index) { x.Images[0].Files[0].Path = fmt.Sprintf("%s/%s", id(1), strings.Repeat("\x00", 500)) }, `\x00`)
+}
+
+// TestParseIndexMemory: a list of nothings is refused before it is one in memory.
+func TestParseIndexMemory(t *testing.T) {
+	f := func(before, element, after, where string) {
+		t.Helper()
+		text := `{"format":"imgmirror-bundle","version":1,` + before
+		text += strings.Repeat(element+",", (1<<20)/(len(element)+1)) + element + after
+		var at, end runtime.MemStats
+		runtime.ReadMemStats(&at)
+		_, err := ParseIndex([]byte(text))
+		runtime.ReadMemStats(&end)
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), where) {
+			t.Errorf("%s: %v, want %q", element[:min(len(element), 30)], err, where)
+		}
+		if took := end.TotalAlloc - at.TotalAlloc; took > 4*uint64(len(text)) {
+			t.Errorf("%s: takes %d bytes, of %d", where, took, len(text))
+		}
+	}
+	f(`"images":[`, `{}`, `]}`, `"/images"`)
+	f(`"images":[`, `null`, `]}`, `"/images"`)
+	f(`"requires":[`, `{}`, `]}`, `"/requires"`)
+	f(`"requires":[{"files":[`, `null`, `]}]}`, `"/requires/0/files"`)
+	f(`"images":[{"files":[`, `{}`, `]}]}`, `"/images/0/files"`)
+	f(`"images":[{"files":[`, `{"parts":[`+strings.Repeat("{},", 900)+`{}]}`, `]}]}`, `"/images/0/files/0/parts"`)
 }

@@ -114,6 +114,14 @@ func parseSumsName(name string, of int) (volume int, ok bool) {
 	return volume, err == nil && 1 <= volume && volume <= of && of > 1 && name == sumsName(volume, of)
 }
 
+// IsHeadName tells that a file is called so that stands before all manifests: the
+// index, a list of sums, the signature.
+func IsHeadName(name string) bool {
+	_, sums := parseSumsName(name, 1)
+	_, ofSome := parseSumsName(name, maxVolumes)
+	return name == IndexName || name == SignatureName || sums || ofSome
+}
+
 // sums is the list of sums as sha256sum(1) reads it, of everything in the volume but itself.
 func (h Head) sums() []byte {
 	var b []byte

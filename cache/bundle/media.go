@@ -35,6 +35,9 @@ func Open(path string) (*Media, error) {
 	if info.IsDir() {
 		return openFolder(path)
 	}
+	if !info.Mode().IsRegular() { // it is opened more than once
+		return nil, invalid(path, "is no regular file (%s)", info.Mode().Type())
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -99,6 +102,9 @@ func openFolder(path string) (*Media, error) {
 
 func readFolder(root *os.Root) (*Media, error) {
 	index, err := readSmall(root, IndexName, maxIndex)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, IndexName, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -141,6 +141,13 @@ func TestOpenTar(t *testing.T) {
 	if _, err := Open(path + "x"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(pipe); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), pipe) {
+		t.Errorf("a pipe: %v", err)
+	}
 	whole[600] ^= 1
 	if err := os.WriteFile(path, whole, 0o600); err != nil {
 		t.Fatal(err)
@@ -200,6 +207,7 @@ func TestFolderRefuses(t *testing.T) {
 	}
 	f(write("notes.txt", "lies there"), nil, "")
 	f(remove(IndexName), fs.ErrNotExist, IndexName)
+	f(remove(IndexName), ErrInvalid, IndexName)
 	f(remove("imgmirror-bundle.sha256"), fs.ErrNotExist, "imgmirror-bundle.sha256")
 	f(remove(SignatureName), ErrInvalid, SignatureName)
 	f(remove(file), fs.ErrNotExist, file)

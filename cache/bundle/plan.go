@@ -59,6 +59,9 @@ func Plan(ctx context.Context, images []Export, o PlanOptions, c Content) (Index
 			return Index{}, err
 		}
 	}
+	if n := max(len(p.index.Images), len(p.index.Requires)); n > maxImages {
+		return Index{}, fmt.Errorf("%d images: a bundle has %d at most", n, maxImages)
+	}
 	web := p.web.bytes()
 	p.index.Web = Item{Path: WebName, Size: int64(len(web)), SHA256: sha256.Sum256(web)}
 	if err := p.fit(); err != nil {
@@ -167,11 +170,11 @@ func (p *planner) fit() error {
 	for range 20 {
 		room := (limit - overhead - maxSigned - trailer) &^ (blockSize - 1)
 		if room < minRoom {
-			return fmt.Errorf("volumes of %d bytes are too small: index and manifests alone need %d", limit, overhead+maxSigned+trailer)
+			return fmt.Errorf("%w: %d bytes are too small: here they need %d at least", ErrVolumeSize, limit, overhead+maxSigned+trailer+minRoom)
 		}
 		p.place(room, min(room, minRoom))
 		if p.index.Volumes > maxVolumes {
-			return fmt.Errorf("volumes of %d bytes: %d are needed, %d is the most there may be", limit, p.index.Volumes, maxVolumes)
+			return fmt.Errorf("%w: of %d bytes %d are needed, %d is the most there may be", ErrVolumeSize, limit, p.index.Volumes, maxVolumes)
 		}
 		needs, err := p.overhead()
 		if err != nil {
@@ -182,7 +185,7 @@ func (p *planner) fit() error {
 		}
 		overhead = needs
 	}
-	return fmt.Errorf("volumes of %d bytes: no way was found to make them", limit)
+	return fmt.Errorf("%w: no way was found to make some of %d bytes", ErrVolumeSize, limit)
 }
 
 // place puts each file where it fits: in the volume at hand, or whole in the

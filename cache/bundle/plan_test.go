@@ -133,7 +133,7 @@ func TestPlanRefuses(t *testing.T) {
 	f(s, options(), ErrInvalid, "sha256 is missing")
 	o := options()
 	o.VolumeSize = 1 << 20
-	f(newShelf(t).put(2, 0, 10), o, nil, "too small")
+	f(newShelf(t).put(2, 0, 10), o, ErrVolumeSize, "too small")
 	o.VolumeSize = 2 << 20
 	s = newShelf(t).put(2, 0, 5<<20)
 	sum := s.exports[0].Files[0].SHA1

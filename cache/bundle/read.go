@@ -209,6 +209,9 @@ func (in *source) file(ctx context.Context, e Entry, h Head, s Sink) (damaged, e
 	p := &Piece{Entry: e, Want: h.Index.Images[e.Image].Files[e.File].Want(), r: in, ctx: ctx, hash: sha256.New(), rest: e.Size}
 	judged := s.File(ctx, p)
 	if judged != nil && !errors.Is(judged, verify.ErrMismatch) && !errors.Is(p.err, verify.ErrMismatch) {
+		if p.err != nil && errors.Is(judged, p.err) && !errors.Is(p.err, io.EOF) { // names the file already
+			return nil, judged
+		}
 		return nil, fmt.Errorf("%s: %w", e.Path, judged)
 	}
 	err = p.Skip(p.rest)

@@ -99,6 +99,9 @@ func TestReadTruncated(t *testing.T) {
 		if !errors.Is(err, ErrInvalid) {
 			t.Fatalf("%d bytes: %v", n, err)
 		}
+		if last := h.Entries()[len(h.Entries())-1]; int(last.Data) < n && n < int(last.Data+last.Size) && strings.Count(err.Error(), last.Path) != 1 {
+			t.Fatalf("%d bytes: the file is not named once: %v", n, err)
+		}
 		if _, err := ReadHead(bytes.NewReader(whole[:n])); err != nil && !errors.Is(err, ErrInvalid) {
 			t.Fatalf("%d bytes: ReadHead: %v", n, err)
 		}

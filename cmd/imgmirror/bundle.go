@@ -16,6 +16,7 @@ import (
 	"imgmirror/cache/bundle"
 	"imgmirror/config"
 	"imgmirror/manifest"
+	"imgmirror/proxy/admin"
 	"imgmirror/verify"
 )
 
@@ -35,6 +36,9 @@ func newBundleCmd() *cobra.Command {
 // openBundle opens a bundle; what is none is an error of the verb's own.
 func openBundle(path string) (*bundle.Media, error) {
 	media, err := bundle.Open(path)
+	if info, statErr := os.Stat(path); err != nil && statErr == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err = fmt.Errorf("%w; what comes through a pipe is imported as \"-\"", err)
+	}
 	if err != nil {
 		return nil, bundleFailure(err)
 	}
@@ -50,6 +54,8 @@ func bundleFailure(err error) error {
 		return &verbError{code: "BundleNotTrusted", err: err}
 	case errors.Is(err, bundle.ErrInvalid):
 		return &verbError{code: "InvalidBundle", err: err}
+	case errors.Is(err, bundle.ErrVolumeSize):
+		return &verbError{code: "InvalidParameter", err: err}
 	case errors.Is(err, bundle.ErrChanged):
 		return &verbError{code: "ManifestChanged", err: err}
 	case errors.Is(err, verify.ErrMismatch):
@@ -107,18 +113,19 @@ func heldHere(ctx context.Context, s *session) ([]bundle.Held, error) {
 		}
 		asked[c.UUID] = true
 		image, err := s.Image(ctx, id)
-		if err != nil { // no source has it any more
-			continue
+		if told := (*admin.Error)(nil); errors.As(err, &told) && told.Code == "ResourceNotFound" {
+			continue // no source has it any more
+		}
+		if err != nil {
+			return nil, err
 		}
 		m, err := manifest.Parse(image.Manifest, manifest.ParseOptions{})
-		if err != nil || !image.Cached {
-			continue
+		if err != nil {
+			return nil, fmt.Errorf("a manifest in the mirror's answer: %w", err)
 		}
-		h := bundle.Held{UUID: id}
-		for _, f := range m.Files {
-			h.Files = append(h.Files, f.SHA1)
+		if image.Cached {
+			held = append(held, heldOf(m))
 		}
-		held = append(held, h)
 	}
 	return held, nil
 }

@@ -131,6 +131,11 @@ func (e *exporting) run(ctx context.Context) error {
 		return e.preview()
 	}
 	to := newOutput(e.output)
+	unlock, err := to.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	head, err := to.unfinished()
 	if err != nil {
 		return err

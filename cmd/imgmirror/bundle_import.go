@@ -138,14 +138,23 @@ func (in *importRun) all(ctx context.Context, stdin io.Reader, volumes []volume)
 			if ctx.Err() != nil {
 				return failure("Interrupted", "interrupted; what has arrived is kept, and the same command goes on from there")
 			}
-			return fmt.Errorf("%s: %w", v.path, err)
+			return inBundle(v.path, err)
 		}
 		in.note(report)
 		if report.Error != nil {
-			return fmt.Errorf("%s: %w", v.path, report.Error)
+			return inBundle(v.path, report.Error)
 		}
 	}
 	return nil
+}
+
+// inBundle tells which bundle an error is about.
+func inBundle(path string, err error) error {
+	if path == "-" {
+		path = "standard input"
+	}
+	e := asVerbError(bundleFailure(err))
+	return failure(e.code, "%s: %w", path, e.err)
 }
 
 func (in *importRun) one(ctx context.Context, stdin io.Reader, v volume) (admin.BundleImport, error) {
@@ -255,7 +264,7 @@ func (in *importRun) images() []admin.ImportedImage {
 // outcome is the verb's error: err, or that of the images that were refused.
 func (in *importRun) outcome(err error) error {
 	if err != nil {
-		return bundleFailure(err)
+		return err
 	}
 	refused := 0
 	var first *admin.Error

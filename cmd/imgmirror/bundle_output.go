@@ -21,6 +21,8 @@ import (
 // output is where a bundle is written to.
 type output interface {
 	name() string
+	// lock keeps other exports out of there; it comes before all that follows.
+	lock() (unlock func(), err error)
 	// unfinished gives the head of what an earlier export has left there; nil: nothing.
 	unfinished() (*bundle.Head, error)
 	// complete tells whether all of the bundle that unfinished gave is there.
@@ -43,6 +45,7 @@ func newOutput(path string) output {
 type stdout struct{}
 
 func (stdout) name() string                      { return "bundle" }
+func (stdout) lock() (func(), error)             { return func() {}, nil }
 func (stdout) unfinished() (*bundle.Head, error) { return nil, nil }
 
 func (stdout) complete(bundle.Head) (bool, error) { return false, nil }
@@ -55,6 +58,48 @@ func (stdout) write(ctx context.Context, cmd *cobra.Command, h bundle.Head, c bu
 type folderOutput string
 
 func (o folderOutput) name() string { return filepath.Base(string(o)) }
+
+// folderLock is the file that is locked, and there, while a folder is written to.
+const folderLock = ".imgmirror-lock"
+
+func (o folderOutput) lock() (func(), error) {
+	if err := os.MkdirAll(string(o), 0o755); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(string(o), folderLock)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() {
+		os.Remove(path) //nolint:errcheck // it only is a lock while it is locked
+		f.Close()
+	}, nil
+}
+
+// lockFile keeps other processes from f, until it is closed.
+func lockFile(f *os.File) error {
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return failure("Busy", "%s is being written by another process", f.Name())
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	is, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if named, err := os.Stat(f.Name()); err != nil || !os.SameFile(is, named) { // whoever had the lock was done with it
+		return failure("Busy", "%s was being written by another process until now", f.Name())
+	}
+	return nil
+}
 
 func (o folderOutput) unfinished() (*bundle.Head, error) {
 	_, err := os.Stat(filepath.Join(string(o), bundle.WebName)) // it comes behind the head
@@ -100,9 +145,11 @@ func volumesOf(h bundle.Head) []bundle.Head {
 
 // clear removes what an export left that had not come to its first manifest.
 func (o folderOutput) clear() error {
-	left, err := filepath.Glob(filepath.Join(string(o), "imgmirror-bundle*"))
-	for _, path := range left {
-		err = errors.Join(err, os.Remove(path))
+	entries, err := os.ReadDir(string(o))
+	for _, e := range entries {
+		if bundle.IsHeadName(e.Name()) {
+			err = errors.Join(err, os.Remove(filepath.Join(string(o), e.Name())))
+		}
 	}
 	return err
 }
@@ -135,6 +182,9 @@ type tarOutput string
 const partialSuffix = ".partial"
 
 func (o tarOutput) name() string { return filepath.Base(string(o)) }
+
+// lock does nothing: each volume is locked as it is written.
+func (o tarOutput) lock() (func(), error) { return func() {}, nil }
 
 // path is where a volume is written to.
 func (o tarOutput) path(volume, of int) string {
@@ -194,6 +244,13 @@ func escapeGlob(name string) string {
 }
 
 func headOf(path string) (bundle.Head, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return bundle.Head{}, err
+	}
+	if !info.Mode().IsRegular() { // opening it might wait for ever
+		return bundle.Head{}, failure("FileExists", "%s is no regular file (%s): \"-\" is standard output", path, info.Mode().Type())
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return bundle.Head{}, err
@@ -219,10 +276,10 @@ func (o tarOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return "", err
+	if err == nil {
+		err = os.Rename(partial, path) // as long as it is locked
 	}
-	if err := os.Rename(partial, path); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return "", err
 	}
 	return path, syncFolder(filepath.Dir(path))
@@ -230,9 +287,8 @@ func (o tarOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c
 
 // fillTar writes what f lacks of a volume's tar.
 func fillTar(ctx context.Context, f *os.File, h bundle.Head, c bundle.Content, progress func(int64)) error {
-	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {
-		return failure("Busy", "%s is being written by another process: %w", f.Name(), err)
+	if err := lockFile(f); err != nil {
+		return err
 	}
 	there, err := bundle.ReadHead(f)
 	if err != nil || !sameHead(there, h) { // it did not come as far as that

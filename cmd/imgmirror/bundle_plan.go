@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,16 +40,22 @@ func (e *exporting) plan(ctx context.Context) error {
 		}
 		e.images[i] = planned{row, m}
 		e.byUUID[m.UUID] = m
-		if !e.date.IsZero() && m.Published.Before(e.date) {
+		if older(m, e.date) {
 			e.held = append(e.held, heldOf(m))
 		}
 	}
 	for _, h := range e.held {
-		if m, ok := e.byUUID[h.UUID]; ok && sameSums(h, heldOf(m)) {
+		if m, ok := e.byUUID[h.UUID]; ok && slices.Equal(h.Files, heldOf(m).Files) {
 			e.excluded[h.UUID] = true
 		}
 	}
 	return nil
+}
+
+// older tells that an image was published before date, and is known well enough to
+// be asked for: who cannot tell does not leave it out.
+func older(m manifest.Manifest, date time.Time) bool {
+	return !m.Published.IsZero() && m.Published.Before(date) && !slices.Contains(heldOf(m).Files, verify.Sum{})
 }
 
 func heldOf(m manifest.Manifest) bundle.Held {
@@ -57,18 +64,6 @@ func heldOf(m manifest.Manifest) bundle.Held {
 		h.Files = append(h.Files, f.SHA1)
 	}
 	return h
-}
-
-func sameSums(a, b bundle.Held) bool {
-	if len(a.Files) != len(b.Files) {
-		return false
-	}
-	for i, sum := range a.Files {
-		if sum != b.Files[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // complete makes sure that all files are on disk.
@@ -123,16 +118,12 @@ func someOf(ids []string) string {
 func (e *exporting) newHead(ctx context.Context) (bundle.Head, error) {
 	var images []bundle.Export
 	for _, p := range e.images {
-		x := bundle.Export{Manifest: p.m}
-		for _, f := range p.Files {
-			d, err := bundledDigests(f)
-			if err != nil {
-				return bundle.Head{}, fmt.Errorf("image %s in the mirror's answer: %w", p.m.UUID, err)
-			}
-			x.Files = append(x.Files, d)
+		if e.excluded[p.m.UUID] && !e.date.IsZero() {
+			continue // not all that is older was ever sent: only origins are required
 		}
-		if e.excluded[p.m.UUID] { // its files need not be here
-			continue
+		x, err := e.export(p)
+		if err != nil {
+			return bundle.Head{}, fmt.Errorf("image %s in the mirror's answer: %w", p.m.UUID, err)
 		}
 		images = append(images, x)
 	}
@@ -153,6 +144,26 @@ func (e *exporting) newHead(ctx context.Context) (bundle.Head, error) {
 		h.Sig, err = sign(e.cmd, e.key, x)
 	}
 	return h, err
+}
+
+// export is what Plan has to know of an image. Of one that is left out that is what
+// its manifest says: its files need not be here.
+func (e *exporting) export(p planned) (bundle.Export, error) {
+	x := bundle.Export{Manifest: p.m}
+	if e.excluded[p.m.UUID] {
+		for _, f := range p.m.Files {
+			x.Files = append(x.Files, verify.Digests{SHA1: f.SHA1})
+		}
+		return x, nil
+	}
+	for _, f := range p.Files {
+		d, err := bundledDigests(f)
+		if err != nil {
+			return x, err
+		}
+		x.Files = append(x.Files, d)
+	}
+	return x, nil
 }
 
 // bundledDigests reads what the mirror says of a file.

@@ -88,18 +88,11 @@ func newBundleShowCmd() *cobra.Command {
 		}
 		s := describeBundle(media, trusted)
 		if flags.json {
-			return printJSON(cmd.OutOrStdout(), s)
+			err = printJSON(cmd.OutOrStdout(), s)
+		} else {
+			err = s.print(cmd.OutOrStdout(), out, flags.noHeader)
 		}
-		if !flags.noHeader {
-			if err := s.summary(cmd.OutOrStdout()); err != nil {
-				return err
-			}
-		}
-		rows := make([]bundledRow, len(media.Index.Images))
-		for i, m := range media.Index.Images {
-			rows[i] = bundledRow{m, volumeList(m)}
-		}
-		if err := out.print(cmd.OutOrStdout(), rows, same); err != nil {
+		if err != nil {
 			return err
 		}
 		if s.Signature == "bad" {
@@ -144,6 +137,20 @@ func describeBundle(media *bundle.Media, trusted bundle.Trusted) shownBundle {
 		}
 	}
 	return s
+}
+
+// print prints the bundle as a table, behind what it is as a whole.
+func (s shownBundle) print(w io.Writer, out layout[bundledRow], noHeader bool) error {
+	if !noHeader {
+		if err := s.summary(w); err != nil {
+			return err
+		}
+	}
+	rows := make([]bundledRow, len(s.Index.Images))
+	for i, m := range s.Index.Images {
+		rows[i] = bundledRow{m, volumeList(m)}
+	}
+	return out.print(w, rows, same)
 }
 
 func (s shownBundle) summary(w io.Writer) error {

@@ -10,7 +10,9 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
+	"imgmirror/verify"
 )
 
 func TestSendingLeavesOutHoles(t *testing.T) {
@@ -91,4 +93,20 @@ func TestNoteVolumes(t *testing.T) {
 	if err := in.outcome(nil); err == nil || asVerbError(err).code != "ChecksumError" || !strings.Contains(err.Error(), "1 of 5 images were refused: it is damaged") {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestOlder: what may be new, or cannot be named, is not left out for its date.
+func TestOlder(t *testing.T) {
+	june := time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC)
+	f := func(published time.Time, sum verify.Sum, want bool) {
+		t.Helper()
+		m := manifest.Manifest{Published: published, Files: []manifest.File{{SHA1: verify.Sum{1}}, {SHA1: sum}}}
+		if got := older(m, june); got != want {
+			t.Errorf("published %s, sha1 %s: %v", published, sum, got)
+		}
+	}
+	f(june.Add(-1), verify.Sum{2}, true)
+	f(june, verify.Sum{2}, false)
+	f(time.Time{}, verify.Sum{2}, false)
+	f(june.Add(-1), verify.Sum{}, false)
 }

@@ -2,12 +2,14 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"imgmirror/verify"
 )
@@ -72,6 +74,9 @@ func (c *Client) sendBundle(ctx context.Context, query string, body io.Reader, s
 	req.Header.Set("Content-Type", typeTar)
 	req.Header.Set("Expect", "100-continue") // who may not import is told before gigabytes are on their way
 	resp, err := c.roundTrip(req)
+	if gone := (*url.Error)(nil); errors.As(err, &gone) {
+		gone.URL, _, _ = strings.Cut(gone.URL, "?") // the holes are long, and tell nobody anything
+	}
 	if err != nil {
 		return report, err
 	}

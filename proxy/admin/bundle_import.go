@@ -58,7 +58,7 @@ func (s *Server) importBundle(w http.ResponseWriter, r *http.Request) error {
 	if errors.Is(err, verify.ErrMismatch) && !errors.Is(err, bundle.ErrInvalid) {
 		err = nil // of damaged files the images tell; the bundle was read to its end
 	}
-	err = errors.Join(err, in.publish(context.WithoutCancel(ctx))) // what is here is here, whoever waits for it
+	err = errors.Join(err, in.finish(context.WithoutCancel(ctx))) // what is here is here, whoever waits for it
 	if err != nil {
 		in.report.Error = explain(err)
 	}
@@ -246,6 +246,18 @@ func (in *importing) complete(ctx context.Context, i int) error {
 	return in.publish(ctx)
 }
 
+// finish adds the images whose files came with other ones, and brings what was
+// added into the catalogue.
+func (in *importing) finish(ctx context.Context) (err error) {
+	in.survey()
+	for i := range in.images {
+		if in.report.Images[i].State == ImageWaiting {
+			err = errors.Join(err, in.complete(ctx, i))
+		}
+	}
+	return errors.Join(err, in.publish(ctx))
+}
+
 // publish brings what was added into the catalogue.
 func (in *importing) publish(ctx context.Context) error {
 	if !in.dirty {
@@ -278,7 +290,6 @@ func (in *importing) refuse(i int, err error) {
 
 // settle says of each image that is not here what it waits for.
 func (in *importing) settle() {
-	in.survey()
 	for i, m := range in.head.Index.Images {
 		row := &in.report.Images[i]
 		switch f := in.missing(i); {

@@ -577,3 +577,56 @@ func TestImportTwice(t *testing.T) {
 	f.came(<-second, "11 added, 12 added")
 	<-first
 }
+
+// twins are two images with one file: that of 11.
+type twins struct{ shelf }
+
+func (s twins) Manifest(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	text := strings.Replace(string(sample(11, 0)), upstreamtest.ID(11).String(), id.String(), 1)
+	return manifest.Parse([]byte(text), manifest.ParseOptions{})
+}
+
+// TestImportShared: an image whose file came as another one's is there, also where
+// the bundle ends before it comes again.
+func TestImportShared(t *testing.T) {
+	s := twins{shelf{11: 0}}
+	w := verify.NewWriter()
+	w.Write(sampleFile(11)) //nolint:errcheck // never fails
+	files := []verify.Digests{w.Digests()}
+	var images []bundle.Export
+	for _, n := range []int{11, 12} {
+		m, err := s.Manifest(t.Context(), upstreamtest.ID(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, bundle.Export{Manifest: m, Files: files})
+	}
+	x, err := bundle.Plan(t.Context(), images, bundle.PlanOptions{ID: uuid.New(), Created: time.Now()}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := bundle.Head{Index: x, Volume: 1}
+	var tar bytes.Buffer
+	if err := bundle.Write(t.Context(), &tar, h, 0, s, nil); err != nil {
+		t.Fatal(err)
+	}
+	entries := h.Entries()
+	cut := tar.Bytes()[:entries[len(entries)-1].At]
+	f := newFixture(t)
+	f.came(f.imported(cut), "11 added, 11 added, InvalidBundle")
+	f.came(f.imported(tar.Bytes()), "11 present, 11 present")
+}
+
+// TestImportNoAnswer: what is told of a mirror that is not there is not its holes.
+func TestImportNoAnswer(t *testing.T) {
+	srv := httptest.NewServer(nil)
+	srv.Close()
+	c, err := NewClient(ClientOptions{URL: srv.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.ImportBundle(t.Context(), strings.NewReader("x"), 100, []Hole{{At: 12345, Size: 67}})
+	if err == nil || strings.Contains(err.Error(), "12345") || !strings.Contains(err.Error(), "/bundle/import") {
+		t.Errorf("%v", err)
+	}
+}

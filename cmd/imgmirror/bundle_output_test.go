@@ -1,0 +1,80 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestFolderOutputClears: of what lies in the folder only the beginnings of a
+// bundle are removed.
+func TestFolderOutputClears(t *testing.T) {
+	dir := t.TempDir()
+	kept := []string{"imgmirror-bundle-may.tar", "imgmirror-bundle.1.sha256", "imgmirror-bundle.json.bak", "imgmirror-bundle.key"}
+	for _, name := range append([]string{"imgmirror-bundle.json", "imgmirror-bundle.json.minisig", "imgmirror-bundle.sha256", "imgmirror-bundle.001.sha256"}, kept...) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if h, err := folderOutput(dir).unfinished(); h != nil || err != nil {
+		t.Fatal(h, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if !slices.Equal(names, kept) {
+		t.Errorf("left are %v, want %v", names, kept)
+	}
+}
+
+// TestTarOutputPipe: what could make an export wait for ever is refused.
+func TestTarOutputPipe(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe.tar")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tarOutput(pipe).unfinished(); err == nil || asVerbError(err).code != "FileExists" || !strings.Contains(err.Error(), pipe) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLockFile: a lock on a file that has another name by now is none.
+func TestLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.partial")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := lockFile(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path, path+".done"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lockFile(f); err == nil || asVerbError(err).code != "Busy" {
+		t.Errorf("a file that was renamed: %v", err)
+	}
+}
+
+// TestFolderOutputLock: the lock is gone when it is given up.
+func TestFolderOutputLock(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	unlock, err := folderOutput(dir).lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left are %v, %v", entries, err)
+	}
+}
