@@ -92,7 +92,7 @@ func TestInstallRecord(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, poolSize)
 	set := p.settings()
-	set["public_url"] = "http://mirror.example:8080"
+	set["public_url"] = "http://operator:secret@mirror.example:8080/" // recorded as imgadm would, without the password
 	m := startMirror(t, set, samples(t))
 	m.verb("install", "-q", samplePlain).want(t)
 	got, err := os.ReadFile(filepath.Join(p.db, "images", p.name+"-"+samplePlain+".json"))

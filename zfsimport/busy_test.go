@@ -1,10 +1,16 @@
 package zfsimport
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // TestBusy: a dataset that ZFS calls busy, as it does for a moment while another
@@ -40,5 +46,40 @@ exec %[2]s "$@"
 		if _, err := os.Stat(filepath.Join(bin, command)); err != nil {
 			t.Errorf("zfs %s was never called", command)
 		}
+	}
+}
+
+// TestKilledReceive: a zfs receive that was killed ends the install also when
+// something else has its stdin, and does not read it: the daemon of zfs-fuse does.
+func TestKilledReceive(t *testing.T) {
+	s := needSamples(t)
+	p := newPool(t, 64)
+	image := s.base.image(t, "none")
+	im := newImporter(t, p, newFiles(image))
+	im.o.ZFSPath = t.TempDir()
+	pid := filepath.Join(im.o.ZFSPath, "pid")
+	script := fmt.Sprintf(`#!/bin/sh
+[ "$1" = receive ] || exec %s "$@"
+exec 3<&0
+sleep 1000 <&3 2>/dev/null &
+echo $! >%s
+kill -9 $$
+`, need(t, "zfs"), pid)
+	if err := os.WriteFile(filepath.Join(im.o.ZFSPath, "zfs"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(need(t, "zpool"), filepath.Join(im.o.ZFSPath, "zpool")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		text, _ := os.ReadFile(pid)
+		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			syscall.Kill(n, syscall.SIGKILL) //nolint:errcheck // it may have ended
+		}
+	})
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	if _, err := im.Install(ctx, "", image.Manifest, nil); !errors.Is(err, ErrReceive) || !strings.Contains(err.Error(), "killed") {
+		t.Error(err)
 	}
 }

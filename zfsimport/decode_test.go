@@ -3,7 +3,6 @@ package zfsimport
 import (
 	"bufio"
 	"bytes"
-	"compress/bzip2"
 	"context"
 	"errors"
 	"io"
@@ -115,8 +114,8 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// Files that were put together of several are read to their end; what the formats'
-// own programs do not mind after it is not minded.
+// Files that were put together of several are read to their end; what gzip(1) does
+// not mind after it is not minded.
 func TestDecodeSeveral(t *testing.T) {
 	a, b := content(1, 1_500_000), content(2, 1_000_000)
 	for _, format := range []string{"gzip", "bzip2", "xz"} {
@@ -124,8 +123,8 @@ func TestDecodeSeveral(t *testing.T) {
 		if got, err := decode(t, format, bytes.NewReader(file)); err != nil || !bytes.Equal(got, append(a[:len(a):len(a)], b...)) {
 			t.Errorf("%s: %d bytes, %v", format, len(got), err)
 		}
-		if format == "xz" {
-			continue
+		if format != "gzip" {
+			continue // these are stricter
 		}
 		for _, tail := range []string{"\x00", strings.Repeat("\x00", 5000), "something else", "BZ"} {
 			got, err := decode(t, format, strings.NewReader(string(file)+tail))
@@ -189,67 +188,6 @@ func TestDecodeWithoutXz(t *testing.T) {
 	if got, err := decode(t, "xz", bytes.NewReader(file)); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-}
-
-// A block in which the bits of a magic occur by chance is taken apart there, and
-// put together again.
-func TestBzip2Joined(t *testing.T) {
-	data := content(6, 2_000_000)
-	file := compress(t, "bzip2", data, "-1")
-	for _, at := range []int{100, 8*4000 + 3, 8*20_000 + 7} { // bits into the second block
-		d := &bzip2Decoder{ctx: t.Context(), stop: func() {}, queue: make(chan *bzip2Block, 100)}
-		n := 0
-		s := &bzip2Splitter{file: bufio.NewReader(bytes.NewReader(file)), emit: func(b *bzip2Block) bool {
-			pieces := []*bzip2Block{b}
-			if n++; n == 2 {
-				pieces = taken(b, at)
-			}
-			for _, p := range pieces {
-				p.done = make(chan struct{})
-				close(p.done)
-				p.out, p.err = p.decompress()
-				d.queue <- p
-			}
-			return true
-		}}
-		if err := s.split(); err != nil || n < 3 {
-			t.Fatal(n, err)
-		}
-		close(d.queue)
-		if got, err := io.ReadAll(d); err != nil || !bytes.Equal(got, data) {
-			t.Errorf("cut at bit %d: %d bytes, %v", at, len(got), err)
-		}
-	}
-}
-
-// taken takes a block apart at a bit.
-func taken(b *bzip2Block, at int) []*bzip2Block {
-	first := &bzip2Block{level: b.level, bits: b.bits[:(at+7)/8], n: at}
-	var w bitWriter
-	if rest := 8 - at%8; rest < 8 {
-		w.write(uint64(b.bits[at/8]), rest)
-		at += rest
-	}
-	for i := at / 8; i < len(b.bits); i++ {
-		w.write(uint64(b.bits[i]), 8)
-	}
-	return []*bzip2Block{first, {level: b.level, bits: w.bytes(), n: b.n - first.n, last: b.last, crc: b.crc}}
-}
-
-// Whatever the bytes, the blocks side by side give what compress/bzip2 gives.
-func FuzzBzip2(f *testing.F) {
-	f.Add([]byte("BZh91AY&SY"))
-	f.Add(compress(f, "bzip2", content(8, 5000)))
-	f.Add(append(compress(f, "bzip2", content(8, 500)), compress(f, "bzip2", nil)...))
-	f.Fuzz(func(t *testing.T, file []byte) {
-		want, wantErr := io.ReadAll(io.LimitReader(bzip2.NewReader(bytes.NewReader(file)), 10<<20))
-		if wantErr != nil || len(want) == 10<<20 {
-			return // ours is not stricter about what follows a stream
-		}
-		if got, err := decode(t, "bzip2", bytes.NewReader(file)); err != nil || !bytes.Equal(got, want) {
-			t.Fatalf("%d bytes, %v; want %d", len(got), err, len(want))
-		}
-	})
 }
 
 func BenchmarkDecode(b *testing.B) {

@@ -12,8 +12,10 @@ var (
 	ErrType        = errors.New("image type can not be installed")
 	ErrPlatform    = errors.New("image can not run on this machine")
 	ErrCompression = errors.New("compression is not what the manifest says")
+	ErrDecompress  = errors.New("file can not be decompressed")
 	ErrNotZFS      = errors.New("not a ZFS stream")
 	ErrSnapshots   = errors.New("unexpected number of snapshots")
 	ErrReceive     = errors.New("receive refused")
+	ErrNotImage    = errors.New("a dataset of that name is no image") // ours to leave alone
 	ErrLocked      = errors.New("another process is importing the image")
 )

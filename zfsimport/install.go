@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -151,14 +150,21 @@ func (in *install) repair(ctx context.Context) (Outcome, error) {
 	return Repaired, nil
 }
 
-// complete mounts an image whose dataset has no record, and writes one. The
+// complete mounts an image whose dataset has no record, and writes one: not for
+// what only has the image's name, an instance or a dataset of the operator's. The
 // image's lock is held.
 func (im *Importer) complete(ctx context.Context, pool string, image manifest.Manifest) error {
+	dataset := pool + "/" + image.UUID.String()
+	if there, err := im.exists(ctx, dataset+final); err != nil {
+		return err
+	} else if !there {
+		return fmt.Errorf("%w: %s has no snapshot %s", ErrNotImage, dataset, final)
+	}
 	record, err := im.prepare(pool, image)
 	if err != nil {
 		return err
 	}
-	im.mount(ctx, pool+"/"+image.UUID.String())
+	im.mount(ctx, dataset)
 	return record.commit()
 }
 
@@ -210,9 +216,11 @@ func (in *install) mayBegin(ctx context.Context) error {
 		return fmt.Errorf("%w: its file alone has %s, the pool has %s left",
 			ErrNoRoom, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(max(free, 0))))
 	}
-	if err := os.MkdirAll(im.imagesDir(), 0o755); err != nil {
-		return fmt.Errorf("imgadm's database: %w", err)
+	record, err := im.prepare(in.pool, in.image)
+	if err != nil {
+		return err
 	}
+	record.discard() // it is written anew when all is known
 	return im.destroy(ctx, in.dataset+partial)
 }
 
@@ -271,6 +279,9 @@ func (in *install) checkOrigin(ctx context.Context) error {
 	id, _, _ := imageOf(in.pool, origin) // uuid.Nil for "-"
 	if id == in.image.Origin {
 		return nil
+	}
+	if origin == "-" {
+		return fmt.Errorf("%w: the manifest names %s, but the stream is a whole one", ErrNoOrigin, in.image.Origin)
 	}
 	if !in.image.HasOrigin() {
 		return fmt.Errorf("%w: the manifest names none, but the stream was made from %s", ErrNoOrigin, origin)

@@ -90,7 +90,7 @@ func (r *reception) transfer(ctx context.Context, stop context.CancelFunc) (err 
 	defer kill()
 	decoded, err := newDecoder(programs, r.format, in)
 	if err != nil {
-		return fmt.Errorf("decompress %s: %w", r.format, err)
+		return r.undecodable(err)
 	}
 	defer func() {
 		kill()
@@ -102,7 +102,7 @@ func (r *reception) transfer(ctx context.Context, stop context.CancelFunc) (err 
 	stream := bufio.NewReaderSize(decoded, streamHead)
 	head, err := stream.Peek(streamHead)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return fmt.Errorf("decompress %s: %w", r.format, err)
+		return r.undecodable(err)
 	}
 	if !isStream(head) {
 		return fmt.Errorf("%w: it begins with %q", ErrNotZFS, head)
@@ -157,8 +157,12 @@ func (r *reception) receive(ctx context.Context, stream *bufio.Reader) error {
 		in.Close()
 		return fmt.Errorf("start zfs receive: %w", err)
 	}
-	// A write ends with zfs, wherever the other end of the pipe has got to.
-	defer context.AfterFunc(zfs, func() { in.Close() })()
+	// A write ends with zfs, wherever the other end of the pipe has got to: the
+	// daemon of zfs-fuse has it, too.
+	go func() {
+		<-receive.done
+		in.Close()
+	}()
 	fed := r.feed(in, stream)
 	if fed == nil {
 		fed = r.rest()
@@ -185,7 +189,9 @@ func (r *reception) feed(in io.Writer, stream *bufio.Reader) error {
 	for {
 		n, err := stream.Read(buf)
 		if n > 0 {
-			if _, err := in.Write(buf[:n]); err != nil {
+			if _, err := in.Write(buf[:n]); errors.Is(err, os.ErrClosed) {
+				return errNoReader
+			} else if err != nil {
 				return err
 			}
 			r.written += int64(n)
@@ -195,9 +201,13 @@ func (r *reception) feed(in io.Writer, stream *bufio.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("decompress %s: %w", r.format, err)
+			return r.undecodable(err)
 		}
 	}
+}
+
+func (r *reception) undecodable(err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrDecompress, r.format, err)
 }
 
 // rest reads the file to its end and tells what was wrong with it.

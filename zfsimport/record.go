@@ -97,11 +97,11 @@ func (im *Importer) prepare(pool string, image manifest.Manifest) (*newRecord, e
 	path := im.recordPath(pool, image.UUID)
 	n := &newRecord{temp: tempRecord(path), path: path}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("imgadm's database: %w", err)
 	}
 	if err := writeSynced(n.temp, text); err != nil {
 		n.discard()
-		return nil, err
+		return nil, fmt.Errorf("imgadm's database: %w", err)
 	}
 	return n, nil
 }

@@ -41,7 +41,7 @@ func (im *Importer) Recover(ctx context.Context, pool string) error {
 		return errors.Join(append(faults, err)...)
 	}
 	for _, image := range images {
-		if !image.Record && im.o.Find != nil {
+		if !image.Record && image.Snapshot != "" && im.o.Find != nil {
 			faults = append(faults, im.locked(ctx, image.UUID, func() error { return im.recordFound(ctx, pool, image.UUID) }))
 		}
 	}

@@ -104,8 +104,7 @@ func TestRecover(t *testing.T) {
 	}
 }
 
-// A record that can not be written is known before the image has its name, and
-// what was received goes.
+// A record that can not be written is known before anything is received.
 func TestRecordFails(t *testing.T) {
 	s := needSamples(t)
 	p := newPool(t, 96)
@@ -115,11 +114,13 @@ func TestRecordFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(temp, "in the way"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	f := newFiles(base)
+	im.o.Open = f.open
 	if o, err := im.Install(t.Context(), "", base.Manifest, nil); err == nil || o != "" {
 		t.Error(o, err)
 	}
-	if p.list() != "" {
-		t.Errorf("the pool holds %s", p.list())
+	if p.list() != "" || f.opened > 0 {
+		t.Errorf("the pool holds %s, and the file was opened %d times", p.list(), f.opened)
 	}
 	os.RemoveAll(temp)
 	// One that can not get its place leaves the image, which is repaired.
@@ -149,4 +150,31 @@ func TestStalePartial(t *testing.T) {
 		t.Error(o, err)
 	}
 	p.wantImages(im, s.base)
+}
+
+// What has an image's name and is none, an instance or an operator's own dataset,
+// gets no record, and is left as it is.
+func TestNotAnImage(t *testing.T) {
+	s := needSamples(t)
+	p := newPool(t, 96)
+	base, middle, other := s.base.image(t, "none"), s.middle.image(t, "none"), s.other.image(t, "none")
+	im := newImporter(t, p, newFiles(base, middle, other))
+	if _, err := im.Install(t.Context(), "", base.Manifest, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.run("zfs", "clone", p.name+"/"+s.base.id.String()+final, p.name+"/"+s.middle.id.String())
+	p.run("zfs", "create", p.name+"/"+s.other.id.String())
+	before, records := p.list(), p.records(im)
+	for _, i := range []image{middle, other} {
+		if o, err := im.Install(t.Context(), "", i.Manifest, nil); !errors.Is(err, ErrNotImage) || o != "" {
+			t.Error(o, err)
+		}
+	}
+	im.o.Find = func(context.Context, uuid.UUID) (manifest.Manifest, error) { return other.Manifest, nil }
+	if err := im.Recover(t.Context(), ""); err != nil {
+		t.Error(err)
+	}
+	if p.list() != before || p.records(im) != records {
+		t.Errorf("the pool was\n%s\nand is\n%s\nrecords %s", before, p.list(), p.records(im))
+	}
 }

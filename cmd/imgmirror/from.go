@@ -38,12 +38,18 @@ func newRemote(cfg *config.Config, from string) (*remote, error) {
 	if err != nil {
 		return nil, usageError("--from: %w", err)
 	}
-	r := &remote{Client: client, url: from}
-	if u, err := url.Parse(from); err == nil {
-		u.User = nil
-		r.url = strings.TrimSuffix(u.String(), "/")
+	return &remote{Client: client, url: recordedURL(from)}, nil
+}
+
+// recordedURL is the URL of a mirror as imgadm's records, which anyone may read, name
+// it: as imgadm writes it, and without a password.
+func recordedURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return text
 	}
-	return r, nil
+	u.User = nil
+	return strings.TrimSuffix(u.String(), "/")
 }
 
 // open gives the file of an image for zfsimport, checked as it comes.

@@ -96,9 +96,11 @@ var installCodes = []struct {
 	{zfsimport.ErrNoOrigin, "OriginNotInstalled"},
 	{zfsimport.ErrNoRoom, "NoRoom"},
 	{zfsimport.ErrCompression, "WrongCompression"},
+	{zfsimport.ErrDecompress, "DecompressFailed"},
 	{zfsimport.ErrNotZFS, "NotAZFSStream"},
 	{zfsimport.ErrSnapshots, "UnexpectedNumberOfSnapshots"},
 	{zfsimport.ErrReceive, "ReceiveFailed"},
+	{zfsimport.ErrNotImage, "NotAnImage"},
 	{fs.ErrPermission, "NotAllowed"},
 }
 

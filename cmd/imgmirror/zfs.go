@@ -26,7 +26,8 @@ const installAhead = 2
 func (m *mirror) newImporter(cfg *config.Config) (*zfsimport.Importer, error) {
 	o := zfsOptions(cfg)
 	o.Open = m.openImage
-	o.Source = func(manifest.Manifest) string { return string(cfg.PublicURL) }
+	source := recordedURL(string(cfg.PublicURL))
+	o.Source = func(manifest.Manifest) string { return source }
 	o.Find = m.findImage
 	o.Logger = m.log
 	o.Registerer = m.registry

@@ -150,7 +150,7 @@ func TestInstallErrors(t *testing.T) {
 	}
 	for _, e := range []error{
 		zfsimport.ErrNoZFS, zfsimport.ErrNoPool, zfsimport.ErrNoRoom, zfsimport.ErrNoOrigin, zfsimport.ErrNotZFS,
-		zfsimport.ErrSnapshots, zfsimport.ErrType, zfsimport.ErrReceive, zfsimport.ErrCompression, zfsimport.ErrPlatform, zfsimport.ErrLocked,
+		zfsimport.ErrSnapshots, zfsimport.ErrDecompress, zfsimport.ErrNotImage, zfsimport.ErrType, zfsimport.ErrReceive, zfsimport.ErrCompression, zfsimport.ErrPlatform, zfsimport.ErrLocked,
 	} {
 		if told := (*admin.Error)(nil); !errors.As(installError(e), &told) {
 			t.Errorf("%v has no code", e)

@@ -35,6 +35,7 @@ const (
 	codeMethodNotAllowed = "MethodNotAllowedError"
 	codeNotFound         = "ResourceNotFound"
 	codeOriginMissing    = "OriginDoesNotExist"
+	codeOriginNotInPool  = "OriginNotInstalled"
 	codeRemoteSource     = "RemoteSourceError"
 	codeStorageIsDown    = "StorageIsDown"
 	codeTooLarge         = "RequestEntityTooLargeError"

@@ -140,7 +140,7 @@ func (s *Server) installAll(ctx context.Context, j *job, pool string, steps []st
 			missing[image.UUID] = true
 			j.update(i, func(item *Item) {
 				item.State = JobFailed
-				item.Error = &Error{codeOriginMissing, fmt.Sprintf("its origin %s could not be installed", image.Origin)}
+				item.Error = &Error{codeOriginNotInPool, fmt.Sprintf("its origin %s could not be installed", image.Origin)}
 			})
 		default:
 			missing[image.UUID] = !s.take(ctx, j, i, func(progress func(Intake)) (string, error) {

@@ -174,7 +174,7 @@ func TestInstallFails(t *testing.T) {
 	if e := job.Items[1].Error; e == nil || e.Code != "ReceiveFailed" {
 		t.Errorf("%+v", e)
 	}
-	if e := job.Items[2].Error; e == nil || e.Code != codeOriginMissing {
+	if e := job.Items[2].Error; e == nil || e.Code != codeOriginNotInPool {
 		t.Errorf("%+v", e)
 	}
 }
