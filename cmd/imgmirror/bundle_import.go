@@ -1,18 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"imgmirror/cache/bundle"
@@ -90,8 +91,8 @@ type volume struct {
 	number int
 }
 
-// findVolumes looks at what is to be imported, and puts it in order: older bundles
-// before newer ones, which may need their images, and volumes by their numbers.
+// findVolumes looks at what is to be imported, and puts it in order: a bundle before
+// the deltas that leave its images out, and volumes by their numbers.
 func findVolumes(paths []string) ([]volume, error) {
 	var all []volume
 	for _, path := range paths {
@@ -114,9 +115,18 @@ func findVolumes(paths []string) ([]volume, error) {
 }
 
 func inOrder(all []volume) {
+	indexes := make(map[uuid.UUID]bundle.Index)
+	for _, v := range all {
+		indexes[v.medium.Index.ID] = v.medium.Index
+	}
+	ordered := slices.Collect(maps.Values(indexes))
+	bundle.Order(ordered)
+	place := make(map[uuid.UUID]int, len(ordered))
+	for i, x := range ordered {
+		place[x.ID] = i
+	}
 	slices.SortStableFunc(all, func(a, b volume) int {
-		x, y := a.medium.Index, b.medium.Index
-		return cmp.Or(x.Created.Compare(y.Created), bytes.Compare(x.ID[:], y.ID[:]), cmp.Compare(a.number, b.number))
+		return cmp.Or(cmp.Compare(place[a.medium.Index.ID], place[b.medium.Index.ID]), cmp.Compare(a.number, b.number))
 	})
 }
 

@@ -33,14 +33,13 @@ func TestSendingLeavesOutHoles(t *testing.T) {
 	f([]admin.Hole{{At: 0, Size: 10}}, "")
 }
 
-// TestFindVolumes: older bundles first, and of each the volumes in their order.
+// TestFindVolumesOrder: a bundle comes before a delta on it, and of each come the volumes in their order.
 func TestFindVolumesOrder(t *testing.T) {
-	day := func(n int) *bundle.Media {
-		id := uuid.UUID{byte(n)}
-		return &bundle.Media{Index: bundle.Index{ID: id, Created: time.Date(2026, 1, n, 0, 0, 0, 0, time.UTC)}}
-	}
-	first, second := day(1), day(2)
-	all := []volume{{"d", second, 2}, {"b", first, 2}, {"c", second, 1}, {"a", first, 1}}
+	base := bundle.Held{UUID: uuid.UUID{7}, Files: []verify.Sum{{7}}}
+	noon := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	full := &bundle.Media{Index: bundle.Index{ID: uuid.UUID{2}, Created: noon, Images: []bundle.Image{{UUID: base.UUID, Files: []bundle.File{{SHA1: base.Files[0]}}}}}}
+	delta := &bundle.Media{Index: bundle.Index{ID: uuid.UUID{1}, Created: noon, Requires: []bundle.Held{base}}}
+	all := []volume{{"d", delta, 2}, {"b", full, 2}, {"c", delta, 1}, {"a", full, 1}}
 	inOrder(all)
 	var paths string
 	for _, v := range all {
