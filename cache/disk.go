@@ -206,7 +206,7 @@ func (s *Store) awaitGone(sum verify.Sum, f *stored) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.files[sum] == f {
-		return fmt.Errorf("disk: file %s was found wrong and cannot be moved away", sum)
+		return fmt.Errorf("%w: file %s was found wrong and cannot be moved away", ErrDisk, sum)
 	}
 	return nil
 }

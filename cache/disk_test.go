@@ -463,9 +463,7 @@ func TestFileOnDiskChanges(t *testing.T) {
 		t.Helper()
 		src := &fake{name: "a", data: data}
 		_, _, err := get(s, b, src)
-		if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			t.Errorf("error %v", err)
-		}
+		wantError(t, err, ErrDisk, fs.ErrNotExist, fs.ErrPermission)
 		wantAsked(t, src)
 		if _, ok := s.Peek(b); !ok {
 			t.Error("the file was forgotten")

@@ -148,8 +148,8 @@ func writeFile(path string, data []byte) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// diskError gives what this machine's disk says its meaning: no space, or
-// "cannot tell". It never matches fs.ErrNotExist, which is what sources say of
+// diskError gives what this machine's disk says its meaning: ErrNoSpace, or
+// ErrDisk. It never matches fs.ErrNotExist, which is what sources say of
 // an image.
 func diskError(err error) error {
 	switch {
@@ -158,6 +158,6 @@ func diskError(err error) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	default:
-		return fmt.Errorf("disk: %v", err) //nolint:errorlint // see above
+		return fmt.Errorf("%w: %v", ErrDisk, err) //nolint:errorlint // see above
 	}
 }

@@ -26,6 +26,8 @@ import (
 var (
 	// ErrNoSpace says that there is no room for the file within max_size and min_free (or the disk said ENOSPC).
 	ErrNoSpace = errors.New("no space in the cache")
+	// ErrDisk says that the data folder cannot be read or written just now: what is there is not known.
+	ErrDisk = errors.New("the data folder cannot be used")
 	// ErrClosed says that the store is closing or closed.
 	ErrClosed = errors.New("cache is closed")
 	// ErrUnavailable says that no source gave the bytes, and that they are absent is not known either.
@@ -257,10 +259,10 @@ func (s *Store) Peek(b Blob) (Info, bool) {
 // File gives a Reader on the blob: of the verified file when it is on disk,
 // else of the one fill for these bytes, which it starts if there is none. It
 // returns when the first bytes are known to come (a source has answered) or
-// nothing can be had: errors match ErrNoSpace, ErrUnavailable, ErrClosed,
-// fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). Others
-// tell of a disk that fails: what is there is then not known. The fill belongs
-// to the store: it outlives ctx and the Reader, unless the blob is Droppable.
+// nothing can be had: errors match ErrNoSpace, ErrDisk, ErrUnavailable, ErrClosed,
+// fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). The fill
+// belongs to the store: it outlives ctx and the Reader, unless the blob is
+// Droppable.
 func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
 	if b.Want.SHA1.IsZero() && b.Key == "" {
 		return nil, errors.New("cache: a blob needs a sha1 or a key")

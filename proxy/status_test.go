@@ -40,6 +40,7 @@ func TestExplain(t *testing.T) {
 	f(honest, cache.ErrUnavailable, 503, "RemoteSourceError")
 	f(honest, context.DeadlineExceeded, 503, "RemoteSourceError")
 	f(honest, cache.ErrNoSpace, 503, "StorageIsDown")
+	f(honest, cache.ErrDisk, 503, "StorageIsDown")
 	f(honest, cache.ErrClosed, 503, "ServiceUnavailableError")
 	f(honest, context.Canceled, 503, "ServiceUnavailableError")
 	f(honest, errors.New("else"), 500, "InternalError")

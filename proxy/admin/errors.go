@@ -68,6 +68,7 @@ var table = []struct {
 }{
 	{cache.ErrClosed, http.StatusServiceUnavailable, codeUnavailable},
 	{cache.ErrNoSpace, http.StatusServiceUnavailable, codeStorageIsDown},
+	{cache.ErrDisk, http.StatusServiceUnavailable, codeStorageIsDown},
 	{bundle.ErrSignature, http.StatusUnprocessableEntity, codeBundleTrust},
 	{bundle.ErrInvalid, http.StatusUnprocessableEntity, codeBundle},
 	{verify.ErrMismatch, http.StatusServiceUnavailable, codeRemoteSource},
