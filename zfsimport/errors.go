@@ -15,6 +15,7 @@ var (
 	ErrDecompress  = errors.New("file can not be decompressed")
 	ErrNotZFS      = errors.New("not a ZFS stream")
 	ErrSnapshots   = errors.New("unexpected number of snapshots")
+	ErrProperty    = errors.New("stream sets a property that can not be taken back")
 	ErrReceive     = errors.New("receive refused")
 	ErrNotImage    = errors.New("a dataset of that name is no image") // ours to leave alone
 	ErrLocked      = errors.New("another process is importing the image")

@@ -224,9 +224,9 @@ func (in *install) mayBegin(ctx context.Context) error {
 	return im.destroy(ctx, in.dataset+partial)
 }
 
-// settle makes an image of what was received: its one snapshot gets its name, and
-// then the dataset, and what can fail comes before that. It is not given up when
-// ctx ends.
+// settle makes an image of what was received: what the stream has set is taken back
+// before anything is mounted, its one snapshot gets its name, and then the dataset, and
+// what can fail comes before that. It is not given up when ctx ends.
 func (in *install) settle(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -234,7 +234,14 @@ func (in *install) settle(ctx context.Context) error {
 	im := in.im
 	ctx, cancel := overtime(ctx)
 	defer cancel()
-	if err := in.nameSnapshot(ctx); err != nil {
+	snapshot, err := in.oneSnapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if err := im.strip(ctx, in.dataset+partial); err != nil {
+		return err
+	}
+	if err := in.nameSnapshot(ctx, snapshot); err != nil {
 		return err
 	}
 	if err := in.checkOrigin(ctx); err != nil {
@@ -253,21 +260,28 @@ func (in *install) settle(ctx context.Context) error {
 	return record.commit()
 }
 
-// nameSnapshot gives the image's one snapshot its name.
-func (in *install) nameSnapshot(ctx context.Context) error {
+// oneSnapshot gives the name of the one snapshot that was received, "@v1". What came
+// with children or more snapshots is no image.
+func (in *install) oneSnapshot(ctx context.Context) (string, error) {
 	received := in.dataset + partial
 	out, err := in.im.zfs(ctx, "list", "-H", "-r", "-t", "snapshot", "-o", "name", received)
 	if err != nil {
-		return err
+		return "", err
 	}
 	snapshots := strings.Fields(strings.ReplaceAll(out, received, ""))
 	if len(snapshots) != 1 || !strings.HasPrefix(snapshots[0], "@") {
-		return fmt.Errorf("%w: the stream has %d (%s), want one", ErrSnapshots, len(snapshots), strings.Join(snapshots, " "))
+		return "", fmt.Errorf("%w: the stream has %d (%s), want one", ErrSnapshots, len(snapshots), strings.Join(snapshots, " "))
 	}
-	if snapshots[0] == final {
+	return snapshots[0], nil
+}
+
+// nameSnapshot gives the image's one snapshot its name.
+func (in *install) nameSnapshot(ctx context.Context, snapshot string) error {
+	if snapshot == final {
 		return nil
 	}
-	return in.im.insist(ctx, "rename", received+snapshots[0], received+final)
+	received := in.dataset + partial
+	return in.im.insist(ctx, "rename", received+snapshot, received+final)
 }
 
 // checkOrigin holds what the stream was made from against the manifest.

@@ -121,8 +121,9 @@ func (im *Importer) insist(ctx context.Context, args ...string) error {
 	}
 }
 
-// mount mounts a filesystem as a plain receive would have done. That it can not is
-// no reason to go without the image: instances are cloned from its snapshot.
+// mount mounts a filesystem as a plain receive would have done, if it belongs below
+// the pool's own mountpoint. That it can not is no reason to go without the image:
+// instances are cloned from its snapshot.
 func (im *Importer) mount(ctx context.Context, dataset string) {
 	if err := im.tryMount(ctx, dataset); err != nil {
 		im.log.Warn("an installed image can not be mounted", "dataset", dataset, "error", err)
@@ -141,6 +142,14 @@ func (im *Importer) tryMount(ctx context.Context, dataset string) error {
 	}
 	if p["type"] != "filesystem" || p["mounted"] != "no" || p["canmount"] != "on" || !strings.HasPrefix(p["mountpoint"], "/") {
 		return nil
+	}
+	// Of an image that another program has received, the place may be its stream's choice.
+	source, err := im.zfs(ctx, "get", "-H", "-o", "source", "mountpoint", dataset)
+	if err != nil {
+		return err
+	}
+	if !passive(strings.TrimSpace(source)) {
+		return fmt.Errorf("its mountpoint %q is not the pool's", p["mountpoint"])
 	}
 	_, err = im.zfs(ctx, "mount", dataset)
 	return err

@@ -99,6 +99,7 @@ var installCodes = []struct {
 	{zfsimport.ErrDecompress, "DecompressFailed"},
 	{zfsimport.ErrNotZFS, "NotAZFSStream"},
 	{zfsimport.ErrSnapshots, "UnexpectedNumberOfSnapshots"},
+	{zfsimport.ErrProperty, "PropertyRefused"},
 	{zfsimport.ErrReceive, "ReceiveFailed"},
 	{zfsimport.ErrNotImage, "NotAnImage"},
 	{fs.ErrPermission, "NotAllowed"},
