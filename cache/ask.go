@@ -108,7 +108,8 @@ func (f *fill) ask(candidates []*candidate, offset int64) (won *attempt, lost []
 				f.callOff(asked, len(asked)-len(lost)-1, a, answers)
 				return a, lost
 			}
-			if errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission) {
+			refused := errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
+			if refused && !a.c.accepted { // else the refusal may pass, as any break in mid-file does
 				a.c.out = fmt.Errorf("source %s: %w", a.c.Name, a.err)
 			}
 			lost = append(lost, a)

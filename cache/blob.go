@@ -48,7 +48,8 @@ func (b Blob) ofImage() bool { return b.Image != uuid.Nil && b.Manifest.Raw() !=
 // that gives no byte and no error says that the source is alive. As long as none
 // has accepted, several sources are asked side by side; the first to answer is
 // taken, the others are called off. Errors: fs.ErrNotExist or fs.ErrPermission = this
-// source will not give it (no retry); anything else = may be retried. A stream
+// source will not give it (no retry, but of one that has answered well for the blob before: a signed address may
+// have run out); anything else = may be retried. A stream
 // that starts at 0 although offset > 0 is not allowed (the client skips forward
 // itself). The store closes the stream.
 type Source struct {

@@ -61,11 +61,12 @@ type fill struct {
 // candidate is a source in the eyes of one fill.
 type candidate struct {
 	Source
-	out     error // why it is asked no more; nil while it is
-	last    error // how its last try ended
-	stalled bool  // its last try stalled: others are asked before it
-	slow    bool  // its last try took long to be refused
-	ended   bool  // its last try ended before the body did, and brought nothing
+	out      error // why it is asked no more; nil while it is
+	last     error // how its last try ended
+	accepted bool  // it has answered well
+	stalled  bool  // its last try stalled: others are asked before it
+	slow     bool  // its last try took long to be refused
+	ended    bool  // its last try ended before the body did, and brought nothing
 }
 
 // pace of tries that follow one another without a wait: a source that brings a

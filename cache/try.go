@@ -101,7 +101,7 @@ func (f *fill) accept(r *round, c *candidate, body *verify.Stream) (over bool, e
 			return true, err
 		}
 	}
-	f.accepted = true
+	f.accepted, c.accepted = true, true
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if size >= 0 {

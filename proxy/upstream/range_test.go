@@ -281,6 +281,50 @@ func TestRangeGoesAlongWithARedirect(t *testing.T) {
 	}
 }
 
+// A redirect's target may be a signed address that runs out: each request for the rest of a file asks the source's own
+// address, which redirects to a new one.
+func TestResumeAsksTheSourceForANewAddress(t *testing.T) {
+	data := upstreamtest.Bytes(1, 1000)
+	signed := 0 // the number of the last address that was given out; only that one is good
+	elsewhere := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("sig") != strconv.Itoa(signed) {
+			http.Error(w, "<Error><Code>AccessDenied</Code></Error>", http.StatusForbidden)
+			return
+		}
+		http.ServeContent(w, r, "x", time.Time{}, bytes.NewReader(data))
+	})
+	stale := false // the source itself may be late, too
+	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if !stale {
+			signed++
+		}
+		at := signed
+		if stale {
+			at--
+		}
+		http.Redirect(w, r, elsewhere+"/x?sig="+strconv.Itoa(at), http.StatusFound)
+	})})
+	m := parse(t, upstreamtest.Manifest(upstreamtest.ID(1), "a", "1", nil, data))
+	for _, offset := range []int64{0, 300, 600} {
+		stale = offset == 600
+		if stale {
+			if _, err := c.File(t.Context(), m, 0, offset); !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("an address that has run out: %v", err)
+			}
+			stale = false
+		}
+		st, err := c.File(t.Context(), m, 0, offset)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(st)
+		st.Close()
+		if err != nil || !bytes.Equal(got, data[offset:]) {
+			t.Errorf("from %d: %d bytes, %v", offset, len(got), err)
+		}
+	}
+}
+
 func TestCloseLeavesNoConnection(t *testing.T) {
 	data := upstreamtest.Bytes(1, 1<<20)
 	var mu sync.Mutex
