@@ -1,5 +1,5 @@
 // Package bundle is the archive that carries images over an air gap: a plain
-// tar, or the same tree in a folder, with an index, the manifests byte for byte
+// tar, or the same tree in a folder, with an index, the manifests as imgadm takes them
 // and the files. docs/bundle.md is its format, field by field.
 //
 // Every byte of a bundle follows from its index, its signature and the content

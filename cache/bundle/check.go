@@ -92,6 +92,8 @@ func (c *checker) image(m Image, known map[uuid.UUID]bool) error {
 		return fmt.Errorf("manifest.path is %s, must be %s/%s", quoteName(m.Manifest.Path), m.UUID, manifestName)
 	case m.Manifest.Size < 2 || m.Manifest.Size > maxManifest:
 		return fmt.Errorf("manifest.size is %d: must be 2 to %d", m.Manifest.Size, maxManifest)
+	case len(m.Original) > maxManifest:
+		return fmt.Errorf("original has %d bytes, must have %d at most", len(m.Original), maxManifest)
 	case len(m.Files) < 1 || len(m.Files) > maxFiles:
 		return fmt.Errorf("%d files, must be 1 to %d", len(m.Files), maxFiles)
 	}

@@ -70,8 +70,9 @@ type Image struct {
 	Origin   uuid.UUID `json:"origin,omitzero"`
 	Name     string    `json:"name"`
 	Version  string    `json:"version"`
-	Manifest Item      `json:"manifest"`
-	Files    []File    `json:"files"` // as many as its manifest has, in that order
+	Manifest Item      `json:"manifest"`          // what `imgadm install -m` takes
+	Original string    `json:"original,omitzero"` // the manifest of the mirror that exports, where Manifest lacks some of its members
+	Files    []File    `json:"files"`             // as many as its manifest has, in that order
 }
 
 // File is one file of an image: whole in one volume, or in parts.

@@ -1,12 +1,14 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -140,9 +142,11 @@ func entryOf(e Export) (Image, error) {
 		return Image{}, fmt.Errorf("%d of its %d files are known: there must be one at least, and all", len(e.Files), len(m.Files))
 	}
 	id := m.UUID.String()
+	text, original := manifestTexts(m)
 	im := Image{
 		UUID: m.UUID, Origin: m.Origin, Name: m.Name, Version: m.Version,
-		Manifest: Item{Path: id + "/" + manifestName, Size: int64(len(m.Raw())), SHA256: sha256.Sum256(m.Raw())},
+		Manifest: Item{Path: id + "/" + manifestName, Size: int64(len(text)), SHA256: sha256.Sum256(text)},
+		Original: original,
 	}
 	compressions := make([]string, len(m.Files))
 	for i, f := range m.Files {
@@ -156,6 +160,16 @@ func entryOf(e Export) (Image, error) {
 		im.Files = append(im.Files, File{Path: id + "/" + name, Size: is.Size, SHA1: is.SHA1, SHA256: is.SHA256})
 	}
 	return im, nil
+}
+
+// manifestTexts gives the text of manifest.json, which imgadm takes, and the manifest as the mirror has it, for
+// the index; original is empty where the first is the same.
+func manifestTexts(m manifest.Manifest) (text []byte, original string) {
+	text = m.InstallText()
+	if bytes.Equal(text, m.Raw()) {
+		return text, ""
+	}
+	return text, strings.ToValidUTF8(string(m.Raw()), "\ufffd") // the index is JSON, which takes nothing else
 }
 
 // fit puts the files into volumes. How much room the index leaves depends on

@@ -22,8 +22,8 @@ type Sink interface {
 	// there, and whether there is room.
 	Begin(ctx context.Context, h Head) error
 	// Manifest is given the manifest of Index.Images[image]: its bytes (Raw) are
-	// those that the index names, and it says the same as the index. All of them
-	// come before the first file, in every volume.
+	// the Original of the index, else those that the index names, and they say the
+	// same as the index. All manifests come before the first file, in every volume.
 	Manifest(ctx context.Context, image int, m manifest.Manifest) error
 	// File is given a file, or a part of one. What it leaves unread Read goes over.
 	// An error that matches verify.ErrMismatch is about this file alone: Read goes on.
@@ -195,9 +195,15 @@ func (in *source) body(ctx context.Context, e Entry, h Head, s Sink) (damaged, e
 	if err != nil || e.Image < 0 {
 		return nil, err
 	}
-	m, err := parseManifest(b, h.Index.Images[e.Image])
+	im := h.Index.Images[e.Image]
+	m, err := parseManifest(b, im)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, e.Path, err)
+	}
+	if im.Original != "" {
+		if m, err = parseManifest([]byte(im.Original), im); err != nil {
+			return nil, fmt.Errorf("%w: %s: original of image %s: %w", ErrInvalid, IndexName, im.UUID, err)
+		}
 	}
 	if err := s.Manifest(ctx, e.Image, m); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)

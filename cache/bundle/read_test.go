@@ -294,6 +294,32 @@ func TestReadManifests(t *testing.T) {
 	f(func(x *Index) { x.Images[2].Origin = id(2) }, "its origin is "+id(1).String())
 	f(func(x *Index) { x.Images[2].Name = "other" }, "it is that of image-3 1.3")
 
+	// An original that is no manifest, or another image's, is refused like manifest.json.
+	o := func(original, says string) {
+		t.Helper()
+		s := newShelf(t).put(1, 0, 10)
+		x := s.plan(options())
+		was := Head{Index: x, Volume: 1}
+		tar := s.tar(was)
+		x.Images[0].Original = original
+		b, err := encode(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x, err = ParseIndex(b); err != nil {
+			t.Fatal(err)
+		}
+		h := Head{Index: x, Volume: 1}
+		rest := was.Entries()[2].At
+		_, _, err = read(slices.Concat(header(IndexName, int64(len(b)), x.Created), b, zeros[:padding(int64(len(b)))],
+			header(sumsName(1, 1), int64(len(h.sums())), x.Created), h.sums(), zeros[:padding(int64(len(h.sums())))], tar[rest:]))
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), IndexName+": original of image "+id(1).String()+": "+says) {
+			t.Errorf("%v; want %q", err, says)
+		}
+	}
+	o("{", "")
+	o(string(newShelf(t).put(2, 0, 10).exports[0].Manifest.Raw()), "it is that of image "+id(2).String())
+
 	s := newShelf(t).put(3, 0, 30, 31)
 	g := func(change func(*Image), says string) {
 		t.Helper()

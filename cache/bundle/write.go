@@ -133,7 +133,8 @@ func (t *writer) body(ctx context.Context, e Entry) error {
 
 func (t *writer) manifest(ctx context.Context, image int) ([]byte, error) {
 	m, err := t.planned(ctx, image)
-	return m.Raw(), err
+	text, _ := manifestTexts(m)
+	return text, err
 }
 
 func (t *writer) planned(ctx context.Context, image int) (manifest.Manifest, error) {
@@ -142,7 +143,8 @@ func (t *writer) planned(ctx context.Context, image int) (manifest.Manifest, err
 	if err != nil {
 		return m, fmt.Errorf("manifest of image %s: %w", im.UUID, err)
 	}
-	if sha256.Sum256(m.Raw()) != im.Manifest.SHA256 {
+	text, original := manifestTexts(m)
+	if sha256.Sum256(text) != im.Manifest.SHA256 || original != im.Original {
 		return m, fmt.Errorf("%s: %w", im.Manifest.Path, ErrChanged)
 	}
 	return m, nil
