@@ -15,6 +15,7 @@ const (
 	lookupWait     = 2500 * time.Millisecond // one search by uuid, whatever sources do (spec 5.5: a 503 within 3 s)
 	headStart      = 500 * time.Millisecond  // that a source has at most before the next is asked too
 	negativeMemory = 60 * time.Second        // of a uuid that no source has (spec 5.3)
+	unsureMemory   = time.Second             // of a uuid of which some source could not tell, or refused to
 	maxNegatives   = 10_000                  // remembered at the same time
 	maxFlights     = 128                     // searches at the same time; more are refused
 )
@@ -23,7 +24,13 @@ const (
 type flights struct {
 	mu        sync.Mutex // guards the maps; taken before Catalog.state
 	running   map[uuid.UUID]*flight
-	negatives map[uuid.UUID]time.Time // until when
+	negatives map[uuid.UUID]negative
+}
+
+// negative is the outcome of a search in vain.
+type negative struct {
+	err   error
+	until time.Time // of the memory
 }
 
 // flight is one search, shared by all who want the image.
@@ -39,8 +46,9 @@ type flight struct {
 //
 // The error matches fs.ErrNotExist when no source gives the image: none has it, or those that have it keep it
 // private, refuse it or are configured not to give it; if all said that they do not have it that is remembered
-// for 60 s. It matches ErrUnavailable when some source could not tell. Offline, no source is asked and what is
-// not stored does not exist.
+// for 60 s. It matches ErrUnavailable when some source could not tell. This, and a refusal, are remembered for 1 s: a
+// client that asks again and again is no burden to a source that is ill. Offline, no source is asked and what is not
+// stored does not exist.
 func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	if e, ok := c.Current().Entry(id); ok {
 		return e, nil
@@ -73,9 +81,9 @@ func (c *Catalog) search(id uuid.UUID) *flight {
 	if e, ok := c.Current().Entry(id); ok {
 		return over(e, nil)
 	}
-	if until, ok := c.lookups.negatives[id]; ok {
-		if time.Now().Before(until) {
-			return over(Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist))
+	if n, ok := c.lookups.negatives[id]; ok {
+		if time.Now().Before(n.until) {
+			return over(Entry{}, n.err)
 		}
 		delete(c.lookups.negatives, id)
 	}
@@ -99,14 +107,16 @@ func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
 	a, err := c.askInOrder(ctx, id)
 	if err != nil {
 		f.err = err
-		absent := false
+		memory := unsureMemory
 		if errors.Is(err, ErrUnavailable) {
 			c.metrics.lookups.WithLabelValues(resultUnavailable).Inc()
 		} else {
 			c.metrics.lookups.WithLabelValues(resultAbsent).Inc()
-			absent = !errors.Is(err, fs.ErrPermission)
+			if !errors.Is(err, fs.ErrPermission) {
+				memory = negativeMemory
+			}
 		}
-		c.land(id, absent)
+		c.land(id, err, memory)
 		close(f.done)
 		return
 	}
@@ -128,34 +138,34 @@ func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
 		close(f.done) // a big list is being built: who waits for one image need not wait for that
 		c.rebuild()
 	}
-	c.land(id, false)
+	c.land(id, nil, 0)
 	c.saveUnlisted(news)
 	if _, ok := c.Current().record(m.Origin); !ok && m.Origin != uuid.Nil {
 		c.completeChains(ctx)
 	}
 }
 
-// land ends the flight for id; absent = remember that no source has it.
-func (c *Catalog) land(id uuid.UUID, absent bool) {
+// land ends the flight for id; an error that it ended with is remembered for so long.
+func (c *Catalog) land(id uuid.UUID, err error, memory time.Duration) {
 	c.lookups.mu.Lock()
 	defer c.lookups.mu.Unlock()
 	delete(c.lookups.running, id)
-	if !absent {
+	if err == nil {
 		return
 	}
 	now := time.Now()
 	if len(c.lookups.negatives) >= maxNegatives {
-		for id, until := range c.lookups.negatives {
-			if !now.Before(until) {
+		for id, n := range c.lookups.negatives {
+			if !now.Before(n.until) {
 				delete(c.lookups.negatives, id)
 			}
 		}
 	}
 	if c.lookups.negatives == nil || len(c.lookups.negatives) >= maxNegatives {
 		// Someone asks for uuids at random: better to ask sources again than to grow.
-		c.lookups.negatives = make(map[uuid.UUID]time.Time)
+		c.lookups.negatives = make(map[uuid.UUID]negative)
 	}
-	c.lookups.negatives[id] = now.Add(negativeMemory)
+	c.lookups.negatives[id] = negative{err: err, until: now.Add(memory)}
 }
 
 // askInOrder asks the sources for id in order of priority: the next one as soon as one has said no or could

@@ -121,7 +121,7 @@ func TestGetShared(t *testing.T) {
 	})
 }
 
-// What no source has is remembered for 60 s; what could not be told is not.
+// What no source has is remembered for 60 s; what could not be told, or was refused, for a second.
 func TestGetNegative(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &fake{t: t, name: "a"}
@@ -142,10 +142,16 @@ func TestGetNegative(t *testing.T) {
 		time.Sleep(time.Second)
 		b.set(func(f *fake) { f.err = errDown })
 		get(isUnavailable, 2)
+		get(isUnavailable, 2)
+		time.Sleep(time.Second)
 		get(isUnavailable, 3)
+		time.Sleep(time.Second)
 		b.set(func(f *fake) { f.err = fmt.Errorf("HTTP 403: %w", fs.ErrPermission) })
 		get(isNotExist, 4)
+		get(isNotExist, 4)
+		time.Sleep(time.Second)
 		get(isNotExist, 5)
+		time.Sleep(time.Second)
 		b.set(func(f *fake) { f.err = nil })
 		get(isNotExist, 6)
 		get(isNotExist, 6)
@@ -225,7 +231,7 @@ func TestGetFlood(t *testing.T) {
 		}
 		a.set(func(f *fake) { f.hang = false })
 		for n := range maxNegatives + 10 {
-			c.land(uuid.UUID{0: 1, 12: byte(n >> 16), 13: byte(n >> 8), 14: byte(n)}, true)
+			c.land(uuid.UUID{0: 1, 12: byte(n >> 16), 13: byte(n >> 8), 14: byte(n)}, fs.ErrNotExist, negativeMemory)
 		}
 		if n := len(c.lookups.negatives); n > maxNegatives {
 			t.Errorf("%d negatives are remembered", n)
