@@ -28,6 +28,8 @@ type listingMeta struct {
 	LastModified string    `json:"last_modified,omitempty"`
 	Fetched      time.Time `json:"fetched,omitzero"`
 	From         string    `json:"from,omitempty"`
+
+	Refusals manifest.Refusals `json:"refusals,omitzero"`
 }
 
 func manifestPrefix(source string) string { return keyManifest + source + "\x00" }
@@ -55,6 +57,7 @@ func (s *Store) Listings() ([]manifest.Listing, error) {
 		all = append(all, manifest.Listing{
 			Source: string(key), Kind: meta.Kind,
 			ETag: meta.ETag, LastModified: meta.LastModified, Fetched: meta.Fetched, From: meta.From,
+			Refusals: meta.Refusals,
 		})
 		return nil
 	})
@@ -188,6 +191,7 @@ func (s *Store) saveListing(l manifest.Listing) error {
 	// Last: validators must not vouch for a list that is not there.
 	meta, err := json.Marshal(listingMeta{
 		Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: cleanTime(l.Fetched), From: l.From,
+		Refusals: l.Refusals,
 	})
 	if err != nil {
 		return err

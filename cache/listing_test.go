@@ -66,6 +66,7 @@ func TestListings(t *testing.T) {
 		ETag: `"x"`, LastModified: "yesterday", Fetched: time.Date(2022, 1, 2, 3, 4, 5, 6, time.UTC),
 	}
 	b := manifest.Listing{Source: "b", Images: m[3:9], From: "http://b dev"}
+	b.Refusals.Refused, b.Refusals.First = 7, []manifest.Refusal{{UUID: m[0].UUID, Reason: "no name"}, {Skip: true, Reason: "nuked"}}
 	check := func(want ...manifest.Listing) {
 		t.Helper()
 		got, err := s.Listings()
@@ -81,7 +82,7 @@ func TestListings(t *testing.T) {
 				t.Errorf("%s, unlisted: %s", w.Source, d)
 			}
 			if g.Source != w.Source || g.Kind != w.Kind || g.ETag != w.ETag || g.LastModified != w.LastModified || !g.Fetched.Equal(w.Fetched) ||
-				g.From != w.From {
+				g.From != w.From || !g.Refusals.Equal(w.Refusals) {
 				t.Errorf("%s: got %+v", w.Source, g)
 			}
 			for j := range g.Images {

@@ -101,6 +101,9 @@ func (l *liveCatalog) Ready() <-chan struct{} { return l.now.Load().Ready() }
 // Status tells of every source, in order of priority.
 func (l *liveCatalog) Status() []catalog.Status { return l.now.Load().Status() }
 
+// Hidden says why an image that some source has is not shown to clients.
+func (l *liveCatalog) Hidden(id uuid.UUID) []catalog.Hidden { return l.now.Load().Hidden(id) }
+
 // Refresh asks every source for its list, now.
 func (l *liveCatalog) Refresh(ctx context.Context) error { return l.now.Load().Refresh(ctx) }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 )
@@ -13,7 +14,8 @@ func newShowCmd() *cobra.Command {
 		Short: "Print the manifest of an image",
 		Long: "Prints the manifest of an image as clients get it, also of one that no list shows. With --sources\n" +
 			"it is an object: the manifest, the source that it is from, all sources that have the image's files,\n" +
-			"and whether the image is listed, cached and pinned here.",
+			"whether the image is listed, cached and pinned here, and hidden: why clients are not shown it. Without\n" +
+			"--sources the last is told on stderr.",
 		Args:              uuidArg,
 		ValidArgsFunction: completeUUIDs(offered),
 	}
@@ -31,6 +33,10 @@ func newShowCmd() *cobra.Command {
 			}
 			if sources {
 				return printJSON(cmd.OutOrStdout(), image)
+			}
+			for _, h := range image.Hidden {
+				fmt.Fprintf(cmd.ErrOrStderr(), "imgmirror show: image %s is not shown to clients: source %s: %s (%s)\n",
+					id, h.Source, printable(h.Detail), h.Reason)
 			}
 			return printJSON(cmd.OutOrStdout(), image.Manifest)
 		})

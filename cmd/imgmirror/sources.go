@@ -1,7 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +22,7 @@ var sourceTable = table[admin.Source]{
 		{"kind", func(s admin.Source) any { return s.Kind }},
 		{"state", func(s admin.Source) any { return stateText(s) }},
 		{"images", func(s admin.Source) any { return s.Images }},
+		{"hidden", func(s admin.Source) any { return hiddenText(s.Hidden) }},
 		{"refreshed", func(s admin.Source) any { return timeOf(s.LastSuccess) }},
 		{"tried", func(s admin.Source) any { return timeOf(s.LastTry) }},
 		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
@@ -36,8 +42,9 @@ func newSourcesCmd() *cobra.Command {
 		Short: "List the image servers that are mirrored, and how they are",
 		Long: "Lists the sources in order of priority: kind, state, number of images, when their list was last\n" +
 			"fetched, and what the last try ended with. A source that fails again and again is resting: it is asked\n" +
-			"less and less, and nothing for a client until the time in asked_from. With -c each source is asked\n" +
-			"just now.",
+			"less and less, and nothing for a client until the time in asked_from. The field hidden, and hidden in\n" +
+			"the JSON, counts by reason what a source offers and clients are not shown; show UUID explains it of one\n" +
+			"image. With -c each source is asked just now.",
 		Args: noArgs,
 	}
 	cmd.Flags().BoolVarP(&check, "check", "c", false, "ask each source now; exit 1 if one fails")
@@ -84,6 +91,17 @@ func stateText(s admin.Source) string {
 		return "resting"
 	}
 	return s.State
+}
+
+// hiddenText is how many images are not shown, by reason, those with the most first: "private=12,refused=1".
+func hiddenText(counts map[string]int) string {
+	reasons := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(counts[b]-counts[a], strings.Compare(a, b))
+	})
+	for i, r := range reasons {
+		reasons[i] = r + "=" + strconv.Itoa(counts[r])
+	}
+	return strings.Join(reasons, ",")
 }
 
 func timeOf(t *time.Time) time.Time {

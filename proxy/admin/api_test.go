@@ -60,6 +60,45 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// TestHidden: what a source offers and clients are not shown is counted, and the image's reply says why; so does the
+// refusal of one that ingestion does not take.
+func TestHidden(t *testing.T) {
+	f := newFixture(t)
+	for n, extra := range map[int]map[string]any{6: {"public": false}, 7: {"files": []any{}}} {
+		if err := f.source.Add(upstreamtest.Manifest(upstreamtest.ID(n), "hidden", "1.0", extra)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.source.Add([]byte(`{"v":2,"uuid":"` + id(8) + `","name":"n","version":true,"type":"zvol","os":"linux","state":"active"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.catalog.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var all []Source
+	f.want(200, "GET", "/sources", nil, &all)
+	if got, want := fmt.Sprint(all[0].Hidden, all[1].Hidden), "map[no_files:1 private:1 refused:1] map[]"; got != want {
+		t.Errorf("hidden: %s, want %s", got, want)
+	}
+	var image Image
+	f.want(200, "GET", "/images/"+id(7), nil, &image)
+	if len(image.Hidden) != 1 || image.Hidden[0].Source != "source" || image.Hidden[0].Reason != "no_files" {
+		t.Errorf("of an image without files: %+v", image.Hidden)
+	}
+	image = Image{}
+	f.want(200, "GET", "/images/"+id(1), nil, &image)
+	if image.Hidden != nil {
+		t.Errorf("of an image that is shown: %+v", image.Hidden)
+	}
+	for n, part := range map[int]string{6: "(private)", 8: "version: "} {
+		var told Error
+		f.want(404, "GET", "/images/"+id(n), nil, &told)
+		if !strings.Contains(told.Message, "source source has it") || !strings.Contains(told.Message, part) {
+			t.Errorf("of image %d: %q", n, told.Message)
+		}
+	}
+}
+
 // downCatalog has a source that is down.
 type downCatalog struct{ Catalog }
 

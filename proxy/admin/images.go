@@ -42,7 +42,7 @@ func sourcesOf(all []catalog.Status) []Source {
 	out := make([]Source, len(all))
 	for i, st := range all {
 		out[i] = Source{
-			Name: st.Name, URL: st.URL, Kind: st.Kind, State: st.State, Images: st.Images,
+			Name: st.Name, URL: st.URL, Kind: st.Kind, State: st.State, Images: st.Images, Hidden: st.Hidden,
 			LastTry: at(st.LastTry), LastSuccess: at(st.LastSuccess), LastError: st.LastError,
 			AskedFrom: at(st.AskedFrom),
 		}
@@ -119,7 +119,11 @@ func (s *Server) image(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return reply(w, http.StatusOK, s.imageOf(e))
+	image := s.imageOf(e)
+	for _, h := range s.o.Catalog.Hidden(e.Manifest.UUID) {
+		image.Hidden = append(image.Hidden, Hidden(h))
+	}
+	return reply(w, http.StatusOK, image)
 }
 
 // ancestry is GET /images/UUID/ancestry.
@@ -150,10 +154,17 @@ func (s *Server) entry(ctx context.Context, text string) (catalog.Entry, error) 
 
 func (s *Server) lookup(ctx context.Context, id uuid.UUID) (catalog.Entry, error) {
 	e, err := s.o.Catalog.Get(ctx, id)
-	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, catalog.ErrUnavailable) {
-		return e, refuse(http.StatusNotFound, codeNotFound, "image %s was not found", id)
+	if err == nil {
+		return e, nil
 	}
-	return e, err
+	why := ""
+	for _, h := range s.o.Catalog.Hidden(id) {
+		why += fmt.Sprintf("; source %s has it, and clients are not shown it: %s (%s)", h.Source, h.Detail, h.Reason)
+	}
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, catalog.ErrUnavailable) {
+		return e, refuse(http.StatusNotFound, codeNotFound, "image %s was not found%s", id, why)
+	}
+	return e, fmt.Errorf("%w%s", err, why)
 }
 
 // maxChain is far above the length of real chains of origins.

@@ -44,7 +44,21 @@ type schema struct {
 	Items                *schema
 	Properties           map[string]schema
 	Required             []string
-	AdditionalProperties *bool
+	AdditionalProperties *others
+}
+
+// others is what an object may have beside its properties: what schema says, unless they are not allowed.
+type others struct {
+	schema
+	forbidden bool
+}
+
+func (o *others) UnmarshalJSON(text []byte) error {
+	if string(text) == "false" {
+		o.forbidden = true
+		return nil
+	}
+	return json.Unmarshal(text, &o.schema)
 }
 
 func readDoc(t *testing.T) apiDoc {
@@ -92,8 +106,10 @@ func (d apiDoc) faults(s schema, v any, at string) (all []string) {
 		for name, member := range v {
 			if p, ok := s.Properties[name]; ok {
 				all = append(all, d.faults(p, member, at+"."+name)...)
-			} else if s.AdditionalProperties != nil && !*s.AdditionalProperties {
+			} else if s.AdditionalProperties != nil && s.AdditionalProperties.forbidden {
 				bad("%s is not described", name)
+			} else if s.AdditionalProperties != nil {
+				all = append(all, d.faults(s.AdditionalProperties.schema, member, at+"."+name)...)
 			}
 		}
 	case []any:
@@ -230,7 +246,7 @@ func TestDescriptionHasEveryField(t *testing.T) {
 	doc := readDoc(t)
 	types := map[string]reflect.Type{}
 	for _, v := range []any{
-		Source{}, Check{}, Image{}, Cached{}, Fill{}, Wanted{}, Dry{}, Job{}, Item{}, Removed{}, Finding{}, Error{},
+		Source{}, Check{}, Image{}, Hidden{}, Cached{}, Fill{}, Wanted{}, Dry{}, Job{}, Item{}, Removed{}, Finding{}, Error{},
 		Install{}, Installed{},
 		BundleWanted{}, Bundled{}, BundledFile{}, BundleImport{}, ImportedImage{}, Provenance{},
 	} {
@@ -278,6 +294,8 @@ func kindOf(t reflect.Type) string {
 		return kindOf(t.Elem())
 	case reflect.Slice:
 		return "array"
+	case reflect.Map:
+		return "object"
 	case reflect.Struct:
 		return "#/components/schemas/" + t.Name()
 	case reflect.Bool:

@@ -41,6 +41,8 @@ type Catalog interface {
 	Get(ctx context.Context, id uuid.UUID) (catalog.Entry, error)
 	// Status tells of every source, in order of priority.
 	Status() []catalog.Status
+	// Hidden says why an image that some source has is not shown to clients.
+	Hidden(id uuid.UUID) []catalog.Hidden
 	// Refresh asks every source for its list, now. The error joins those of the
 	// sources that failed.
 	Refresh(ctx context.Context) error

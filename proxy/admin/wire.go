@@ -10,16 +10,17 @@ import (
 
 // Source is one row of GET /api/v1/sources.
 type Source struct {
-	Name        string     `json:"name"`
-	URL         string     `json:"url"` // without its password
-	Kind        string     `json:"kind"`
-	State       string     `json:"state"` // up, down, unknown
-	Images      int        `json:"images"`
-	LastTry     *time.Time `json:"last_try,omitempty"`
-	LastSuccess *time.Time `json:"last_success,omitempty"`
-	LastError   string     `json:"last_error,omitempty"`
-	AskedFrom   *time.Time `json:"asked_from,omitempty"` // set while it fails again and again: until then it is asked for little
-	Check       *Check     `json:"check,omitempty"`      // in replies to POST /api/v1/sources/check only
+	Name        string         `json:"name"`
+	URL         string         `json:"url"` // without its password
+	Kind        string         `json:"kind"`
+	State       string         `json:"state"` // up, down, unknown
+	Images      int            `json:"images"`
+	Hidden      map[string]int `json:"hidden"` // by reason: what its list has and clients are not shown
+	LastTry     *time.Time     `json:"last_try,omitempty"`
+	LastSuccess *time.Time     `json:"last_success,omitempty"`
+	LastError   string         `json:"last_error,omitempty"`
+	AskedFrom   *time.Time     `json:"asked_from,omitempty"` // set while it fails again and again: until then it is asked for little
+	Check       *Check         `json:"check,omitempty"`      // in replies to POST /api/v1/sources/check only
 }
 
 // Check is the outcome of asking a source just now.
@@ -39,6 +40,14 @@ type Image struct {
 	Cached   bool            `json:"cached"`  // all its files are on disk, verified
 	Pinned   bool            `json:"pinned"`
 	Imported *Provenance     `json:"imported,omitempty"` // the bundle that brought it, if one did
+	Hidden   []Hidden        `json:"hidden,omitempty"`   // why clients are not shown it; in replies to GET /api/v1/images/UUID only
+}
+
+// Hidden is why an image that a source has is not shown to clients.
+type Hidden struct {
+	Source string `json:"source"`
+	Reason string `json:"reason"` // the key in Source.Hidden
+	Detail string `json:"detail"`
 }
 
 // Cached is one image with a file on disk.

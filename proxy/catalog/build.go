@@ -118,6 +118,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 		channels: c.channels,
 		records:  make([]record, 0, len(merged)),
 		byUUID:   make(map[uuid.UUID]int32, len(merged)),
+		replaced: replacedBy(conflicts),
 	}
 	l.inherited = sync.OnceValue(l.inherit)
 	for i := range merged {
@@ -129,12 +130,13 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	broken := l.brokenChains(in.absent)
 
 	// Images must lie in a row, and their texts in one block, which is the answer that lists them.
-	shown := func(r record) bool {
-		return r.listed && r.manifest.Listable() && !(c.hideBroken && broken[r.manifest.UUID] != "")
+	if c.hideBroken {
+		l.broken = broken
 	}
+	shown := func(r *record) bool { return l.hides(r).Reason == "" }
 	count := 0
-	for _, r := range l.records {
-		if shown(r) {
+	for i := range l.records {
+		if shown(&l.records[i]) {
 			count++
 		}
 	}
@@ -143,7 +145,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	for i := range l.records {
 		r := &l.records[i]
 		home := &rest
-		if shown(*r) {
+		if shown(r) {
 			home = &l.images
 		}
 		*home = append(*home, *r.manifest)
@@ -158,6 +160,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	for i := range l.records {
 		l.records[i].hold(merged[i].Holders, c.byName)
 	}
+	l.countHidden(in)
 	c.metrics.retired.Set(float64(len(retired)))
 	c.report(conflicts, broken)
 	return l

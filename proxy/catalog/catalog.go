@@ -348,12 +348,13 @@ func (c *Catalog) Current() *List { return c.current.Load() }
 // Status is one source as seen from here.
 type Status struct {
 	Name, URL   string
-	Kind        string    // imgapi, dsapi, static, directory as found; "" while it has never answered
-	State       string    // up, down, or unknown while it has not been asked
-	Images      int       // in its last good list, before filters
-	LastTry     time.Time // of a list; zero: never in this process
-	LastSuccess time.Time // zero: never
-	LastError   string    // of the last try; "" when it succeeded
+	Kind        string         // imgapi, dsapi, static, directory as found; "" while it has never answered
+	State       string         // up, down, or unknown while it has not been asked
+	Images      int            // in its last good list, before filters
+	Hidden      map[string]int // by reason, see Hidden: what the last good list has and clients are not shown
+	LastTry     time.Time      // of a list; zero: never in this process
+	LastSuccess time.Time      // zero: never
+	LastError   string         // of the last try; "" when it succeeded
 	// AskedFrom is zero while the source is asked as usual. One that has failed again and again, with lookups or with files,
 	// is asked for these less and less until it answers, and before AskedFrom not at all, but for the rest of a file.
 	AskedFrom time.Time
@@ -361,6 +362,7 @@ type Status struct {
 
 // Status tells of every source, in order of priority.
 func (c *Catalog) Status() []Status {
+	list := c.Current()
 	c.state.Lock()
 	defer c.state.Unlock()
 	out := make([]Status, len(c.sources))
@@ -370,6 +372,7 @@ func (c *Catalog) Status() []Status {
 			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError,
 		}
 		out[i].AskedFrom = s.guard.peaceUntil()
+		out[i].Hidden = list.hiddenOf(s)
 	}
 	return out
 }

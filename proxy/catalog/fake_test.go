@@ -40,6 +40,7 @@ type spec struct {
 	size    int    // 0 = 1000 + n; -1 = not stated
 	state   string
 	private bool
+	noFiles bool
 	acl     string
 	in      []string // channels
 }
@@ -72,6 +73,10 @@ func (s spec) JSON() []byte {
 	if s.origin != 0 {
 		fmt.Fprintf(&b, `"origin":%q,`, id(s.origin))
 	}
+	if s.noFiles {
+		b.WriteString(`"files":[]}`)
+		return []byte(b.String())
+	}
 	b.WriteString(`"files":[{`)
 	if s.sum != "-" {
 		fmt.Fprintf(&b, `"sha1":%q,`, s.sum)
@@ -98,17 +103,18 @@ type fake struct {
 	name    string
 	private bool // the options with which it parses
 
-	mu     sync.Mutex
-	listed []spec
-	hidden []spec
-	etag   string                          // with one it knows "not modified"
-	err    error                           // of List and Get
-	getErr error                           // of Get
-	hang   bool                            // neither answers before its ctx ends
-	gate   func(ctx context.Context) error // before a Get is answered
-	lists  []time.Time                     // calls
-	prevs  []manifest.Listing
-	gets   []uuid.UUID
+	mu      sync.Mutex
+	listed  []spec
+	refused []error // what the list has beside them
+	hidden  []spec
+	etag    string                          // with one it knows "not modified"
+	err     error                           // of List and Get
+	getErr  error                           // of Get
+	hang    bool                            // neither answers before its ctx ends
+	gate    func(ctx context.Context) error // before a Get is answered
+	lists   []time.Time                     // calls
+	prevs   []manifest.Listing
+	gets    []uuid.UUID
 }
 
 func (f *fake) Name() string { return f.name }
@@ -123,7 +129,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	f.mu.Lock()
 	f.lists = append(f.lists, time.Now())
 	f.prevs = append(f.prevs, prev)
-	hang, err, listed, etag := f.hang, f.err, f.listed, f.etag
+	hang, err, listed, refused, etag := f.hang, f.err, f.listed, f.refused, f.etag
 	f.mu.Unlock()
 	if hang {
 		<-ctx.Done()
@@ -135,7 +141,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	if etag != "" && prev.ETag == etag {
 		return manifest.Listing{}, errSame
 	}
-	l := manifest.Listing{Source: f.name, Kind: "imgapi", ETag: etag, Fetched: time.Now()}
+	l := manifest.Listing{Source: f.name, Kind: "imgapi", ETag: etag, Fetched: time.Now(), Refusals: manifest.Refusals{}.Add(refused...)}
 	for _, s := range listed {
 		l.Images = append(l.Images, parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private}))
 	}

@@ -40,6 +40,10 @@ type List struct {
 	extra   map[uuid.UUID]record // unlisted images found since records were made; none of them is in byUUID
 	offline bool                 // entries have no holders
 
+	hidden   map[string]map[string]int // by source and reason: how many images of its list are not shown
+	broken   map[uuid.UUID]string      // images that a broken chain hides, and why it is broken
+	replaced map[offer]string          // the source whose files are served in the place of the offer's
+
 	channels  channels
 	views     map[string]func() *View       // by channel; each is made by its first caller
 	inherited func() map[uuid.UUID][]string // see inherit; made by its first caller

@@ -230,7 +230,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	}
 	first := s.list.Fetched.IsZero()
 	save := !same || len(evicted) > 0 || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
-		got.From != s.list.From || got.Fetched.Sub(s.saved) >= time.Hour
+		got.From != s.list.From || !got.Refusals.Equal(s.list.Refusals) || got.Fetched.Sub(s.saved) >= time.Hour
 	if save {
 		s.saved = got.Fetched
 	}

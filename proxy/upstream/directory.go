@@ -39,6 +39,7 @@ type directory struct {
 type snapshot struct {
 	fingerprint string
 	images      []manifest.Manifest
+	refusals    manifest.Refusals // what else looks like manifests
 	places      map[uuid.UUID]place
 }
 
@@ -57,7 +58,7 @@ func (d *directory) list(ctx context.Context, prev manifest.Listing) (manifest.L
 	if err != nil {
 		return manifest.Listing{}, err
 	}
-	return manifest.Listing{Kind: kindDirectory, Images: s.images, ETag: s.fingerprint}, nil
+	return manifest.Listing{Kind: kindDirectory, Images: s.images, Refusals: s.refusals, ETag: s.fingerprint}, nil
 }
 
 func (d *directory) get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
@@ -194,6 +195,7 @@ func (d *directory) read(root *os.Root, names []string) *snapshot {
 		s.places[m.UUID] = p
 		s.images = append(s.images, m)
 	}
+	s.refusals = s.refusals.Add(skipped...)
 	d.report(skipped)
 	return s
 }

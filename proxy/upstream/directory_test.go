@@ -169,6 +169,9 @@ func TestDirectoryListing(t *testing.T) {
 	if err != nil || !slices.Equal(ids(l.Images), smallIDs(1, 3)) || l.Images[0].Name != "name" {
 		t.Fatalf("%v, %v", ids(l.Images), err)
 	}
+	if l.Refusals.Refused != 4 { // notes, list, bad, and the second of a uuid
+		t.Errorf("refused: %+v", l.Refusals)
+	}
 
 	unchanged := func(c *Client) bool {
 		t.Helper()

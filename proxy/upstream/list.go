@@ -73,11 +73,14 @@ func (c *Client) list(ctx context.Context, prev manifest.Listing) (manifest.List
 // page is one answer with manifests.
 type page struct {
 	images       []manifest.Manifest
-	entries      int // members of the answer, with those that were left out
+	skipped      []error // why the other members of the answer were left out
 	etag         string
 	lastModified string
 	final        *url.URL // after redirects
 }
+
+// entries is how many members the answer has.
+func (p page) entries() int { return len(p.images) + len(p.skipped) }
 
 // listWhole asks a source that has no pages.
 func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev manifest.Listing) (manifest.Listing, error) {
@@ -88,7 +91,7 @@ func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev ma
 	if kind == kindStatic {
 		c.state.final.Store(p.final)
 	}
-	l := manifest.Listing{Kind: kind, ETag: p.etag, LastModified: p.lastModified}
+	l := manifest.Listing{Kind: kind, ETag: p.etag, LastModified: p.lastModified, Refusals: manifest.Refusals{}.Add(p.skipped...)}
 	l.Images, _ = appendNew(nil, make(map[uuid.UUID]struct{}, len(p.images)), p.images)
 	return l, nil
 }
@@ -105,12 +108,12 @@ func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest
 	if err != nil {
 		return manifest.Listing{}, err
 	}
-	images, err := c.follow(ctx, first)
+	images, refusals, err := c.follow(ctx, first)
 	if errors.Is(err, fs.ErrNotExist) { // the marker was deleted meanwhile: once more from the start
 		if first, err = c.firstPage(ctx, nil); err != nil {
 			return manifest.Listing{}, err
 		}
-		images, err = c.follow(ctx, first)
+		images, refusals, err = c.follow(ctx, first)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nonsense("markers vanish while the list is read: %v", err)
 		}
@@ -118,8 +121,8 @@ func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest
 	if err != nil {
 		return manifest.Listing{}, err
 	}
-	l := manifest.Listing{Kind: kindIMGAPI, Images: images}
-	if len(images) <= len(first.images) && first.entries != pageSize {
+	l := manifest.Listing{Kind: kindIMGAPI, Images: images, Refusals: refusals}
+	if len(images) <= len(first.images) && first.entries() != pageSize {
 		l.ETag, l.LastModified = first.etag, first.lastModified
 	}
 	return l, nil
@@ -146,24 +149,50 @@ func (c *Client) firstPage(ctx context.Context, conditions http.Header) (page, e
 	return c.page(ctx, c.pageURL("", true), nil)
 }
 
-// follow gives the images of first and of all pages after it. An error that matches
+// follow gives the images of first and of all pages after it, and what these have beside images. An error that matches
 // fs.ErrNotExist means that a marker is unknown to the source.
-func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, error) {
+func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, manifest.Refusals, error) {
 	seen := make(map[uuid.UUID]struct{}, len(first.images))
 	images, fresh := appendNew(nil, seen, first.images)
+	left := leftOut{seen: make(map[uuid.UUID]struct{})}
+	left.add(first, false)
 	p := first
-	for n := 1; p.entries >= pageSize && fresh > 0; n++ {
+	for n := 1; p.entries() >= pageSize && fresh > 0; n++ {
 		if n >= maxPages {
-			return nil, nonsense("the list has more than %d pages", maxPages)
+			return nil, left.refusals, nonsense("the list has more than %d pages", maxPages)
 		}
 		marker := p.images[len(p.images)-1].UUID
 		var err error
 		if p, err = c.page(ctx, c.pageURL(marker.String(), true), nil); err != nil {
-			return nil, err
+			return nil, left.refusals, err
 		}
 		images, fresh = appendNew(images, seen, p.images)
+		left.add(p, fresh == 0)
 	}
-	return images, nil
+	return images, left.refusals, nil
+}
+
+// leftOut collects what pages have beside images. Pages overlap.
+type leftOut struct {
+	refusals manifest.Refusals
+	seen     map[uuid.UUID]struct{}
+}
+
+// add takes in a page. repeats: all of its images were on pages before it, and so was what has no uuid.
+func (l *leftOut) add(p page, repeats bool) {
+	for _, err := range p.skipped {
+		var pe *manifest.ParseError
+		named := errors.As(err, &pe) && pe.Image != uuid.Nil
+		if named {
+			if _, dup := l.seen[pe.Image]; dup {
+				continue
+			}
+			l.seen[pe.Image] = struct{}{}
+		}
+		if named || !repeats {
+			l.refusals = l.refusals.Add(err)
+		}
+	}
 }
 
 // appendNew appends the images whose uuid is not in seen, and tells how many they are.
@@ -227,7 +256,7 @@ func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (
 		c.report(skipped)
 		return page{
 			images:       images,
-			entries:      len(images) + len(skipped),
+			skipped:      skipped,
 			etag:         resp.Header.Get("ETag"),
 			lastModified: resp.Header.Get("Last-Modified"),
 			final:        resp.Request.URL,

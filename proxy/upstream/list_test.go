@@ -479,6 +479,45 @@ func TestListKeepsUnlistedOfPrev(t *testing.T) {
 	}
 }
 
+// Refusals are counted exactly, whatever pages overlap, and those of named images tell whose they are.
+func TestListRefusals(t *testing.T) {
+	refused := func(n int) []byte { return []byte(fmt.Sprintf(`{"v":2,"uuid":%q}`, upstreamtest.ID(n))) }
+	for _, test := range []struct {
+		name    string
+		kind    string
+		dialect upstreamtest.Dialect
+		images  int
+		cap     int
+	}{
+		{"one page", kindIMGAPI, upstreamtest.IMGAPI, 30, 0},
+		{"pages", kindIMGAPI, upstreamtest.IMGAPI, 2500, 1000},
+		{"a server that ignores markers", kindIMGAPI, upstreamtest.DSAPID, 1500, 0},
+		{"a static list", kindStatic, upstreamtest.Static, 30, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newServer(t, upstreamtest.Options{Dialect: test.dialect, PageCap: test.cap})
+			for n := range test.images {
+				if n%10 == 5 {
+					add(t, s, refused(n))
+				} else {
+					add(t, s, small(n))
+				}
+			}
+			c := newClient(t, Options{URL: s.URL(), Kind: test.kind})
+			l, err := c.List(t.Context(), manifest.Listing{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := test.images / 10; l.Refusals.Refused != want || l.Refusals.Skipped != 0 || len(l.Images) != test.images-want {
+				t.Errorf("%d refused, %d skipped, %d images; want %d refused", l.Refusals.Refused, l.Refusals.Skipped, len(l.Images), want)
+			}
+			if f, ok := l.Refusals.Of(upstreamtest.ID(5)); !ok || !strings.Contains(f.Reason, "name") {
+				t.Errorf("of image 5: %+v", f)
+			}
+		})
+	}
+}
+
 func TestListLogsWhatIsLeftOutOnce(t *testing.T) {
 	var log bytes.Buffer
 	bad := `{"v":2,"uuid":"` + upstreamtest.ID(9).String() + `"}`

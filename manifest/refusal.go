@@ -1,0 +1,60 @@
+package manifest
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// maxRefusals is how many refusals of one list are kept; the others are only counted.
+const maxRefusals = 100
+
+// Refusal is one member of a list that ingestion left out.
+type Refusal struct {
+	UUID   uuid.UUID `json:"uuid,omitzero"`  // uuid.Nil: none could be read
+	Skip   bool      `json:"skip,omitempty"` // left out in silence, see ErrSkip
+	Reason string    `json:"reason"`         // one short line
+}
+
+// Refusals are what ingestion left out of one list. The zero value is "nothing".
+type Refusals struct {
+	Refused int       `json:"refused,omitempty"` // members that are no manifest, or one that imgadm could not live with
+	Skipped int       `json:"skipped,omitempty"` // members left out in silence
+	First   []Refusal `json:"first,omitempty"`   // the first hundred of both; replaced, never written to
+}
+
+// Add is r with further errors of Parse or ParseList.
+func (r Refusals) Add(errs ...error) Refusals {
+	r.First = slices.Clip(r.First)
+	for _, err := range errs {
+		f := Refusal{Skip: errors.Is(err, ErrSkip), Reason: shorten(err.Error())}
+		var pe *ParseError
+		if errors.As(err, &pe) {
+			f.UUID = pe.Image
+		}
+		if f.Skip {
+			r.Skipped++
+		} else {
+			r.Refused++
+		}
+		if len(r.First) < maxRefusals {
+			r.First = append(r.First, f)
+		}
+	}
+	return r
+}
+
+// Equal tells that both say the same.
+func (r Refusals) Equal(other Refusals) bool {
+	return r.Refused == other.Refused && r.Skipped == other.Skipped && slices.Equal(r.First, other.First)
+}
+
+// Of gives the first refusal of the image id.
+func (r Refusals) Of(id uuid.UUID) (Refusal, bool) {
+	i := slices.IndexFunc(r.First, func(f Refusal) bool { return f.UUID == id })
+	if i < 0 || id == uuid.Nil {
+		return Refusal{}, false
+	}
+	return r.First[i], true
+}
