@@ -225,7 +225,7 @@ func (f *fill) alone(r *round) bool {
 func (f *fill) exhausted(r *round) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var absent, wrong, unknown int
+	var absent, refused, wrong, unknown int
 	e := &exhaustedError{meaning: ErrUnavailable}
 	for _, c := range f.sources {
 		err := c.out
@@ -240,6 +240,8 @@ func (f *fill) exhausted(r *round) error {
 			wrong++
 		case errors.Is(err, fs.ErrNotExist):
 			absent++
+		case errors.Is(err, fs.ErrPermission):
+			refused++
 		default:
 			unknown++
 		}
@@ -249,9 +251,11 @@ func (f *fill) exhausted(r *round) error {
 		}
 	}
 	switch {
-	case unknown > 0 || absent+wrong == 0:
+	case unknown > 0 || absent+refused+wrong == 0:
 	case wrong > 0:
 		e.meaning = verify.ErrMismatch
+	case refused > 0:
+		e.meaning = ErrRefused
 	default:
 		e.meaning = fs.ErrNotExist
 	}

@@ -288,6 +288,10 @@ func TestNotThere(t *testing.T) {
 		_, _, err = get(s, blobOf(data), absent, denied)
 		wantError(t, err, ErrUnavailable, fs.ErrNotExist, fs.ErrPermission)
 		wantAsked(t, denied, 0)
+		wantError(t, err, ErrRefused)
+
+		_, _, err = get(s, blobOf(data), denied, down)
+		wantError(t, err, ErrUnavailable, ErrRefused)
 
 		_, _, err = get(s, blobOf(data), absent, down)
 		wantError(t, err, ErrUnavailable, fs.ErrNotExist)

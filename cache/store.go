@@ -32,6 +32,8 @@ var (
 	ErrClosed = errors.New("cache is closed")
 	// ErrUnavailable says that no source gave the bytes, and that they are absent is not known either.
 	ErrUnavailable = errors.New("no source could deliver the file")
+	// ErrRefused is the ErrUnavailable of a file that each source which may have it refuses to give.
+	ErrRefused = fmt.Errorf("%w: they refuse to give it", ErrUnavailable)
 )
 
 // Options of Open. Required: Dir.

@@ -22,6 +22,7 @@ type Listing struct {
 	LastModified string
 	Fetched      time.Time // when the source last confirmed it
 	From         string    // what the source was then; another one may list other images
+	Trouble      string    // what the source could not read, so that some Images may be those of the list before; not saved
 }
 
 // Merged is one image after the merge, with every source that holds the same bytes. Its manifests are those of

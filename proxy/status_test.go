@@ -45,6 +45,11 @@ func TestExplain(t *testing.T) {
 	f(honest, context.Canceled, 503, "ServiceUnavailableError")
 	f(honest, errors.New("else"), 500, "InternalError")
 
+	// Who refuses can be reached, and is not said to be away.
+	if m := honest.explain(fmt.Errorf("fill: %w", cache.ErrRefused), "").message; m != "the image's sources refuse to give it" {
+		t.Errorf("refused: %q", m)
+	}
+
 	// "Cannot tell" wins over "not there", in either order.
 	for _, cannot := range []error{upstream.ErrUnavailable, catalog.ErrUnavailable, cache.ErrUnavailable, context.DeadlineExceeded} {
 		f(honest, errors.Join(fs.ErrNotExist, cannot), 503, "RemoteSourceError")

@@ -35,7 +35,8 @@ var ErrUnavailable = errors.New("no source could tell")
 type Source interface {
 	// Name is the configured name; it never changes.
 	Name() string
-	// List asks for the whole list. prev is the last good answer of this source (zero when there is none);
+	// List asks for the whole list. prev is the last good answer of this source (zero when there is none; without Kind
+	// when it may be that of another server which had its name);
 	// the error matches Options.NotModified when the answer would be the same. The Unlisted of the result
 	// is ignored. It returns soon after ctx ends.
 	List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error)
@@ -354,7 +355,7 @@ type Status struct {
 	Hidden      map[string]int // by reason, see Hidden: what the last good list has and clients are not shown
 	LastTry     time.Time      // of a list; zero: never in this process
 	LastSuccess time.Time      // zero: never
-	LastError   string         // of the last try; "" when it succeeded
+	LastError   string         // of the last try; "" when it succeeded, unless the source could not read all it has
 	// AskedFrom is zero while the source is asked as usual. One that has failed again and again, with lookups or with files,
 	// is asked for these less and less until it answers, and before AskedFrom not at all, but for the rest of a file.
 	AskedFrom time.Time

@@ -108,6 +108,7 @@ type fake struct {
 	refused []error // what the list has beside them
 	hidden  []spec
 	etag    string                          // with one it knows "not modified"
+	ill     string                          // what it cannot read
 	err     error                           // of List and Get
 	getErr  error                           // of Get
 	hang    bool                            // neither answers before its ctx ends
@@ -129,7 +130,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	f.mu.Lock()
 	f.lists = append(f.lists, time.Now())
 	f.prevs = append(f.prevs, prev)
-	hang, err, listed, refused, etag := f.hang, f.err, f.listed, f.refused, f.etag
+	hang, err, listed, refused, etag, ill := f.hang, f.err, f.listed, f.refused, f.etag, f.ill
 	f.mu.Unlock()
 	if hang {
 		<-ctx.Done()
@@ -141,7 +142,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	if etag != "" && prev.ETag == etag {
 		return manifest.Listing{}, errSame
 	}
-	l := manifest.Listing{Source: f.name, Kind: "imgapi", ETag: etag, Fetched: time.Now(), Refusals: manifest.Refusals{}.Add(refused...)}
+	l := manifest.Listing{Source: f.name, Kind: "imgapi", ETag: etag, Fetched: time.Now(), Trouble: ill, Refusals: manifest.Refusals{}.Add(refused...)}
 	for _, s := range listed {
 		l.Images = append(l.Images, parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private}))
 	}

@@ -200,6 +200,9 @@ func (c *Catalog) previous(s *source) manifest.Listing {
 	if !s.fresh {
 		prev.ETag, prev.LastModified = "", ""
 	}
+	if prev.From != s.from() {
+		prev.Kind = ""
+	}
 	return prev
 }
 
@@ -259,8 +262,8 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 		delete(s.retired, id)
 		c.stale = true
 	}
-	was := s.health.state
-	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched}
+	was := s.health
+	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched, lastError: got.Trouble}
 	c.state.Unlock()
 	s.guard.listed(true)
 	c.rebuild()
@@ -273,8 +276,14 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	}
 	c.metrics.refreshes.WithLabelValues(s.name, result).Inc()
 	log := c.log.With("source", s.name)
-	if was == stateDown {
+	if was.state == stateDown {
 		log.Info("source answers again")
+	}
+	switch {
+	case got.Trouble != "" && got.Trouble != was.lastError:
+		log.Warn("source cannot read all it has; images that are there stay as they were", "error", got.Trouble)
+	case got.Trouble == "" && was.state == stateUp && was.lastError != "":
+		log.Info("source can read all it has again")
 	}
 	if !same || first {
 		log.Info("list has changed", "kind", got.Kind, "images", len(got.Images), "before", len(had))

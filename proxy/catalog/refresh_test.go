@@ -231,6 +231,49 @@ func TestFailureKeepsList(t *testing.T) {
 }
 
 // A source that says "not modified" although there is nothing yet has failed.
+// A source that cannot read all it has is up, and tells so; the log does when that changes.
+func TestTrouble(t *testing.T) {
+	a := &fake{t: t, name: "a", listed: []spec{{n: 1}}, etag: "1", ill: "lost+found: permission denied"}
+	log := new(lines)
+	c := newCatalog(t, Options{Sources: sourcesOf(a), Logger: log.logger(), NotModified: errSame})
+	want := func(trouble string, warned, healed int) {
+		t.Helper()
+		refresh(t, c)
+		if st := c.Status()[0]; st.State != stateUp || st.LastError != trouble || st.Images != 1 {
+			t.Errorf("%+v, want the error %q", st, trouble)
+		}
+		if w, h := log.count("source=a", "WARN", "cannot read all"), log.count("source=a", "can read all it has again"); w != warned || h != healed {
+			t.Errorf("logged %d times, and %d times that it is over, want %d and %d", w, h, warned, healed)
+		}
+	}
+	want("lost+found: permission denied", 1, 0)
+	want("lost+found: permission denied", 1, 0) // not modified
+	a.set(func(f *fake) { f.ill, f.etag = "b: input/output error", "2" })
+	want("b: input/output error", 2, 0)
+	a.set(func(f *fake) { f.ill, f.etag = "", "3" })
+	want("", 2, 1)
+	want("", 2, 1)
+}
+
+// A list that another server gave under the same name is told apart from the source's own.
+func TestListOfAnotherServer(t *testing.T) {
+	index := &memory{}
+	old := &fake{t: t, name: "a", listed: []spec{{n: 1}}}
+	options := func(f *fake, url string) Options {
+		return Options{Index: index, Sources: []SourceOptions{{Source: f, URL: url}}}
+	}
+	refresh(t, newCatalog(t, options(old, "/srv/old")))
+	same, other := &fake{t: t, name: "a"}, &fake{t: t, name: "a"}
+	refresh(t, newCatalog(t, options(same, "/srv/old")))
+	if same.prevs[0].Kind != "imgapi" || len(same.prevs[0].Images) != 1 {
+		t.Errorf("the same server: %+v", same.prevs[0])
+	}
+	refresh(t, newCatalog(t, options(other, "/srv/new")))
+	if other.prevs[0].Kind != "" {
+		t.Errorf("another server: %+v", other.prevs[0])
+	}
+}
+
 func TestNotModifiedWithoutList(t *testing.T) {
 	a := &fake{t: t, name: "a", err: errSame}
 	c := newCatalog(t, Options{Sources: sourcesOf(a)})

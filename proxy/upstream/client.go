@@ -11,21 +11,27 @@
 // on this machine, given as a path or a file: URL. Its rules are:
 //
 //   - Manifests are looked for in the folder and in its direct sub-folders:
-//     every manifest.json, *.imgmanifest, *.dsmanifest and *.json. Hidden
-//     entries, and what does not parse as a manifest, are left out. Of two with
-//     the same uuid the first in the order of their names counts.
+//     every manifest.json, manifest (as Danube keeps it), *.imgmanifest, *.dsmanifest and
+//     *.json; a record of imgadm's own counts as the manifest in it. Hidden entries, copies
+//     that editors keep (NAME~, *.swp, *.swo, #NAME), and what does not parse as a manifest,
+//     are left out. Of two with the same uuid the first in the order of their names counts.
 //   - The file of a manifest lies in the same folder. These names are tried, for
 //     a manifest called NAME.imgmanifest, and file number N of it: the manifest's
 //     own files[N].path; fileN, and "file" when N is 0; NAME.zfs, NAME.zvol,
 //     NAME.tar and NAME, each with .gz, .bz2, .xz, .zst or nothing (NAME-N when N is
-//     not 0; not for a manifest.json); the path that spec 1.6 derives, NAME-VERSION.zfs.gz
-//     as a rule; beside a manifest.json, which has its folder for itself, any
+//     not 0), and the same with the uuid for NAME; the path that spec 1.6 derives,
+//     NAME-VERSION.zfs.gz as a rule; UUID.file, UUID/fileN and UUID/file. Beside a manifest.json
+//     or a manifest, which has its folder for itself: path, fileN, file, the derived path, and any
 //     other name but icon.*. The first that has the size the manifest states is
-//     taken, else the first that exists.
+//     taken, else the first that exists. Beside a manifest that is a link the
+//     names are tried in the link's folder, then in that of its target.
 //   - An icon is icon.png, icon.jpg, icon.jpeg or icon.gif in the same folder.
-//   - Nothing outside the folder is ever opened: ".." and symbolic links that
-//     lead out are refused.
-//   - The list counts as not modified while no name, size or time of
+//   - Nothing outside the folder is ever opened. Links, relative or absolute, work as long as they end in the
+//     folder, by whatever path they name it; those that lead out are refused. Pipes, sockets and devices are not opened.
+//   - What cannot be read (a sub-folder, a manifest, a file, a link to nothing) is told in
+//     Listing.Trouble. Which images lie there is not known: those of the list before stay on it, unless they were
+//     last seen elsewhere. A folder lost+found is not taken to hold any, but for those seen there.
+//   - The list counts as not modified while no name, size, mode or time of
 //     modification in the folder and its sub-folders has changed.
 package upstream
 
