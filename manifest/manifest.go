@@ -138,6 +138,16 @@ func (m Manifest) DSAPIVisible() bool {
 	return false
 }
 
+// HoldsStream tells that the image's file must be a ZFS stream, as it is or compressed. Files of the other types (docker,
+// lxd, other) may be anything.
+func (m Manifest) HoldsStream() bool {
+	switch m.Type {
+	case "zone-dataset", "lx-dataset", "zvol":
+		return true
+	}
+	return false
+}
+
 // HasOrigin tells that the image is incremental: a stream on top of image m.Origin.
 func (m Manifest) HasOrigin() bool { return m.Origin != uuid.Nil }
 

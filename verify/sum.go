@@ -63,7 +63,7 @@ type Digests struct {
 	MD5    [16]byte
 	SHA256 [32]byte
 	Size   int64
-	Format string // by magic number: "gzip", "bzip2", "xz", or "" for anything else (spec 1.4)
+	Format string // by the first bytes, see KindOf: "gzip", "bzip2", "xz", "zfs", "zstd", …, or "" for what is not known
 }
 
 // Check judges got against want; the error matches ErrMismatch and says which
@@ -100,26 +100,4 @@ type Stream struct {
 	MD5         []byte    // Content-MD5 of the whole body, 16 bytes; nil when not claimed
 	ModTime     time.Time // Last-Modified; zero when not claimed
 	ContentType string    // "" when not claimed
-}
-
-// magics are the first bytes by which a compression is known (spec 1.4).
-var magics = []struct {
-	format string
-	magic  []byte
-}{
-	{"gzip", []byte{0x1f, 0x8b, 0x08}},
-	{"bzip2", []byte{0x42, 0x5a, 0x68}},
-	{"xz", []byte{0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00}},
-}
-
-// magicLen is the length of the longest magic.
-const magicLen = 6
-
-func format(head []byte) string {
-	for _, m := range magics {
-		if bytes.HasPrefix(head, m.magic) {
-			return m.format
-		}
-	}
-	return ""
 }

@@ -25,7 +25,7 @@ func noise(n int) []byte {
 }
 
 func direct(b []byte) Digests {
-	return Digests{SHA1: sha1.Sum(b), MD5: md5.Sum(b), SHA256: sha256.Sum256(b), Size: int64(len(b)), Format: format(b)}
+	return Digests{SHA1: sha1.Sum(b), MD5: md5.Sum(b), SHA256: sha256.Sum256(b), Size: int64(len(b)), Format: KindOf(b[:min(len(b), kindLen)])}
 }
 
 func TestParseSum(t *testing.T) {
@@ -101,13 +101,13 @@ func TestFormat(t *testing.T) {
 			t.Errorf("format of %q = %q, want %q", data, got, want)
 		}
 	}
-	f("", "")
+	f("", "empty")
 	f("\x1f\x8b", "")
 	f("\x1f\x8b\x08 and more", "gzip")
 	f("BZh91AY", "bzip2")
 	f("\xfd7zXZ\x00", "xz")
 	f("\xfd7zXZ", "")
-	f("plain", "")
+	f("plain", "text")
 }
 
 func TestCheck(t *testing.T) {

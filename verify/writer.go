@@ -26,7 +26,7 @@ type Writer struct {
 	sha1, sha256, md5 hash.Hash
 
 	size int64
-	head []byte // the first magicLen bytes
+	head []byte // the first kindLen bytes
 
 	cur   *block
 	made  int         // blocks made so far
@@ -69,9 +69,9 @@ func (w *Writer) Commit(n int) {
 	b := w.cur
 	b.buf = b.buf[:len(b.buf)+n]
 	w.size += int64(n)
-	if len(w.head) < magicLen {
+	if len(w.head) < kindLen {
 		fresh := b.buf[len(b.buf)-n:]
-		w.head = append(w.head, fresh[:min(n, magicLen-len(w.head))]...)
+		w.head = append(w.head, fresh[:min(n, kindLen-len(w.head))]...)
 	}
 	if cap(b.buf)-len(b.buf) < slack {
 		w.handOver()
@@ -104,7 +104,7 @@ func (w *Writer) Digests() Digests {
 		}
 	}
 	w.Close()
-	w.got = Digests{Size: w.size, Format: format(w.head)}
+	w.got = Digests{Size: w.size, Format: KindOf(w.head)}
 	w.sha1.Sum(w.got.SHA1[:0])
 	w.sha256.Sum(w.got.SHA256[:0])
 	w.md5.Sum(w.got.MD5[:0])

@@ -22,6 +22,7 @@ import (
 	"imgmirror/proxy/imported"
 	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream"
+	"imgmirror/verify"
 	"imgmirror/zfsimport"
 )
 
@@ -256,10 +257,7 @@ func (m *mirror) learn(b cache.Blob, info cache.Info) {
 	if b.Manifest.UUID != b.Image {
 		return // an icon
 	}
-	facts := manifest.Facts{SHA1: info.Digests.SHA1, Size: info.Digests.Size, Compression: info.Digests.Format}
-	if facts.Compression == "" { // no format's magic number
-		facts.Compression = "none"
-	}
+	facts := manifest.Facts{SHA1: info.Digests.SHA1, Size: info.Digests.Size, Compression: verify.CompressionOf(info.Digests.Format)}
 	m.catalog.Learn(manifest.FileID{Image: b.Image, Index: b.Index}, facts)
 }
 
