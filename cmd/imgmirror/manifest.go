@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"imgmirror/manifest"
 	"imgmirror/proxy/published"
 	"imgmirror/verify"
 )
@@ -68,7 +70,9 @@ func newManifestCreateCmd() *cobra.Command {
 		Use:   "create -f FILE --name NAME --version VERSION --os OS --type TYPE",
 		Short: "Write the manifest of an image file to standard output",
 		Long: "Writes a manifest (v2, JSON) to standard output: with the file's sha1, size and compression, a new\n" +
-			"uuid and the time of now. What clients would refuse is an error. \"imgmirror publish\" takes it.",
+			"uuid and the time of now. What clients would refuse is an error: for the types zone-dataset, lx-dataset\n" +
+			"and zvol also a file that is no ZFS stream, as it is or compressed by gzip, bzip2 or xz.\n" +
+			"\"imgmirror publish\" takes the manifest.",
 		Example: "  imgmirror manifest create -f mine.zfs.gz --name mine --version 1.0.0 --os smartos --type zone-dataset >mine.json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -90,7 +94,7 @@ func newManifestCreateCmd() *cobra.Command {
 					return usageError("--origin must not be all zero")
 				}
 			}
-			return createManifest(cmd.Context(), cmd.OutOrStdout(), m, file)
+			return createManifest(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), m, file)
 		},
 	}
 	flags := cmd.Flags()
@@ -110,46 +114,72 @@ func newManifestCreateCmd() *cobra.Command {
 	return cmd
 }
 
-// createManifest completes m by what the file's bytes tell and prints it.
-func createManifest(ctx context.Context, out io.Writer, m imageManifest, file string) error {
-	got, err := digestsOf(ctx, file)
+// createManifest completes m by what the file's bytes tell and prints it. The file must be one that can be published.
+func createManifest(ctx context.Context, out, warn io.Writer, m imageManifest, file string) error {
+	f, err := os.Open(file)
 	if err != nil {
 		return err
-	}
-	if got.Size == 0 {
-		return fmt.Errorf("%s is empty", file)
-	}
-	compression := got.Format
-	if compression == "" { // no format's magic number
-		compression = "none"
-	}
-	m.PublishedAt = time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
-	m.Files = []manifestFile{{SHA1: got.SHA1, Size: got.Size, Compression: compression}}
-	var text bytes.Buffer
-	if err := printJSON(&text, m); err != nil {
-		return err
-	}
-	if _, err := published.Check(text.Bytes()); err != nil {
-		return failure("InvalidParameter", "%w", err)
-	}
-	_, err = out.Write(text.Bytes())
-	return err
-}
-
-// digestsOf hashes a file.
-func digestsOf(ctx context.Context, name string) (verify.Digests, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return verify.Digests{}, err
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.IsDir() {
-		return verify.Digests{}, errors.New(name + " is a folder")
+		return errors.New(file + " is a folder")
 	}
+	in := bufio.NewReaderSize(f, verify.HeadSize)
+	head, err := verify.ReadHead(in)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if head.Kind == verify.KindEmpty {
+		return fmt.Errorf("%s is empty", file)
+	}
+	m.PublishedAt = time.Now().UTC().Format("2006-01-02T15:04:05.000Z")
+	// What can be told before all of the file is read is told first, with a sum and a size that pass.
+	m.Files = []manifestFile{{SHA1: verify.Sum{1}, Size: 1, Compression: head.Compression()}}
+	image, err := m.check()
+	if err != nil {
+		return err
+	}
+	if err := checkHead(warn, image, head, file); err != nil {
+		return err
+	}
+	got, err := digestsOf(ctx, in)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	m.Files[0].SHA1, m.Files[0].Size = got.SHA1, got.Size
+	return printJSON(out, m)
+}
+
+// check makes m what clients get, if it is one that can be published.
+func (m imageManifest) check() (manifest.Manifest, error) {
+	var text bytes.Buffer
+	if err := printJSON(&text, m); err != nil {
+		return manifest.Manifest{}, err
+	}
+	image, err := published.Check(text.Bytes())
+	if err != nil {
+		return image, failure("InvalidParameter", "%w", err)
+	}
+	return image, nil
+}
+
+// checkHead refuses a file that cannot be image's by its first bytes, and warns when these do not tell.
+func checkHead(warn io.Writer, image manifest.Manifest, head verify.Head, file string) error {
+	if err := published.CheckHead(image, head); err != nil {
+		return failure("InvalidParameter", "%s: %w", file, err)
+	}
+	if image.HoldsStream() && !head.Known() {
+		fmt.Fprintf(warn, "warning: %s: type %s needs a ZFS stream, and what the %s file holds begins with none\n", file, image.Type, head.Kind)
+	}
+	return nil
+}
+
+// digestsOf hashes what in gives.
+func digestsOf(ctx context.Context, in io.Reader) (verify.Digests, error) {
 	w := verify.NewWriter()
 	defer w.Close()
-	if err := verify.HashFrom(ctx, w, f); err != nil {
-		return verify.Digests{}, fmt.Errorf("%s: %w", name, err)
+	if err := verify.HashFrom(ctx, w, in); err != nil {
+		return verify.Digests{}, err
 	}
 	return w.Digests(), nil
 }

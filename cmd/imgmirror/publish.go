@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/published"
+	"imgmirror/verify"
 )
 
 func newPublishCmd() *cobra.Command {
@@ -22,8 +24,9 @@ func newPublishCmd() *cobra.Command {
 		Use:   "publish -m MANIFEST -f FILE",
 		Short: "Make an image of the mirror's own",
 		Long: "Gives the mirror an image of its own: from then on clients list and import it like every other.\n" +
-			"The file must be what the manifest says (size, sha1, compression), the uuid new, and the image's\n" +
-			"origin, if it is incremental, there. \"imgmirror manifest create\" writes such a manifest.",
+			"The file must be what the manifest says (size, sha1, compression), and for the types zone-dataset,\n" +
+			"lx-dataset and zvol a ZFS stream; the uuid must be new, and the image's origin, if it is incremental,\n" +
+			"there. \"imgmirror manifest create\" writes such a manifest.",
 		Example: "  zfs send zones/mine@final | gzip >mine.zfs.gz\n" +
 			"  imgmirror manifest create -f mine.zfs.gz --name mine --version 1.0.0 --os smartos --type zone-dataset >mine.json\n" +
 			"  imgmirror publish -m mine.json -f mine.zfs.gz",
@@ -55,8 +58,23 @@ func newPublishCmd() *cobra.Command {
 			} else if info.Mode().IsRegular() && info.Size() != image.Files[0].Size {
 				return failure("InvalidParameter", "%s has %d bytes, the manifest says %d", imageFile, info.Size(), image.Files[0].Size)
 			}
+			in := bufio.NewReaderSize(file, verify.HeadSize)
+			head, err := verify.ReadHead(in)
+			switch {
+			case err != nil && cmd.Context().Err() != nil:
+				return context.Cause(cmd.Context())
+			case err != nil:
+				return err
+			}
+			warn := cmd.ErrOrStderr()
+			if quiet {
+				warn = io.Discard
+			}
+			if err := checkHead(warn, image, head, imageFile); err != nil {
+				return err
+			}
 			return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
-				up := &uploading{from: file, image: image, show: newProgress(cmd.ErrOrStderr(), quiet)}
+				up := &uploading{from: in, image: image, show: newProgress(cmd.ErrOrStderr(), quiet)}
 				got, err := s.Publish(ctx, text, up)
 				up.end()
 				switch {

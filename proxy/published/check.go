@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // What imgadm and the image servers ask of manifests (spec 1.1).
@@ -103,4 +104,18 @@ func zvolFault(m manifest.Manifest) (field, reason string) {
 		}
 	}
 	return "", ""
+}
+
+// CheckHead holds the first bytes of the file against what m says of it: that it is a ZFS stream, for types whose file
+// must be one (the error matches verify.ErrNoStream), and its compression. See verify.Head.CheckStream for what passes.
+func CheckHead(m manifest.Manifest, h verify.Head) error {
+	if m.HoldsStream() {
+		if err := h.CheckStream(); err != nil {
+			return fmt.Errorf("%w: type %s needs one, as it is or compressed by gzip, bzip2 or xz", err, m.Type)
+		}
+	}
+	if says, is := m.Files[0].Compression, h.Compression(); says != is {
+		return fmt.Errorf("compression is %s by the file's first bytes, the manifest says %s", is, says)
+	}
+	return nil
 }

@@ -18,8 +18,9 @@ import (
 // Publish makes an image of a manifest (v2 or v1) and its file, which is read
 // to its end: the file is on disk, verified, and the image in the catalogue and
 // saved when it returns nil. Before a byte is stored, the manifest must be one
-// that clients may be shown, with one file, whose compression must be what the
-// file begins with; its uuid must be new and its origin there.
+// that clients may be shown, with one file, whose first bytes must not be known
+// for something else (see CheckHead; a compressed file that does not decompress
+// passes here); its uuid must be new and its origin there.
 //
 // A failure leaves the list as it was. If it came while the file was already
 // complete, that may be in the cache nevertheless, nobody's, where eviction may
@@ -90,19 +91,14 @@ func (s *Source) checkOrigin(ctx context.Context, m manifest.Manifest) error {
 	return nil
 }
 
-// headLen is as many first bytes as tell any compression.
-const headLen = 16
-
-// checkCompression holds what m says of its file against the file's first bytes.
-func checkCompression(m manifest.Manifest, head []byte) error {
-	w := verify.NewWriter()
-	w.Write(head) //nolint:errcheck // never fails
-	is := w.Digests().Format
-	if is == "" { // no format's magic number
-		is = "none"
+// checkHead is CheckHead, but for compressed files whose first bytes cannot be decompressed: these tell nothing, and pass.
+// Who has such a file at hand knows it for broken, and need not send it.
+func checkHead(m manifest.Manifest, h verify.Head) error {
+	if h.Broken != nil {
+		h.Broken, h.Inside = nil, ""
 	}
-	if says := m.Files[0].Compression; says != is {
-		return fmt.Errorf("%w: compression is %s by the file's first bytes, the manifest says %s", verify.ErrMismatch, is, says)
+	if err := CheckHead(m, h); err != nil {
+		return fmt.Errorf("%w: %w", verify.ErrMismatch, err)
 	}
 	return nil
 }
@@ -111,12 +107,12 @@ func checkCompression(m manifest.Manifest, head []byte) error {
 // wrong one is told from a wrong manifest whatever became of it in the store:
 // the bytes may have been on disk before.
 func (s *Source) receive(ctx context.Context, m manifest.Manifest, file io.Reader) error {
-	in := bufio.NewReaderSize(file, 64<<10)
-	head, err := in.Peek(headLen)
-	if err != nil && !errors.Is(err, io.EOF) {
+	in := bufio.NewReaderSize(file, verify.HeadSize)
+	head, err := verify.ReadHead(in)
+	if err != nil {
 		return fmt.Errorf("reading the file: %w", err)
 	}
-	if err := checkCompression(m, head); err != nil {
+	if err := checkHead(m, head); err != nil {
 		return err
 	}
 	up := newUpload(m.Files[0].Size)

@@ -34,6 +34,12 @@ func gzipped(t *testing.T, n int) []byte {
 	for i := range data {
 		data[i] = byte(rand.Uint32())
 	}
+	return packed(t, data)
+}
+
+// packed is data in gzip.
+func packed(t *testing.T, data []byte) []byte {
+	t.Helper()
 	var b bytes.Buffer
 	zw := gzip.NewWriter(&b)
 	if _, err := zw.Write(data); err != nil {
@@ -215,6 +221,8 @@ func TestPublishRefuses(t *testing.T) {
 	flipped := bytes.Clone(file)
 	flipped[len(flipped)/2] ^= 1
 	plain := bytes.Repeat([]byte("no magic"), 100)
+	zstd := append([]byte("\x28\xb5\x2f\xfd"), file...)
+	page := packed(t, []byte("<html><body>502 Bad Gateway</body></html>"))
 	for _, c := range []struct {
 		name string
 		text []byte
@@ -236,6 +244,9 @@ func TestPublishRefuses(t *testing.T) {
 		{"not gzip", text(baseID, plain), plain, verify.ErrMismatch},
 		{"not xz", text(baseID, file, `"gzip"`, `"xz"`), file, verify.ErrMismatch},
 		{"gzip after all", text(baseID, file, `"gzip"`, `"none"`), file, verify.ErrMismatch},
+		{"zstd", text(baseID, zstd, `"gzip"`, `"none"`), zstd, verify.ErrNoStream},
+		{"zstd, lx", text(baseID, zstd, `"gzip"`, `"none"`, "zone-dataset", "lx-dataset"), zstd, verify.ErrNoStream},
+		{"a web page in gzip", text(baseID, page), page, verify.ErrNoStream},
 		{"another source's", text(otherID, file), file, ErrExists},
 		{"no origin", text(baseID, file, withOrigin(childID)...), file, ErrOrigin},
 	} {
@@ -248,6 +259,23 @@ func TestPublishRefuses(t *testing.T) {
 			}
 			w.holds(t)
 		})
+	}
+}
+
+// What cannot be told of a file passes, and so does everything for types whose file may be anything.
+func TestPublishTakes(t *testing.T) {
+	zstd := append([]byte("\x28\xb5\x2f\xfd"), gzipped(t, 1000)...)
+	page := packed(t, []byte("<html><body>502 Bad Gateway</body></html>"))
+	for name, c := range map[string]struct{ text, file []byte }{
+		"broken gzip": {text(baseID, []byte("\x1f\x8b\x08pppppppppp")), []byte("\x1f\x8b\x08pppppppppp")},
+		"other: zstd": {text(baseID, zstd, `"gzip"`, `"none"`, "zone-dataset", "other"), zstd},
+		"lxd: a page": {text(baseID, page, "zone-dataset", "lxd"), page},
+	} {
+		w := newWorld()
+		if _, err := w.Publish(t.Context(), c.text, bytes.NewReader(c.file)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		w.holds(t, baseID)
 	}
 }
 
