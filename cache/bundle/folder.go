@@ -30,7 +30,7 @@ type Folder struct {
 // with one that broke off: what Write is to be told as from is Offset. Another
 // bundle's folder is refused. Several volumes may be unpacked into one folder.
 func NewFolder(dir string, h Head) (*Folder, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := MakeFolder(dir); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
@@ -43,6 +43,33 @@ func NewFolder(dir string, h Head) (*Folder, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return f, nil
+}
+
+// MakeFolder makes dir, if it is not there, with all parents that are missing. Their names are on disk when
+// MakeFolder returns nil.
+func MakeFolder(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	err = os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := MakeFolder(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o755)
+	}
+	if err != nil {
+		if info, gone := os.Stat(dir); gone == nil && info.IsDir() {
+			return nil
+		}
+		return err
+	}
+	parent, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
 }
 
 // survey finds what is complete: the first entries of which a file of the right

@@ -63,7 +63,7 @@ func (o folderOutput) name() string { return filepath.Base(string(o)) }
 const folderLock = ".imgmirror-lock"
 
 func (o folderOutput) lock() (func(), error) {
-	if err := os.MkdirAll(string(o), 0o755); err != nil {
+	if err := bundle.MakeFolder(string(o)); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(string(o), folderLock)

@@ -47,8 +47,8 @@ func (s *Server) importBundle(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	body := &arriving{ReadCloser: r.Body, conn: conn, within: uploadStall}
+	defer func() { in.release() }() // behind finish, which adds images
 	_, err = bundle.Read(ctx, &perforated{r: body, holes: holes}, in)
-	in.release()
 	if !in.begun {
 		return err
 	}

@@ -578,23 +578,26 @@ func TestImportTwice(t *testing.T) {
 	<-first
 }
 
-// twins are two images with one file: that of 11.
+// twins are two images with one file: that of the shelf's only image.
 type twins struct{ shelf }
 
 func (s twins) Manifest(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
-	text := strings.Replace(string(sample(11, 0)), upstreamtest.ID(11).String(), id.String(), 1)
-	return manifest.Parse([]byte(text), manifest.ParseOptions{})
+	for n := range s.shelf {
+		text := strings.Replace(string(sample(n, 0)), upstreamtest.ID(n).String(), id.String(), 1)
+		return manifest.Parse([]byte(text), manifest.ParseOptions{})
+	}
+	return manifest.Manifest{}, fmt.Errorf("no image %s", id)
 }
 
-// TestImportShared: an image whose file came as another one's is there, also where
-// the bundle ends before it comes again.
-func TestImportShared(t *testing.T) {
-	s := twins{shelf{11: 0}}
+// sharedBundle is a bundle of images n and n+1 with one file, and its tar.
+func sharedBundle(t *testing.T, n int) (h bundle.Head, whole []byte) {
+	t.Helper()
+	s := twins{shelf{n: 0}}
 	w := verify.NewWriter()
-	w.Write(sampleFile(11)) //nolint:errcheck // never fails
+	w.Write(sampleFile(n)) //nolint:errcheck // never fails
 	files := []verify.Digests{w.Digests()}
 	var images []bundle.Export
-	for _, n := range []int{11, 12} {
+	for _, n := range []int{n, n + 1} {
 		m, err := s.Manifest(t.Context(), upstreamtest.ID(n))
 		if err != nil {
 			t.Fatal(err)
@@ -605,16 +608,27 @@ func TestImportShared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := bundle.Head{Index: x, Volume: 1}
+	h = bundle.Head{Index: x, Volume: 1}
 	var tar bytes.Buffer
 	if err := bundle.Write(t.Context(), &tar, h, 0, s, nil); err != nil {
 		t.Fatal(err)
 	}
+	return h, tar.Bytes()
+}
+
+// cutBeforeLast is the tar up to where its last file would come.
+func cutBeforeLast(h bundle.Head, whole []byte) []byte {
 	entries := h.Entries()
-	cut := tar.Bytes()[:entries[len(entries)-1].At]
+	return whole[:entries[len(entries)-1].At]
+}
+
+// TestImportShared: an image whose file came as another one's is there, also where
+// the bundle ends before it comes again.
+func TestImportShared(t *testing.T) {
+	h, whole := sharedBundle(t, 11)
 	f := newFixture(t)
-	f.came(f.imported(cut), "11 added, 11 added, InvalidBundle")
-	f.came(f.imported(tar.Bytes()), "11 present, 11 present")
+	f.came(f.imported(cutBeforeLast(h, whole)), "11 added, 11 added, InvalidBundle")
+	f.came(f.imported(whole), "11 present, 11 present")
 }
 
 // TestImportNoAnswer: what is told of a mirror that is not there is not its holes.

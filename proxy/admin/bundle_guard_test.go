@@ -1,0 +1,144 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
+	"imgmirror/cache/bundle"
+	"imgmirror/manifest"
+	"imgmirror/proxy/imported"
+	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
+)
+
+// falseSHA256 is a bundle of image n with a right sha1 and a wrong sha256 of the file. Bytes that collide in sha1
+// look like that to an importer.
+func falseSHA256(t *testing.T, n int) []byte {
+	t.Helper()
+	s := shelf{n: 0}
+	m, err := s.Manifest(t.Context(), upstreamtest.ID(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := verify.NewWriter()
+	w.Write(sampleFile(n)) //nolint:errcheck // never fails
+	d := w.Digests()
+	d.SHA256[0] ^= 1
+	x, err := bundle.Plan(t.Context(), []bundle.Export{{Manifest: m, Files: []verify.Digests{d}}}, bundle.PlanOptions{ID: uuid.New(), Created: time.Now()}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := bundle.Head{Index: x, Volume: 1}
+	var tar bytes.Buffer
+	if err := bundle.Write(t.Context(), &tar, h, 0, s, nil); err == nil {
+		t.Fatal("a wrong sha256 was written")
+	}
+	entries := h.Entries()
+	last := entries[len(entries)-1]
+	whole := make([]byte, h.Size())
+	copy(whole, tar.Bytes()[:min(int64(tar.Len()), last.Data)])
+	copy(whole[last.Data:], sampleFile(n))
+	return whole
+}
+
+// TestImportSHA256: the sha256 of the index decides, for bytes that come and for a file that is on disk already.
+func TestImportSHA256(t *testing.T) {
+	f := newFixture(t)
+	f.came(f.imported(falseSHA256(t, 11)), "11 refused ChecksumError")
+	if files := f.store.Files(); len(files) != 0 {
+		t.Errorf("stored: %+v", files)
+	}
+	f.fetched(1)
+	f.came(f.imported(falseSHA256(t, 1)), "1 refused ChecksumError")
+	if images := f.bundles.Images(); len(images) != 0 {
+		t.Errorf("%d images were imported", len(images))
+	}
+	var image Image
+	f.want(200, "GET", "/images/"+id(1), nil, &image)
+	if !image.Cached || image.Imported != nil {
+		t.Errorf("the file that was there: %+v", image)
+	}
+}
+
+// TestImportDryRun: a dry run takes nothing of a whole bundle, whatever it is sent.
+func TestImportDryRun(t *testing.T) {
+	f := newFixture(t)
+	b := shelf{11: 0, 12: 11}.bundle(t, nil, 0)
+	for range 2 {
+		var report BundleImport
+		f.imports(200, "?dry_run=true", bytes.NewReader(b.volumes[0]), &report)
+		f.came(report, "11 waiting, 12 waiting")
+	}
+	if n := len(f.store.Files()) + len(f.store.Partials()) + len(f.bundles.Images()); n != 0 {
+		t.Errorf("%d files and images were taken", n)
+	}
+	f.want(404, "GET", "/images/"+id(11), nil, &Error{})
+	if f.bundles.Keeps(upstreamtest.ID(11)) {
+		t.Error("the images of a dry run are kept")
+	}
+}
+
+// watched tells at each Add whether the image's files were protected until then.
+type watched struct {
+	*imported.Source
+	unprotected []string
+}
+
+func (w *watched) Add(m manifest.Manifest, from imported.Provenance) error {
+	if !w.Keeps(m.UUID) {
+		w.unprotected = append(w.unprotected, m.Name)
+	}
+	return w.Source.Add(m, from)
+}
+
+// TestImportProtects: no file of an import is evicted before its image is imported; what was not imported in the end
+// is kept no longer.
+func TestImportProtects(t *testing.T) {
+	var f *fixture
+	f = newFixture(t, func(o *cache.Options) { o.Keep = func(id uuid.UUID) bool { return f.bundles.Keeps(id) } })
+	watch := &watched{Source: f.bundles}
+	f.Server.o.Importer = watch
+	b := shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0)
+	whole := b.volumes[0]
+	r, w := io.Pipe()
+	ended := make(chan BundleImport, 1)
+	go func() {
+		report, err := f.client().ImportBundle(context.Background(), r, -1, nil)
+		if err != nil {
+			t.Errorf("import: %v", err)
+		}
+		ended <- report
+	}()
+	if _, err := w.Write(whole[:b.file(t, 12).Data+100_000]); err != nil { // 11 is whole, 12 is not
+		t.Fatal(err)
+	}
+	for len(f.store.Fills()) == 0 || len(f.bundles.Images()) == 0 {
+		runtime.Gosched()
+	}
+	for n := range 3 {
+		if !f.bundles.Keeps(upstreamtest.ID(11 + n)) {
+			t.Errorf("image %d is not protected while the import runs", 11+n)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.came(<-ended, "11 added, 12 waiting NotComplete, 13 waiting NotComplete, InvalidBundle")
+	for n, want := range []bool{true, false, false} {
+		if got := f.bundles.Keeps(upstreamtest.ID(11 + n)); got != want {
+			t.Errorf("after the import image %d is kept: %v, want %v", 11+n, got, want)
+		}
+	}
+	// The file of 15 came as that of 14: its image is added when the bundle has been read.
+	f.came(f.imported(cutBeforeLast(sharedBundle(t, 14))), "14 added, 14 added, InvalidBundle")
+	if len(watch.unprotected) > 0 {
+		t.Errorf("unprotected when they were added: %v", watch.unprotected)
+	}
+}
