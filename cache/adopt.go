@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -35,7 +36,13 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	if !orphan {
 		return nil // another call was faster
 	}
-	digests, err := verify.File(s.ctx, s.dir.file(sum), verify.Want{SHA1: sum})
+	digests, mark, err := s.hashFile(s.ctx, sum, nil, nil)
+	if err == nil {
+		err = verify.Want{SHA1: sum}.Check(digests)
+	}
+	if err == nil && mark == nil {
+		err = fmt.Errorf("%s changes while it is read", s.dir.file(sum))
+	}
 	switch {
 	case s.ctx.Err() != nil:
 		return context.Cause(s.ctx)
@@ -45,6 +52,10 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 		return s.removeOrphan(sum, os.Remove)
 	case errors.Is(err, fs.ErrNotExist) && s.dir.present() == nil:
 		return s.removeOrphan(sum, func(string) error { return nil })
+	case damaged(err):
+		s.log.Error("a file on disk cannot be read: it is moved to the quarantine", "sum", sum, "error", err)
+		s.metrics.failure(sourceDisk, whereUnreadable)
+		return s.removeOrphan(sum, func(string) error { return s.moveToQuarantine(sum) })
 	case err != nil:
 		return diskError(err)
 	}
@@ -58,7 +69,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 		return nil
 	}
 	info := Info{Digests: digests, Added: time.Now().UTC()}
-	if err := s.index.put(filePair(&info)); err != nil {
+	if err := s.index.put(filePair(&info, mark)); err != nil {
 		return err
 	}
 	s.log.Info("a file on disk was checked and taken in", "sum", sum, "size", digests.Size)
@@ -67,6 +78,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 		used = st.ModTime()
 	}
 	f := newStored(info, new(hold), used)
+	f.stamp.Store(mark)
 	s.mu.Lock()
 	f.images = s.imagesOf(sum)
 	s.files[sum] = f

@@ -70,9 +70,11 @@ func (s *Store) loadIndex() (err error) {
 		return err
 	}
 	err = s.index.each(keyFile, func(key, value []byte) error {
-		info, err := readFile(key, value)
+		info, mark, err := readFile(key, value)
 		if err == nil {
-			s.files[info.Digests.SHA1] = newStored(*info, new(hold), info.Added)
+			f := newStored(*info, new(hold), info.Added)
+			f.stamp.Store(mark)
+			s.files[info.Digests.SHA1] = f
 		}
 		return err
 	})
@@ -154,9 +156,10 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 }
 
 // openFile gives a Reader on a verified file whose hold the caller has taken;
-// without a Reader it lets it go. If the file is not there, or not as long as it
-// was, it leaves the cache and the result is nil: it will be filled again.
-func (s *Store) openFile(sum verify.Sum, f *stored) (r *Reader, err error) {
+// without a Reader it lets it go. If the file is not there, or not what it was, it
+// leaves the cache and the result is nil: it will be filled again. A file that may
+// be another one is hashed first: then, too, the result is nil if it is right.
+func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Reader, err error) {
 	defer func() {
 		if r == nil {
 			f.hold.n.Add(-1)
@@ -165,34 +168,27 @@ func (s *Store) openFile(sum verify.Sum, f *stored) (r *Reader, err error) {
 	if f.wrong.Load() {
 		return nil, s.awaitGone(sum, f)
 	}
-	file, err := os.Open(s.dir.file(sum))
-	if errors.Is(err, fs.ErrNotExist) {
+	file, size, now, err := openRegular(s.dir.file(sum))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		if err := s.dir.present(); err != nil {
 			return nil, err
 		}
 		return nil, s.forget(sum, f, "it is gone from the disk")
-	}
-	if err != nil {
+	case damaged(err):
+		return nil, s.reject(sum, f, whereUnreadable, err)
+	case err != nil:
 		return nil, diskError(err)
-	}
-	st, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return nil, diskError(err)
-	}
-	if st.Size() != f.Digests.Size {
-		file.Close()
-		s.log.Error("a file of the cache is lost", "sum", sum, "size", f.Digests.Size, "have", st.Size())
-		s.metrics.failure(sourceDisk, whereSize)
-		if err := s.enter(); err != nil {
-			return nil, err
-		}
-		defer s.work.Done()
-		return nil, s.quarantine(sum, f)
+	case size != f.Digests.Size:
+		file.Close() // unread
+		return nil, s.reject(sum, f, whereSize, fmt.Errorf("on disk there are %d bytes", size))
+	case !f.unchanged(now):
+		file.Close() // unread
+		return nil, s.rehash(ctx, sum, f)
 	}
 	f.touch()
 	return &Reader{
-		file: file, stored: f, hold: f.hold, info: f.Info, size: f.Digests.Size, end: f.Digests.Size, result: Hit,
+		store: s, file: file, stored: f, hold: f.hold, info: f.Info, size: f.Digests.Size, end: f.Digests.Size, result: Hit,
 		served: s.metrics.served[Hit],
 	}, nil
 }

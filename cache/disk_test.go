@@ -471,6 +471,7 @@ func TestFileOnDiskChanges(t *testing.T) {
 	}
 	t.Run("unreadable", func(t *testing.T) {
 		s, path := stored(t)
+		path = filepath.Dir(path)
 		if err := errors.Join(os.Rename(path, path+".away"), os.Symlink(path, path)); err != nil {
 			t.Fatal(err)
 		}

@@ -45,6 +45,7 @@ type record struct {
 	ModTime     time.Time `json:"mod_time,omitzero"`
 	ContentType string    `json:"content_type,omitempty"`
 	Added       time.Time `json:"added"`
+	Stamp       *stamp    `json:"stamp,omitempty"`
 }
 
 // errCorrupt is matched by errors that speak against the index itself, and not
@@ -169,11 +170,12 @@ type pair struct {
 	value []byte
 }
 
-func filePair(info *Info) pair {
+// filePair is the record of a file; mark is nil when its stamp is not known.
+func filePair(info *Info, mark *stamp) pair {
 	d := info.Digests
 	v, err := json.Marshal(record{
 		MD5: d.MD5[:], SHA256: d.SHA256[:], Size: d.Size, Format: d.Format,
-		ModTime: info.ModTime, ContentType: info.ContentType, Added: info.Added,
+		ModTime: info.ModTime, ContentType: info.ContentType, Added: info.Added, Stamp: mark,
 	})
 	if err != nil {
 		panic(err) // a struct of plain values, years within range: see cleanTime
@@ -192,21 +194,21 @@ func cleanTime(t time.Time) time.Time {
 func aliasPair(key string, sum verify.Sum) pair { return pair{keyAlias + key, sum[:]} }
 
 // readFile is the opposite of filePair; key comes without its prefix.
-func readFile(key, value []byte) (*Info, error) {
+func readFile(key, value []byte) (*Info, *stamp, error) {
 	var r record
 	if err := json.Unmarshal(value, &r); err != nil {
-		return nil, fmt.Errorf("%w: record %x: %w", errCorrupt, key, err)
+		return nil, nil, fmt.Errorf("%w: record %x: %w", errCorrupt, key, err)
 	}
 	info := &Info{ModTime: cleanTime(r.ModTime), ContentType: r.ContentType, Added: cleanTime(r.Added)}
 	info.Digests = verify.Digests{Size: r.Size, Format: r.Format}
 	d := &info.Digests
 	if copy(d.SHA1[:], key) != len(key) || len(key) != len(d.SHA1) ||
 		len(r.MD5) != len(d.MD5) || len(r.SHA256) != len(d.SHA256) || r.Size < 0 {
-		return nil, fmt.Errorf("%w: record %x", errCorrupt, key)
+		return nil, nil, fmt.Errorf("%w: record %x", errCorrupt, key)
 	}
 	copy(d.MD5[:], r.MD5)
 	copy(d.SHA256[:], r.SHA256)
-	return info, nil
+	return info, r.Stamp, nil
 }
 
 // collect lets badger give back disk space, until it finds nothing more to do.

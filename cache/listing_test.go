@@ -173,16 +173,16 @@ func FuzzManifestCopy(f *testing.F) {
 
 // The record of a file is either read as it was written or refused.
 func FuzzRecord(f *testing.F) {
-	good := filePair(&Info{Added: time.Now()})
+	good := filePair(&Info{Added: time.Now()}, &stamp{Modified: 1, Changed: 2, Inode: 3})
 	f.Add([]byte(good.key[len(keyFile):]), good.value)
 	f.Add([]byte("x"), []byte("{}"))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		info, err := readFile(key, value)
+		info, mark, err := readFile(key, value)
 		if err != nil {
 			return
 		}
-		p := filePair(info)
-		again, err := readFile([]byte(p.key[len(keyFile):]), p.value)
+		p := filePair(info, mark)
+		again, _, err := readFile([]byte(p.key[len(keyFile):]), p.value)
 		if err != nil || *again != *info {
 			t.Fatalf("%+v was read again as %+v, %v", info, again, err)
 		}

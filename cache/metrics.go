@@ -13,6 +13,8 @@ const (
 	whereDigest    = "digest"    // the digests of a whole body differ
 	whereMixed     = "mixed"     // the same, when it came from several sources of which any may be to blame
 	whereUnchecked = "unchecked" // there was nothing to check the bytes against
+
+	whereUnreadable = "unreadable" // the disk does not give the bytes of a file; or there is no file in its place
 )
 
 // sourceDisk stands for a source in failures of bytes that were found on disk.
@@ -72,6 +74,7 @@ func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files fu
 	}
 	m.failures.WithLabelValues(sourceDisk, whereDigest)
 	m.failures.WithLabelValues(sourceDisk, whereSize)
+	m.failures.WithLabelValues(sourceDisk, whereUnreadable)
 	var err error
 	for _, c := range []prometheus.Collector{
 		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, evictions, scrubbed,

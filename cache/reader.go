@@ -20,6 +20,7 @@ type Reader struct {
 	result Result
 	size   int64
 	hold   *hold   // nil once closed
+	store  *Store  // of a file on disk
 	stored *stored // the file on disk; nil: it is being filled
 	info   Info    // of a file on disk
 	served prometheus.Counter
@@ -220,8 +221,20 @@ func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 	}
 	if err != nil {
 		r.at = -1
+		r.unreadable(err)
 	}
 	return sent, err
+}
+
+// unreadable takes a file on disk whose bytes cannot be read out of the cache: the
+// next one who asks has it filled again. Errors of another kind change nothing.
+func (r *Reader) unreadable(err error) {
+	if r.fill != nil || !damaged(err) || r.stored.wrong.Load() {
+		return
+	}
+	if err := r.store.reject(r.info.Digests.SHA1, r.stored, whereUnreadable, err); err != nil {
+		r.store.log.Error("a file that cannot be read cannot be moved away", "sum", r.info.Digests.SHA1, "error", err)
+	}
 }
 
 // Read is Wait and read, for callers that are not sockets.
@@ -241,6 +254,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	r.took(int64(m))
 	if errors.Is(err, io.EOF) { // somebody cut the file
 		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		r.unreadable(err)
 	}
 	return m, err
 }

@@ -98,11 +98,14 @@ func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rat
 
 // look reads f's bytes and does what follows from them, but does not heal.
 func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate.Limiter, progress func(int64)) (CheckResult, error) {
-	got, err := s.hashFile(ctx, sum, limit, progress)
+	got, mark, err := s.hashFile(ctx, sum, limit, progress)
 	switch {
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
 	case err == nil && got == f.Digests:
+		if mark != nil {
+			f.stamped(*mark)
+		}
 		f.checked.Store(time.Now().UnixNano())
 		f.dirty.Store(true)
 		return CheckOK, nil
@@ -118,6 +121,11 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 			return "", err
 		}
 		return CheckAbsent, errors.New("it is gone from the disk")
+	case damaged(err):
+		if err := s.reject(sum, f, whereUnreadable, err); err != nil {
+			return CheckUnreadable, err
+		}
+		return CheckQuarantined, diskError(err)
 	}
 	// Not again at once: a disk that fails gets no better from being asked.
 	f.checked.Store(time.Now().UnixNano())
@@ -125,19 +133,27 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 	return CheckUnreadable, diskError(err)
 }
 
-// hashFile takes the digests of a stored file.
-func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, error) {
-	file, err := os.Open(s.dir.file(sum))
+// hashFile takes the digests of a stored file, and its stamp: nil if that has
+// changed meanwhile.
+func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, *stamp, error) {
+	file, _, before, err := openRegular(s.dir.file(sum))
 	if err != nil {
-		return verify.Digests{}, err
+		return verify.Digests{}, nil, err
 	}
 	defer file.Close() // read only
 	w := verify.NewWriter()
 	defer w.Close()
 	if err := verify.HashFrom(ctx, w, &pacedReader{ctx: ctx, file: file, limit: limit, progress: progress}); err != nil {
-		return verify.Digests{}, err
+		return verify.Digests{}, nil, err
 	}
-	return w.Digests(), nil
+	after, err := readStamp(file)
+	if err != nil {
+		return verify.Digests{}, nil, err
+	}
+	if after != before {
+		return w.Digests(), nil, nil
+	}
+	return w.Digests(), &after, nil
 }
 
 // pacedReader reads a file no faster than limit and tells how far it is.
@@ -187,18 +203,22 @@ func (s *Store) quarantine(sum verify.Sum, f *stored) error {
 		f.wrong.Store(true)
 		return true
 	}
-	_, err := s.discard(sum, f, wrong, func(path string) error {
-		if err := os.MkdirAll(s.dir.quarantine(), 0o755); err != nil {
-			return err
-		}
-		name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
-		return os.Rename(path, filepath.Join(s.dir.quarantine(), name))
-	})
+	_, err := s.discard(sum, f, wrong, func(string) error { return s.moveToQuarantine(sum) })
 	wrong() // also for those who read one that has been replaced
 	if err != nil {
 		return err
 	}
 	return s.capQuarantine(quarantineFiles, quarantineBytes)
+}
+
+// moveToQuarantine moves what stands in the place of file sum. The file's door is
+// held.
+func (s *Store) moveToQuarantine(sum verify.Sum) error {
+	if err := os.MkdirAll(s.dir.quarantine(), 0o755); err != nil {
+		return err
+	}
+	name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
+	return os.Rename(s.dir.file(sum), filepath.Join(s.dir.quarantine(), name))
 }
 
 // hasQuarantine tells whether there is anything in the quarantine.
@@ -234,7 +254,7 @@ func (s *Store) capQuarantine(files int, size int64) error {
 	}
 	slices.SortFunc(all, func(a, b inmate) int { return cmp.Or(cmp.Compare(a.when, b.when), cmp.Compare(a.path, b.path)) })
 	for len(all) > 0 && (len(all) > files || size < 0) {
-		if err := os.Remove(all[0].path); err != nil {
+		if err := os.RemoveAll(all[0].path); err != nil {
 			return diskError(err)
 		}
 		size += all[0].size

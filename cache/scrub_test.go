@@ -33,7 +33,7 @@ func healer(s **Store, all ...*sample) func(context.Context, verify.Sum) error {
 	}
 }
 
-// spoil flips one bit of a stored file, as a disk would: size and time stay.
+// spoil flips one bit of a stored file, as a disk would: size and stamp stay.
 func (m *sample) spoil(t testing.TB, s *Store) {
 	t.Helper()
 	path := s.dir.file(m.sum())
@@ -45,6 +45,11 @@ func (m *sample) spoil(t testing.TB, s *Store) {
 	data[len(data)/2] ^= 1
 	if err := errors.Join(os.WriteFile(path, data, 0o644), os.Chtimes(path, st.ModTime(), st.ModTime())); err != nil {
 		t.Fatal(err)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if f := s.files[m.sum()]; f != nil {
+		f.stamp.Store(nil)
 	}
 }
 
@@ -124,8 +129,8 @@ func TestCheck(t *testing.T) {
 	}
 
 	// What cannot be read is not absent, and is not given up.
-	path := s.dir.file(all[5].sum())
-	if err := errors.Join(os.Rename(path, path+"x"), os.Mkdir(path, 0o755)); err != nil {
+	path := filepath.Dir(s.dir.file(all[5].sum()))
+	if err := errors.Join(os.Rename(path, path+"x"), os.Symlink(path, path)); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Check(t.Context(), all[5].sum(), nil); got != CheckUnreadable || err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, verify.ErrMismatch) {

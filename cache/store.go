@@ -283,7 +283,7 @@ func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, er
 		case found.wrong != nil:
 			return nil, found.wrong
 		case found.file != nil:
-			r, err := s.openFile(found.sum, found.file)
+			r, err := s.openFile(ctx, found.sum, found.file)
 			if err != nil {
 				return nil, err
 			}

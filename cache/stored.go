@@ -28,6 +28,9 @@ type stored struct {
 	idle    atomic.Bool  // it was brought ahead of need, and nobody has asked for it since
 	dirty   atomic.Bool  // used, checked or idle are newer than what the index has
 	wrong   atomic.Bool  // its bytes were found wrong: nobody who has it open may go on
+
+	stamp   atomic.Pointer[stamp] // of the file whose bytes were hashed; nil: not known yet
+	unsaved atomic.Bool           // stamp is newer than what the index has
 }
 
 func newStored(info Info, h *hold, used time.Time) *stored {
@@ -118,15 +121,20 @@ func (s *Store) Files() []File {
 // last found right, then 1 if it is idle.
 const useLen = 17
 
-// flushUses writes what of the files' use is newer than the index.
+// flushUses writes what of the files' use, and of their stamps, is newer than the
+// index.
 func (s *Store) flushUses() error {
 	type use struct {
 		key   string
 		value [useLen]byte
 	}
 	var news []use
+	var marked []pair
 	s.mu.RLock()
 	for sum, f := range s.files {
+		if f.unsaved.Swap(false) {
+			marked = append(marked, filePair(&f.Info, f.stamp.Load()))
+		}
 		if f.dirty.Swap(false) {
 			u := use{key: keyUse + string(sum[:])}
 			binary.BigEndian.PutUint64(u.value[:8], uint64(f.used.Load()))
@@ -138,13 +146,18 @@ func (s *Store) flushUses() error {
 		}
 	}
 	s.mu.RUnlock()
-	if len(news) == 0 {
+	if len(news) == 0 && len(marked) == 0 {
 		return nil
 	}
 	batch := s.index.db.NewWriteBatch()
 	defer batch.Cancel()
 	for _, u := range news {
 		if err := batch.Set([]byte(u.key), u.value[:]); err != nil {
+			return err
+		}
+	}
+	for _, p := range marked {
+		if err := batch.Set([]byte(p.key), p.value); err != nil {
 			return err
 		}
 	}

@@ -121,7 +121,8 @@ func (f *fill) record(r *round, info Info) error {
 		}
 		return err
 	}
-	pairs := []pair{filePair(&info)}
+	mark := markOf(r.file) // after the rename, which changes it
+	pairs := []pair{filePair(&info, mark)}
 	if f.want.SHA1.IsZero() {
 		pairs = append(pairs, aliasPair(f.first.Key, sum))
 	}
@@ -135,6 +136,7 @@ func (f *fill) record(r *round, info Info) error {
 	orphan, wasOrphan := s.orphans[sum]
 	delete(s.orphans, sum)
 	now := newStored(info, f.hold, info.Added)
+	now.stamp.Store(mark)
 	now.images = images
 	if f.low() {
 		now.idle.Store(true)
@@ -168,6 +170,9 @@ func (f *fill) record(r *round, info Info) error {
 func (f *fill) moveIn(r *round) error {
 	s, final := f.s, f.s.dir.file(r.digests.SHA1)
 	if err := s.dir.makeParent(final); err != nil {
+		return err
+	}
+	if err := s.clearWay(r.digests.SHA1); err != nil {
 		return err
 	}
 	if err := os.Rename(r.path, final); err != nil {

@@ -63,6 +63,8 @@ type Store interface {
 	Manifest(id uuid.UUID) (manifest.Manifest, error)
 	// Fills lists the downloads under way.
 	Fills() []cache.FillInfo
+	// Settle waits until those that have all their bytes by now are over.
+	Settle(ctx context.Context) error
 	// Pin keeps an image's files from eviction until Unpin, over restarts.
 	Pin(id uuid.UUID) error
 	Unpin(id uuid.UUID) error

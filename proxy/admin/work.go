@@ -229,6 +229,9 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.o.Store.Settle(r.Context()); err != nil { // an image that clients have got whole counts as cached
+		return err
+	}
 	selected, err := s.onDisk(sel)
 	if err != nil {
 		return err

@@ -1,0 +1,162 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"imgmirror/verify"
+)
+
+// stamp is what the file system tells of a file beside its bytes. Whatever
+// program writes to a file, or puts another in its place, changes the stamp; so do
+// chmod, a hard link and a restore from backup, which leave the bytes as they are.
+// Bits that the disk itself turns do not show in it.
+type stamp struct {
+	Modified int64  `json:"mtime"` // Unix nanoseconds
+	Changed  int64  `json:"ctime"`
+	Inode    uint64 `json:"inode"`
+}
+
+func stampOf(st *unix.Stat_t) stamp {
+	return stamp{
+		Modified: unix.TimespecToNsec(st.Mtim), Changed: unix.TimespecToNsec(st.Ctim),
+		Inode: uint64(st.Ino), //nolint:unconvert // the types differ between systems
+	}
+}
+
+// readStamp is stampOf an open file.
+func readStamp(file *os.File) (stamp, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return stamp{}, fmt.Errorf("fstat %s: %w", file.Name(), err)
+	}
+	return stampOf(&st), nil
+}
+
+// markOf is readStamp for a record; nil when it cannot be told, so that the first
+// who opens the file tells it.
+func markOf(file *os.File) *stamp {
+	mark, err := readStamp(file)
+	if err != nil {
+		return nil
+	}
+	return &mark
+}
+
+// errIrregular says that something else than a file stands in a file's place.
+var errIrregular = errors.New("a folder, link, pipe or device stands in the place of a file")
+
+// openRegular opens a file of the cache to read, and tells its size and stamp. It
+// waits for no pipe or device and follows no link: these are errIrregular.
+func openRegular(path string) (*os.File, int64, stamp, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		if info, lost := os.Lstat(path); lost == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s: %w", path, errIrregular)
+		}
+		return nil, 0, stamp{}, err
+	}
+	var st unix.Stat_t
+	if err = unix.Fstat(int(file.Fd()), &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = fmt.Errorf("%s: %w", path, errIrregular)
+	}
+	if err != nil {
+		file.Close() // unread
+		return nil, 0, stamp{}, err
+	}
+	return file, st.Size, stampOf(&st), nil
+}
+
+// damaged tells whether err is about these bytes on the disk, and not about the
+// folder, this process or the machine: asking again brings nothing.
+func damaged(err error) bool {
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, errIrregular)
+}
+
+// unchanged tells whether the file with that stamp still is the one that was
+// hashed last. A file of which no stamp was kept (the record is of an older
+// version) counts as unchanged, and has one from then on.
+func (f *stored) unchanged(now stamp) bool {
+	if f.stamp.CompareAndSwap(nil, &now) {
+		f.unsaved.Store(true)
+		return true
+	}
+	return *f.stamp.Load() == now
+}
+
+// stamped notes the stamp of the file whose bytes have been found right.
+func (f *stored) stamped(now stamp) {
+	if before := f.stamp.Swap(&now); before == nil || *before != now {
+		f.unsaved.Store(true)
+	}
+}
+
+// rehash reads a file whose stamp has changed, once for all who ask at the same
+// time, and goes on when ctx ends. Right bytes give it its new stamp; wrong ones
+// leave the cache. Without an error the caller looks again.
+func (s *Store) rehash(ctx context.Context, sum verify.Sum, f *stored) error {
+	done := s.adoptions.DoChan("again "+sum.String(), func() (any, error) {
+		if err := s.enter(); err != nil {
+			return nil, err
+		}
+		defer s.work.Done()
+		return nil, s.hashAgain(sum, f)
+	})
+	select {
+	case r := <-done:
+		return r.Err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Store) hashAgain(sum verify.Sum, f *stored) error {
+	file, _, now, err := openRegular(s.dir.file(sum))
+	if err == nil {
+		file.Close() // unread
+		if f.unchanged(now) {
+			return nil // another call was faster
+		}
+	}
+	s.log.Info("a file has changed on the disk: it is hashed again", "sum", sum, "size", f.Digests.Size)
+	result, err := s.look(s.ctx, sum, f, nil, nil)
+	switch result {
+	case CheckOK:
+		return nil
+	case CheckQuarantined, CheckAbsent: // it is filled again
+		s.log.Error("a file of the cache has failed its check", "sum", sum, "result", string(result), "error", err)
+		return nil
+	}
+	return err
+}
+
+// reject takes a file that cannot be used as it stands out of the cache, into the
+// quarantine: it will be filled again.
+func (s *Store) reject(sum verify.Sum, f *stored, where string, why error) error {
+	s.log.Error("a file of the cache is lost", "sum", sum, "size", f.Digests.Size, "error", why)
+	s.metrics.failure(sourceDisk, where)
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	return s.quarantine(sum, f)
+}
+
+// clearWay moves what is no file out of the place of a file that is to come.
+func (s *Store) clearWay(sum verify.Sum) error {
+	path := s.dir.file(sum)
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().IsRegular() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.log.Warn("not a file of the cache, moved to the quarantine", "path", path)
+	return s.moveToQuarantine(sum)
+}
