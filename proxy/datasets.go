@@ -21,7 +21,10 @@ func (s *Server) listDatasets(req *request) error {
 	if query.IsDefault() {
 		return s.sendDatasets(req, params)
 	}
-	list := s.catalog.Current()
+	list, err := s.list(req)
+	if err != nil {
+		return err
+	}
 	view, _, err := channelOf(list, params)
 	if err != nil {
 		return err
@@ -47,7 +50,10 @@ func (s *Server) listStatic(req *request) error {
 
 // sendDatasets sends all that DSAPI shows of the channel asked for.
 func (s *Server) sendDatasets(req *request, params [][2]string) error {
-	list := s.catalog.Current()
+	list, err := s.list(req)
+	if err != nil {
+		return err
+	}
 	view, _, err := channelOf(list, params)
 	if err != nil {
 		return err
@@ -63,7 +69,7 @@ func (s *Server) sendDatasets(req *request, params [][2]string) error {
 // getDataset answers GET /datasets/:uuid, /:urn and /:name with one object.
 func (s *Server) getDataset(req *request) error {
 	params := parseParams(req.query)
-	m, err := s.dataset(req.segs[1], params)
+	m, err := s.dataset(req, params)
 	if err != nil {
 		return err
 	}
@@ -76,14 +82,19 @@ func (s *Server) getDataset(req *request) error {
 	return nil
 }
 
-// dataset finds the image that ref names: a uuid, an urn of two to four parts,
-// or the name of which the newest is meant.
-func (s *Server) dataset(ref string, params [][2]string) (manifest.Manifest, error) {
+// dataset finds the image that the path names: by a uuid, an urn of two to four
+// parts, or the name of which the newest is meant.
+func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, error) {
+	ref := req.segs[1]
 	if id, ok := manifest.ParseUUID(ref); ok {
 		e, err := s.datasetEntry(id, params)
 		return e.Manifest, err
 	}
-	view, _, err := channelOf(s.catalog.Current(), params)
+	list, err := s.list(req)
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	view, _, err := channelOf(list, params)
 	if err != nil {
 		return manifest.Manifest{}, err
 	}

@@ -27,6 +27,7 @@ var (
 	hdrLastModified = []byte("Last-Modified")
 	hdrMaxAge       = []byte("Access-Control-Max-Age")
 	hdrRequestID    = []byte("X-Request-Id")
+	hdrRetryAfter   = []byte("Retry-After")
 	hdrResponseTime = []byte("X-Response-Time")
 	hdrServerName   = []byte("X-Server-Name")
 	hdrVary         = []byte("Vary")

@@ -5,6 +5,8 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -14,7 +16,10 @@ import (
 
 // listImages answers GET /images (spec 2.4).
 func (s *Server) listImages(req *request) error {
-	list := s.catalog.Current()
+	list, err := s.list(req)
+	if err != nil {
+		return err
+	}
 	var params [][2]string
 	if req.query != "" {
 		params = parseParams(req.query)
@@ -52,6 +57,19 @@ func (s *Server) listImages(req *request) error {
 	}
 	s.json(req, body, etag)
 	return nil
+}
+
+// list is the catalogue's list for a reply that shows it. "Cannot tell" is not
+// "nothing": an empty list counts once every source has answered.
+func (s *Server) list(req *request) (*catalog.List, error) {
+	ctx, cancel := context.WithTimeout(s.base, listTimeout)
+	defer cancel()
+	list, err := s.catalog.Known(ctx)
+	if err != nil {
+		req.set(hdrRetryAfter, strconv.Itoa(int(listRetry/time.Second)))
+		return nil, &apiError{status: 503, code: codeRemoteSource, message: "there is no list yet: the sources have not answered", cause: err}
+	}
+	return list, nil
 }
 
 // sendWholeList sends all of a channel, or of the mirror: the list that nearly

@@ -28,11 +28,15 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// Catalog is what images there are; *catalog.Catalog is one. Both methods may
+// Catalog is what images there are; *catalog.Catalog is one. All methods may
 // be called concurrently.
 type Catalog interface {
 	// Current is the list now being served: immutable, never nil, no waiting.
 	Current() *catalog.List
+	// Known is Current for those who tell what the list shows. The error means
+	// that it shows nothing and that some source has not answered yet; before
+	// that, Known waits until ctx ends for those that may be about to.
+	Known(ctx context.Context) (*catalog.List, error)
 	// Get finds one image, also one that no list shows, asking the sources if
 	// need be. The error matches fs.ErrNotExist when every source says that
 	// there is none, else it means "cannot tell".
@@ -109,6 +113,10 @@ const (
 	// lookupTimeout bounds the wait for a manifest; clients get their 503
 	// within 3 s (spec 5.5).
 	lookupTimeout = 2900 * time.Millisecond
+	// listTimeout bounds the wait for the first answers of sources after a start,
+	// while there is nothing to list; listRetry is when it is worth asking again.
+	listTimeout = 2 * time.Second
+	listRetry   = 5 * time.Second
 	// openTimeout bounds the wait for the first byte of a file. Sources that
 	// refuse are given up by the store within seconds; this one is for the
 	// queue of fills, in which a client may well stand for minutes.

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 )
@@ -25,6 +27,9 @@ func newAvailCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := warnOfSilence(ctx, s, cmd.ErrOrStderr()); err != nil {
+				return err
+			}
 			rows, err := imageRows(images)
 			if err != nil {
 				return err
@@ -33,4 +38,18 @@ func newAvailCmd() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// warnOfSilence names the sources whose images are missing because they have never answered.
+func warnOfSilence(ctx context.Context, s *session, to io.Writer) error {
+	sources, err := s.Sources(ctx)
+	if err != nil {
+		return err
+	}
+	for _, source := range sources {
+		if source.LastSuccess == nil && source.LastError != "" {
+			fmt.Fprintf(to, "warning: source %s has never answered: %s\n", source.Name, source.LastError)
+		}
+	}
+	return nil
 }

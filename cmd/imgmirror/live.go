@@ -95,6 +95,19 @@ func (l *liveCatalog) Get(ctx context.Context, id uuid.UUID) (catalog.Entry, err
 	}
 }
 
+// Known gives the list now being served if it is known what there is.
+func (l *liveCatalog) Known(ctx context.Context) (*catalog.List, error) {
+	g := l.now.Load()
+	for {
+		list, err := g.Known(ctx)
+		next := l.now.Load()
+		if next == g || err == nil {
+			return list, err
+		}
+		g = next
+	}
+}
+
 // Ready is closed once every source has had its say.
 func (l *liveCatalog) Ready() <-chan struct{} { return l.now.Load().Ready() }
 

@@ -48,9 +48,16 @@ func (c *Catalog) rebuildLocked() {
 	c.swap(next)
 }
 
-// swap makes l the list being served.
+// swap makes l the list being served; building is held, but by New.
 func (c *Catalog) swap(l *List) {
 	c.current.Store(l)
+	if len(l.images) > 0 {
+		select {
+		case <-c.filled:
+		default:
+			close(c.filled)
+		}
+	}
 	c.metrics.images.Set(float64(len(l.images)))
 	select {
 	case c.changed <- struct{}{}:

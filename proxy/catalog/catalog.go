@@ -122,6 +122,7 @@ type Catalog struct {
 	current atomic.Pointer[List]
 	changed chan struct{} // holds one token after a swap that OnChange has not seen
 	ready   chan struct{} // closed when unsettled has become 0
+	filled  chan struct{} // closed when a list with images has been swapped in for the first time
 	walking chan struct{} // holds one token while the origin chains are being completed
 
 	// building serialises those who build the next list and swap it in. Taken before state.
@@ -163,6 +164,7 @@ type source struct {
 	retired  map[uuid.UUID]unlisted  // were on its list, and are cached; checked: when it last said that it has them no more
 	absent   map[uuid.UUID]time.Time // origins that it said it does not have, and when it last said so
 	settled  bool
+	answered bool // list is its answer, or was loaded, and the list being served holds it
 	health   health
 }
 
@@ -209,6 +211,7 @@ func New(o Options) (*Catalog, error) {
 		log:         o.Logger,
 		changed:     make(chan struct{}, 1),
 		ready:       make(chan struct{}),
+		filled:      make(chan struct{}),
 		walking:     make(chan struct{}, 1),
 		stale:       true,
 	}
@@ -295,7 +298,7 @@ func (c *Catalog) load() {
 			}
 		}
 		if !l.Fetched.IsZero() {
-			s.settled = true
+			s.settled, s.answered = true, true
 			s.health.lastSuccess = l.Fetched
 			c.metrics.lastSuccess.WithLabelValues(s.name).Set(unixSeconds(l.Fetched))
 		}

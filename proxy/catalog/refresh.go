@@ -267,7 +267,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	c.state.Unlock()
 	s.guard.listed(true)
 	c.rebuild()
-	c.settle(s)
+	c.settle(s, true)
 
 	c.metrics.lastSuccess.WithLabelValues(s.name).Set(unixSeconds(got.Fetched))
 	result := resultChanged
@@ -305,7 +305,7 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	images := len(s.list.Images)
 	c.state.Unlock()
 	s.guard.listed(false)
-	c.settle(s)
+	c.settle(s, false)
 
 	c.metrics.refreshes.WithLabelValues(s.name, resultFailed).Inc()
 	if was != stateDown {
@@ -313,10 +313,11 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	}
 }
 
-// settle notes that s has had its say, and that the list being served holds it.
-func (c *Catalog) settle(s *source) {
+// settle notes that s has had its say, with an answer or without, and that the list being served holds it.
+func (c *Catalog) settle(s *source, answered bool) {
 	c.state.Lock()
 	defer c.state.Unlock()
+	s.answered = s.answered || answered
 	if s.settled {
 		return
 	}
