@@ -88,6 +88,9 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 	ref := req.segs[1]
 	if id, ok := manifest.ParseUUID(ref); ok {
 		e, err := s.datasetEntry(id, params)
+		if err == nil {
+			err = s.obtain(e)
+		}
 		return e.Manifest, err
 	}
 	list, err := s.list(req)

@@ -111,8 +111,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		return err
 	}
 	if req.ctx.IsHead() {
-		s.headFile(req, blob, m, v)
-		return nil
+		return s.headFile(req, e, blob, v)
 	}
 
 	r, err := s.open(blob, sources, !s.stream, fmt.Sprintf("image %s has no file %d at its source", m.UUID, index))
@@ -154,20 +153,26 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 }
 
 // headFile answers HEAD from the manifest and what is on disk; it starts no fill.
-func (s *Server) headFile(req *request, blob cache.Blob, m manifest.Manifest, v validators) {
+func (s *Server) headFile(req *request, e catalog.Entry, blob cache.Blob, v validators) error {
 	info, stored := s.files.Peek(blob)
+	if !stored {
+		if err := s.obtain(e); err != nil {
+			return err
+		}
+	}
 	result, size := cache.Miss, blob.Want.Size
 	if stored {
 		result, size = cache.Hit, info.Digests.Size
 		v.etag = info.Digests.SHA1.String()
 		req.setMD5(info.Digests.MD5[:])
 	}
-	v.modified = modified(info, m)
+	v.modified = modified(info, e.Manifest)
 	req.fileHeaders(v, result)
 	req.setKey(hdrAcceptRanges, valueBytes)
 	if size > 0 {
 		req.ctx.Response.Header.SetContentLength(int(size))
 	}
+	return nil
 }
 
 // modified is a file's date: the source's, else the image's (spec 2.6).

@@ -104,6 +104,9 @@ func lookupIn(list *catalog.List) func(uuid.UUID) (manifest.Manifest, bool) {
 // getImage answers GET /images/:uuid.
 func (s *Server) getImage(req *request) error {
 	e, err := s.visibleImage(req)
+	if err == nil {
+		err = s.obtain(e)
+	}
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,9 @@ type Catalog interface {
 	// need be. The error matches fs.ErrNotExist when every source says that
 	// there is none, else it means "cannot tell".
 	Get(ctx context.Context, id uuid.UUID) (catalog.Entry, error)
+	// Reachable tells whether some source that holds e's files answers just
+	// now. It waits for a second or so at most.
+	Reachable(ctx context.Context, e catalog.Entry) bool
 }
 
 // Files is where the bytes are; *cache.Store is one. Both methods may be
@@ -59,7 +62,8 @@ const (
 	// the truth, on which imgadm gives up.
 	UnreachableError = "error"
 	// UnreachableNotFound answers 404 instead, on which imgadm asks its next
-	// source (spec/imgadm 4.5).
+	// source (spec/imgadm 4.5): to the file and to the manifest, and to the
+	// manifest of each image that is built on it.
 	UnreachableNotFound = "notfound"
 )
 

@@ -131,8 +131,11 @@ func (s *Server) explain(err error, absent string) *apiError {
 		if !errors.Is(err, row.is) {
 			continue
 		}
-		if row.status == 404 || row.cannot && s.unreachable == UnreachableNotFound {
+		if row.status == 404 {
 			return &apiError{status: 404, code: codeNotFound, message: absent, cause: err}
+		}
+		if row.cannot && s.unreachable == UnreachableNotFound {
+			return &apiError{status: 404, code: codeNotFound, message: "image not found: " + row.message, cause: err}
 		}
 		e := &apiError{status: row.status, code: row.code, message: row.message, cause: err}
 		if row.code == codeInvalidParameter {

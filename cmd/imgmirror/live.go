@@ -95,6 +95,11 @@ func (l *liveCatalog) Get(ctx context.Context, id uuid.UUID) (catalog.Entry, err
 	}
 }
 
+// Reachable tells whether some source that holds e's files answers just now.
+func (l *liveCatalog) Reachable(ctx context.Context, e catalog.Entry) bool {
+	return l.now.Load().Reachable(ctx, e)
+}
+
 // Known gives the list now being served if it is known what there is.
 func (l *liveCatalog) Known(ctx context.Context) (*catalog.List, error) {
 	g := l.now.Load()

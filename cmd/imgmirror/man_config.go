@@ -59,7 +59,7 @@ var keyHelp = map[string]string{
 	"cache.min_free":       "bytes of the file system that no download may take",
 	"cache.fill_slots":     "downloads at the same time; others wait",
 	"cache.stream_on_miss": "false: a client waits until the whole file is verified",
-	"cache.on_unreachable": "error: 503 for an image whose sources are all down; notfound: 404, and imgadm asks its next source",
+	"cache.on_unreachable": "error: 503 for the file of an image whose sources are all down; notfound: 404 for manifest and file, and imgadm asks its next source",
 	"cache.pins":           "filters: images that are never evicted",
 
 	"fill.stall_timeout": "how long a source may send nothing before the download goes on elsewhere",

@@ -155,6 +155,7 @@ type source struct {
 	guard        guard         // Source as it is asked for anything but lists
 	needsChannel bool          // there are channels, and who is in none is left out
 	turn         chan struct{} // holds one token while the source is being refreshed
+	contact      contact
 
 	// What follows is guarded by Catalog.state. Slices of manifests are replaced, never written to.
 	list     manifest.Listing // its last good answer, unfiltered; Unlisted is kept apart
