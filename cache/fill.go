@@ -158,19 +158,26 @@ func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
 // errDropped ends a fill that nobody wants any more.
 var errDropped = errors.New("nobody wants it any more")
 
-// leave notes that somebody waits for the fill, or reads it, no more. It ends if
-// he was the last, and nobody asked for more than that.
+// leave notes that somebody waits for the fill, or reads it, no more. The fill ends if
+// he was the last, and nobody asked for more than that; no source is asked by it
+// any more when leave returns.
 func (f *fill) leave() {
-	if f.hold.n.Add(-1) > 0 {
+	if f.hold.n.Add(-1) > 0 || !f.drop() {
 		return
 	}
+	_ = f.ended(context.Background()) // never fails: this context does not end
+}
+
+// drop ends the fill if nobody wants it.
+func (f *fill) drop() bool {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
 	if f.firm || f.dropped || f.s.fills[f.key] != f || f.hold.n.Load() > 0 {
-		return
+		return false
 	}
 	f.dropped = true
 	f.stop(errDropped)
+	return true
 }
 
 // changed wakes all who wait. f.mu is held.
