@@ -71,7 +71,7 @@ func New(o Options) (*Importer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	im := &Importer{o: o, log: o.Logger.With("component", "zfsimport"), turn: newTurn()}
+	im := &Importer{o: o, log: o.Logger.With("component", "zfsimport")}
 	var err error
 	if im.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, err

@@ -38,32 +38,11 @@ func (im *Importer) Fits(ctx context.Context, image manifest.Manifest) error {
 	return im.runnable(ctx, image)
 }
 
-// Install brings one image into the pool ("" = the default) unless it is there.
-// Its origin must be there. One image is received at a time, in the order of the
-// calls; the others wait. progress, if any, is called from one goroutine at a time,
-// until Install returns. When ctx ends before all of the image is there, what was
-// received of it is destroyed.
-//
-// Errors match one of the package's where a caller may want to decide on it, and
-// else what the File's reads ended with. The pool is then as it was before; only when imgadm's
-// record could not be put in its place the image stays, for the next call to repair.
+// Install is a Batch of one image.
 func (im *Importer) Install(ctx context.Context, pool string, image manifest.Manifest, progress func(Progress)) (Outcome, error) {
-	return im.install(ctx, pool, image, progress, true)
-}
-
-// install is Install. Without wait it fails with ErrLocked when another process is
-// importing the image.
-func (im *Importer) install(ctx context.Context, pool string, image manifest.Manifest, progress func(Progress), wait bool) (Outcome, error) {
-	pool, err := im.pool(pool)
-	if err != nil {
-		return "", err
-	}
-	outcome, err := im.newInstall(pool, image, progress).run(ctx, wait)
-	im.metrics.ended(outcome)
-	if err != nil {
-		err = fmt.Errorf("install %s (%s %s) into %s: %w", image.UUID, image.Name, image.Version, pool, err)
-	}
-	return outcome, err
+	b := im.Batch(pool, []manifest.Manifest{image})
+	defer b.Close()
+	return b.Install(ctx, image, progress)
 }
 
 // install is one image on its way into a pool.
@@ -83,43 +62,6 @@ func (im *Importer) newInstall(pool string, image manifest.Manifest, progress fu
 		log:       im.log.With("uuid", image.UUID, "pool", pool),
 		reception: &reception{im: im, image: image, dataset: dataset + partial, progress: progress},
 	}
-}
-
-func (in *install) run(ctx context.Context, wait bool) (Outcome, error) {
-	im := in.im
-	if err := installable(in.image); err != nil {
-		return "", err
-	}
-	if err := im.Check(ctx, in.pool); err != nil {
-		return "", err
-	}
-	if there, err := in.present(ctx); err != nil {
-		return "", err
-	} else if there {
-		return Present, nil
-	}
-	if err := im.runnable(ctx, in.image); err != nil {
-		return Skipped, err
-	}
-
-	in.reception.report(Waiting)
-	lock, err := im.lock(ctx, in.image.UUID, wait)
-	if err != nil {
-		return "", err
-	}
-	defer lock.release()
-	there, err := im.exists(ctx, in.dataset)
-	if err != nil {
-		return "", err
-	}
-	if there { // it was when we came, or was imported by who had the lock
-		return in.repair(ctx)
-	}
-	if err := im.turn.take(ctx); err != nil {
-		return "", fmt.Errorf("wait for another receive to end: %w", err)
-	}
-	defer im.turn.pass()
-	return in.fresh(ctx)
 }
 
 // present tells whether the image is there with its record.

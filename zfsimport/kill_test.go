@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"imgmirror/manifest"
 )
 
@@ -25,6 +27,8 @@ const (
 	killPool = "IMGMIRROR_TEST_KILL_POOL" // into that pool
 	lockDir  = "IMGMIRROR_TEST_LOCK_DIR"  // hold a lock in the folder
 	lockID   = "IMGMIRROR_TEST_LOCK_ID"   // the image's
+
+	imgadmDir = "IMGMIRROR_TEST_IMGADM_DIR" // import what is in the folder as imgadm does
 )
 
 // stored are images in a folder: what one process gives to another to install.
@@ -43,7 +47,19 @@ func (dir stored) put(t *testing.T, n int, i image) {
 // pace lets them, or else at once.
 func (dir stored) images(t *testing.T, pace func()) (list []manifest.Manifest, open Open) {
 	t.Helper()
-	paths := make(map[string]string)
+	list, paths, err := dir.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list, func(_ context.Context, m manifest.Manifest) (File, error) {
+		f, err := os.Open(paths[m.UUID])
+		return pacedFile{f, pace}, err
+	}
+}
+
+// read gives the images in the folder, in their order, and where their files are.
+func (dir stored) read() (list []manifest.Manifest, paths map[uuid.UUID]string, err error) {
+	paths = make(map[uuid.UUID]string)
 	for n := 0; ; n++ {
 		path := filepath.Join(string(dir), fmt.Sprint(n))
 		text, err := os.ReadFile(path + ".json")
@@ -51,19 +67,16 @@ func (dir stored) images(t *testing.T, pace func()) (list []manifest.Manifest, o
 			break
 		}
 		if err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
 		m, err := manifest.Parse(text, manifest.ParseOptions{})
 		if err != nil {
-			t.Fatal(err)
+			return nil, nil, err
 		}
 		list = append(list, m)
-		paths[m.UUID.String()] = path + ".file"
+		paths[m.UUID] = path + ".file"
 	}
-	return list, func(_ context.Context, m manifest.Manifest) (File, error) {
-		f, err := os.Open(paths[m.UUID.String()])
-		return pacedFile{f, pace}, err
-	}
+	return list, paths, nil
 }
 
 type pacedFile struct {
@@ -94,8 +107,9 @@ func TestKilled(t *testing.T) {
 		images, open := stored(dir).images(t, func() { time.Sleep(time.Millisecond) })
 		im := killedImporter(t, dir, os.Getenv(killPool), open)
 		os.Stdout.WriteString("begins\n")
+		batch := im.Batch("", images)
 		for _, m := range images {
-			if _, err := im.Install(context.Background(), "", m, nil); err != nil {
+			if _, err := batch.Install(context.Background(), m, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

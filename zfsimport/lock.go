@@ -34,8 +34,8 @@ type importLock struct {
 }
 
 // lock takes the image's import lock. While another has it: with wait, it waits
-// until ctx ends; else the error matches ErrLocked. Who has one lock may take no
-// other: imgadm takes several, in an order of its own.
+// until ctx ends; else the error matches ErrLocked. Who has one lock may take only
+// those of the images below: imgadm takes its locks from the top of a chain to the base.
 func (im *Importer) lock(ctx context.Context, id uuid.UUID, wait bool) (*importLock, error) {
 	path := filepath.Join(im.o.LockDir, "img."+id.String()+".import.lock")
 	for {

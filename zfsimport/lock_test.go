@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -12,14 +13,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-
-	"imgmirror/manifest"
 )
 
 // TestMain lets the test program play another process that imports an image.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(lockDir); dir != "" {
 		os.Exit(holdLock(dir, os.Getenv(lockID)))
+	}
+	if dir := os.Getenv(imgadmDir); dir != "" {
+		os.Exit(playImgadm(stored(dir), os.Getenv(killPool)))
 	}
 	os.Exit(m.Run())
 }
@@ -184,7 +186,8 @@ func TestImportedByAnother(t *testing.T) {
 	}
 }
 
-// One image is received at a time, and those that wait come in their order.
+// One image is received at a time, in the order of the calls, however long it takes
+// to find out what is there.
 func TestOneAtATime(t *testing.T) {
 	s := needSamples(t)
 	p := newPool(t, 128)
@@ -194,26 +197,42 @@ func TestOneAtATime(t *testing.T) {
 	half := make(chan struct{}, 100)
 	f.half = func() { half <- struct{}{} }
 	im := newImporter(t, p, f)
+	// The first call's question whether the pool is there takes until the gate opens.
+	bin := t.TempDir()
+	script := fmt.Sprintf(`#!/bin/sh
+if mkdir %[1]s/asked 2>/dev/null; then
+	until [ -e %[1]s/go ]; do sleep 0.02; done
+fi
+exec %[2]s "$@"
+`, bin, need(t, "zpool"))
+	if err := os.WriteFile(filepath.Join(bin, "zpool"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(need(t, "zfs"), filepath.Join(bin, "zfs")); err != nil {
+		t.Fatal(err)
+	}
+	im.o.ZFSPath = bin
 	ended := make(chan error)
-	for _, i := range images { // each needs the one before
+	for n, i := range images { // each needs the one before
 		waits := make(chan struct{}, 1000)
 		go func() {
 			_, err := im.Install(t.Context(), "", i.Manifest, func(Progress) { waits <- struct{}{} })
 			ended <- err
 		}()
 		<-waits
-		for deadline := time.Now().Add(20 * time.Second); !im.holds(i.Manifest) && time.Now().Before(deadline); {
+		for n == 0 { // its question is the slow one
+			if _, err := os.Stat(filepath.Join(bin, "asked")); err == nil {
+				break
+			}
 			time.Sleep(time.Millisecond)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(bin, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	<-half
 	if f.opened != 1 {
 		t.Errorf("%d files are open", f.opened)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := im.turn.take(ctx); !errors.Is(err, context.Canceled) {
-		t.Error(err)
 	}
 	close(f.gate)
 	for range images {
@@ -224,11 +243,31 @@ func TestOneAtATime(t *testing.T) {
 	p.wantImages(im, s.base, s.middle, s.top)
 }
 
-// holds tells that this process has the lock of an image.
-func (im *Importer) holds(m manifest.Manifest) bool {
-	l, err := im.lock(context.Background(), m.UUID, false)
-	if err == nil {
-		l.release()
+// A place in the queue is the turn of the first one only, and who leaves keeps none
+// waiting.
+func TestTurn(t *testing.T) {
+	var q turn
+	first, second, third := q.join(), q.join(), q.join()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := first.wait(t.Context()); err != nil {
+		t.Error(err)
 	}
-	return err != nil
+	if err := third.wait(ended); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	second.leave()
+	first.leave()
+	first.leave()
+	if err := third.wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	fourth := q.join()
+	if err := fourth.wait(ended); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	third.leave()
+	if err := fourth.wait(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -39,7 +40,12 @@ func (p *pool) laden(t *testing.T, origin uuid.UUID, set, marks []string) image 
 		p.run("zfs", "set", kv, dataset+"@v1")
 	}
 	stream := p.run("zfs", append(send, dataset+"@v1")...)
-	p.run("zfs", "destroy", "-r", dataset)
+	for range 100 {
+		if exec.Command(need(t, "zfs"), "destroy", "-r", dataset).Run() == nil {
+			break
+		}
+		time.Sleep(busyPoll)
+	}
 	return newImage(t, uuid.New(), origin, "none", []byte(stream), nil)
 }
 

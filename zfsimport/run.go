@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -116,9 +117,15 @@ func (k *keeper) install(ctx context.Context) error {
 	for _, image := range images {
 		there[image.UUID] = image.Record
 	}
+	list := k.wanted()
+	batch := im.Batch("", slices.DeleteFunc(slices.Clone(list), func(image manifest.Manifest) bool {
+		return there[image.UUID] || !k.due(image.UUID)
+	}))
+	batch.wait = false // a later pass comes
+	defer batch.Close()
 	wanted := make(map[uuid.UUID]bool)
 	missing := make(map[uuid.UUID]bool)
-	for _, image := range k.wanted() {
+	for _, image := range list {
 		id := image.UUID
 		wanted[id] = true
 		if there[id] {
@@ -127,7 +134,7 @@ func (k *keeper) install(ctx context.Context) error {
 		}
 		// One whose origin is missing would only say so.
 		if k.due(id) && !missing[image.Origin] {
-			_, err := im.install(ctx, "", image, nil, false)
+			_, err := batch.Install(ctx, image, nil)
 			if ctx.Err() != nil {
 				return nil
 			}

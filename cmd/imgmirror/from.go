@@ -209,12 +209,20 @@ func (run *installing) install(ctx context.Context, images []manifest.Manifest, 
 	show := newProgress(run.cmd.ErrOrStderr(), f.quiet || f.json)
 	told := make(map[string]bool)
 	missing := make(map[uuid.UUID]bool) // those that are not there after their turn
+	var waiting []manifest.Manifest
+	for i, image := range images {
+		if run.job.Items[i].State == admin.ItemWaiting {
+			waiting = append(waiting, image)
+		}
+	}
+	batch := run.Batch(run.options.pool, waiting)
+	defer batch.Close()
 	for i, image := range images {
 		item := &run.job.Items[i]
 		switch {
 		case item.State == admin.ItemPresent:
 		case item.State == admin.ItemWaiting && (run.options.stage || !missing[image.Origin]):
-			run.one(ctx, image, item, show)
+			run.one(ctx, batch, image, item, show)
 		case item.State == admin.ItemWaiting:
 			item.State, item.Error = admin.JobFailed, &admin.Error{Code: "OriginNotInstalled",
 				Message: fmt.Sprintf("its origin %s could not be installed", image.Origin)}
@@ -244,7 +252,7 @@ func (run *installing) install(ctx context.Context, images []manifest.Manifest, 
 }
 
 // one installs or stages one image.
-func (run *installing) one(ctx context.Context, image manifest.Manifest, item *admin.Item, show *progress) {
+func (run *installing) one(ctx context.Context, batch admin.Batch, image manifest.Manifest, item *admin.Item, show *progress) {
 	item.State = admin.JobRunning
 	progress := func(in admin.Intake) {
 		item.Done, item.Fetched, item.Received = in.Read, in.Read, in.Written
@@ -258,7 +266,7 @@ func (run *installing) one(ctx context.Context, image manifest.Manifest, item *a
 	if run.options.stage {
 		state, err = run.Stage(ctx, image, progress)
 	} else {
-		state, err = run.Install(ctx, run.options.pool, image, progress)
+		state, err = batch.Install(ctx, image, progress)
 	}
 	switch {
 	case err == nil:

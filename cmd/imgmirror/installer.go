@@ -36,9 +36,17 @@ func (i installer) Fits(ctx context.Context, image manifest.Manifest) error {
 	return installError(i.Importer.Fits(ctx, image))
 }
 
-// Install implements admin.Installer.
-func (i installer) Install(ctx context.Context, pool string, image manifest.Manifest, progress func(admin.Intake)) (string, error) {
-	outcome, err := i.Importer.Install(ctx, pool, image, intake(progress))
+// Batch implements admin.Installer.
+func (i installer) Batch(pool string, images []manifest.Manifest) admin.Batch {
+	return batch{i.Importer.Batch(pool, images)}
+}
+
+// batch is a Batch as the admin API wants it.
+type batch struct{ *zfsimport.Batch }
+
+// Install implements admin.Batch.
+func (b batch) Install(ctx context.Context, image manifest.Manifest, progress func(admin.Intake)) (string, error) {
+	outcome, err := b.Batch.Install(ctx, image, intake(progress))
 	return itemStates[outcome], installError(err)
 }
 

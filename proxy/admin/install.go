@@ -21,15 +21,24 @@ type Installer interface {
 	Prepare(ctx context.Context, pool string) error
 	// Fits fails when this machine can never run the image.
 	Fits(ctx context.Context, image manifest.Manifest) error
-	// Install puts an image, whose origin is there, into a pool. It answers with
-	// JobDone, ItemPresent, ItemRepaired or ItemSkipped, which comes with an error.
-	// When it fails, or ctx ends, the pool is as it was.
-	Install(ctx context.Context, pool string, image manifest.Manifest, progress func(Intake)) (state string, err error)
+	// Batch plans to put images into a pool, in their order, origins first.
+	Batch(pool string, images []manifest.Manifest) Batch
 	// Stage puts the image's file where imgadm looks for it before it downloads.
-	// It answers as Install does.
+	// It answers as Batch.Install does.
 	Stage(ctx context.Context, image manifest.Manifest, progress func(Intake)) (state string, err error)
 	// Installed lists the images in a pool.
 	Installed(ctx context.Context, pool string) ([]Installed, error)
+}
+
+// Batch puts images into one pool, one after the other. What belongs together, a
+// chain of images, no other program takes apart meanwhile. It is for one goroutine.
+type Batch interface {
+	// Install puts an image of the Batch, whose origin is there, into the pool. It
+	// answers with JobDone, ItemPresent, ItemRepaired or ItemSkipped, which comes with an
+	// error. When it fails, or ctx ends, the pool is as it was.
+	Install(ctx context.Context, image manifest.Manifest, progress func(Intake)) (state string, err error)
+	// Close gives back what the images that were not installed have kept.
+	Close()
 }
 
 // Intake is how far one install has come.
@@ -126,6 +135,14 @@ func (s *Server) installAll(ctx context.Context, j *job, pool string, steps []st
 	}
 	ahead := s.fetchAhead(ctx, j, steps)
 	defer ahead.stop()
+	var images []manifest.Manifest
+	for _, st := range steps {
+		if st.item.State == ItemWaiting {
+			images = append(images, st.entry.Manifest)
+		}
+	}
+	batch := s.o.Installer.Batch(pool, images)
+	defer batch.Close()
 	missing := make(map[uuid.UUID]bool) // those that are not in the pool after their turn
 	for i, st := range steps {
 		if ctx.Err() != nil {
@@ -144,7 +161,7 @@ func (s *Server) installAll(ctx context.Context, j *job, pool string, steps []st
 			})
 		default:
 			missing[image.UUID] = !s.take(ctx, j, i, func(progress func(Intake)) (string, error) {
-				return s.o.Installer.Install(ctx, pool, image, progress)
+				return batch.Install(ctx, image, progress)
 			})
 		}
 		ahead.done(i)

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/google/uuid"
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
@@ -53,7 +56,18 @@ func (p *fakeInstaller) Fits(_ context.Context, image manifest.Manifest) error {
 	return nil
 }
 
-func (p *fakeInstaller) Install(ctx context.Context, pool string, image manifest.Manifest, progress func(Intake)) (string, error) {
+func (p *fakeInstaller) Batch(pool string, _ []manifest.Manifest) Batch { return fakeBatch{p, pool} }
+
+// fakeBatch is a batch of the fake pool.
+type fakeBatch struct {
+	*fakeInstaller
+	pool string
+}
+
+func (fakeBatch) Close() {}
+
+func (b fakeBatch) Install(ctx context.Context, image manifest.Manifest, progress func(Intake)) (string, error) {
+	p, pool := b.fakeInstaller, b.pool
 	p.note("install %s into %s", image.Name, pool)
 	progress(Intake{Read: 1, Written: 2})
 	if p.receive != nil {
@@ -119,6 +133,16 @@ func TestInstallChain(t *testing.T) {
 	}
 	f.wantCalls()
 
+	// As the real one does, the pool reads each file to its end.
+	reads := map[string]int{"image1": 1, "image2": 2, "image3": 3}
+	f.pool.receive = func(ctx context.Context, name string) error {
+		entry, err := f.catalog.Get(ctx, uuid.MustParse(id(reads[name])))
+		if err != nil {
+			return err
+		}
+		_, err = f.bringFile(ctx, entry, 0, func(int64) {})
+		return err
+	}
 	job := f.await(f.installing("tank", 3, 1))
 	if got := states(job); job.Kind != "install" || got != "done: 1 done, 2 done, 3 done" {
 		t.Errorf("%s %s", job.Kind, got)
@@ -240,6 +264,24 @@ func TestInstallFetchesAhead(t *testing.T) {
 	close(free)
 	if got := states(f.await(job)); got != "done: 1 done, 2 done, 3 done, 4 done, 5 done, 6 done" {
 		t.Error(got)
+	}
+}
+
+// A job is over only when the downloads that nobody needs any more are.
+func TestInstallEndsItsDownloads(t *testing.T) {
+	f := newFixture(t)
+	f.source.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: 1000})
+	f.pool.receive = func(context.Context, string) error {
+		for len(f.store.Fills()) < 4 { // all that are fetched ahead
+			time.Sleep(time.Millisecond)
+		}
+		return &Error{"ReceiveFailed", "refused"}
+	}
+	if got := states(f.await(f.installing("", 3, 4))); got != "failed: 1 failed, 2 failed, 3 failed, 4 failed" {
+		t.Error(got)
+	}
+	if fills := f.store.Fills(); len(fills) > 0 {
+		t.Errorf("the job is over, and downloads run: %+v", fills)
 	}
 }
 
