@@ -406,7 +406,7 @@ func TestImageOfASourceThatIsDown(t *testing.T) {
 		f.source.get = down
 		f.options.OnUnreachable = UnreachableNotFound
 		f.start()
-		f.wantError("GET", "/images/"+id(9), 404, "ResourceNotFound", "image "+id(9)+" not found")
+		f.wantError("GET", "/images/"+id(9), 404, "ResourceNotFound", "image not found: the image's sources cannot be reached")
 	})
 }
 
