@@ -50,7 +50,10 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 		s.log.Error("a file on disk is not what its name says: removed", "sum", sum, "error", err)
 		s.metrics.failure(sourceDisk, whereDigest)
 		return s.removeOrphan(sum, os.Remove)
-	case errors.Is(err, fs.ErrNotExist) && s.dir.present() == nil:
+	case errors.Is(err, fs.ErrNotExist):
+		if gone, err := s.gone(sum); err != nil || !gone {
+			return err
+		}
 		return s.removeOrphan(sum, func(string) error { return nil })
 	case damaged(err):
 		s.log.Error("a file on disk cannot be read: it is moved to the quarantine", "sum", sum, "error", err)

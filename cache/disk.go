@@ -112,11 +112,14 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if !parent.IsDir() || len(parent.Name()) != 2 {
+		if len(parent.Name()) != 2 {
 			continue
 		}
 		dir := filepath.Join(s.dir.files(), parent.Name())
 		names, err := os.ReadDir(dir)
+		if !parent.IsDir() && err == nil {
+			err = fmt.Errorf("%s is no folder", dir)
+		}
 		if err != nil {
 			s.log.Error("a folder of files cannot be read", "error", err)
 			unknown[parent.Name()] = true
@@ -171,7 +174,7 @@ func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Rea
 	file, size, now, err := openRegular(s.dir.file(sum))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := s.dir.present(); err != nil {
+		if gone, err := s.gone(sum); err != nil || !gone {
 			return nil, err
 		}
 		return nil, s.forget(sum, f, "it is gone from the disk")
@@ -213,7 +216,7 @@ func (s *Store) forget(sum verify.Sum, f *stored, why string) error {
 		return err
 	}
 	defer s.work.Done()
-	gone, err := s.discard(sum, f, func() bool { return true }, func(string) error { return nil })
+	gone, err := s.discard(sum, f, func() bool { return true }, func(string) error { return fs.ErrNotExist })
 	if gone {
 		s.log.Error("a file of the cache is lost: "+why, "sum", sum, "size", f.Digests.Size)
 	}
@@ -235,6 +238,7 @@ func (s *Store) Run(ctx context.Context) error {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer cancel()
+	reading.Go(func() { s.watchFolders(ctx) })
 	reading.Go(func() {
 		s.adoptAll(ctx)
 		s.scrub(ctx)

@@ -208,6 +208,9 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 	door := s.fileDoors.of(sum[0])
 	door.Lock()
 	defer door.Unlock()
+	if err := s.present(); err != nil { // what is away is not taken out
+		return false, err
+	}
 	s.mu.Lock()
 	if s.files[sum] != f || !still() {
 		s.mu.Unlock()
@@ -216,7 +219,14 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 	delete(s.files, sum)
 	images := f.images
 	s.mu.Unlock()
-	if err := away(s.dir.file(sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err = away(s.dir.file(sum))
+	if errors.Is(err, fs.ErrNotExist) {
+		var gone bool
+		if gone, err = s.gone(sum); err == nil && !gone {
+			err = fmt.Errorf("%s comes and goes", s.dir.file(sum))
+		}
+	}
+	if err != nil {
 		s.mu.Lock()
 		s.files[sum] = f // there it is
 		s.mu.Unlock()

@@ -97,13 +97,6 @@ func (d folder) makeParent(file string) error {
 	return syncDir(d.files())
 }
 
-// present fails when the folder of files itself cannot be seen: then a file
-// that is not found is not known to be absent.
-func (d folder) present() error {
-	_, err := os.Stat(d.files())
-	return diskError(err)
-}
-
 // newPrefix begins the names of files that writeFile has not put in place yet.
 const newPrefix = ".new-"
 
@@ -155,6 +148,8 @@ func diskError(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, ErrDisk), errors.Is(err, ErrNoSpace): // it has it already
+		return err
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	default:

@@ -41,6 +41,7 @@ type fill struct {
 	booked   int64         // bytes set aside in the space and not yet written
 	accepted bool          // some source has answered well
 	solo     bool          // a round's bytes must all come from one source
+	lost     int           // rounds whose file was removed by hand
 	pace     *rate.Limiter // of tries that follow at once on one that brought bytes
 
 	// Guarded by Store.mu.
@@ -155,6 +156,12 @@ func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
 	}
 }
 
+// errPartialLost ends a round whose file was removed by hand. As often as that may
+// happen to a fill it begins again.
+var errPartialLost = fmt.Errorf("%w: the unfinished file was removed", ErrDisk)
+
+const maxLost = 3
+
 // errDropped ends a fill that nobody wants any more.
 var errDropped = errors.New("nobody wants it any more")
 
@@ -230,6 +237,9 @@ func (f *fill) bring() error {
 			return diskError(err)
 		}
 	}
+	if err := f.s.present(); err != nil { // there is nowhere to put it
+		return err
+	}
 	if err := f.s.mayFit(f.want.Size-f.leftover, f.low()); err != nil {
 		return err
 	}
@@ -248,7 +258,9 @@ func (f *fill) bring() error {
 			err = f.judge(r)
 		}
 		if err == nil {
-			return f.publish(r)
+			if err = f.publish(r); err == nil {
+				return nil
+			}
 		}
 		again := f.mayBeginAgain(r, err)
 		if lost := f.abandon(r, err); lost != nil || !again {
@@ -331,6 +343,10 @@ func (f *fill) mayBeginAgain(r *round, err error) bool {
 	if f.ctx.Err() != nil {
 		return false
 	}
+	if errors.Is(err, errPartialLost) {
+		f.lost++
+		return f.lost < maxLost
+	}
 	if !errors.Is(err, verify.ErrMismatch) {
 		// Alone of all sources the round's one could not go on: the others may still, from the start.
 		if r.only == nil || !errors.Is(err, ErrUnavailable) {
@@ -383,5 +399,8 @@ func (f *fill) abandon(r *round, err error) error {
 	}
 	f.leftover = 0
 	f.s.space.removedPartial(r.have)
-	return diskError(os.Remove(r.path))
+	if err := os.Remove(r.path); !errors.Is(err, fs.ErrNotExist) {
+		return diskError(err)
+	}
+	return nil // it was removed by hand
 }

@@ -70,7 +70,10 @@ func (s *Store) loadPartials() error {
 func (s *Store) removeStale() {
 	for _, p := range s.Partials() {
 		st, err := os.Stat(s.dir.partial(p.Sum.String()))
-		if err != nil || time.Since(st.ModTime()) < partialLife {
+		if err == nil && time.Since(st.ModTime()) < partialLife {
+			continue
+		}
+		if err != nil && (!errors.Is(err, fs.ErrNotExist) || s.Health() != nil) { // that it is gone is not known
 			continue
 		}
 		if _, err := s.removePartial(p.Sum); err != nil {

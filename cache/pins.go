@@ -90,6 +90,30 @@ func (p *pins) set(id uuid.UUID, pinned bool) error {
 	} else {
 		delete(ids, id)
 	}
+	if err := p.save(ids); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.ids = ids
+	p.mu.Unlock()
+	return nil
+}
+
+// restore writes the file again if it has been removed.
+func (p *pins) restore() error {
+	p.write.Lock()
+	defer p.write.Unlock()
+	p.mu.RLock()
+	ids, unknown := maps.Clone(p.ids), p.unknown
+	p.mu.RUnlock()
+	if _, err := os.Lstat(p.path); len(ids) == 0 || unknown != nil || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return p.save(ids)
+}
+
+// save writes the file. p.write is held.
+func (p *pins) save(ids map[uuid.UUID]bool) error {
 	lines := make([]string, 0, len(ids))
 	for id := range ids {
 		lines = append(lines, id.String()+"\n")
@@ -98,9 +122,6 @@ func (p *pins) set(id uuid.UUID, pinned bool) error {
 	if err := writeFile(p.path, []byte(strings.Join(lines, ""))); err != nil {
 		return fmt.Errorf("pins: %w", diskError(err))
 	}
-	p.mu.Lock()
-	p.ids = ids
-	p.mu.Unlock()
 	return nil
 }
 

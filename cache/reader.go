@@ -150,6 +150,17 @@ func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
 			return 0, f.wake, nil
 		}
 	}
+	if r.round.lost.Load() && r.of != r.round { // the next round's file is read
+		switch {
+		case f.round != r.round:
+			r.round = f.round
+		case f.over && f.err != nil:
+			return 0, nil, f.err
+		}
+		if r.round.lost.Load() {
+			return 0, f.wake, nil
+		}
+	}
 	switch limit := r.round.limit(r.end); {
 	case r.round.size >= 0 && r.round.size != r.size:
 		return 0, nil, fmt.Errorf("%w: size is %d, %d was announced", verify.ErrMismatch, r.round.size, r.size)
@@ -190,6 +201,9 @@ func (r *Reader) open() (opened bool, err error) {
 		file.Close() // unread
 		return false, nil
 	case ended, renamed && errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case errors.Is(err, fs.ErrNotExist): // removed by hand: the fill begins again
+		r.round.lost.Store(true)
 		return false, nil
 	}
 	return false, diskError(err)

@@ -48,6 +48,7 @@ type round struct {
 	hashed    chan struct{} // closed when the leftover has been hashed
 	hashError error         // valid once hashed
 
+	lost  atomic.Bool  // its file was removed by hand: who has it open reads on, nobody else finds it
 	wrote atomic.Int64 // have, for the timer
 	armed atomic.Bool  // the timer runs
 	flush *time.Timer  // announces bytes that are too few to be announced at once
@@ -63,17 +64,19 @@ func (f *fill) begin() (*round, error) {
 	if f.want.Size > 0 {
 		r.size = f.want.Size
 	}
-	flags := os.O_RDWR | os.O_CREATE
-	if r.leftover == 0 {
-		flags |= os.O_TRUNC
-	}
-	f.s.names.Lock()
-	file, err := os.OpenFile(r.path, flags, 0o644)
-	f.s.names.Unlock()
+	file, err := f.s.openPartial(r.path, f.leftover)
 	if err != nil {
 		return nil, diskError(err)
 	}
 	r.file = file
+	if sizeOf(file) < r.leftover { // it was removed, or cut, by hand
+		f.s.space.removedPartial(r.leftover)
+		f.leftover, r.have, r.leftover = 0, 0, 0
+		if err := file.Truncate(0); err != nil {
+			file.Close() // unread
+			return nil, diskError(err)
+		}
+	}
 	if _, err := file.Seek(r.leftover, io.SeekStart); err != nil {
 		file.Close()
 		return nil, err

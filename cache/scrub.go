@@ -116,7 +116,7 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 			return CheckUnreadable, errors.Join(wrong, err)
 		}
 		return CheckQuarantined, wrong
-	case errors.Is(err, fs.ErrNotExist) && s.dir.present() == nil:
+	case errors.Is(err, fs.ErrNotExist) && s.present() == nil:
 		if err := s.forget(sum, f, "it is gone from the disk"); err != nil {
 			return "", err
 		}
@@ -214,8 +214,10 @@ func (s *Store) quarantine(sum verify.Sum, f *stored) error {
 // moveToQuarantine moves what stands in the place of file sum. The file's door is
 // held.
 func (s *Store) moveToQuarantine(sum verify.Sum) error {
-	if err := os.MkdirAll(s.dir.quarantine(), 0o755); err != nil {
-		return err
+	if _, err := os.Stat(s.dir.quarantine()); errors.Is(err, fs.ErrNotExist) {
+		if err := s.remake(s.dir.quarantine()); err != nil {
+			return err
+		}
 	}
 	name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
 	return os.Rename(s.dir.file(sum), filepath.Join(s.dir.quarantine(), name))

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -95,6 +96,8 @@ type Store struct {
 	adoptions singleflight.Group
 	pins      *pins
 	wakeRun   chan struct{} // a token in it: the limits have changed
+	places    places
+	health    atomic.Pointer[error] // what Health gives; nil: all is well
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
@@ -176,6 +179,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
+	if err := s.learnPlaces(); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
 	}

@@ -145,6 +145,9 @@ func (f *fill) unchecked(r *round, body *verify.Stream) string {
 // take writes and hashes bytes that c brought.
 func (f *fill) take(r *round, c *candidate, p []byte) (over bool, err error) {
 	n := int64(len(p))
+	if r.lost.Load() {
+		return true, errPartialLost
+	}
 	switch {
 	case r.size >= 0 && r.have+n > r.size:
 		r.credit(c) // whatever it brought is not to be trusted

@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,7 +66,7 @@ func (f *fill) refuse(c *candidate, where string, why error) {
 }
 
 // publish gives the round's file its final name: sync file, rename, sync
-// folder, record. Readers go on meanwhile: the bytes are right.
+// folder, record. After an error the round is the caller's to abandon. Readers go on meanwhile: the bytes are right.
 func (f *fill) publish(r *round) error {
 	s := f.s
 	sum := r.digests.SHA1
@@ -76,8 +77,7 @@ func (f *fill) publish(r *round) error {
 		err = f.record(r, info)
 	}
 	if err != nil {
-		err = fmt.Errorf("publish: %w", diskError(err))
-		return errors.Join(err, f.abandon(r, err))
+		return fmt.Errorf("publish: %w", diskError(err))
 	}
 	r.close()
 	f.leftover = 0
@@ -169,6 +169,9 @@ func (f *fill) record(r *round, info Info) error {
 // moveIn gives the round's file its final name, and makes that last.
 func (f *fill) moveIn(r *round) error {
 	s, final := f.s, f.s.dir.file(r.digests.SHA1)
+	if err := s.present(); err != nil {
+		return err
+	}
 	if err := s.dir.makeParent(final); err != nil {
 		return err
 	}
@@ -176,6 +179,10 @@ func (f *fill) moveIn(r *round) error {
 		return err
 	}
 	if err := os.Rename(r.path, final); err != nil {
+		if _, lost := os.Lstat(r.path); errors.Is(lost, fs.ErrNotExist) {
+			r.lost.Store(true)
+			return errPartialLost
+		}
 		return err
 	}
 	f.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -125,5 +126,50 @@ func (m *mirror) diagnose(ctx context.Context) []admin.Finding {
 	if addr := m.server.Addr(); addr != nil {
 		serving = addr.String()
 	}
-	return diagnose(ctx, m.cfg.Load(), serving)
+	return append(m.dataFolder(), diagnose(ctx, m.cfg.Load(), serving)...)
+}
+
+// dataFolder tells what is wrong with the data folder that is in use.
+func (m *mirror) dataFolder() []admin.Finding {
+	const check = "data folder"
+	down, hampered := m.store.Look()
+	var all []admin.Finding
+	if down != nil {
+		all = append(all, finding(check, findingFailed, "images cannot be served or stored: %v", down))
+	}
+	if hampered != nil {
+		all = append(all, finding(check, findingFailed, "%v", hampered))
+	}
+	if all == nil {
+		all = append(all, finding(check, findingOK, "every folder can be read and written"))
+	}
+	return all
+}
+
+// socketEvery is the time between two looks at the admin socket's file.
+const socketEvery = 5 * time.Second
+
+// keepSocket makes the admin socket's file anew whenever it has been removed, until
+// ctx ends: without it the verbs on this machine cannot reach the mirror.
+func (m *mirror) keepSocket(ctx context.Context) {
+	s, ok := m.adminSocket.(*admin.Socket)
+	if !ok {
+		return
+	}
+	t := time.NewTicker(socketEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		renewed, err := s.Renew()
+		switch {
+		case err != nil:
+			m.log.Warn("the admin socket is gone, and cannot be made anew", "error", err)
+		case renewed:
+			m.log.Warn("the admin socket was gone, and is made anew")
+		}
+	}
 }

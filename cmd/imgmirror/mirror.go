@@ -197,6 +197,7 @@ func (m *mirror) run(ctx context.Context) error {
 	g.Go(func() error { return m.prefetch(loops) })
 	g.Go(func() error { return m.installWanted(loops) })
 	g.Go(func() error { return m.admin.Run(loops, m.adminLn, m.adminSocket) })
+	g.Go(func() error { m.keepSocket(loops); return nil })
 	late := time.AfterFunc(readyLimit, func() { close(m.late) })
 	defer late.Stop()
 
@@ -229,8 +230,11 @@ func (m *mirror) close() {
 
 // ready tells whether the catalogue may be served: every source has answered
 // or failed once, or its last list was on disk, or it has been waited for long
-// enough.
+// enough; and whether the data folder can be used.
 func (m *mirror) ready() bool {
+	if m.store.Health() != nil {
+		return false
+	}
 	select {
 	case <-m.catalog.Ready():
 		return true

@@ -269,3 +269,41 @@ func TestPublishStalls(t *testing.T) {
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// A data folder whose files are away makes the mirror unready, and doctor names it;
+// a socket that was removed is made anew.
+func TestDataFolderAway(t *testing.T) {
+	cfg := testConfig(t)
+	m, _ := runMirror(t, cfg)
+	until(t, "the mirror is ready", m.server.Ready)
+	files := filepath.Join(cfg.DataDir, "files")
+	if got := found(m.dataFolder())["data folder"]; !strings.HasPrefix(got, "ok: ") {
+		t.Errorf("doctor: %q", got)
+	}
+	if err := os.Rename(files, files+".away"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the mirror is unready", func() bool { return !m.server.Ready() })
+	if got := found(m.dataFolder())["data folder"]; !strings.HasPrefix(got, "failed: ") || !strings.Contains(got, files) {
+		t.Errorf("doctor: %q", got)
+	}
+	if err := os.Rename(files+".away", files); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the mirror is ready again", m.server.Ready)
+}
+
+// until waits for what other goroutines bring about.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	limit := time.After(30 * time.Second)
+	for !is() {
+		select {
+		case <-poll.C:
+		case <-limit:
+			t.Fatalf("it does not come about that %s", what)
+		}
+	}
+}

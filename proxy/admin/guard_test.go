@@ -337,6 +337,28 @@ func TestSocket(t *testing.T) {
 	if images, err := client.Images(t.Context()); err != nil || len(images) != 4 {
 		t.Errorf("%d images, %v", len(images), err)
 	}
+	// Its file is removed: the connections that are open stay, others find a new one.
+	if renewed, err := ln.Renew(); renewed || err != nil {
+		t.Errorf("a socket that is there was renewed: %v", err)
+	}
+	for range 2 {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if renewed, err := ln.Renew(); !renewed || err != nil {
+			t.Errorf("renewed %v, %v", renewed, err)
+		}
+		if images, err := client.Images(t.Context()); err != nil || len(images) != 4 {
+			t.Errorf("%d images, %v", len(images), err)
+		}
+		client.Close()
+		if images, err := client.Images(t.Context()); err != nil || len(images) != 4 {
+			t.Errorf("by a new connection %d images, %v", len(images), err)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v %v", info, err)
+		}
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

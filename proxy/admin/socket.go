@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // SocketName is the name of the socket in a data folder.
@@ -15,7 +16,15 @@ const SocketName = "admin.sock"
 // ListenSocket listens on a Unix socket at path that its owner alone can
 // connect to, from the first moment on. A socket that is there is replaced: the
 // caller knows that nobody listens on it. Close removes it.
-func ListenSocket(path string) (net.Listener, error) {
+func ListenSocket(path string) (*Socket, error) {
+	ln, err := listenUnix(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Socket{path: path, ln: ln}, nil
+}
+
+func listenUnix(path string) (*net.UnixListener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
 		return nil, fmt.Errorf("admin socket: %s is in the way, and is no socket", path)
 	}
@@ -36,7 +45,7 @@ func ListenSocket(path string) (net.Listener, error) {
 		ln.Close() //nolint:errcheck // nobody knows of it
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
-	return &socket{UnixListener: ln, path: path}, nil
+	return ln, nil
 }
 
 // SocketPath is path in the form to listen and to dial with: systems take some
@@ -56,16 +65,64 @@ func SocketPath(path string) string {
 	return best
 }
 
-// socket removes its file when it is closed.
-type socket struct {
-	*net.UnixListener
+// Socket is a listener on a Unix socket that lasts although its file is removed.
+type Socket struct {
 	path string
+
+	mu     sync.Mutex // guards what follows
+	ln     *net.UnixListener
+	closed bool
 }
 
-func (s *socket) Close() error {
-	err := s.UnixListener.Close()
-	if err == nil {
-		err = os.Remove(s.path)
+func (s *Socket) current() *net.UnixListener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ln
+}
+
+// Accept implements net.Listener.
+func (s *Socket) Accept() (net.Conn, error) {
+	for {
+		ln := s.current()
+		c, err := ln.Accept()
+		if err != nil && s.current() != ln { // another has taken its place
+			continue
+		}
+		return c, err
+	}
+}
+
+// Addr implements net.Listener.
+func (s *Socket) Addr() net.Addr { return s.current().Addr() }
+
+// Close ends the listener and removes its file.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.closed = true
+	err := s.ln.Close()
+	if lost := os.Remove(s.path); err == nil && !errors.Is(lost, fs.ErrNotExist) {
+		err = lost
 	}
 	return err
+}
+
+// Renew listens anew if the socket's file is gone, and tells whether it was.
+// Connections that are open stay.
+func (s *Socket) Renew() (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := os.Lstat(s.path); s.closed || !errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	ln, err := listenUnix(s.path)
+	if err != nil {
+		return false, err
+	}
+	before := s.ln
+	s.ln = ln
+	return true, before.Close()
 }
