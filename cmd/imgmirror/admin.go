@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,12 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"imgmirror/config"
-	"imgmirror/manifest"
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
-	"imgmirror/proxy/imported"
-	"imgmirror/proxy/published"
-	"imgmirror/proxy/upstream"
 )
 
 // newAdmin makes the operator's side of the mirror and opens what it listens on:
@@ -34,7 +28,6 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 		Catalog:   m.catalog,
 		Store:     m.store,
 		Blob:      proxy.BlobOf,
-		Check:     m.checkSource,
 		Publisher: m.own,
 		Importer:  m.imported,
 		Installer: installer{m.importer, log},
@@ -72,39 +65,6 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 	}
 	m.admin = admin.New(options)
 	return nil
-}
-
-// checkSource asks one source for its list, as its refresh does, and takes
-// nothing from the answer.
-func (m *mirror) checkSource(ctx context.Context, name string) error {
-	cfg := m.cfg.Load()
-	if name == published.Name || name == imported.Name {
-		return nil // it is in this process
-	}
-	if cfg.Offline {
-		return errors.New("the mirror is offline: it asks no source")
-	}
-	for _, s := range cfg.Sources {
-		if s.Name != name {
-			continue
-		}
-		o, err := newSource(cfg, s, nil, m.log)
-		if err != nil {
-			return err
-		}
-		if c, ok := o.Source.(io.Closer); ok { // its connections are its own
-			defer c.Close()
-		}
-		before, err := m.store.Listing(name)
-		if err != nil {
-			before = manifest.Listing{Source: name}
-		}
-		if _, err = o.Source.List(ctx, before); errors.Is(err, upstream.ErrNotModified) {
-			err = nil
-		}
-		return err
-	}
-	return fmt.Errorf("source %s is not configured any more", name)
 }
 
 // configJSON is the configuration in force, as config show prints it, in JSON.

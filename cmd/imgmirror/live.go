@@ -128,6 +128,20 @@ func (l *liveCatalog) Refresh(ctx context.Context) error { return l.now.Load().R
 // RefreshDue asks the sources whose lists are old.
 func (l *liveCatalog) RefreshDue(ctx context.Context) error { return l.now.Load().RefreshDue(ctx) }
 
+// Check asks one source for its list, now, and takes it over. A question that
+// the end of its generation cut short is put again by the next.
+func (l *liveCatalog) Check(ctx context.Context, source string) error {
+	g := l.now.Load()
+	for {
+		err := g.Check(ctx, source)
+		next := l.now.Load()
+		if next == g || err == nil {
+			return err
+		}
+		g = next
+	}
+}
+
 // Retake has the catalogue take the list of one source anew. It is made again
 // if another generation took over meanwhile, which may not have had the news.
 func (l *liveCatalog) Retake(ctx context.Context, source string) error {

@@ -53,7 +53,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
 	go func() { done <- m.runLocal(serving, pipe) }()
-	if n != needFiles {
+	if n != needFiles && n != needCheck {
 		limited, cancel := context.WithTimeout(ctx, refreshLimit)
 		refresh := m.catalog.RefreshDue
 		if n == needAnswers {

@@ -39,6 +39,7 @@ const (
 	needFiles   need = iota // what is on disk: a folder that does not exist is an error
 	needLists               // the sources' lists, which are asked for if they are old; without a folder they are kept nowhere
 	needAnswers             // likewise, and each source is asked just now
+	needCheck               // likewise, and the verb itself has the sources asked
 	needStore               // files and lists, and a folder to keep them in
 )
 

@@ -27,7 +27,7 @@ var sourceTable = table[admin.Source]{
 		{"tried", func(s admin.Source) any { return timeOf(s.LastTry) }},
 		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
 		{"error", func(s admin.Source) any { return s.LastError }},
-		{"check", func(s admin.Source) any { return checkText(s.Check) }},
+		{"check", func(s admin.Source) any { return checkText(s) }},
 		{"took", func(s admin.Source) any { return tookText(s.Check) }},
 	},
 }
@@ -44,7 +44,7 @@ func newSourcesCmd() *cobra.Command {
 			"fetched, and what the last try ended with. A source that fails again and again is resting: it is asked\n" +
 			"less and less, and nothing for a client until the time in asked_from. The field hidden, and hidden in\n" +
 			"the JSON, counts by reason what a source offers and clients are not shown; show UUID explains it of one\n" +
-			"image. With -c each source is asked just now.",
+			"image. With -c each source is asked for its list just now, and the list is taken over.",
 		Args: noArgs,
 	}
 	cmd.Flags().BoolVarP(&check, "check", "c", false, "ask each source now; exit 1 if one fails")
@@ -58,7 +58,11 @@ func newSourcesCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withSession(cmd, needAnswers, func(ctx context.Context, s *session) error {
+		wanted := needAnswers
+		if check {
+			wanted = needCheck
+		}
+		return withSession(cmd, wanted, func(ctx context.Context, s *session) error {
 			ask := s.Sources
 			if check {
 				ask = s.CheckSources
@@ -111,14 +115,17 @@ func timeOf(t *time.Time) time.Time {
 	return *t
 }
 
-func checkText(c *admin.Check) string {
+// checkText is the outcome of a check: ok, perhaps with what the source could not read, or the error.
+func checkText(s admin.Source) string {
 	switch {
-	case c == nil:
+	case s.Check == nil:
 		return ""
-	case c.OK:
+	case s.Check.OK && s.LastError != "":
+		return "ok, but " + s.LastError
+	case s.Check.OK:
 		return "ok"
 	}
-	return c.Error
+	return s.Check.Error
 }
 
 func tookText(c *admin.Check) string {

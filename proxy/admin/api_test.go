@@ -42,7 +42,18 @@ func TestSources(t *testing.T) {
 	if all[0].Check.OK || !strings.Contains(all[0].Check.Error, "403") {
 		t.Errorf("%+v", all[0].Check)
 	}
+	if all[0].State != "down" || !strings.Contains(all[0].LastError, "403") || all[0].Images != 4 {
+		t.Errorf("after a check that failed: %+v", all[0])
+	}
 	f.source.Heal()
+	if err := f.source.Add(sample(4, 0), sampleFile(4)); err != nil {
+		t.Fatal(err)
+	}
+	f.want(200, "POST", "/sources/check", struct{}{}, &all)
+	if !all[0].Check.OK || all[0].State != "up" || all[0].LastError != "" || all[0].Images != 5 {
+		t.Errorf("after a check that found another image: %+v", all[0])
+	}
+	f.want(200, "GET", "/images/"+id(4), nil, nil)
 	if err := f.source.Add(sample(5, 0), sampleFile(5)); err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,8 @@ func (c *Client) Sources(ctx context.Context) ([]Source, error) {
 	return ask[[]Source](ctx, c, http.MethodGet, "/sources", nil)
 }
 
-// CheckSources asks every source just now and lists them with the outcome.
+// CheckSources asks every source for its list just now, has what they say taken
+// over, and lists them with the outcome.
 func (c *Client) CheckSources(ctx context.Context) ([]Source, error) {
 	return ask[[]Source](ctx, c, http.MethodPost, "/sources/check", struct{}{})
 }

@@ -128,11 +128,7 @@ func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
 			return f.trusted.Verify(x, sig)
 		},
 		Installer: f.pool,
-		Check: func(ctx context.Context, name string) error {
-			_, err := client.List(ctx, manifest.Listing{})
-			return err
-		},
-		Config: func() (json.RawMessage, error) { return json.RawMessage(`{"listen":":8080"}`), nil },
+		Config:    func() (json.RawMessage, error) { return json.RawMessage(`{"listen":":8080"}`), nil },
 		Doctor: func(context.Context) []Finding {
 			return []Finding{{Check: "disk", State: "ok", Message: "there is room"}}
 		},

@@ -50,23 +50,31 @@ func sourcesOf(all []catalog.Status) []Source {
 	return out
 }
 
-// checkSources is POST /sources/check: all sources are asked side by side.
+// checkSources is POST /sources/check: all sources are asked side by side, and
+// what they say is taken over. The reply tells how they are after that.
 func (s *Server) checkSources(w http.ResponseWriter, r *http.Request) error {
-	out := sourcesOf(s.o.Catalog.Status())
+	names := s.o.Catalog.Status()
+	checks := make([]*Check, len(names))
 	var asked sync.WaitGroup
-	for i := range out {
+	for i := range names {
 		asked.Go(func() {
 			ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 			defer cancel()
 			begun := time.Now()
-			err := s.o.Check(ctx, out[i].Name)
-			out[i].Check = &Check{OK: err == nil, Took: time.Since(begun).Milliseconds()}
+			err := s.o.Catalog.Check(ctx, names[i].Name)
+			checks[i] = &Check{OK: err == nil, Took: time.Since(begun).Milliseconds()}
 			if err != nil {
-				out[i].Check.Error = err.Error()
+				checks[i].Error = err.Error()
 			}
 		})
 	}
 	asked.Wait()
+	out := sourcesOf(s.o.Catalog.Status())
+	for i := range out {
+		if at := slices.IndexFunc(names, func(st catalog.Status) bool { return st.Name == out[i].Name }); at >= 0 {
+			out[i].Check = checks[at]
+		}
+	}
 	return reply(w, http.StatusOK, out)
 }
 

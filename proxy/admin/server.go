@@ -46,6 +46,9 @@ type Catalog interface {
 	// Refresh asks every source for its list, now. The error joins those of the
 	// sources that failed.
 	Refresh(ctx context.Context) error
+	// Check asks one source, by its name, for its list, now, and takes it over.
+	// ctx bounds the wait only.
+	Check(ctx context.Context, source string) error
 }
 
 // Store is where the files are; *cache.Store is one. Its methods may be called
@@ -111,9 +114,6 @@ type Options struct {
 	// Blob says which bytes a file of an image is, and where they may be had.
 	// Required with Catalog.
 	Blob func(e catalog.Entry, index int) (cache.Blob, []cache.Source)
-	// Check asks one source, by its name, whether it is there, just now.
-	// Required with Catalog.
-	Check func(ctx context.Context, source string) error
 	// Publisher keeps the mirror's own images. Required with Catalog.
 	Publisher Publisher
 	// Installer puts images into the local zpool. Required with Catalog.

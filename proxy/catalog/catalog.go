@@ -29,6 +29,9 @@ import (
 // source could not be asked and none of the others has it.
 var ErrUnavailable = errors.New("no source could tell")
 
+// errStopped is the error of what would need goroutines after Run has returned.
+var errStopped = errors.New("the catalogue has stopped")
+
 // Source is one image server. All methods may be called concurrently. Errors that match fs.ErrNotExist
 // mean that it does not have the thing, fs.ErrPermission that it refuses to give it, and any other one
 // that it cannot tell.

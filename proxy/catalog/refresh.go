@@ -130,6 +130,47 @@ func (c *Catalog) RefreshDue(ctx context.Context) error {
 	return err
 }
 
+// Check asks the one source of that name for its list, now, and takes over what it says as Run does: it is in the
+// list being served and has been saved when Check returns nil. The error is that of the source. ctx bounds the wait
+// only: what the source says later is taken over then.
+func (c *Catalog) Check(ctx context.Context, name string) error {
+	s := c.byName[name]
+	switch {
+	case s == nil:
+		return fmt.Errorf("there is no source %q", name)
+	case c.offline && !s.Withdraws:
+		return errors.New("the mirror is offline: it asks no source")
+	}
+	listed, complete := make(chan error, 1), make(chan struct{})
+	if !c.spawn(func(ctx context.Context) {
+		defer close(complete)
+		err := c.refresh(ctx, s)
+		if err == nil {
+			c.saveConfirmed(s)
+		}
+		listed <- err
+		if err == nil && !c.offline {
+			c.completeChains(ctx)
+		}
+		c.giveBack()
+	}) {
+		return errStopped
+	}
+	select {
+	case err := <-listed:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return fmt.Errorf("list of source %s: no answer yet: %w", name, ctx.Err())
+	}
+	select {
+	case <-complete:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
 // refreshAll refreshes sources side by side.
 func (c *Catalog) refreshAll(ctx context.Context, sources []*source) error {
 	errs := make([]error, len(sources))
