@@ -46,14 +46,15 @@ func TestSources(t *testing.T) {
 		t.Errorf("after a check that failed: %+v", all[0])
 	}
 	f.source.Heal()
-	if err := f.source.Add(sample(4, 0), sampleFile(4)); err != nil {
+	if err := f.source.Add(sample(6, 0), sampleFile(6)); err != nil {
 		t.Fatal(err)
 	}
+	all = nil
 	f.want(200, "POST", "/sources/check", struct{}{}, &all)
 	if !all[0].Check.OK || all[0].State != "up" || all[0].LastError != "" || all[0].Images != 5 {
 		t.Errorf("after a check that found another image: %+v", all[0])
 	}
-	f.want(200, "GET", "/images/"+id(4), nil, nil)
+	f.want(200, "GET", "/images/"+id(6), nil, nil)
 	if err := f.source.Add(sample(5, 0), sampleFile(5)); err != nil {
 		t.Fatal(err)
 	}
