@@ -3,10 +3,8 @@ package upstream
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -172,29 +170,4 @@ func folderPath(raw, kind string) (string, bool) {
 		return filepath.Clean(raw), true
 	}
 	return "", false
-}
-
-// metadataAddrs are cloud metadata services outside the link-local ranges.
-var metadataAddrs = []netip.Addr{
-	netip.MustParseAddr("100.100.100.200"),
-	netip.MustParseAddr("168.63.129.16"),
-	netip.MustParseAddr("192.0.0.192"),
-	netip.MustParseAddr("fd00:ec2::254"),
-}
-
-// reserved tells whether ip means this machine or its link, and not a server:
-// loopback, link-local and metadata addresses (spec 5.4).
-func reserved(ip netip.Addr) bool {
-	ip = ip.Unmap().WithZone("")
-	return ip.IsLoopback() || ip.IsUnspecified() || ip.IsLinkLocalUnicast() ||
-		ip.IsLinkLocalMulticast() || slices.Contains(metadataAddrs, ip)
-}
-
-// reservedHost is reserved for a host as it stands in a URL.
-func reservedHost(host string) bool {
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return reserved(ip)
-	}
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == "metadata.google.internal"
 }

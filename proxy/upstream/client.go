@@ -126,6 +126,7 @@ type Client struct {
 	addr    address
 	dir     *directory // of kind directory, else nil
 	http    *http.Client
+	reach   *reach        // what the source may name
 	limiter *rate.Limiter // nil: no limit
 	metrics sourceMetrics
 	log     *slog.Logger
@@ -190,7 +191,8 @@ func (c *Client) connect() error {
 	if c.opts.Username == "" && c.opts.Token == "" {
 		c.opts.Username, c.opts.Password = addr.username, addr.password
 	}
-	transport, err := newTransport(c.opts, addr.base.Hostname())
+	c.reach = &reach{host: addr.base.Hostname()}
+	transport, err := newTransport(c.opts, c.reach)
 	if err != nil {
 		return err
 	}

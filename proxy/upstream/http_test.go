@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,41 +170,6 @@ func TestRedirectFromHTTPSToHTTP(t *testing.T) {
 	c = newClient(t, Options{URL: address, Kind: kindIMGAPI, Insecure: true, Token: "t"})
 	if _, err := c.List(t.Context(), manifest.Listing{}); err != nil || authorization != "" {
 		t.Errorf("insecure: %v, authorization %q", err, authorization)
-	}
-}
-
-func TestRedirectToReservedAddress(t *testing.T) {
-	c := newClient(t, Options{URL: "http://images.example"})
-	via := []*http.Request{httptest.NewRequest("GET", "http://images.example/a", nil)}
-	for address, refused := range map[string]bool{
-		"http://169.254.169.254/x": true, "http://[::1]/x": true, "http://other.example/x": false, "http://images.example/b": false,
-	} {
-		err := c.checkRedirect(httptest.NewRequest("GET", address, nil), via)
-		if errors.Is(err, errRedirect) != refused {
-			t.Errorf("%s: %v", address, err)
-		}
-	}
-}
-
-// The name that a manifest gives is looked up only by the dialer, so that is where it is refused.
-func TestDialerRefusesReservedAddressesBehindNames(t *testing.T) {
-	s := newServer(t, upstreamtest.Options{})
-	u, _ := url.Parse(s.URL())
-	try := func(dial func(context.Context, string, string) (net.Conn, error)) error {
-		conn, err := dial(t.Context(), "tcp", u.Host)
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	}
-	if err := try(newDialer([]string{"images.example"}, false)); !errors.Is(err, errRefused) || !connectFailed(err) {
-		t.Errorf("a foreign host: %v", err)
-	}
-	if err := try(newDialer([]string{u.Hostname()}, false)); err != nil {
-		t.Errorf("the source: %v", err)
-	}
-	if err := try(newDialer(nil, true)); err != nil {
-		t.Errorf("a source on this machine: %v", err)
 	}
 }
 

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
@@ -20,7 +18,7 @@ import (
 
 // newTransport makes the one transport of a source. It never decompresses by
 // itself: files are taken as they come, lists are decoded within their bound.
-func newTransport(o Options, host string) (*http.Transport, error) {
+func newTransport(o Options, r *reach) (*http.Transport, error) {
 	tlsConfig, err := newTLSConfig(o)
 	if err != nil {
 		return nil, err
@@ -29,9 +27,10 @@ func newTransport(o Options, host string) (*http.Transport, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.proxy = proxy
 	dial := o.dial
 	if dial == nil {
-		dial = newDialer(append(proxyHosts, host), reservedHost(host))
+		dial = newDialer(r, proxyHosts)
 	}
 	return &http.Transport{
 		Proxy:                  proxy,
@@ -95,10 +94,10 @@ func connectWithin(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, connectTimeoutKey{}, d)
 }
 
-// newDialer connects to the trusted hosts wherever they are, and to others (those
-// that manifests and redirects name) only if they are not at a reserved
-// address. The check is made on the address that a name was resolved to.
-func newDialer(trusted []string, trustAll bool) func(context.Context, string, string) (net.Conn, error) {
+// newDialer connects to the source and to proxies wherever they are, and to other
+// hosts (those that manifests and redirects name) only at addresses within the
+// source's reach. The check is made on the address that a name was resolved to.
+func newDialer(r *reach, proxies []string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		d := net.Dialer{Timeout: connectTimeout}
 		if t, ok := ctx.Value(connectTimeoutKey{}).(time.Duration); ok {
@@ -108,22 +107,14 @@ func newDialer(trusted []string, trustAll bool) func(context.Context, string, st
 		if err != nil {
 			return nil, err
 		}
-		if !trustAll && !slices.Contains(trusted, host) {
-			d.Control = refuseReserved
+		switch {
+		case host == r.host:
+			d.Control = r.note
+		case !slices.Contains(proxies, host):
+			d.Control = r.control(ctx)
 		}
 		return d.DialContext(ctx, network, address)
 	}
-}
-
-func refuseReserved(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %w", errRefused, address, err)
-	}
-	if reserved(ap.Addr()) {
-		return fmt.Errorf("%w: %s is a reserved address", errRefused, ap.Addr())
-	}
-	return nil
 }
 
 // checkURL refuses what a manifest or a redirect may not make us ask (spec 5.4).
@@ -134,10 +125,10 @@ func (c *Client) checkURL(u *url.URL) error {
 	if u.Hostname() == "" {
 		return fmt.Errorf("%w: no host", errRefused)
 	}
-	if reservedHost(u.Hostname()) && !reservedHost(c.addr.base.Hostname()) && !sameHost(&c.addr.base, u) {
-		return fmt.Errorf("%w: %s is a reserved address", errRefused, u.Hostname())
+	if sameHost(&c.addr.base, u) {
+		return nil
 	}
-	return nil
+	return c.reach.check(u)
 }
 
 // checkRedirect follows the rules of spec 5.5.
