@@ -296,6 +296,17 @@ func TestInstallFromBroken(t *testing.T) {
 	src.Inject(upstreamtest.Fault{Path: "/file", Corrupt: true, At: 20_000})
 	node.verb("install", "--from", src.URL(), img.uuid).wantError(t, "install", "RemoteSourceError")
 	p.holds()
+
+	// A mirror whose only source lies has no end to give. It is not asked for that again and again.
+	liar := newSource(t, img)
+	liar.Inject(upstreamtest.Fault{Path: "/file", Corrupt: true, At: 20_000})
+	between := startMirror(t, nil, from(liar.URL()))
+	between.awaitList(1)
+	node.verb("install", "--from", between.url, img.uuid).wantError(t, "install", "RemoteSourceError")
+	p.holds()
+	if n := liar.requests(img); n > 3 {
+		t.Errorf("the source was asked for the file %d times", n)
+	}
 }
 
 // TestStage puts files where imgadm looks for them.

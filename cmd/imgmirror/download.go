@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -18,9 +19,12 @@ const (
 	heldBack = 64 << 10
 	// downloadBuffer is what it holds at most.
 	downloadBuffer = 512 << 10
-	// downloadTries is how often in a row a mirror is asked in vain, or for next
+	// downloadTries is how often in a row a mirror can not be reached, or gives next
 	// to nothing, before the download fails; with the pauses that is a minute.
 	downloadTries = 8
+	// emptyTries is how often in a row a mirror that can be reached gives no byte
+	// before the download fails: each may cost it a whole download of its own.
+	emptyTries    = 2
 	downloadPause = 500 * time.Millisecond
 	maxPause      = 15 * time.Second
 )
@@ -40,6 +44,9 @@ type download struct {
 	taken  int64 // bytes that have come
 	tries  int   // in vain, in a row
 	since  int64 // taken, when the first of them began
+	empty  int   // of the last ones, those that were answered and brought no byte
+	before int64 // taken, when the last try ended
+	reason error // of the last of those, what the mirror answered instead of the file
 	pauses *backoff.ExponentialBackOff
 	buf    []byte
 	held   []byte // part of buf: what has come and was not given out
@@ -127,9 +134,9 @@ func (d *download) more() {
 		}
 		d.drop()
 	case errors.Is(err, io.EOF):
-		d.failed(fmt.Errorf("%w: %w at %d of %d", upstream.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size))
+		d.failed(fmt.Errorf("%w: %w at %d of %d", upstream.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size), false)
 	default:
-		d.failed(err)
+		d.failed(err, false)
 	}
 }
 
@@ -138,7 +145,7 @@ func (d *download) more() {
 func (d *download) connect() {
 	stream, err := d.open(d.ctx, d.taken)
 	if err != nil {
-		d.failed(err)
+		d.failed(err, true)
 		return
 	}
 	d.stream = stream
@@ -153,7 +160,8 @@ func (d *download) connect() {
 }
 
 // failed decides whether the mirror is to be asked again, and waits until then.
-func (d *download) failed(err error) {
+// unopened: it has not even begun to give the file.
+func (d *download) failed(err error, unopened bool) {
 	d.drop()
 	if d.ctx.Err() != nil {
 		d.err = d.ctx.Err()
@@ -166,15 +174,39 @@ func (d *download) failed(err error) {
 	if d.tries == 0 {
 		d.since = d.taken
 	}
-	if d.tries++; d.tries >= downloadTries || !errors.Is(err, upstream.ErrUnavailable) {
+	d.tries++
+	switch {
+	case d.taken > d.before:
+		d.empty, d.reason = 0, nil
+	case !unreached(err):
+		d.empty++
+		if unopened {
+			d.reason = err
+		}
+	}
+	d.before = d.taken
+	switch {
+	case !errors.Is(err, upstream.ErrUnavailable):
 		d.err = err
-		return
+	case d.empty >= emptyTries && d.reason != nil:
+		d.err = d.reason
+	case d.empty >= emptyTries:
+		d.err = fmt.Errorf("the mirror gives nothing more after %d of %d bytes, and no reason; its log may tell: %w", d.taken, d.size, err)
+	case d.tries >= downloadTries:
+		d.err = err
+	default:
+		select {
+		case <-time.After(d.pauses.NextBackOff()):
+		case <-d.ctx.Done():
+			d.err = d.ctx.Err()
+		}
 	}
-	select {
-	case <-time.After(d.pauses.NextBackOff()):
-	case <-d.ctx.Done():
-		d.err = d.ctx.Err()
-	}
+}
+
+// unreached tells whether no connection to the mirror came about.
+func unreached(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 func (d *download) drop() {

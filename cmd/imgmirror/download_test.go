@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"strings"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
 	"time"
 
+	"imgmirror/config"
+	"imgmirror/manifest"
 	"imgmirror/proxy/upstream"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/verify"
@@ -22,9 +26,10 @@ import (
 // of bytes.
 type sender struct {
 	data  []byte
-	size  int64 // announced; 0: that of data
-	cuts  []int // of the first answers; the others are whole
-	fails []error
+	size  int64   // announced; 0: that of data
+	cuts  []int   // of the first answers; the others are whole
+	end   int     // where each of the others breaks off; -1: before its first byte; 0: nowhere
+	fails []error // of the first requests; nil: it is answered
 	asked []int64 // offsets
 }
 
@@ -33,12 +38,19 @@ func (s *sender) open(_ context.Context, offset int64) (*verify.Stream, error) {
 	if len(s.fails) > 0 {
 		err := s.fails[0]
 		s.fails = s.fails[1:]
-		return nil, err
+		if err != nil {
+			return nil, err
+		}
 	}
 	var body io.Reader = bytes.NewReader(s.data[offset:])
+	cut := func(n int64) {
+		body = io.MultiReader(io.LimitReader(body, n), iotest.ErrReader(fmt.Errorf("cut: %w", upstream.ErrUnavailable)))
+	}
 	if len(s.cuts) > 0 {
-		body = io.MultiReader(io.LimitReader(body, int64(s.cuts[0])), iotest.ErrReader(fmt.Errorf("cut: %w", upstream.ErrUnavailable)))
+		cut(int64(s.cuts[0]))
 		s.cuts = s.cuts[1:]
+	} else if s.end != 0 {
+		cut(max(int64(s.end)-offset, 0))
 	}
 	size := s.size
 	if size == 0 {
@@ -71,7 +83,8 @@ func TestDownload(t *testing.T) {
 			}
 		})
 	}
-	gone := fmt.Errorf("refused: %w", upstream.ErrUnavailable)
+	gone := fmt.Errorf("%w: %w", upstream.ErrUnavailable, &net.OpError{Op: "dial", Err: errors.New("refused")})
+	away := fmt.Errorf("503: %w", upstream.ErrUnavailable)
 	f("whole", wantOf(data), &sender{data: data}, 0)
 	f("without a size", verify.Want{SHA1: sha1.Sum(data)}, &sender{data: data}, 0)
 	f("small", wantOf(data[:100]), &sender{data: data[:100]}, 0)
@@ -80,6 +93,7 @@ func TestDownload(t *testing.T) {
 	f("cut in what is held back", wantOf(data), &sender{data: data, cuts: []int{len(data) - 10}}, 0, int64(len(data)-10))
 	f("cut at its end", wantOf(data), &sender{data: data, cuts: []int{len(data)}}, 0, int64(len(data)))
 	f("away for a while", wantOf(data), &sender{data: data, fails: []error{gone, gone, gone}}, 0, 0, 0, 0)
+	f("restarted", wantOf(data), &sender{data: data, cuts: []int{1000}, fails: []error{nil, gone, gone, away, gone, gone}}, 0, 1000, 1000, 1000, 1000, 1000, 1000)
 }
 
 // What cannot come right ends it, with less than the whole given out.
@@ -115,7 +129,9 @@ func TestDownloadFails(t *testing.T) {
 	f("another size", wantOf(data), &sender{data: data[:1000]}, verify.ErrMismatch, 1)
 	f("more than it said", wantOf(data), &sender{data: append(bytes.Clone(data), 0), size: int64(len(data))}, verify.ErrMismatch, 1)
 	f("nothing to check it by", verify.Want{Size: 5}, &sender{data: data[:5]}, verify.ErrMismatch, 0)
-	f("less than it said", wantOf(data), &sender{data: data[:1000], size: int64(len(data))}, upstream.ErrUnavailable, downloadTries)
+	f("less than it said", wantOf(data), &sender{data: data[:1000], size: int64(len(data))}, upstream.ErrUnavailable, 1+emptyTries)
+	f("cut at the same place each time", wantOf(data), &sender{data: data, end: 700_000}, upstream.ErrUnavailable, 1+emptyTries)
+	f("not a byte", wantOf(data), &sender{data: data, end: -1}, upstream.ErrUnavailable, emptyTries)
 	f("not there", wantOf(data), &sender{data: data, fails: []error{fs.ErrNotExist}}, fs.ErrNotExist, 1)
 	cuts := make([]int, 1000)
 	for i := range cuts {
@@ -139,4 +155,75 @@ func TestDownloadCancelled(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// A mirror that has begun to lie says why it gives no more, and is asked twice for that; one that
+// says nothing is named as the one that broke off.
+func TestDownloadReason(t *testing.T) {
+	data := upstreamtest.Bytes(1, 1_000_000)
+	lied := fmt.Errorf("GET /file: 503: RemoteSourceError: every source sends other bytes: %w", upstream.ErrUnavailable)
+	for _, c := range []struct {
+		name  string
+		fails []error
+		says  string
+		asked int
+	}{
+		{"it says why", []error{nil, lied, lied}, "every source sends other bytes", 3},
+		{"it says why once", []error{nil, nil, lied}, "every source sends other bytes", 3},
+		{"and then breaks off", []error{nil, lied}, "every source sends other bytes", 3},
+		{"it says nothing", nil, "gives nothing more after 900000 of 1000000 bytes, and no reason", 3},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &sender{data: data, end: 900_000, fails: c.fails}
+			d, err := newDownload(t.Context(), wantOf(data), s.open)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			_, err = io.ReadAll(d)
+			if !errors.Is(err, upstream.ErrUnavailable) || !strings.Contains(err.Error(), c.says) || len(s.asked) != c.asked {
+				t.Errorf("%s: asked %d times, %v", c.name, len(s.asked), err)
+			}
+		})
+	}
+}
+
+// A server that ignores ranges and breaks off at the same byte each time is asked three
+// times, however much it sends again; one that breaks off later goes on.
+func TestDownloadWithoutRanges(t *testing.T) {
+	data := upstreamtest.Bytes(1, 1_000_000)
+	image := upstreamtest.Manifest(upstreamtest.ID(1), "image", "1.0", nil, data)
+	for _, times := range []int{1, 0} {
+		source, err := upstreamtest.New(upstreamtest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { source.Close() })
+		if err := source.Add(image, data); err != nil {
+			t.Fatal(err)
+		}
+		source.Inject(upstreamtest.Fault{Path: "/file", Cut: true, After: 400_000, IgnoreRange: true, Times: times})
+		source.Inject(upstreamtest.Fault{Path: "/file", IgnoreRange: true})
+		r, err := newRemote(&config.Config{Fill: config.Fill{StallTimeout: time.Minute}}, source.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := manifest.Parse(image, manifest.ParseOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := r.open(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(file)
+		file.Close()
+		asked := source.Count(upstreamtest.ID(1).String() + "/file")
+		if times == 1 && (err != nil || !bytes.Equal(got, data) || asked != 2) {
+			t.Errorf("cut once: %d bytes, %v, asked %d times", len(got), err, asked)
+		}
+		if times == 0 && (!errors.Is(err, upstream.ErrUnavailable) || asked != 1+emptyTries) {
+			t.Errorf("cut each time: %d bytes, %v, asked %d times", len(got), err, asked)
+		}
+	}
 }
