@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,8 +31,18 @@ type Blob struct {
 	Manifest  manifest.Manifest // zero: no copy is kept (icons)
 }
 
-// fillKey is what all requests for the same bytes have in common.
+// fillKey is what all requests for the same bytes have in common. One manifest may lie of a file that another one
+// tells the truth of, so that a sha1 with another size, or md5, stands for other bytes.
 func (b Blob) fillKey() string {
+	key := fmt.Sprintf("%s-%d", b.title(), b.Want.Size)
+	if len(b.Want.MD5) > 0 {
+		key += fmt.Sprintf("-%x", b.Want.MD5)
+	}
+	return key
+}
+
+// title is how logs and errors call the bytes.
+func (b Blob) title() string {
 	if b.Want.SHA1.IsZero() {
 		return "key " + b.Key
 	}

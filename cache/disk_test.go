@@ -109,7 +109,7 @@ func TestResumeAfterRestart(t *testing.T) {
 			s := openStore(t, Options{})
 			halfway(t, s, data, part)
 			s = reopen(t, s)
-			if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Have: int64(part)}) {
+			if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Size: int64(len(data)), Have: int64(part)}) {
 				t.Fatalf("Partials = %v, want %d bytes of one", p, part)
 			}
 			if s.space.size() != int64(part) {
@@ -155,7 +155,7 @@ func TestLeftoverIsWrong(t *testing.T) {
 		s := openStore(t, Options{})
 		data := noise(1, 1<<20)
 		halfway(t, s, data, 500_000)
-		path := s.dir.partial(sumOf(data).String())
+		path := s.dir.partial(blobOf(data).partialName())
 		if err := os.WriteFile(path, flip(data, 1000)[:500_000], 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -55,7 +55,7 @@ func TestDropped(t *testing.T) {
 		if len(s.Fills()) != 0 || s.space.booked != 0 {
 			t.Errorf("Fills = %+v, account %+v", s.Fills(), s.space)
 		}
-		if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Have: 500_000, Dropped: true}) {
+		if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Size: int64(len(data)), Have: 500_000, Dropped: true}) {
 			t.Errorf("Partials = %+v", p)
 		}
 		wantData(t, s, blobOf(data), data, Miss, src)
@@ -171,7 +171,7 @@ func TestRemovePartial(t *testing.T) {
 		data := noise(1, 300_000)
 		halfway(t, s, data, 200_000)
 		s = reopen(t, s)
-		path := s.dir.partial(sumOf(data).String())
+		path := s.dir.partial(blobOf(data).partialName())
 		if err := errors.Join(os.Rename(path, path+"x"), os.MkdirAll(path+"/full", 0o755)); err != nil {
 			t.Fatal(err)
 		}

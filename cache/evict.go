@@ -1,13 +1,13 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -30,7 +30,8 @@ type Evicted struct {
 	Partial bool // an unfinished download: of File only Sum and Size are known
 	Reason  Reason
 
-	children int // images on top of its images that may be there when it goes
+	name     string // of the partial file
+	children int    // images on top of its images that may be there when it goes
 }
 
 // Vacuum brings the cache down to its low water, which is 5 % below MaxSize and
@@ -104,7 +105,7 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 	if f != nil {
 		e = Evicted{File: f.describe(), Reason: ReasonDelete}
 	}
-	left, partial := s.partials[sum]
+	parts := s.partsOf(sum)
 	s.mu.RUnlock()
 	switch {
 	case f != nil:
@@ -118,14 +119,21 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 		if err != nil {
 			return Evicted{}, err
 		}
-	case partial:
-		e = Evicted{File: File{Sum: sum, Size: left.have}, Partial: true, Reason: ReasonDelete}
-		gone, err := s.removePartial(sum)
-		if err == nil && !gone {
-			err = fmt.Errorf("unfinished file %s: %w", sum, fs.ErrNotExist) // a fill goes on with it
+	case len(parts) > 0:
+		e = Evicted{File: File{Sum: sum}, Partial: true, Reason: ReasonDelete}
+		removed := false
+		for name, left := range parts {
+			gone, err := s.removePartial(name)
+			if err != nil {
+				return Evicted{}, err
+			}
+			if gone {
+				e.Size += left.have
+			}
+			removed = removed || gone
 		}
-		if err != nil {
-			return Evicted{}, err
+		if !removed { // a fill goes on with it
+			return Evicted{}, fmt.Errorf("unfinished file %s: %w", sum, fs.ErrNotExist)
 		}
 	default:
 		return Evicted{}, fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
@@ -163,7 +171,7 @@ func (s *Store) evict(plan []Evicted) []Evicted {
 	for _, e := range plan {
 		remove := s.evictFile
 		if e.Partial {
-			remove = func(e Evicted) (bool, error) { return s.removePartial(e.Sum) }
+			remove = func(e Evicted) (bool, error) { return s.removePartial(e.name) }
 		}
 		done, err := remove(e)
 		if err != nil {
@@ -264,10 +272,12 @@ func (s *Store) plan(d need) []Evicted {
 	}
 	var plan []Evicted
 	var freed int64
-	for _, p := range s.Partials() {
-		plan = append(plan, Evicted{File: File{Sum: p.Sum, Size: p.Have}, Partial: true, Reason: d.reason})
+	s.mu.RLock()
+	for name, left := range s.partials {
+		plan = append(plan, Evicted{File: File{Sum: left.sum, Size: left.have}, Partial: true, Reason: d.reason, name: name})
 	}
-	slices.SortFunc(plan, func(a, b Evicted) int { return bytes.Compare(a.Sum[:], b.Sum[:]) })
+	s.mu.RUnlock()
+	slices.SortFunc(plan, func(a, b Evicted) int { return strings.Compare(a.name, b.name) })
 	for i := range plan {
 		if freed >= d.should {
 			return plan[:i]

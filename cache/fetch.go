@@ -53,7 +53,7 @@ func (f *fill) fetch(r *round) error {
 		if !ok {
 			return f.exhausted(r)
 		}
-		f.s.log.Debug("no source gives bytes: waiting", "sum", f.key, "have", r.have, "wait", wait, "error", pass.err)
+		f.s.log.Debug("no source gives bytes: waiting", "sum", f.first.title(), "have", r.have, "wait", wait, "error", pass.err)
 		if err := f.sleep(wait); err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (f *fill) askAll(r *round) pass {
 			return pass{over: true, err: p.err}
 		}
 		if r.have > before {
-			f.s.log.Info("a download broke off", "sum", f.key, "have", r.have, "error", p.err)
+			f.s.log.Info("a download broke off", "sum", f.first.title(), "have", r.have, "error", p.err)
 			p.brought = true
 			return p
 		}

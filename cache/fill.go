@@ -1,9 +1,8 @@
 package cache
 
 import (
+	"bytes"
 	"context"
-	"crypto/sha1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,6 +23,7 @@ import (
 type fill struct {
 	s      *Store
 	key    string // in Store.fills
+	name   string // of its partial file
 	first  Blob   // who asked first
 	want   verify.Want
 	max    int64 // bytes, at most
@@ -79,7 +79,7 @@ const (
 
 func newFill(s *Store, b Blob, sources []Source) *fill {
 	f := &fill{
-		s: s, key: b.fillKey(), first: b, want: b.Want, max: b.MaxSize, loose: b.Loose || s.o.AllowUnverified,
+		s: s, key: b.fillKey(), name: b.partialName(), first: b, want: b.Want, max: b.MaxSize, loose: b.Loose || s.o.AllowUnverified,
 		ticket: &ticket{low: b.Low},
 		pace:   rate.NewLimiter(triesPerSecond, triesAtOnce),
 		wake:   make(chan struct{}),
@@ -98,16 +98,30 @@ func newFill(s *Store, b Blob, sources []Source) *fill {
 	return f
 }
 
-// join lets one more have the blob; it fails if he wants another one.
-func (f *fill) join(b Blob, sources []Source) error {
-	if b.Want.Size > 0 && f.want.Size > 0 && b.Want.Size != f.want.Size {
-		return fmt.Errorf("%w: %s is being filled as a file of %d bytes, want %d", verify.ErrMismatch, f.key, f.want.Size, b.Want.Size)
-	}
+// join lets one more have the blob.
+func (f *fill) join(b Blob, sources []Source) {
 	if !b.Low {
 		f.s.slots.promote(f.ticket)
 	}
 	f.add(b, sources)
-	return nil
+}
+
+// suits tells whether whoever wants b may join, although somebody asked first who wanted less: the fill must want
+// nothing that b does not want, and bring a file of b's size as far as its source tells.
+func (f *fill) suits(b Blob) bool {
+	if b.Want.SHA1.IsZero() || f.want.SHA1 != b.Want.SHA1 || len(f.want.MD5) > 0 && !bytes.Equal(f.want.MD5, b.Want.MD5) {
+		return false
+	}
+	size := f.want.Size
+	if size == 0 && b.Want.Size > 0 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.round == nil {
+			return false
+		}
+		size = f.round.size
+	}
+	return size == b.Want.Size
 }
 
 // add notes who wants the blob, and the sources that only he knows.
@@ -203,7 +217,9 @@ func (f *fill) run() {
 	if f.s.fills[f.key] == f { // else it was published
 		delete(f.s.fills, f.key)
 		if f.leftover > 0 {
-			f.s.partials[f.want.SHA1] = leftover{have: f.leftover, dropped: errors.Is(err, errDropped)}
+			f.s.partials[f.name] = leftover{
+				sum: f.want.SHA1, size: f.want.Size, have: f.leftover, dropped: errors.Is(err, errDropped),
+			}
 		}
 	}
 	f.s.mu.Unlock()
@@ -215,8 +231,8 @@ func (f *fill) run() {
 		case errors.Is(err, errNoRoomAhead): // it may be tried again and again
 			level = slog.LevelDebug
 		}
-		f.s.log.Log(context.Background(), level, what, "sum", f.key, "uuid", f.first.Image, "have", f.leftover, "error", err)
-		err = fmt.Errorf("fill %s: %w", f.key, err)
+		f.s.log.Log(context.Background(), level, what, "sum", f.first.title(), "uuid", f.first.Image, "have", f.leftover, "error", err)
+		err = fmt.Errorf("fill %s: %w", f.first.title(), err)
 	}
 	f.mu.Lock()
 	f.over, f.err = true, err
@@ -233,7 +249,7 @@ func (f *fill) bring() error {
 	if f.leftover > 0 && (f.want.Size > 0 && f.leftover > f.want.Size || f.fromStart()) {
 		f.s.space.removedPartial(f.leftover)
 		f.leftover = 0
-		if err := os.Remove(f.s.dir.partial(f.partialName())); err != nil {
+		if err := os.Remove(f.s.dir.partial(f.name)); err != nil {
 			return diskError(err)
 		}
 	}
@@ -326,16 +342,6 @@ func (f *fill) book(n int64) error {
 
 // low tells whether nobody waits for the fill.
 func (f *fill) low() bool { return f.s.slots.isLow(f.ticket) }
-
-// partialName is the partial file's name: only of those that are named by a sum
-// more than the name survives a restart.
-func (f *fill) partialName() string {
-	if f.want.SHA1.IsZero() {
-		sum := sha1.Sum([]byte(f.key))
-		return "key-" + hex.EncodeToString(sum[:])
-	}
-	return f.want.SHA1.String()
-}
 
 // mayBeginAgain tells whether a round that ended with err is worth another,
 // after it has put the blame where it belongs.

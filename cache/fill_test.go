@@ -362,7 +362,7 @@ func TestDrySpell(t *testing.T) {
 			t.Errorf("%d bytes were given out", len(got))
 		}
 		synctest.Wait()
-		if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Have: 500_000}) {
+		if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Size: int64(len(data)), Have: 500_000}) {
 			t.Errorf("Partials = %v", p)
 		}
 		wantData(t, s, blobOf(data), data, Miss, src)

@@ -52,6 +52,19 @@ func (s *Store) Fills() []FillInfo {
 	return all
 }
 
+// joinable gives the fill that brings what b wants; nil: there is none. s.mu is held.
+func (s *Store) joinable(b Blob) *fill {
+	if f := s.fills[b.fillKey()]; f != nil {
+		return f
+	}
+	for _, f := range s.fills {
+		if !f.dropped && f.suits(b) {
+			return f
+		}
+	}
+	return nil
+}
+
 func (f *fill) describe() FillInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()

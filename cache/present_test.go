@@ -76,7 +76,7 @@ func TestPartialsGone(t *testing.T) {
 // have had no byte.
 func TestPartialRemovedUnderFill(t *testing.T) {
 	for name, harm := range map[string]func(s *Store, m *sample) error{
-		"the file":   func(s *Store, m *sample) error { return os.Remove(s.dir.partial(m.sum().String())) },
+		"the file":   func(s *Store, m *sample) error { return os.Remove(s.dir.partial(m.blob.partialName())) },
 		"the folder": func(s *Store, _ *sample) error { return os.RemoveAll(s.dir.partials()) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -57,7 +57,7 @@ type round struct {
 // begin opens the partial file and starts to hash what is in it.
 func (f *fill) begin() (*round, error) {
 	r := &round{
-		path: f.s.dir.partial(f.partialName()), size: -1, md5: f.want.MD5,
+		path: f.s.dir.partial(f.name), size: -1, md5: f.want.MD5,
 		have: f.leftover, leftover: f.leftover,
 		hash: verify.NewWriter(), hashed: make(chan struct{}),
 	}

@@ -77,7 +77,7 @@ func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rat
 		return "", err
 	}
 	if result == CheckQuarantined || result == CheckAbsent {
-		if lost := s.heal(ctx, sum); lost == nil {
+		if lost := s.heal(ctx, sum, f.Digests.Size); lost == nil {
 			s.log.Info("a lost file was brought anew", "sum", sum)
 			if result == CheckAbsent {
 				result = CheckRestored
@@ -189,11 +189,11 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 }
 
 // heal asks for the bytes anew.
-func (s *Store) heal(ctx context.Context, sum verify.Sum) error {
+func (s *Store) heal(ctx context.Context, sum verify.Sum, size int64) error {
 	if s.o.Heal == nil {
 		return errors.New("there is no source to ask")
 	}
-	return s.o.Heal(ctx, sum)
+	return s.o.Heal(ctx, sum, size)
 }
 
 // quarantine takes the file with wrong bytes out of the cache, for people to

@@ -17,10 +17,10 @@ import (
 )
 
 // healer brings from memory what it has.
-func healer(s **Store, all ...*sample) func(context.Context, verify.Sum) error {
-	return func(ctx context.Context, sum verify.Sum) error {
+func healer(s **Store, all ...*sample) func(context.Context, verify.Sum, int64) error {
+	return func(ctx context.Context, sum verify.Sum, size int64) error {
 		for _, m := range all {
-			if m.sum() == sum {
+			if m.sum() == sum && m.blob.Want.Size == size {
 				r, err := (*s).File(ctx, m.blob, sources(m.src))
 				if err != nil {
 					return err

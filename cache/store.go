@@ -64,7 +64,7 @@ type Options struct {
 	Keep func(image uuid.UUID) bool
 	// Heal brings the bytes of a file that was found wrong or gone anew, by File
 	// with sources that it knows, and returns once they are stored; nil: there are none.
-	Heal func(ctx context.Context, sum verify.Sum) error
+	Heal func(ctx context.Context, sum verify.Sum, size int64) error
 
 	Logger     *slog.Logger // nil: silent
 	Registerer prometheus.Registerer
@@ -112,18 +112,18 @@ type Store struct {
 	lists   sync.Mutex // held while saved lists are read or replaced: two generations of a catalogue may do so at once
 	copying sync.Mutex // held while a copy of a manifest is read and replaced; after its image's door
 
-	mu       sync.RWMutex            // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
-	closed   bool                    // no fill begins any more
-	ended    bool                    // none is left: the index is being closed
-	files    map[verify.Sum]*stored  // verified files
-	images   map[uuid.UUID]*image    // that have a file on disk; the values are immutable
-	children map[uuid.UUID]int       // of an image, present or not: how many of images have it as their origin
-	aliases  map[string]verify.Sum   // Blob.Key to the sum that its bytes turned out to have
-	orphans  map[verify.Sum]int64    // files on disk of which the index knows nothing: adopted once hashed; their sizes
-	partials map[verify.Sum]leftover // unfinished downloads that no fill is working on
-	copies   map[uuid.UUID]struct{}  // images with a copy in DATA/manifests
-	fills    map[string]*fill        // in flight, by Blob.fillKey
-	liars    map[liar]time.Time      // who sent wrong bytes, and when: asked last
+	mu       sync.RWMutex           // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
+	closed   bool                   // no fill begins any more
+	ended    bool                   // none is left: the index is being closed
+	files    map[verify.Sum]*stored // verified files
+	images   map[uuid.UUID]*image   // that have a file on disk; the values are immutable
+	children map[uuid.UUID]int      // of an image, present or not: how many of images have it as their origin
+	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
+	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
+	partials map[string]leftover    // unfinished downloads that no fill is working on, by their files' names
+	copies   map[uuid.UUID]struct{} // images with a copy in DATA/manifests
+	fills    map[string]*fill       // in flight, by Blob.fillKey
+	liars    map[liar]time.Time     // who sent wrong bytes, and when: asked last
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt
@@ -162,7 +162,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		children: make(map[uuid.UUID]int),
 		aliases:  make(map[string]verify.Sum),
 		orphans:  make(map[verify.Sum]int64),
-		partials: make(map[verify.Sum]leftover),
+		partials: make(map[string]leftover),
 		copies:   make(map[uuid.UUID]struct{}),
 		fills:    make(map[string]*fill),
 		liars:    make(map[liar]time.Time),
@@ -385,21 +385,19 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 		return nil, "", nil
 	}
 	key := b.fillKey()
-	if f := s.fills[key]; f != nil {
+	if f := s.joinable(b); f != nil {
 		if f.dropped {
 			return f, "", nil
 		}
-		if err := f.join(b, sources); err != nil {
-			return nil, "", err
-		}
+		f.join(b, sources)
 		f.firm = f.firm || !b.Droppable
 		f.hold.n.Add(1)
 		return f, Join, nil
 	}
 	f := newFill(s, b, s.trusted(key, sources))
-	if left, ok := s.partials[b.Want.SHA1]; ok && !b.Want.SHA1.IsZero() {
-		f.leftover = left.have
-		delete(s.partials, b.Want.SHA1)
+	if name := s.leftoverFor(b); name != "" {
+		f.name, f.leftover = name, s.partials[name].have
+		delete(s.partials, name)
 	}
 	f.hold.n.Add(1)
 	s.touchOrigin(b)

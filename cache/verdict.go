@@ -62,7 +62,7 @@ func (f *fill) refuse(c *candidate, where string, why error) {
 	c.out = fmt.Errorf("source %s: %w", c.Name, why)
 	f.s.metrics.failure(c.Name, where)
 	f.s.distrust(c.Name, f.key)
-	f.s.log.Warn("a source gives wrong bytes", "sum", f.key, "source", c.Name, "where", where, "error", why)
+	f.s.log.Warn("a source gives wrong bytes", "sum", f.first.title(), "source", c.Name, "where", where, "error", why)
 }
 
 // publish gives the round's file its final name: sync file, rename, sync
@@ -81,6 +81,7 @@ func (f *fill) publish(r *round) error {
 	}
 	r.close()
 	f.leftover = 0
+	s.removeUseless(sum)
 	for _, b := range f.wanted() {
 		s.noteImage(b, sum, false)
 	}
@@ -155,6 +156,7 @@ func (f *fill) record(r *round, info Info) error {
 		s.aliases[f.first.Key] = sum
 	}
 	delete(s.fills, f.key) // nobody joins from here on
+	s.endLies(info.Digests)
 	s.mu.Unlock()
 	s.space.published(info.Digests.Size)
 	switch {
@@ -164,6 +166,19 @@ func (f *fill) record(r *round, info Info) error {
 		s.space.removedFile(orphan)
 	}
 	return nil
+}
+
+// endLies ends the fills that want a file with got's sha1 and something else that is not got's: there is none. s.mu is
+// held.
+func (s *Store) endLies(got verify.Digests) {
+	for _, f := range s.fills {
+		if f.want.SHA1 != got.SHA1 {
+			continue
+		}
+		if err := f.want.Check(got); err != nil {
+			f.stop(err)
+		}
+	}
 }
 
 // moveIn gives the round's file its final name, and makes that last.

@@ -31,7 +31,7 @@ type Merged struct {
 	Manifest *Manifest
 	Listed   bool     // some source of these bytes lists it (else it is reachable by uuid only)
 	Source   string   // where Manifest came from
-	Holders  []Holder // sources with the same uuid and the same sums; the first is Source, the others follow in configured order
+	Holders  []Holder // sources with the same uuid and the same sums and sizes; the first is Source, the others follow in configured order
 }
 
 // Holder is a source that holds an image, with that source's own manifest (its paths and urls differ).
@@ -48,7 +48,8 @@ type Conflict struct {
 
 // Merge merges listings given in configured order: the first source that has a uuid wins the whole
 // manifest, but for an origin that only a later one with equal sha1 knows (spec 7, dsapid), and but for one that
-// is disabled there and listed by a later one with equal sha1. Where a file has no sha1,
+// is disabled there and listed by a later one with equal sha1. Equal sha1 with another size is no equal: one of both
+// sources tells of a file that does not exist. Where a file has no sha1,
 // sources are not interchangeable, and only the first is a holder. Images that are not Servable are left out, so
 // that they hide nobody's. The result is ordered by (Published, UUID) ascending, a missing date first.
 func Merge(ls []Listing) ([]Merged, []Conflict) {
@@ -160,12 +161,15 @@ func (g *merge) holder(c int32) Holder {
 	return Holder{Source: g.listings[g.candidates[c].source].Source, Manifest: g.candidates[c].manifest}
 }
 
-// sameBytes tells that both name the same sha1 for each file, and that there is one.
+// sameBytes tells that both name the same sha1 for each file, that there is one, and that no sizes speak against it.
 func sameBytes(a, b []File) bool {
 	return len(a) > 0 && slices.EqualFunc(a, b, func(x, y File) bool {
-		return x.SHA1 == y.SHA1 && !x.SHA1.IsZero()
+		return x.SHA1 == y.SHA1 && !x.SHA1.IsZero() && !otherSize(x, y)
 	})
 }
+
+// otherSize tells that both name a size, and not the same.
+func otherSize(x, y File) bool { return x.Size > 0 && y.Size > 0 && x.Size != y.Size }
 
 // otherBytes tells that the two are known to differ, not merely not known to be the same.
 func otherBytes(a, b []File) bool {
@@ -173,7 +177,7 @@ func otherBytes(a, b []File) bool {
 		return false
 	}
 	for i := range min(len(a), len(b)) {
-		if a[i].SHA1 != b[i].SHA1 && !a[i].SHA1.IsZero() && !b[i].SHA1.IsZero() {
+		if a[i].SHA1 != b[i].SHA1 && !a[i].SHA1.IsZero() && !b[i].SHA1.IsZero() || otherSize(a[i], b[i]) {
 			return true
 		}
 	}

@@ -111,7 +111,7 @@ func (m *mirror) removePublished(ctx context.Context, image manifest.Manifest) e
 	if err := m.store.Disown(image.UUID, sum); err != nil {
 		return err
 	}
-	if other, _, ok := m.catalog.Current().BySum(sum); ok && other.Manifest.UUID != image.UUID {
+	if other, _, ok := m.catalog.Current().BySum(sum, image.Files[0].Size); ok && other.Manifest.UUID != image.UUID {
 		m.log.Info("the file of an unpublished image stays: another image has it",
 			"uuid", image.UUID, "sum", sum, "other", other.Manifest.UUID)
 		return nil

@@ -44,7 +44,7 @@ func (m *mirror) resumePartials(ctx context.Context) error {
 }
 
 func (m *mirror) resumePartial(ctx context.Context, p cache.Partial) {
-	entry, index, ok := m.catalog.Current().BySum(p.Sum)
+	entry, index, ok := m.catalog.Current().BySum(p.Sum, p.Size)
 	if !ok {
 		return
 	}

@@ -51,8 +51,8 @@ func (m *mirror) manifestOf(id uuid.UUID) (manifest.Manifest, error) {
 }
 
 // heal brings the bytes of a lost file anew, from whoever has them.
-func (m *mirror) heal(ctx context.Context, sum verify.Sum) error {
-	entry, index, ok := m.catalog.Current().BySum(sum)
+func (m *mirror) heal(ctx context.Context, sum verify.Sum, size int64) error {
+	entry, index, ok := m.catalog.Current().BySum(sum, size)
 	if !ok {
 		return fmt.Errorf("no image in the catalogue has this file: %w", fs.ErrNotExist)
 	}

@@ -73,7 +73,7 @@ func TestHeal(t *testing.T) {
 	if !cached(t, m, sampleBase) {
 		t.Error("the healed file is not there")
 	}
-	if err := m.heal(t.Context(), verify.Sum{1}); !errors.Is(err, fs.ErrNotExist) {
+	if err := m.heal(t.Context(), verify.Sum{1}, 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("heal of a file of nobody's: %v", err)
 	}
 }

@@ -133,13 +133,9 @@ func (in *importing) Begin(_ context.Context, h bundle.Head) error {
 
 // survey looks which bytes of the bundle's files are here.
 func (in *importing) survey() {
-	partials := make(map[verify.Sum]int64)
-	for _, p := range in.s.o.Store.Partials() {
-		partials[p.Sum] = p.Have
-	}
 	for i, m := range in.head.Index.Images {
 		for f, file := range m.Files {
-			have := partials[file.SHA1]
+			have := in.s.o.Store.Unfinished(cache.Blob{Want: file.Want()})
 			if in.s.hasFile(file) {
 				have = file.Size
 			}

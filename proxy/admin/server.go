@@ -75,8 +75,8 @@ type Store interface {
 	Pinned() map[uuid.UUID]bool
 	// Kept tells whether an image is kept from eviction, by hand or by rule.
 	Kept(id uuid.UUID) bool
-	// Partials lists the unfinished downloads that no fill is working on.
-	Partials() []cache.Partial
+	// Unfinished tells how many bytes an unfinished download has left for a blob.
+	Unfinished(b cache.Blob) int64
 	// Remove takes a file away; who reads it reads on. The error matches
 	// fs.ErrNotExist when there is none.
 	Remove(ctx context.Context, sum verify.Sum) (cache.Evicted, error)

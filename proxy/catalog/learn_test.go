@@ -46,7 +46,7 @@ func TestLearn(t *testing.T) {
 		if body, other := whole(c.Current()).JSON(false); !bytes.Contains(body, []byte(sum.String())) || other == etag {
 			t.Error("the list lacks the sum")
 		}
-		if e, _, ok := c.Current().BySum(sum); !ok || e.Manifest.UUID != id(1) {
+		if e, _, ok := c.Current().BySum(sum, 777); !ok || e.Manifest.UUID != id(1) {
 			t.Error("not found by its sum")
 		}
 	}

@@ -214,20 +214,30 @@ func (l *List) all(yield func(record) bool) {
 	}
 }
 
-// BySum finds an image that has a file with that sha1, and which one. It looks at every image: for start-up
-// and administration, not for requests.
-func (l *List) BySum(s verify.Sum) (Entry, int, bool) {
+// BySum finds an image that has a file with that sha1 and size, and which one; a size of 0 stands for any, and an image
+// that does not tell its file's size is taken if there is no better one. It looks at every image: for start-up and
+// administration, not for requests.
+func (l *List) BySum(s verify.Sum, size int64) (Entry, int, bool) {
 	if s.IsZero() {
 		return Entry{}, 0, false
 	}
+	var found record
+	index, ok := 0, false
 	for r := range l.all {
-		for i := range r.manifest.Files {
-			if r.manifest.Files[i].SHA1 == s {
+		for i, f := range r.manifest.Files {
+			switch {
+			case f.SHA1 != s:
+			case size == 0 || f.Size == size:
 				return l.entry(r), i, true
+			case f.Size == 0 && !ok:
+				found, index, ok = r, i, true
 			}
 		}
 	}
-	return Entry{}, 0, false
+	if !ok {
+		return Entry{}, 0, false
+	}
+	return l.entry(found), index, true
 }
 
 // with is l and further images that sources gave by uuid. It is nil when that takes a merge: one of them is stored

@@ -146,13 +146,16 @@ func TestBySum(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []int{1, 2, 7} {
-		e, i, ok := c.Current().BySum(entry(t, c, n).Manifest.Files[0].SHA1)
-		if !ok || i != 0 || e.Manifest.UUID != id(n) {
-			t.Errorf("image %d: found %s, %d, %v", n, e.Manifest.UUID, i, ok)
+		file := entry(t, c, n).Manifest.Files[0]
+		for size, want := range map[int64]bool{0: true, file.Size: true, file.Size + 1: false} {
+			e, i, ok := c.Current().BySum(file.SHA1, size)
+			if ok != want || i != 0 || ok && e.Manifest.UUID != id(n) {
+				t.Errorf("image %d of %d bytes: found %s, %d, %v", n, size, e.Manifest.UUID, i, ok)
+			}
 		}
 	}
 	for _, s := range []verify.Sum{{}, {1, 2, 3}} {
-		if e, _, ok := c.Current().BySum(s); ok {
+		if e, _, ok := c.Current().BySum(s, 0); ok {
 			t.Errorf("%s: found %s", s, e.Manifest.UUID)
 		}
 	}
