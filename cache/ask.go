@@ -109,7 +109,7 @@ func (f *fill) ask(candidates []*candidate, offset int64) (won *attempt, lost []
 				return a, lost
 			}
 			refused := errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
-			if refused && !a.c.accepted { // else the refusal may pass, as any break in mid-file does
+			if refused && (!a.c.accepted || a.c.Once) { // else the refusal may pass, as any break in mid-file does
 				a.c.out = fmt.Errorf("source %s: %w", a.c.Name, a.err)
 			}
 			lost = append(lost, a)

@@ -69,6 +69,9 @@ type Source struct {
 	// FromStart: it sends the whole body in any case, so that what an earlier
 	// download left saves nothing, and is thrown away if all sources are so.
 	FromStart bool
+	// Once: its bytes can be had only once, so that what it refuses is refused for good although it has answered well
+	// before: an upload, a bundle.
+	Once bool
 }
 
 // Info is what is known of a file on disk.

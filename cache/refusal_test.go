@@ -91,6 +91,27 @@ func TestRefusedInMidFileElsewhere(t *testing.T) {
 	})
 }
 
+// What can be had only once is refused for good.
+func TestRefusedInMidFileOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{})
+		data := noise(1, 1<<20)
+		once := refusing("a", data, 400_000, 1, errForbidden)
+		src := once.source()
+		src.Once = true
+		began := time.Now()
+		r, err := s.File(t.Context(), blobOf(data), []Source{src})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if err := r.Stored(t.Context()); err == nil || time.Since(began) != 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		wantAsked(t, once, 0, 400_000)
+	})
+}
+
 // Before any byte a refusal is final, and told at once, also where an earlier download has left a part.
 func TestRefusedAtOnce(t *testing.T) {
 	data := noise(1, 1<<20)

@@ -83,7 +83,7 @@ func ownBlob(image manifest.Manifest) cache.Blob {
 func (m *mirror) storeUpload(ctx context.Context, image manifest.Manifest, open published.Open) (release func(), err error) {
 	blob := ownBlob(image)
 	blob.Manifest = manifest.Manifest{Origin: image.Origin}
-	r, err := m.store.File(ctx, blob, []cache.Source{{Name: published.Name, Open: open, FromStart: true}})
+	r, err := m.store.File(ctx, blob, []cache.Source{{Name: published.Name, Open: open, FromStart: true, Once: true}})
 	if err != nil {
 		return nil, err
 	}

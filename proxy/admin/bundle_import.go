@@ -215,7 +215,7 @@ func (in *importing) store(ctx context.Context, p *bundle.Piece, file bundle.Fil
 		Index:    p.File,
 		Source:   imported.Name,
 		Manifest: m,
-	}, []cache.Source{{Name: imported.Name, Open: body.open}})
+	}, []cache.Source{{Name: imported.Name, Open: body.open, Once: true}})
 	if err != nil {
 		return err
 	}
