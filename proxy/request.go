@@ -57,7 +57,10 @@ func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	req := s.newRequest(ctx)
-	if err := s.dispatch(req); err != nil {
+	if refused := wellFormed(ctx); refused != nil {
+		ctx.SetConnectionClose() // what follows may be no request
+		s.sendError(req, refused)
+	} else if err := s.dispatch(req); err != nil {
 		s.sendError(req, err)
 	}
 	s.finishHeader(req)
