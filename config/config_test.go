@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -191,5 +192,18 @@ func TestReadableSecretsWarn(t *testing.T) {
 	}})
 	if d := cmp.Diff([]string{"sources[0].password_file: everyone on this machine can read " + open}, c.Warnings); d != "" {
 		t.Error(d)
+	}
+}
+
+// An import of imgadm's with its origins needs six connections at once.
+func TestNarrowLimitsWarn(t *testing.T) {
+	for n, want := range map[int]int{0: 0, 1: 1, 5: 1, 6: 0, 256: 0} {
+		c := mustLoad(t, "", LoadOptions{Flags: map[string]any{"clients.max_per_address": n}})
+		if len(c.Warnings) != want || want > 0 && !strings.Contains(c.Warnings[0], "clients.max_per_address: "+strconv.Itoa(n)+" is too few") {
+			t.Errorf("max_per_address %d: %q", n, c.Warnings)
+		}
+	}
+	if c := mustLoad(t, "", LoadOptions{Flags: map[string]any{"clients.max_connections": 5}}); len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "clients.max_connections") {
+		t.Errorf("max_connections 5: %q", c.Warnings)
 	}
 }

@@ -294,3 +294,20 @@ func (k *checker) between(key string, n, least, most int) {
 		k.fault(key, n, fmt.Sprintf("must be %d to %d", least, most))
 	}
 }
+
+// importSockets is how many connections one imgadm import of an image with origins has open: five for files, one for manifests.
+const importSockets = 6
+
+// narrowLimits warns of limits under which a client fails that does nothing wrong.
+func narrowLimits(c Config) (warnings []string) {
+	for _, limit := range []struct {
+		key string
+		n   int
+	}{{"clients.max_connections", c.Clients.MaxConnections}, {"clients.max_per_address", c.Clients.MaxPerAddress}} {
+		if limit.n > 0 && limit.n < importSockets {
+			warnings = append(warnings, fmt.Sprintf("%s: %d is too few: imgadm opens up to %d connections at once for an image with origins, and its import fails",
+				limit.key, limit.n, importSockets))
+		}
+	}
+	return warnings
+}

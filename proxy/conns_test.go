@@ -24,6 +24,8 @@ func (l exhausted) Accept() (net.Conn, error) {
 	}
 }
 
+func (l exhausted) Addr() net.Addr { return &net.TCPAddr{} }
+
 func (l exhausted) Close() error {
 	close(l.closed)
 	return nil

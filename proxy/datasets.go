@@ -289,6 +289,9 @@ func (s *Server) selfURL(req *request) string {
 	host := string(req.ctx.Request.Header.Host())
 	if !saneHost(host) {
 		host = req.ctx.LocalAddr().String()
+		if fixed, changed := bracketed([]byte(host), portOf(req.ctx.LocalAddr())); changed { // it has a zone
+			host = fixed
+		}
 	}
 	return scheme + "://" + host
 }

@@ -23,6 +23,7 @@ var (
 	hdrContentRange = []byte("Content-Range")
 	hdrContentType  = []byte("Content-Type")
 	hdrETag         = []byte("ETag")
+	hdrExpose       = []byte("Access-Control-Expose-Headers")
 	hdrEncoding     = []byte("Content-Encoding")
 	hdrLastModified = []byte("Last-Modified")
 	hdrMaxAge       = []byte("Access-Control-Max-Age")
@@ -36,6 +37,7 @@ var (
 	typeText        = []byte("text/plain")
 	valueBytes      = []byte("bytes")
 	valueEncoding   = []byte("Accept-Encoding")
+	valueExposed    = []byte("Accept-Ranges, Api-Version, Content-Length, Content-MD5, Content-Range, Date, ETag, Retry-After, X-Cache, X-Request-Id, X-Response-Time, X-Server-Name")
 	valueGzip       = []byte("gzip")
 	valueVersion    = []byte("Accept-Version")
 

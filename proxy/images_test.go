@@ -107,7 +107,7 @@ func TestPingErrors(t *testing.T) {
 // Spec 2.2: on every routed path of IMGAPI, and on none of DSAPI.
 func TestAcceptVersion(t *testing.T) {
 	f := three(t).start()
-	for _, path := range []string{"/ping", "/images", "/images/" + id(1), "/images/" + id(1) + "/file", "/images/" + id(1) + "/icon", "/state"} {
+	for _, path := range []string{"/ping", "/images", "/images/" + id(1), "/images/" + id(1) + "/file", "/images/" + id(2) + "/icon", "/state"} {
 		f.wantError("GET", path, 400, "InvalidVersion", "~99 is not supported by GET "+path, "Accept-Version: ~99")
 		f.wantError("GET", path, 400, "InvalidVersion", "", "Accept-Version: garbage")
 	}
@@ -165,6 +165,40 @@ func TestOptions(t *testing.T) {
 		}
 	}
 	f.wantError("OPTIONS", "/nothing", 404, "ResourceNotFound", "/nothing does not exist")
+}
+
+// A web page may send along what the older image servers allowed to theirs, and may read what the replies tell.
+func TestCORS(t *testing.T) {
+	f := channelled(t, devAndRelease...)
+	has := func(r reply, header, name string) bool {
+		for _, n := range strings.Split(r.header.Get(header), ",") {
+			if strings.EqualFold(strings.TrimSpace(n), name) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, path := range []string{"/ping", "/channels", "/images", "/images/" + id(2), "/images/" + id(2) + "/file", "/images/" + id(2) + "/icon",
+		"/datasets", "/datasets/" + id(2), "/datasets/" + id(2) + "/file", "/"} {
+		r := f.common(f.send("OPTIONS", path, "Origin: http://ui", "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: x-requested-with"))
+		for _, name := range []string{"x-requested-with", "x-csrf-token", "accept", "accept-version", "content-type", "content-length", "content-md5",
+			"date", "api-version", "x-api-version", "origin", "authorization", "range", "if-none-match", "x-request-id"} {
+			if !has(r, "Access-Control-Allow-Headers", name) {
+				t.Errorf("%s: %s is not among %q", path, name, r.header.Get("Access-Control-Allow-Headers"))
+			}
+		}
+		r = f.get(path)
+		for _, name := range []string{"content-md5", "etag", "x-cache", "x-request-id", "content-range", "api-version"} {
+			if r.header.Get("Access-Control-Allow-Origin") != "*" || !has(r, "Access-Control-Expose-Headers", name) {
+				t.Errorf("%s: %d, %s cannot be read: %v", path, r.status, name, r.header)
+			}
+		}
+	}
+	for _, path := range []string{"/state", "/readyz", "/images/" + id(2) + "/acl"} {
+		if r := f.send("OPTIONS", path, "Origin: http://ui"); r.header.Get("Access-Control-Allow-Headers") != "" || r.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s is open to any page: %v", path, r.header)
+		}
+	}
 }
 
 // Every GET answers HEAD with the same header and no body.

@@ -109,6 +109,7 @@ func (s *Server) dispatch(req *request) (err error) {
 	req.record.route = rt
 	if rt.open {
 		req.set(hdrAllowOrigin, "*")
+		req.setKey(hdrExpose, valueExposed)
 	}
 	switch {
 	case method == fasthttp.MethodOptions && rt.writeOnly:
@@ -241,13 +242,19 @@ func notAllowed(method, allow string) *apiError {
 	return &apiError{status: 405, code: "MethodNotAllowedError", message: method + " is not allowed", allow: &allow}
 }
 
+// allowedHeaders are the headers that a web page may send along: those that mean something here, and those that the
+// older image servers (restify's, dsapid) allowed to the web interfaces written for them.
+const allowedHeaders = "Accept, Accept-Language, Accept-Version, Api-Version, Authorization, Cache-Control, Content-Language, " +
+	"Content-Length, Content-MD5, Content-Type, Date, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, " +
+	"Origin, Pragma, Range, Request-Id, Response-Time, X-Api-Version, X-CSRF-Token, X-PINGOTHER, X-Request-Id, X-Requested-With"
+
 // options answers OPTIONS, a web page's preflight included.
 func (req *request) options(allow string) error {
 	req.ctx.SetStatusCode(fasthttp.StatusNoContent)
 	req.set(hdrAllow, allow)
 	if req.record.route.open {
 		req.set(hdrAllowMethods, allow)
-		req.set(hdrAllowHeaders, "Accept-Version, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, Range, X-Request-Id")
+		req.set(hdrAllowHeaders, allowedHeaders)
 		req.set(hdrMaxAge, "86400")
 	}
 	return nil

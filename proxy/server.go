@@ -148,6 +148,7 @@ type Server struct {
 	drain       time.Duration
 	tls         *tls.Config
 	forwarded   []netip.Prefix
+	port        atomic.Int32 // of the listener being served; 0 = none
 	log         *slog.Logger
 	metrics     *metrics
 	pong        []byte
@@ -239,6 +240,7 @@ func New(o Options) (*Server, error) {
 	s.http = &fasthttp.Server{
 		Handler:         s.handle,
 		ErrorHandler:    s.malformed,
+		HeaderReceived:  s.received,
 		Name:            "imgmirror/" + o.Version,
 		Concurrency:     o.MaxConnections + 1, // the limit is kept by conns
 		ReadBufferSize:  readBuffer,
@@ -319,6 +321,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.served.Swap(true) {
 		return errors.New("proxy: Serve was called before")
 	}
+	s.port.Store(int32(portOf(ln.Addr()))) //nolint:gosec // a port has 16 bits
 	s.serving.Store(true)
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.accept(ctx, ln) }()

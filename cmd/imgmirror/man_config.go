@@ -69,7 +69,7 @@ var keyHelp = map[string]string{
 	"clients.stall_timeout":   "how long a client may take nothing before it is cut off",
 	"clients.drain_timeout":   "how long open replies may go on when the mirror stops",
 	"clients.max_connections": "connections of clients at the same time",
-	"clients.max_per_address": "of them, from one address; 0: no limit",
+	"clients.max_per_address": "of them, from one address; 0: no limit; imgadm needs 6 for an image with origins",
 
 	"verify.scrub_every":      "how often every file on disk is hashed again; 0: never",
 	"verify.scrub_rate":       "bytes per second that it reads; empty: no limit",
