@@ -23,7 +23,7 @@ func TestChannels(t *testing.T) {
 		}
 		object(t, m.V2Channels())
 	}
-	const body = `"v":2,"uuid":"` + idA + `","name":"n","version":"1","type":"other","os":"other","state":"active","public":true,"published_at":"2024-01-01T00:00:00Z"`
+	const body = `"v":2,"uuid":"` + idA + `","name":"n","version":"1","type":"other","os":"other","state":"active","owner":"` + idB + `","disabled":false,"public":true,"published_at":"2024-01-01T00:00:00Z"`
 	f(`{`+body+`}`, nil, `{`+body+`}`)
 	f(`{`+body+`}`, []string{"dev"}, `{`+body+`,"channels":["dev"]}`)
 	f(`{`+body+`,"channels":["dev","release"]}`, nil, `{`+body+`,"channels":["dev","release"]}`)

@@ -81,6 +81,15 @@ func (o *objectEditor) setString(i int, want string) {
 	}
 }
 
+// setText makes a string of member i if it is a number, with the digits that the source wrote.
+func (o *objectEditor) setText(i int) {
+	if v := o.value(i); isNumber(v) {
+		o.set(i, `"`+string(v)+`"`)
+	} else {
+		o.keep(i)
+	}
+}
+
 // setUUID is setString for what was read as id, in whatever case.
 func (o *objectEditor) setUUID(i int, id uuid.UUID) {
 	text, _ := unquote(o.value(i))

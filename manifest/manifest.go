@@ -90,7 +90,7 @@ type Manifest struct {
 	OS        string
 	Type      string
 	State     string // active, disabled, unactivated, creating, failed
-	Owner     string // a uuid, but for what malformed sources send; "" when a v2 source gave none
+	Owner     string // a uuid, but for what malformed sources send; the unset owner when the source gave none
 	Public    bool
 	Disabled  bool
 	Icon      bool
@@ -100,12 +100,14 @@ type Manifest struct {
 	ACL       []string
 	Channels  []string // as the source gave them, or what WithChannels put in their place
 
+	undated bool   // see Undated
 	private bool   // may be served although it is not public
-	raw     []byte // as the source sent it, byte for byte
+	raw     []byte // as the source sent it, byte for byte, and the date of ParseOptions.Date
 	v2      []byte // what /images serves; the same memory as raw when nothing had to change
 }
 
-// Raw is the source's JSON object, byte for byte, without white space around it.
+// Raw is the source's JSON object, byte for byte, without white space around it; a date that comes from
+// ParseOptions.Date is in it.
 // Parse makes the same manifest of it again (but for WithFacts). It must not be modified. It is nil for the zero
 // Manifest only.
 func (m Manifest) Raw() []byte { return m.raw }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -13,6 +14,9 @@ import (
 // ParseOptions steer ingestion of one source's manifests.
 type ParseOptions struct {
 	ServePrivate bool // the source's private images may be served; keep acl in V2
+	// Date is the published_at of an activated image whose manifest gives none: when its file, or the answer that it
+	// came in, was modified last. Raw then has it. Zero: such images have no date, and V2 shows 1970 (spec 1.5).
+	Date time.Time
 }
 
 // Parse reads one manifest, v1 or v2 by spec section 1; a BOM and white space around it are

@@ -164,7 +164,10 @@ func checkUntouched(t *testing.T, m Manifest) {
 			}
 		}
 	}
-	complete := lookup(m.Raw(), "v") != nil && lookup(m.Raw(), "state") != nil && (lookup(m.Raw(), "published_at") != nil || !m.Active())
+	complete := lookup(m.Raw(), "published_at") != nil || !m.Active()
+	for _, key := range []string{"v", "state", "owner", "public", "disabled"} {
+		complete = complete && lookup(m.Raw(), key) != nil
+	}
 	if complete && !changed && &m.Raw()[0] != &m.V2()[0] {
 		t.Errorf("%s: nothing had to change, but V2 is not the source's text\n%s\n%s", m.UUID, m.Raw(), m.V2())
 	}

@@ -134,6 +134,19 @@ func unquote(v []byte) (text []byte, ok bool) {
 	return text, true
 }
 
+// isNumber tells that a JSON value is a number.
+func isNumber(v []byte) bool { return len(v) > 0 && jsontext.Value(v).Kind() == '0' }
+
+// written gives the text of a JSON string, or of a number as its source wrote it (tools write "version": 1 for 1.0 on
+// their command line); nothing for any other value.
+func written(v []byte) []byte {
+	if isNumber(v) {
+		return v
+	}
+	text, _ := unquote(v)
+	return text
+}
+
 // quote gives s as a JSON string; invalid UTF-8 is replaced.
 func quote(s string) string {
 	b, _ := jsontext.AppendQuote(make([]byte, 0, len(s)+2), s) // the error tells of invalid UTF-8 only

@@ -47,11 +47,7 @@ func (d *doc) member(o *objectEditor, i int) error {
 			o.keep(i)
 		}
 	case "owner":
-		if m.Owner != "" {
-			o.setString(i, m.Owner)
-		} else {
-			o.keep(i)
-		}
+		o.setString(i, m.Owner)
 	case "state":
 		o.setString(i, m.State)
 	case "public":
@@ -68,6 +64,8 @@ func (d *doc) member(o *objectEditor, i int) error {
 		return d.files(o, i)
 	case "image_size":
 		return d.imageSize(o, i)
+	case "name", "version", "type", "os", "urn", "description", "homepage", "eula", "nic_driver", "disk_driver", "cpu_type":
+		o.setText(i)
 	case "icon":
 		if v.Kind() == '{' { // how the reference's database keeps it
 			o.set(i, "true")
@@ -112,16 +110,16 @@ var dropped = map[string]bool{
 // complete adds what v2 needs and the source did not say.
 func (d *doc) complete(o *objectEditor) {
 	m, k := &d.m, &d.keys
-	if d.v1 && k.owner < 0 && k.creator < 0 {
+	if k.owner < 0 && (!d.v1 || k.creator < 0) {
 		o.add(`"owner":` + quote(m.Owner))
 	}
 	if k.state < 0 {
 		o.add(`"state":` + quote(m.State))
 	}
-	if d.v1 && k.disabled < 0 {
+	if k.disabled < 0 {
 		o.add(`"disabled":` + strconv.FormatBool(m.Disabled))
 	}
-	if k.public < 0 && (d.v1 || !m.Public) { // what no longer shows its acl must not pass for public
+	if k.public < 0 {
 		o.add(`"public":` + strconv.FormatBool(m.Public))
 	}
 	if k.published < 0 && d.published != "" {
@@ -226,8 +224,7 @@ func (d *doc) file(o *objectEditor) File {
 			}
 			o.drop(i)
 		case "path":
-			text, _ := unquote(v)
-			f.Path = string(text)
+			f.Path = string(written(v))
 			o.drop(i)
 		case "url":
 			text, _ := unquote(v)
@@ -235,6 +232,8 @@ func (d *doc) file(o *objectEditor) File {
 			o.drop(i)
 		case "stor", "contentMD5", "mtime":
 			o.drop(i)
+		case "dataset_guid", "digest", "uncompressedDigest":
+			o.setText(i)
 		default:
 			o.keep(i)
 		}

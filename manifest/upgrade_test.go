@@ -141,14 +141,18 @@ func TestV2State(t *testing.T) {
 	}
 	const date = `,"published_at":"2014-01-02T03:04:05Z"`
 	f(`,"state":"active"`, "active")
-	f(`,"state":"active","disabled":true`, "active")
+	f(`,"state":"active","disabled":true`, "disabled")
+	f(`,"state":"active","disabled":"true"`, "disabled")
+	f(`,"state":"active","activated":false`, "unactivated")
 	f(`,"state":"disabled"`, "disabled")
 	f(`,"state":"creating"`, "creating")
 	f(`,"state":"failed","error":{"message":"x"}`, "failed")
 	f(`,"state":"unactivated"`, "unactivated")
 	f(`,"state":"deprecated"`+date, "active")
 	f(`,"state":"pending"`+date, "unactivated")
-	f(`,"state":"strange"`+date, "active")
+	f(`,"state":"strange"`+date, "unactivated")
+	f(`,"state":""`, "active")
+	f(`,"state":null`, "active")
 	f(`,"state":7`+date, "active")
 	f(date, "active")
 	f(date+`,"disabled":true`, "disabled")
@@ -156,7 +160,10 @@ func TestV2State(t *testing.T) {
 	f(date+`,"activated":false`, "unactivated")
 	f(`,"activated":true`, "active")
 	f(`,"activated":true,"disabled":true`, "disabled")
-	f(``, "unactivated")
+	f(``, "active")
+	f(`,"disabled":true`, "disabled")
+	f(`,"activated":"false"`, "unactivated")
+	f(`,"activated":null`, "active")
 
 	_, err := Parse([]byte(strings.Replace(v2With(``), "active", "nuked", 1)), ParseOptions{})
 	if !errors.Is(err, ErrSkip) || !errors.Is(err, ErrInvalid) {

@@ -75,6 +75,7 @@ type doc struct {
 
 	v1        bool   // not yet v2: to be upgraded
 	published string // what V2 shows as published_at; "": nothing
+	undated   bool   // the source gives no date, though the image is activated
 }
 
 // accepted reads one manifest from text that check has accepted.
@@ -90,6 +91,12 @@ func (p *parser) accepted(text []byte) (Manifest, error) {
 	if err := d.view(); err != nil {
 		return Manifest{}, err
 	}
+	if date, ok := dateText(p.options.Date); ok && d.undated {
+		m, err := p.accepted(setMembers(text, map[string]string{"published_at": quote(date)}))
+		m.undated = err == nil
+		return m, err
+	}
+	d.m.undated = d.undated
 	if err := d.rewrite(); err != nil {
 		return Manifest{}, err
 	}
@@ -137,9 +144,9 @@ func (d *doc) view() error {
 		at   int
 		to   *string
 	}{{"name", k.name, &m.Name}, {"version", k.version, &m.Version}, {"type", k.typ, &m.Type}, {"os", k.os, &m.OS}} {
-		if *f.to = d.str(f.at); *f.to == "" {
+		if *f.to = d.p.intern(written(d.value(f.at))); *f.to == "" {
 			if v := d.value(f.at); v != nil && v.Kind() != '"' && v.Kind() != 'n' {
-				return d.fail(f.name, "not a string")
+				return d.fail(f.name, "neither a string nor a number")
 			}
 			return d.fail(f.name, "missing")
 		}
@@ -166,11 +173,11 @@ func (d *doc) view() error {
 	return d.stateAndDate()
 }
 
-// owner follows step 2 of spec 1.4 for v1 and takes what is there for v2.
+// owner follows step 2 of spec 1.4 for v1 and takes what is there for v2; no owner is the unset one.
 func (d *doc) owner() string {
 	owner, _ := d.lowerUUID(d.keys.owner)
 	if !d.v1 {
-		return owner
+		return first(owner, unsetOwner)
 	}
 	creator, ok := d.lowerUUID(d.keys.creator)
 	switch {
@@ -244,25 +251,27 @@ func (d *doc) stateAndDate() error {
 	d.published, m.Published, _ = normalTime(string(d.bytes(k.published)))
 
 	state := d.str(k.state)
-	switch state {
-	case "nuked":
+	proper := d.v1 && len(d.bytes(k.creator)) > 0 // DSAPI proper has no state: there only disabled counts
+	switch {
+	case state == "nuked":
 		return d.skip("state", "nuked")
-	case "pending":
+	case state == "pending":
 		m.State = stateUnactivated
-	case "deprecated":
-		state = stateActive
-	}
-	if proper := d.v1 && len(d.bytes(k.creator)) > 0; isState(state) && !proper {
-		m.State = state // DSAPI proper has no state: there only disabled counts
-	}
-	if m.State == "" {
+	case state == stateActive, state == "deprecated", state == "", proper:
 		m.State = d.computedState()
+	case isState(state):
+		m.State = state
+	default: // none that is known: whoever gave it did not mean active
+		m.State = stateUnactivated
+	}
+	if v := d.value(k.disabled); m.State == stateDisabled && (v == nil || v.Kind() == 'n') {
+		m.Disabled = true
 	}
 
 	if d.published == "" && (m.State == stateActive || m.State == stateDisabled) {
 		var ok bool
 		if d.published, m.Published, ok = normalTime(string(d.bytes(k.created))); !ok {
-			d.published = epoch
+			d.published, d.undated = epoch, true
 		}
 	}
 	return nil
@@ -276,14 +285,12 @@ func isState(s string) bool {
 	return false
 }
 
-// computedState is the state of an image whose source gave none that is known.
+// computedState is the state of an image whose source does not say otherwise: active, unless something speaks
+// against it.
 func (d *doc) computedState() string {
 	activated, known := truth(d.value(d.keys.activated))
-	if !known {
-		activated = d.v1 || !d.m.Published.IsZero()
-	}
 	switch {
-	case !activated:
+	case known && !activated:
 		return stateUnactivated
 	case d.m.Disabled:
 		return stateDisabled

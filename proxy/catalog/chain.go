@@ -49,6 +49,7 @@ func (c *Catalog) ask(ctx context.Context, s *source, by Source, id uuid.UUID) a
 	case !s.mayServe(a.manifest):
 		a.err = fmt.Errorf("source %s: image %s: %w", s.name, id, errPrivate)
 	default:
+		a.manifest = c.keepDates(s, []manifest.Manifest{a.manifest})[0]
 		a.outside = s.outside(a.manifest)
 		if c.channels.on() {
 			a.manifest = c.channels.place(a.manifest, s.AsChannels)

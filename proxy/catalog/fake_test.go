@@ -41,6 +41,7 @@ type spec struct {
 	state   string
 	private bool
 	noFiles bool
+	undated bool
 	acl     string
 	in      []string // channels
 }
@@ -62,8 +63,11 @@ func (s spec) JSON() []byte {
 	published := time.Date(2024, 1, 1, 0, 0, s.n, 0, time.UTC).Format(time.RFC3339)
 	var b strings.Builder
 	fmt.Fprintf(&b, `{"v":2,"uuid":%q,"name":%q,"version":"1.0","type":"zone-dataset","os":"smartos","state":%q,`+
-		`"disabled":%v,"public":%v,"owner":%q,"published_at":%q,`,
-		id(s.n), s.name, s.state, s.state == "disabled", !s.private, uuid.Nil, published)
+		`"disabled":%v,"public":%v,"owner":%q,`,
+		id(s.n), s.name, s.state, s.state == "disabled", !s.private, uuid.Nil)
+	if !s.undated {
+		fmt.Fprintf(&b, `"published_at":%q,`, published)
+	}
 	if s.acl != "" {
 		fmt.Fprintf(&b, `"acl":[%q],`, s.acl)
 	}
@@ -103,19 +107,20 @@ type fake struct {
 	name    string
 	private bool // the options with which it parses
 
-	mu      sync.Mutex
-	listed  []spec
-	refused []error // what the list has beside them
-	hidden  []spec
-	etag    string                          // with one it knows "not modified"
-	ill     string                          // what it cannot read
-	err     error                           // of List and Get
-	getErr  error                           // of Get
-	hang    bool                            // neither answers before its ctx ends
-	gate    func(ctx context.Context) error // before a Get is answered
-	lists   []time.Time                     // calls
-	prevs   []manifest.Listing
-	gets    []uuid.UUID
+	mu       sync.Mutex
+	listed   []spec
+	refused  []error // what the list has beside them
+	hidden   []spec
+	etag     string                          // with one it knows "not modified"
+	answered time.Time                       // Last-Modified of its answers
+	ill      string                          // what it cannot read
+	err      error                           // of List and Get
+	getErr   error                           // of Get
+	hang     bool                            // neither answers before its ctx ends
+	gate     func(ctx context.Context) error // before a Get is answered
+	lists    []time.Time                     // calls
+	prevs    []manifest.Listing
+	gets     []uuid.UUID
 }
 
 func (f *fake) Name() string { return f.name }
@@ -130,7 +135,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	f.mu.Lock()
 	f.lists = append(f.lists, time.Now())
 	f.prevs = append(f.prevs, prev)
-	hang, err, listed, refused, etag, ill := f.hang, f.err, f.listed, f.refused, f.etag, f.ill
+	hang, err, listed, refused, etag, ill, answered := f.hang, f.err, f.listed, f.refused, f.etag, f.ill, f.answered
 	f.mu.Unlock()
 	if hang {
 		<-ctx.Done()
@@ -144,7 +149,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	}
 	l := manifest.Listing{Source: f.name, Kind: "imgapi", ETag: etag, Fetched: time.Now(), Trouble: ill, Refusals: manifest.Refusals{}.Add(refused...)}
 	for _, s := range listed {
-		l.Images = append(l.Images, parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private}))
+		l.Images = append(l.Images, parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private, Date: answered}))
 	}
 	return l, nil
 }
@@ -152,7 +157,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 func (f *fake) Get(ctx context.Context, want uuid.UUID) (manifest.Manifest, error) {
 	f.mu.Lock()
 	f.gets = append(f.gets, want)
-	hang, err, gate := f.hang, errors.Join(f.err, f.getErr), f.gate
+	hang, err, gate, answered := f.hang, errors.Join(f.err, f.getErr), f.gate, f.answered
 	all := slices.Concat(f.listed, f.hidden)
 	f.mu.Unlock()
 	if hang {
@@ -169,7 +174,7 @@ func (f *fake) Get(ctx context.Context, want uuid.UUID) (manifest.Manifest, erro
 	}
 	for _, s := range all {
 		if id(s.n) == want {
-			return parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private}), nil
+			return parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private, Date: answered}), nil
 		}
 	}
 	return manifest.Manifest{}, fmt.Errorf("GET %s: %w", want, fs.ErrNotExist)

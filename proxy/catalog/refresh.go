@@ -215,6 +215,7 @@ func (c *Catalog) refresh(ctx context.Context, s *source) error {
 	now := time.Now()
 	switch {
 	case err == nil:
+		got.Images = c.keepDates(s, got.Images)
 		got.Images = c.channels.placeAll(got.Images, s.AsChannels)
 		c.accept(s, prev.Images, got, now)
 	case c.notModified != nil && errors.Is(err, c.notModified) && !prev.Fetched.IsZero():

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -35,11 +36,16 @@ type zvolOnly struct {
 	ImageSize  json.RawMessage `json:"image_size"` // MiB
 }
 
-// Check reads a manifest, v2 or v1, and tells what a published one must not be;
-// what it says of its file is not looked at. Strangers' manifests are taken
-// with more faults than one's own should have. Errors match manifest.ErrInvalid.
+// Check reads a manifest, v2 or v1, as one that is published now, and tells what
+// such a one must not be; what it says of its file is not looked at. Without a
+// word against it the image is public; who publishes it activates it; without a
+// date it has the one of now (`imgadm create` writes none of these). Strangers' manifests are
+// taken with more faults than one's own should have. Errors match manifest.ErrInvalid.
 func Check(text []byte) (manifest.Manifest, error) {
 	m, err := parse(bytes.Clone(text))
+	if err == nil {
+		m, err = m.Activated(time.Now())
+	}
 	if err != nil {
 		return m, err
 	}
@@ -62,12 +68,10 @@ func fault(m manifest.Manifest) (field, reason string) {
 		return "type", fmt.Sprintf("%.50q: must be one of %q", m.Type, types)
 	case !slices.Contains(systems, m.OS):
 		return "os", fmt.Sprintf("%.50q: must be one of %q", m.OS, systems)
-	case !m.Active():
-		return "state", fmt.Sprintf("is %s: only active images can be published", m.State)
 	case m.Disabled:
 		return "disabled", "is true: only active images can be published"
-	case m.Published.IsZero():
-		return "published_at", "is missing"
+	case !m.Active():
+		return "state", fmt.Sprintf("is %s: only active images can be published", m.State)
 	case m.Icon:
 		return "icon", "published images have none"
 	case m.Origin == m.UUID:

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -215,6 +216,40 @@ func TestPublishPrivate(t *testing.T) {
 	}
 }
 
+// TestPublishCreated: what `imgadm create` writes, and what is not activated yet, is published as of now; the same
+// manifest comes back after a restart.
+func TestPublishCreated(t *testing.T) {
+	file := gzipped(t, 10)
+	bare := []string{`"owner":"00000000-0000-0000-0000-000000000000",`, ``, `"state":"active","disabled":false,"public":true,"published_at":"2026-01-02T03:04:05.000Z",`, ``}
+	for name, replace := range map[string][]string{
+		"created":                        bare,
+		"created with a numeric version": append(bare, `"1.0.0"`, `1.10`),
+		"unactivated":                    {`"active"`, `"unactivated"`, `"published_at":"2026-01-02T03:04:05.000Z",`, ``},
+		"not activated":                  {`"state":"active"`, `"activated":false`, `"published_at":"2026-01-02T03:04:05.000Z",`, ``},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			begun := time.Now().Truncate(time.Second)
+			m, err := w.Publish(t.Context(), text(baseID, file, replace...), bytes.NewReader(file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !m.Listable() || m.Published.Before(begun) || m.Published.After(time.Now()) || m.Owner != uuid.Nil.String() {
+				t.Errorf("published as %s", m.V2())
+			}
+			for _, member := range []string{`"state":"active"`, `"disabled":false`, `"public":true`, `"owner":"00000000-0000-0000-0000-000000000000"`} {
+				if !bytes.Contains(m.V2(), []byte(member)) {
+					t.Errorf("no %s in %s", member, m.V2())
+				}
+			}
+			got, err := newWorld(w.saved...).Get(t.Context(), m.UUID)
+			if err != nil || !bytes.Equal(got.V2(), m.V2()) {
+				t.Errorf("after a restart: %s, %v", got.V2(), err)
+			}
+		})
+	}
+}
+
 func TestPublishRefuses(t *testing.T) {
 	file := gzipped(t, 200_000)
 	short, long := file[:len(file)-1], append(bytes.Clone(file), 0)
@@ -231,10 +266,11 @@ func TestPublishRefuses(t *testing.T) {
 	}{
 		{"not JSON", []byte("{"), file, manifest.ErrInvalid},
 		{"no file", text(baseID, file, `"files":[{`, `"files":[],"was":[{`), file, manifest.ErrInvalid},
-		{"inactive", text(baseID, file, `"active"`, `"unactivated"`), file, manifest.ErrInvalid},
+		{"failed", text(baseID, file, `"active"`, `"failed"`), file, manifest.ErrInvalid},
+		{"disabled by its state", text(baseID, file, `"active"`, `"disabled"`, `"disabled":false,`, ``), file, manifest.ErrInvalid},
 		{"disabled", text(baseID, file, `"disabled":false`, `"disabled":true`), file, manifest.ErrInvalid},
 		{"bad name", text(baseID, file, `"mine"`, `"mine;"`), file, manifest.ErrInvalid},
-		{"no published_at", text(baseID, file, `"published_at"`, `"was_published_at"`), file, manifest.ErrInvalid},
+		{"a version that is none", text(baseID, file, `"1.0.0"`, `true`), file, manifest.ErrInvalid},
 		{"zvol without drivers", text(baseID, file, `zone-dataset`, `zvol`), file, manifest.ErrInvalid},
 		{"its own origin", text(baseID, file, withOrigin(baseID)...), file, manifest.ErrInvalid},
 		{"one byte less", text(baseID, file), short, verify.ErrMismatch},

@@ -10,6 +10,7 @@
 // directory; "auto" asks the server (spec 5.2). The kind directory is a folder
 // on this machine, given as a path or a file: URL. Its rules are:
 //
+//   - An image without a date has that of its manifest's file.
 //   - Manifests are looked for in the folder and in its direct sub-folders:
 //     every manifest.json, manifest (as Danube keeps it), *.imgmanifest, *.dsmanifest and
 //     *.json; a record of imgadm's own counts as the manifest in it. Hidden entries, copies

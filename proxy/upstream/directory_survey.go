@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -29,7 +30,10 @@ type surveyed struct {
 }
 
 // found is something that a folder has: by which name, and where it is.
-type found struct{ name, at string }
+type found struct {
+	name, at string
+	modified time.Time // of manifests
+}
 
 // surveyor walks the folder.
 type surveyor struct {
@@ -45,7 +49,7 @@ type surveyor struct {
 func survey(ctx context.Context, t *dirRoot) (surveyed, error) {
 	s := surveyor{tree: t, sum: sha256.New(), been: make(map[string]bool)}
 	fmt.Fprintf(s.sum, "%q\n", t.path)
-	if err := s.visit(found{".", "."}); err != nil {
+	if err := s.visit(found{name: ".", at: "."}); err != nil {
 		return surveyed{}, fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // it says nothing of its images
 	}
 	for _, folder := range s.folders {
@@ -74,12 +78,12 @@ func (s *surveyor) visit(folder found) error {
 		case err != nil:
 			s.cannotRead(as, err, folder.name == "." || isManifestName(name))
 		case info.IsDir() && folder.name == ".":
-			s.folders = append(s.folders, found{as, at})
+			s.folders = append(s.folders, found{name: as, at: at})
 		case info.Mode().IsRegular():
 			fmt.Fprintf(s.sum, "%q %q %d %d %o\n", as, at, info.Size(), info.ModTime().UnixNano(), info.Mode())
 			if isManifestName(name) && !s.been[at] {
 				s.been[at] = true
-				s.manifests = append(s.manifests, found{as, at})
+				s.manifests = append(s.manifests, found{as, at, info.ModTime()})
 			}
 		}
 	}
@@ -130,7 +134,9 @@ func (d *directory) read(t *dirRoot, all surveyed) *snapshot {
 		}
 		var m manifest.Manifest
 		if err == nil {
-			m, err = manifest.Parse(record(text), d.options)
+			o := d.options
+			o.Date = f.modified
+			m, err = manifest.Parse(record(text), o)
 		}
 		if err != nil {
 			skipped = append(skipped, fmt.Errorf("%s: %w", t.full(f.name), err))

@@ -217,6 +217,30 @@ func TestDirectoryListing(t *testing.T) {
 	}
 }
 
+// What imgadm create leaves in a folder is an active image of the time of its manifest's file, with a numeric version too.
+func TestDirectoryCreated(t *testing.T) {
+	root := tree(t, map[string]string{
+		"a.imgmanifest": `{"v":2,"uuid":"` + upstreamtest.ID(1).String() + `","name":"n","version":1.10,"type":"other","os":"other","files":[{"sha1":"` +
+			strings.Repeat("a", 40) + `","size":"1","compression":"gzip"}]}`,
+		"b.json": `{"v":2,"uuid":"` + upstreamtest.ID(2).String() + `","name":"n","version":true,"type":"other","os":"other"}`,
+	})
+	day := time.Date(2026, 1, 2, 3, 4, 5, 999, time.UTC)
+	if err := os.Chtimes(filepath.Join(root, "a.imgmanifest"), day, day); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t, Options{URL: root, Kind: kindDirectory})
+	l, err := c.List(t.Context(), manifest.Listing{})
+	if err != nil || len(l.Images) != 1 {
+		t.Fatalf("%d images, %v", len(l.Images), err)
+	}
+	if m := l.Images[0]; !m.Listable() || !m.Published.Equal(day.Truncate(time.Second)) || m.Version != "1.10" || m.Files[0].Size != 1 {
+		t.Errorf("listed as %s", m.V2())
+	}
+	if f, ok := l.Refusals.Of(upstreamtest.ID(2)); !ok || !strings.Contains(f.Reason, "b.json") || !strings.Contains(f.Reason, "version: ") {
+		t.Errorf("the other is refused as %+v", f)
+	}
+}
+
 // After a restart a file may be asked for before any list, and an image may be newer than the last one.
 func TestDirectoryFileWithoutAList(t *testing.T) {
 	data := []byte("the image")

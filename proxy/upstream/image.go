@@ -71,7 +71,7 @@ func (c *Client) getAt(ctx context.Context, u *url.URL, id uuid.UUID, versioned 
 		return manifest.Manifest{}, nonsense("GET %s: %s", u, resp.Status)
 	}
 	doc = trimmed(doc)
-	m, err := manifest.Parse(doc, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate})
+	m, err := manifest.Parse(doc, c.parseOptions(resp))
 	if err != nil {
 		if named(doc, id) { // it is the image's manifest, and ingestion leaves it out
 			return manifest.Manifest{}, fmt.Errorf("GET %s: %w: %w", u, fs.ErrNotExist, err)
@@ -107,7 +107,7 @@ func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manife
 	if resp.StatusCode != http.StatusOK {
 		return manifest.Manifest{}, nonsense("GET %s: %s", u, resp.Status)
 	}
-	images, _, err := manifest.ParseList(doc, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate})
+	images, _, err := manifest.ParseList(doc, c.parseOptions(resp))
 	if err != nil {
 		return manifest.Manifest{}, nonsense("GET %s: %w", u, err)
 	}

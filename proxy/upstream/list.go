@@ -249,7 +249,7 @@ func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (
 		if doc = trimmed(doc); c.state.current().kind != kindStatic && !bytes.HasPrefix(doc, []byte("[")) {
 			return page{}, nonsense("GET %s: not a list", u)
 		}
-		images, skipped, err := manifest.ParseList(doc, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate})
+		images, skipped, err := manifest.ParseList(doc, c.parseOptions(resp))
 		if err != nil {
 			return page{}, nonsense("GET %s: %w", u, err)
 		}
@@ -262,6 +262,15 @@ func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (
 			final:        resp.Request.URL,
 		}, nil
 	})
+}
+
+// parseOptions are those for an answer: images without a date have that of the answer.
+func (c *Client) parseOptions(resp *http.Response) manifest.ParseOptions {
+	o := manifest.ParseOptions{ServePrivate: c.opts.ServePrivate}
+	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
+		o.Date = t
+	}
+	return o
 }
 
 // report logs what was left out of a list, once.

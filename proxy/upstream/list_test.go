@@ -518,6 +518,40 @@ func TestListRefusals(t *testing.T) {
 	}
 }
 
+// An image without a date has that of the answer that it came in: on a list, a page, by uuid.
+func TestDateOfTheAnswer(t *testing.T) {
+	image := `{"v":2,"uuid":"` + upstreamtest.ID(1).String() + `","name":"n","version":"1","type":"other","os":"other"}`
+	for _, answer := range []struct{ modified, want string }{
+		{"Fri, 02 Jan 2026 03:04:05 GMT", "2026-01-02T03:04:05Z"}, {"", "1970-01-01T00:00:00Z"}, {"yesterday", "1970-01-01T00:00:00Z"},
+	} {
+		url := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if answer.modified != "" {
+				w.Header().Set("Last-Modified", answer.modified)
+			}
+			if strings.HasSuffix(r.URL.Path, upstreamtest.ID(1).String()) {
+				fmt.Fprint(w, image)
+			} else {
+				fmt.Fprint(w, "["+image+"]")
+			}
+		})
+		for _, kind := range []string{kindIMGAPI, kindDSAPI, kindStatic} {
+			c := newClient(t, Options{URL: url, Kind: kind})
+			l, err := c.List(t.Context(), manifest.Listing{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := c.Get(t.Context(), upstreamtest.ID(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []byte(`"published_at":"` + answer.want + `"`)
+			if !bytes.Contains(l.Images[0].V2(), want) || !bytes.Contains(m.V2(), want) {
+				t.Errorf("%s, %q: listed %s, by uuid %s", kind, answer.modified, l.Images[0].V2(), m.V2())
+			}
+		}
+	}
+}
+
 func TestListLogsWhatIsLeftOutOnce(t *testing.T) {
 	var log bytes.Buffer
 	bad := `{"v":2,"uuid":"` + upstreamtest.ID(9).String() + `"}`
