@@ -225,7 +225,7 @@ func (f *fill) alone(r *round) bool {
 func (f *fill) exhausted(r *round) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var absent, refused, wrong, unknown int
+	var absent, refused, wrong, unverified, unknown int
 	e := &exhaustedError{meaning: ErrUnavailable}
 	for _, c := range f.sources {
 		err := c.out
@@ -238,6 +238,8 @@ func (f *fill) exhausted(r *round) error {
 			continue
 		case errors.Is(err, verify.ErrMismatch):
 			wrong++
+		case errors.Is(err, ErrUnverified):
+			unverified++
 		case errors.Is(err, fs.ErrNotExist):
 			absent++
 		case errors.Is(err, fs.ErrPermission):
@@ -251,9 +253,11 @@ func (f *fill) exhausted(r *round) error {
 		}
 	}
 	switch {
-	case unknown > 0 || absent+refused+wrong == 0:
+	case unknown > 0 || absent+refused+wrong+unverified == 0:
 	case wrong > 0:
 		e.meaning = verify.ErrMismatch
+	case unverified > 0:
+		e.meaning = ErrUnverified
 	case refused > 0:
 		e.meaning = ErrRefused
 	default:

@@ -35,6 +35,8 @@ var (
 	ErrUnavailable = errors.New("no source could deliver the file")
 	// ErrRefused is the ErrUnavailable of a file that each source which may have it refuses to give.
 	ErrRefused = fmt.Errorf("%w: they refuse to give it", ErrUnavailable)
+	// ErrUnverified says that a file is not taken because neither its manifest nor a source tells a digest of it.
+	ErrUnverified = errors.New("there is no sha1 or md5 to check the file against, and verify.allow_unverified is off")
 )
 
 // Options of Open. Required: Dir.

@@ -90,6 +90,10 @@ func (f *fill) accept(r *round, c *candidate, body *verify.Stream) (over bool, e
 	case size < r.have: // then it is the leftover that is wrong
 		return true, fmt.Errorf("%w: %d bytes of an earlier download, want %d", verify.ErrMismatch, r.have, size)
 	}
+	if r.have == 0 && !f.want.Checkable() && body.MD5 == nil && !f.loose {
+		f.unverified(c)
+		return false, ErrUnverified
+	}
 	if why := f.unchecked(r, body); why != "" {
 		err := fmt.Errorf("%w: %s", verify.ErrMismatch, why)
 		f.refuse(c, whereUnchecked, err)
@@ -129,9 +133,6 @@ func (f *fill) unchecked(r *round, body *verify.Stream) string {
 	case f.want.Checkable():
 		return ""
 	case r.have == 0: // the claim of the first body is what the file will be held against
-		if body.MD5 == nil && !f.loose {
-			return "neither the manifest nor the source tells a digest"
-		}
 	case r.md5 != nil: // a body that starts in mid-file need not repeat the claim
 		if body.MD5 != nil && !bytes.Equal(body.MD5, r.md5) {
 			return "the file at the source has changed"

@@ -65,6 +65,13 @@ func (f *fill) refuse(c *candidate, where string, why error) {
 	f.s.log.Warn("a source gives wrong bytes", "sum", f.first.title(), "source", c.Name, "where", where, "error", why)
 }
 
+// unverified notes that nothing of c is taken because no digest of the file is known. The source is not to blame.
+func (f *fill) unverified(c *candidate) {
+	c.out = fmt.Errorf("source %s: %w", c.Name, ErrUnverified)
+	f.s.metrics.failure(c.Name, whereUnchecked)
+	f.s.log.Warn("a file is not fetched", "image", f.first.Image, "file", f.key, "source", c.Name, "error", ErrUnverified)
+}
+
 // publish gives the round's file its final name: sync file, rename, sync
 // folder, record. After an error the round is the caller's to abandon. Readers go on meanwhile: the bytes are right.
 func (f *fill) publish(r *round) error {

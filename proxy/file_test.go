@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -166,6 +167,41 @@ func TestFileMissWithClaimedMD5(t *testing.T) {
 	f.start()
 	if r := f.get(filePath); r.header.Get("X-Cache") != "MISS" || r.header.Get("Content-MD5") != md5Base64(content) {
 		t.Errorf("%v", r.header)
+	}
+}
+
+// TestFileWithoutADigest: a file that nothing tells a digest of is refused before a byte of it is fetched, by the key
+// that would let it in and not by its source, whatever on_unreachable says; with the key it is served.
+func TestFileWithoutADigest(t *testing.T) {
+	content := noise(100_000)
+	for _, loose := range []bool{false, true} {
+		f := newFixture(t, strings.Replace(image{uuid: id(1), content: content}.v2(), `"sha1"`, `"was"`, 1))
+		g := newGate(content)
+		f.source.file = g.file
+		store, err := cache.Open(t.Context(), cache.Options{Dir: t.TempDir(), StallTimeout: time.Hour, AllowUnverified: loose})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			f.stop()
+			store.Close() //nolint:errcheck // other tests look at that
+		})
+		f.options.Files, f.options.OnUnreachable = store, UnreachableNotFound
+		if loose {
+			g.pass(len(content)) // else no byte can come
+		}
+		f.start()
+		r := f.get(filePath)
+		if loose {
+			if r.status != 200 || r.body != string(content) {
+				t.Errorf("with allow_unverified: %d, %d bytes", r.status, len(r.body))
+			}
+			continue
+		}
+		code, message, _ := r.errorBody(t)
+		if r.status != 503 || code != "RemoteSourceError" || !strings.Contains(message, "verify.allow_unverified") {
+			t.Errorf("%d %s: %s", r.status, code, message)
+		}
 	}
 }
 

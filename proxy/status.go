@@ -44,6 +44,7 @@ var table = []struct {
 	{cache.ErrNoSpace, 503, codeStorageIsDown, "there is no space to store the file", false},
 	{cache.ErrDisk, 503, codeStorageIsDown, "the mirror's disk cannot be read or written", false},
 	{verify.ErrMismatch, 503, codeRemoteSource, "what the image's sources sent is not what its manifest says", false},
+	{cache.ErrUnverified, 503, codeRemoteSource, cache.ErrUnverified.Error(), false},
 	{cache.ErrRefused, 503, codeRemoteSource, "the image's sources refuse to give it", true},
 	{catalog.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},
 	{upstream.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},

@@ -80,7 +80,7 @@ func imagesAmong(pool string, all []dataset, zones map[string]bool) []Installed 
 	var images []Installed
 	for _, d := range all {
 		id, rest, ok := imageOf(pool, d.name)
-		if !ok || rest != "" || d.ignore == "true" || zones[d.mountpoint] {
+		if !ok || rest != "" || isTrue(d.ignore) || zones[d.mountpoint] {
 			continue
 		}
 		hasFinal := snapshots[d.name+final]
@@ -125,4 +125,13 @@ func parseZones(out string) map[string]bool {
 		}
 	}
 	return roots
+}
+
+// isTrue reads the user property imgadm:ignore, for which zfs takes any text, as its users mean it.
+func isTrue(value string) bool {
+	switch strings.ToLower(value) {
+	case "true", "yes", "on", "1":
+		return true
+	}
+	return false
 }

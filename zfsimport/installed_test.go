@@ -28,7 +28,7 @@ func TestInstalled(t *testing.T) {
 	for _, name := range []string{ignored, zone, old, "data", "data/" + uuid.NewString(), uuid.NewString() + "-disk0"} {
 		p.run("zfs", "create", p.name+"/"+name)
 	}
-	p.run("zfs", "set", "imgadm:ignore=true", p.name+"/"+ignored)
+	p.run("zfs", "set", "imgadm:ignore=yes", p.name+"/"+ignored)
 	bin := t.TempDir() // a zoneadm of this machine
 	script := fmt.Sprintf("#!/bin/sh\ntest \"$*\" = 'list -pc' || exit 1\necho '0:global:running:/::liveimg:shared:0'\necho '7:%s:running:%s/%s:%s:joyent:excl:7'\n", zone, p.dir, zone, zone)
 	if err := os.WriteFile(filepath.Join(bin, "zoneadm"), []byte(script), 0o755); err != nil {
@@ -69,5 +69,16 @@ func TestImagesAmong(t *testing.T) {
 	}, map[string]bool{"/zones/x": true})
 	if len(images) != 1 || !images[0].Volume || images[0].Mounted || images[0].Clones != 1 || images[0].Used != 5 {
 		t.Errorf("%+v", images)
+	}
+}
+
+// TestIgnore: whatever says yes in imgadm:ignore hides an image; what says no, and what is not set, does not.
+func TestIgnore(t *testing.T) {
+	for value, want := range map[string]bool{
+		"true": true, "yes": true, "on": true, "1": true, "TRUE": true, "Yes": true, "false": false, "no": false, "off": false, "0": false, "-": false, "": false,
+	} {
+		if isTrue(value) != want {
+			t.Errorf("%q counts as %t", value, !want)
+		}
 	}
 }

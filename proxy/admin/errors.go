@@ -71,6 +71,7 @@ var table = []struct {
 	{cache.ErrDisk, http.StatusServiceUnavailable, codeStorageIsDown},
 	{bundle.ErrSignature, http.StatusUnprocessableEntity, codeBundleTrust},
 	{bundle.ErrInvalid, http.StatusUnprocessableEntity, codeBundle},
+	{cache.ErrUnverified, http.StatusServiceUnavailable, codeRemoteSource},
 	{verify.ErrMismatch, http.StatusServiceUnavailable, codeRemoteSource},
 	{catalog.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
 	{upstream.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
