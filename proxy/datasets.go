@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -58,11 +57,12 @@ func (s *Server) sendDatasets(req *request, params [][2]string) error {
 	if err != nil {
 		return err
 	}
-	whole := s.datasets.get(list, view, datasetsForm{s.selfURL(req), namedChannel(list, params)})
-	if done, err := req.condition(validators{etag: whole.etag}); done {
+	form, base := s.datasets.get(list, view, namedChannel(list, params)), s.selfURL(req)
+	etag := form.etag(base)
+	if done, err := req.condition(validators{etag: etag}); done {
 		return err
 	}
-	s.json(req, whole.body, whole.etag)
+	s.sendForm(req, form, base, etag)
 	return nil
 }
 
@@ -188,50 +188,6 @@ func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
 		b = append(b, form...)
 	}
 	return append(b, ']')
-}
-
-// datasetsCache keeps whole lists in their v1 form: one body for each form that
-// clients ask for, a few at most.
-type datasetsCache struct {
-	mu     sync.Mutex
-	images []manifest.Manifest                  // what bodies are made of
-	bodies map[datasetsForm]func() datasetsBody // each builds its body at the first call
-}
-
-// datasetsForm is what the v1 form of a list depends on.
-type datasetsForm struct {
-	base    string // of the URLs in it
-	channel string // that was named, and that they name; it must exist
-}
-
-type datasetsBody struct {
-	body []byte
-	etag string
-}
-
-// maxForms bounds the forms, which clients choose by their Host header.
-const maxForms = 4
-
-// get gives the body of a view of list in a form. The first who wants it builds
-// it, others wait for that.
-func (c *datasetsCache) get(list *catalog.List, view *catalog.View, form datasetsForm) datasetsBody {
-	c.mu.Lock()
-	if !sameImages(c.images, list.Images()) {
-		c.images, c.bodies = list.Images(), nil
-	}
-	body, ok := c.bodies[form]
-	if !ok {
-		if c.bodies == nil || len(c.bodies) >= maxForms {
-			c.bodies = make(map[datasetsForm]func() datasetsBody)
-		}
-		body = sync.OnceValue(func() datasetsBody {
-			b := buildDatasets(visibleDatasets(view), form.base, form.channel)
-			return datasetsBody{body: b, etag: tagOf(b)}
-		})
-		c.bodies[form] = body
-	}
-	c.mu.Unlock()
-	return body()
 }
 
 // sameImages tells that two lists show the very same images: those that differ

@@ -1,17 +1,12 @@
 package proxy
 
 import (
-	"context"
 	"encoding/json"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/uuid"
-
-	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
 )
 
 // several is a catalogue with a history of names and versions.
@@ -184,83 +179,6 @@ func TestSelfURL(t *testing.T) {
 	f.options.PublicURL = "https://images.example.com/sub/"
 	f.start()
 	is(base(f, path), "https://images.example.com/sub")
-}
-
-// datasetsFor gets the whole list for a base.
-func datasetsFor(c *datasetsCache, list *catalog.List, base string) datasetsBody {
-	view, _ := list.View(manifest.AllChannels)
-	return c.get(list, view, datasetsForm{base: base})
-}
-
-// The body for a base is kept, for a few bases, as long as the list is the same.
-func TestDatasetsCache(t *testing.T) {
-	f := several(t)
-	list := f.options.Catalog.Current()
-	var c datasetsCache
-	first := datasetsFor(&c, list, "http://a")
-	if again := datasetsFor(&c, list, "http://a"); &again.body[0] != &first.body[0] {
-		t.Error("built twice")
-	}
-	if other := datasetsFor(&c, list, "http://b"); other.etag == first.etag || !strings.Contains(string(other.body), "http://b/datasets/") {
-		t.Error("one body for two bases")
-	}
-	for _, base := range []string{"http://c", "http://d", "http://e", "http://f", "http://g"} {
-		datasetsFor(&c, list, base)
-		if len(c.bodies) > maxForms {
-			t.Fatalf("%d bodies are kept", len(c.bodies))
-		}
-	}
-	if a := datasetsFor(&c, list, "http://a"); string(a.body) != string(first.body) {
-		t.Error("another body for the same list and base")
-	}
-}
-
-// The whole list has nothing of images that are found by uuid only, so one more
-// of these is no reason to build it again.
-func TestDatasetsCacheOutlivesUnlistedImages(t *testing.T) {
-	f := several(t)
-	f.source.get = func(context.Context, uuid.UUID) (manifest.Manifest, error) {
-		return manifest.Parse([]byte(image{uuid: id(77), content: []byte("77"), extra: `,"state":"disabled","disabled":true`}.v2()), manifest.ParseOptions{})
-	}
-	var c datasetsCache
-	list := f.options.Catalog.Current()
-	first := datasetsFor(&c, list, "http://a")
-	if _, err := f.options.Catalog.Get(t.Context(), uuid.MustParse(id(77))); err != nil {
-		t.Fatal(err)
-	}
-	next := f.options.Catalog.Current()
-	if next == list {
-		t.Fatal("the image made no new list")
-	}
-	if again := datasetsFor(&c, next, "http://a"); &again.body[0] != &first.body[0] {
-		t.Error("built again")
-	}
-}
-
-func TestDatasetsCacheBuildsOnce(t *testing.T) {
-	var manifests []string
-	for n := range 500 {
-		manifests = append(manifests, image{uuid: id(n), content: []byte("x")}.v2())
-	}
-	list := newFixture(t, manifests...).options.Catalog.Current()
-	var c datasetsCache
-	bodies := make(chan *byte, 32)
-	var ready, all sync.WaitGroup
-	ready.Add(cap(bodies))
-	for range cap(bodies) {
-		all.Go(func() {
-			ready.Done()
-			ready.Wait()
-			bodies <- &datasetsFor(&c, list, "http://a").body[0]
-		})
-	}
-	all.Wait()
-	first := <-bodies
-	for range cap(bodies) - 1 {
-		if first != <-bodies {
-			t.Fatal("two of those who came at once got bodies of their own")
-		}
-	}
 }
 
 func TestAncestors(t *testing.T) {
