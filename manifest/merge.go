@@ -161,6 +161,10 @@ func (g *merge) holder(c int32) Holder {
 	return Holder{Source: g.listings[g.candidates[c].source].Source, Manifest: g.candidates[c].manifest}
 }
 
+// SameFiles tells that two manifests are known to be of the same files: each has a sha1, the same in both, and no sizes
+// speak against it.
+func SameFiles(a, b Manifest) bool { return sameBytes(a.Files, b.Files) }
+
 // sameBytes tells that both name the same sha1 for each file, that there is one, and that no sizes speak against it.
 func sameBytes(a, b []File) bool {
 	return len(a) > 0 && slices.EqualFunc(a, b, func(x, y File) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"imgmirror/cache"
 	"imgmirror/proxy/catalog"
@@ -15,7 +16,7 @@ import (
 const maxIcon = 1 << 20
 
 // BlobOf says which bytes file index of an image is, and where they may be had:
-// from every source that holds the image, in the catalogue's order. The index
+// from every source that holds the image, in the catalogue's order, and behind them from those that may hold it. The index
 // must be one of e.Manifest.Files. Both results are valid for as long as the
 // sources are.
 func BlobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
@@ -29,8 +30,8 @@ func BlobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 		Source:   e.Source,
 		Manifest: m,
 	}
-	sources := make([]cache.Source, 0, len(e.Holders))
-	for _, h := range e.Holders {
+	sources := make([]cache.Source, 0, len(e.Holders)+len(e.Others))
+	for _, h := range slices.Concat(e.Holders, e.Others) {
 		if index >= len(h.Manifest.Files) {
 			continue
 		}

@@ -121,7 +121,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	listings, retired := in.listings(c.hideRetired)
 	merged, conflicts := manifest.Merge(listings)
 	l := &List{
-		offline:  c.offline,
+		entry:    c.entry,
 		channels: c.channels,
 		records:  make([]record, 0, len(merged)),
 		byUUID:   make(map[uuid.UUID]int32, len(merged)),

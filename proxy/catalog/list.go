@@ -22,6 +22,9 @@ type Entry struct {
 	Listed   bool     // some source lists it; else it is reachable by uuid only
 	Retired  bool     // no source lists it any more, and it is here because it is cached; then Listed means that it is still shown
 	Holders  []Holder // empty when the catalogue is Offline: there is nobody to ask
+	// Others may hold it, too: of an image that no list shows only those sources are known that were asked for it. Their
+	// File asks the source for the image first; one that has the same files is among the Holders from then on.
+	Others []Holder
 }
 
 // Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ). While it
@@ -38,7 +41,7 @@ type List struct {
 	records []record
 	byUUID  map[uuid.UUID]int32  // index in records
 	extra   map[uuid.UUID]record // unlisted images found since records were made; none of them is in byUUID
-	offline bool                 // entries have no holders
+	entry   func(record) Entry   // the public view of a record
 
 	hidden   map[string]map[string]int // by source and reason: how many images of its list are not shown
 	broken   map[uuid.UUID]string      // images that a broken chain hides, and why it is broken
@@ -271,14 +274,6 @@ func (l *List) isOrigin(id uuid.UUID) bool {
 		}
 	}
 	return false
-}
-
-func (l *List) entry(r record) Entry {
-	e := r.entry()
-	if l.offline {
-		e.Holders = nil
-	}
-	return e
 }
 
 func (r record) entry() Entry {

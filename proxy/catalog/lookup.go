@@ -126,7 +126,7 @@ func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
 	facts := c.facts
 	c.state.Unlock()
 	m := withFacts(a.manifest, facts)
-	f.entry = record{manifest: &m, source: a.source}.entry()
+	f.entry = c.entry(record{manifest: &m, source: a.source})
 	if c.building.TryLock() {
 		c.rebuildLocked()
 		c.building.Unlock()
@@ -193,7 +193,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 		case a := <-answers:
 			pending--
 			switch {
-			case a.err == nil && (a.source.takes(a.manifest) && !a.outside || c.Current().isOrigin(id)):
+			case a.err == nil && c.gives(a):
 				return a, nil
 			case a.err == nil, errors.Is(a.err, fs.ErrNotExist):
 			case errors.Is(a.err, fs.ErrPermission):

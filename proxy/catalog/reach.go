@@ -34,11 +34,12 @@ func answered(err error) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
 
-// Reachable tells whether some source that holds e's files can be reached just now. A source is asked for e's manifest,
+// Reachable tells whether some source that holds e's files can be reached just now, or one of the others turns out to hold
+// them. A source is asked for e's manifest,
 // once for all callers, and given a second to answer; the outcome is remembered for a second or two. A source whose
 // files alone have failed again and again counts as out of reach while clients' questions are kept from it.
-func (c *Catalog) Reachable(ctx context.Context, e Entry) bool {
-	ctx, cancel := context.WithTimeout(ctx, probeWait)
+func (c *Catalog) Reachable(parent context.Context, e Entry) bool {
+	ctx, cancel := context.WithTimeout(parent, probeWait)
 	defer cancel()
 	outcomes := make(chan bool, len(e.Holders))
 	asked := 0
@@ -57,6 +58,29 @@ func (c *Catalog) Reachable(ctx context.Context, e Entry) bool {
 				outcomes <- false
 			}
 		}()
+	}
+	for range asked {
+		if <-outcomes {
+			return true
+		}
+	}
+	return anyFinds(parent, e.Others)
+}
+
+// anyFinds tells whether one of the others holds the image that they are the others of. It waits for a second at most.
+func anyFinds(ctx context.Context, others []Holder) bool {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	outcomes := make(chan bool, len(others))
+	asked := 0
+	for _, h := range others {
+		if other, ok := h.Source.(seeker); ok {
+			asked++
+			go func() {
+				_, err := other.seek(ctx)
+				outcomes <- err == nil
+			}()
+		}
 	}
 	for range asked {
 		if <-outcomes {

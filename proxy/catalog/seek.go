@@ -1,0 +1,106 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync/atomic"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// seeker is a source that may have an image which no list shows: the image was found at another source, and this one has
+// not been asked. Its File asks first. What it then turns out to have is noted and saved, so that the source is a holder
+// from then on.
+type seeker struct {
+	guard
+	catalog *Catalog
+	source  *source
+	want    manifest.Manifest
+	giver   *source                            // where want came from
+	found   *atomic.Pointer[manifest.Manifest] // what File has found: a download may ask several times
+}
+
+// others are the sources that may have r, which no list shows, beside its holders. Where a file has no sha1 there are none:
+// its holders are not interchangeable.
+func (c *Catalog) others(r record) []Holder {
+	if r.listed && !r.retired || !manifest.SameFiles(*r.manifest, *r.manifest) {
+		return nil
+	}
+	var out []Holder
+	for _, s := range c.sources {
+		if s == r.source || slices.ContainsFunc(r.holders, func(h found) bool { return h.source == s }) {
+			continue
+		}
+		out = append(out, Holder{
+			Source:   seeker{s.guard, c, s, *r.manifest, r.source, new(atomic.Pointer[manifest.Manifest])},
+			Manifest: *r.manifest,
+		})
+	}
+	return out
+}
+
+// File is that of a Source; fs.ErrNotExist also says that the source has other files under the image's uuid.
+func (s seeker) File(ctx context.Context, _ manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
+	m := s.found.Load()
+	if m == nil {
+		found, err := s.seek(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m = &found
+		s.found.Store(m)
+	}
+	return s.guard.File(ctx, *m, index, offset)
+}
+
+// seek asks the source for the image by uuid.
+func (s seeker) seek(ctx context.Context) (manifest.Manifest, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	c, id := s.catalog, s.want.UUID
+	a := c.ask(ctx, s.source, s.guard, id)
+	switch {
+	case a.err != nil:
+		return manifest.Manifest{}, a.err
+	case !c.gives(a):
+		return manifest.Manifest{}, fmt.Errorf("source %s: image %s: left out: %w", s.source.name, id, fs.ErrNotExist)
+	}
+	same := manifest.SameFiles(s.want, a.manifest)
+	// Other files of a source that comes earlier would win the uuid: what clients have begun to use stays.
+	if same || c.behind(s.source, s.giver) {
+		c.spawn(func(context.Context) {
+			news := c.note([]answer{a})
+			c.rebuild()
+			c.saveUnlisted(news)
+		})
+	}
+	if !same {
+		return manifest.Manifest{}, fmt.Errorf("source %s: image %s: it has other files under this uuid: %w", s.source.name, id, fs.ErrNotExist)
+	}
+	return a.manifest, nil
+}
+
+// gives tells whether clients may have what a source answered: its filters and its channel let it pass, or an image that
+// is there stands on it.
+func (c *Catalog) gives(a answer) bool {
+	return a.source.takes(a.manifest) && !a.outside || c.Current().isOrigin(a.id)
+}
+
+// behind tells whether s comes after other in order of priority.
+func (c *Catalog) behind(s, other *source) bool {
+	return slices.Index(c.sources, s) > slices.Index(c.sources, other)
+}
+
+// entry is the public view of r.
+func (c *Catalog) entry(r record) Entry {
+	e := r.entry()
+	if c.offline {
+		e.Holders = nil
+		return e
+	}
+	e.Others = c.others(r)
+	return e
+}
