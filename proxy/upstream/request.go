@@ -203,9 +203,10 @@ func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Respo
 	if n := resp.ContentLength; n > 0 && n <= limit {
 		buf.Grow(int(min(n, 8<<20)) + bytes.MinRead)
 	}
-	if n, err := buf.ReadFrom(io.LimitReader(decoded, limit+1)); err != nil {
+	text := &squeezed{src: io.LimitReader(decoded, limit+1)}
+	if _, err := buf.ReadFrom(text); err != nil {
 		return nil, nil, readError(where, err)
-	} else if n > limit {
+	} else if text.read > limit {
 		return nil, nil, tooLong()
 	}
 	return resp, buf.Bytes(), nil
