@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -239,6 +241,43 @@ func TestInstallRefused(t *testing.T) {
 	unknown := newImage("unknown-"+uuid.NewString(), 10)
 	m.verb("install", unknown.uuid).wantError(t, "install", "ResourceNotFound")
 	m.verb("install", "-P", "no-such-pool", samplePlain).wantError(t, "install", "NoPool")
+}
+
+// TestInstallJobCancelled: an install that is cancelled while its source is silent ends
+// there and then, leaves nothing in the pool, and can be done again.
+func TestInstallJobCancelled(t *testing.T) {
+	t.Parallel()
+	p := newPool(t, poolSize)
+	img := sample(t, samplePlain)
+	src := newSource(t, img)
+	m := startMirror(t, p.settings(), from(src.URL()))
+	m.awaitList(1)
+	src.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: int64(len(img.file) / 2)})
+	client, err := admin.NewClient(admin.ClientOptions{URL: m.admin, Token: m.token()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	job, err := client.Install(t.Context(), admin.Install{UUIDs: []string{img.uuid}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 15*time.Second) // a silent source is given up later
+	defer stop()
+	for src.requests(img) == 0 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := client.Cancel(ctx, job.ID); err != nil {
+		t.Error(err)
+	}
+	ended, err := client.Follow(ctx, job.ID, nil)
+	if err != nil || ended.State != admin.JobCancelled {
+		t.Errorf("%+v %v", ended, err)
+	}
+	p.holds()
+	src.Heal()
+	m.verb("install", "-q", img.uuid).want(t)
+	p.holds(img.uuid)
 }
 
 // TestInstallNoRoom: a pool that is full says so, and stays as it was.

@@ -11,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // TestBusy: a dataset that ZFS calls busy, as it does for a moment while another
@@ -82,4 +85,61 @@ kill -9 $$
 	if _, err := im.Install(ctx, "", image.Manifest, nil); !errors.Is(err, ErrReceive) || !strings.Contains(err.Error(), "killed") {
 		t.Error(err)
 	}
+}
+
+// TestNoEndBeforeTheVerdict: zfs is not told that its input has ended before the file was
+// read to its end and was right, also where the file goes on behind what was compressed.
+func TestNoEndBeforeTheVerdict(t *testing.T) {
+	s := needSamples(t)
+	p := newPool(t, 64)
+	image := s.other.image(t, "gzip")
+	image.file = append(image.file, make([]byte, 100_000)...)
+	f := newFiles(image)
+	f.end = verify.ErrMismatch
+	im := newImporter(t, p, f)
+	bin := t.TempDir()
+	ended := filepath.Join(bin, "ended")
+	script := fmt.Sprintf(`#!/bin/sh
+[ "$1" = receive ] || exec %[2]s "$@"
+cat >%[1]s/stream && : >%[1]s/ended
+exec %[2]s "$@" <%[1]s/stream
+`, bin, need(t, "zfs"))
+	if err := os.WriteFile(filepath.Join(bin, "zfs"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(need(t, "zpool"), filepath.Join(bin, "zpool")); err != nil {
+		t.Fatal(err)
+	}
+	im.o.ZFSPath = bin
+	im.o.Open = func(ctx context.Context, m manifest.Manifest) (File, error) {
+		file, err := f.open(ctx, m)
+		return &lateVerdict{file, func() {
+			for range 100 { // time for zfs to see an end, if it was told of one
+				if _, err := os.Stat(ended); err == nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}}, err
+	}
+	if _, err := im.Install(t.Context(), "", image.Manifest, nil); !errors.Is(err, verify.ErrMismatch) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(ended); err == nil {
+		t.Error("zfs was told of the end of a file that is wrong")
+	}
+}
+
+// lateVerdict is a File that does something before it tells how it ended.
+type lateVerdict struct {
+	File
+	before func()
+}
+
+func (f *lateVerdict) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	if err != nil {
+		f.before()
+	}
+	return n, err
 }

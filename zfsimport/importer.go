@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,6 +52,7 @@ type Importer struct {
 	log     *slog.Logger
 	metrics *metrics
 	turn    turn
+	sync    func(*os.File) error // all that is synced, files and folders
 }
 
 // New makes an Importer. It asks nothing of zfs yet: see Check.
@@ -71,7 +73,7 @@ func New(o Options) (*Importer, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	im := &Importer{o: o, log: o.Logger.With("component", "zfsimport")}
+	im := &Importer{o: o, log: o.Logger.With("component", "zfsimport"), sync: (*os.File).Sync}
 	var err error
 	if im.metrics, err = newMetrics(o.Registerer); err != nil {
 		return nil, err

@@ -80,7 +80,10 @@ func (im *Importer) record(pool string, id uuid.UUID) (record, error) {
 }
 
 // newRecord is a record that is on disk, but not yet in its place.
-type newRecord struct{ temp, path string }
+type newRecord struct {
+	im         *Importer
+	temp, path string
+}
 
 // prepare writes the image's record beside its place, so that nothing is left that
 // can fail once the dataset has its name. The image's import lock is held, commit
@@ -95,11 +98,11 @@ func (im *Importer) prepare(pool string, image manifest.Manifest) (*newRecord, e
 		return nil, err
 	}
 	path := im.recordPath(pool, image.UUID)
-	n := &newRecord{temp: tempRecord(path), path: path}
+	n := &newRecord{im: im, temp: tempRecord(path), path: path}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("imgadm's database: %w", err)
 	}
-	if err := writeSynced(n.temp, text); err != nil {
+	if err := im.writeSynced(n.temp, text); err != nil {
 		n.discard()
 		return nil, fmt.Errorf("imgadm's database: %w", err)
 	}
@@ -112,31 +115,31 @@ func tempRecord(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 }
 
-// commit puts the record in its place.
+// commit puts the record in its place; when it returns, a loss of power does not undo that.
 func (n *newRecord) commit() error {
 	if err := os.Rename(n.temp, n.path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(n.path))
+	return n.im.syncDir(filepath.Dir(n.path))
 }
 
 // discard removes a record that was not committed.
 func (n *newRecord) discard() { os.Remove(n.temp) } //nolint:errcheck // it is written over the next time
 
-func writeSynced(path string, data []byte) error {
+func (im *Importer) writeSynced(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, im.sync(f), f.Close())
 }
 
-func syncDir(path string) error {
+func (im *Importer) syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	return d.Sync()
+	return im.sync(d)
 }

@@ -2,8 +2,11 @@ package zfsimport
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,4 +66,52 @@ func TestUnusableRecord(t *testing.T) {
 	if _, err := im.record("zones", id); err != nil {
 		t.Error(err)
 	}
+}
+
+// A record is on disk whole before the image gets its name, and has its place for good
+// when the install returns.
+func TestRecordIsSynced(t *testing.T) {
+	s := needSamples(t)
+	p := newPool(t, 96)
+	base := s.base.image(t, "none")
+	im := newImporter(t, p, newFiles(base))
+	path := im.recordPath(p.name, base.UUID)
+	var events []string
+	im.sync = func(f *os.File) error {
+		name, err := filepath.Rel(im.imagesDir(), f.Name())
+		if err != nil {
+			t.Error(err)
+		}
+		text, err := os.ReadFile(f.Name())
+		_, parseErr := parseRecord(text)
+		there, existsErr := im.exists(t.Context(), p.name+"/"+base.UUID.String())
+		_, placeErr := os.Stat(path)
+		if existsErr != nil {
+			t.Error(existsErr)
+		}
+		events = append(events, fmt.Sprintf("%s: whole %t, image %t, in its place %t", name, err == nil && parseErr == nil, there, placeErr == nil))
+		return f.Sync()
+	}
+	if _, err := im.Install(t.Context(), "", base.Manifest, nil); err != nil {
+		t.Fatal(err)
+	}
+	temp := filepath.Base(tempRecord(path))
+	want := []string{
+		temp + ": whole true, image false, in its place false", // whether it can be written at all
+		temp + ": whole true, image false, in its place false",
+		".: whole false, image true, in its place true",
+	}
+	if !slices.Equal(events, want) {
+		t.Errorf("synced\n%s\nwant\n%s", strings.Join(events, "\n"), strings.Join(want, "\n"))
+	}
+
+	// What can not be synced is no image.
+	broken := errors.New("input/output error")
+	im.sync = func(*os.File) error { return broken }
+	other := s.other.image(t, "none")
+	im.o.Open = newFiles(other).open
+	if _, err := im.Install(t.Context(), "", other.Manifest, nil); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+	p.wantImages(im, s.base)
 }

@@ -56,7 +56,7 @@ func (im *Importer) stage(ctx context.Context, image manifest.Manifest, progress
 	if err != nil {
 		return "", errors.Join(err, removeFile(temp))
 	}
-	return Done, syncDir(im.o.StageDir)
+	return Done, im.syncDir(im.o.StageDir)
 }
 
 // copyTo copies the image's file to path.
@@ -90,7 +90,7 @@ func (r *reception) copyTo(ctx context.Context, path string) (err error) {
 		}
 		if errors.Is(err, io.EOF) {
 			r.report(Installing)
-			return to.Sync()
+			return r.im.sync(to)
 		}
 		if err != nil {
 			return fmt.Errorf("read the file: %w", err)

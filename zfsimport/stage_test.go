@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -61,6 +63,29 @@ func TestStage(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	if _, err := im.Stage(ctx, image.Manifest, func(Progress) { cancel() }); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// A staged file is on disk before it has its name, and has that for good.
+func TestStageIsSynced(t *testing.T) {
+	image := newImage(t, uuid.New(), uuid.Nil, "none", content(1, 200_000), nil)
+	im := newImporter(t, nil, newFiles(image))
+	path := filepath.Join(im.o.StageDir, image.UUID.String()+".file")
+	var events []string
+	im.sync = func(f *os.File) error {
+		info, err := f.Stat()
+		if err != nil {
+			t.Error(err)
+		}
+		_, err = os.Stat(path)
+		events = append(events, fmt.Sprintf("folder %t, %t bytes, named %t", info.IsDir(), info.Size() == 200_000, err == nil))
+		return f.Sync()
+	}
+	if _, err := im.Stage(t.Context(), image.Manifest, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(events, "; "); got != "folder false, true bytes, named false; folder true, false bytes, named true" {
+		t.Error("synced", got)
 	}
 }
 

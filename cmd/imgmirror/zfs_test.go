@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -113,6 +115,56 @@ func TestOpenImage(t *testing.T) {
 	}
 }
 
+// An install that is given up while no byte comes ends at once, and its download with it:
+// before the source has answered, and in the midst of the file.
+func TestOpenImageGivenUp(t *testing.T) {
+	source, err := upstreamtest.New(upstreamtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { source.Close() })
+	file := upstreamtest.Bytes(1, 1_000_000)
+	id := upstreamtest.ID(1)
+	if err := source.Add(upstreamtest.Manifest(id, "image", "1", nil, file), file); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{{Name: "s", URL: config.URL(source.URL()), Kind: "imgapi"}}
+	m, _ := runMirror(t, cfg)
+	entry, err := m.catalog.Get(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, after := range []int64{0, 300_000} {
+		silent := upstreamtest.Fault{Path: "/file", Delay: time.Hour}
+		if after > 0 {
+			silent = upstreamtest.Fault{Path: "/file", Stall: true, After: after}
+		}
+		source.Inject(silent)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			f, err := m.openImage(ctx, entry.Manifest)
+			if err == nil {
+				_, err = io.Copy(io.Discard, f)
+				f.Close()
+			}
+			ended <- err
+		}()
+		for fills := m.store.Fills(); len(fills) == 0 || fills[0].Have < after; fills = m.store.Fills() {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("after %d bytes: %v", after, err)
+		}
+		if fills := m.store.Fills(); len(fills) > 0 {
+			t.Errorf("after %d bytes: the download goes on: %+v", after, fills)
+		}
+		source.Heal()
+	}
+}
+
 // While one image is read, the downloads of those that are to be installed next
 // have begun, and of no more.
 func TestOpenImageAhead(t *testing.T) {
@@ -150,7 +202,7 @@ func TestInstallErrors(t *testing.T) {
 	}
 	for _, e := range []error{
 		zfsimport.ErrNoZFS, zfsimport.ErrNoPool, zfsimport.ErrNoRoom, zfsimport.ErrNoOrigin, zfsimport.ErrNotZFS,
-		zfsimport.ErrSnapshots, zfsimport.ErrDecompress, zfsimport.ErrNotImage, zfsimport.ErrType, zfsimport.ErrReceive, zfsimport.ErrCompression, zfsimport.ErrPlatform, zfsimport.ErrLocked,
+		zfsimport.ErrSnapshots, zfsimport.ErrDecompress, zfsimport.ErrNotImage, zfsimport.ErrType, zfsimport.ErrReceive, zfsimport.ErrCompression, zfsimport.ErrPlatform, zfsimport.ErrLocked, zfsimport.ErrProperty,
 	} {
 		if told := (*admin.Error)(nil); !errors.As(installError(e), &told) {
 			t.Errorf("%v has no code", e)
