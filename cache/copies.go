@@ -46,9 +46,7 @@ func (d folder) manifestCopy(id uuid.UUID) string {
 // new it is given lists made of them. there tells of a sum whether its file is on
 // disk, or may be.
 func (s *Store) loadCopies(ctx context.Context, there func(verify.Sum) bool) error {
-	if err := removeUnended(s.dir.manifests()); err != nil {
-		return err
-	}
+	s.removeUnended(s.dir.manifests())
 	entries, err := os.ReadDir(s.dir.manifests())
 	if err != nil {
 		return err
@@ -67,13 +65,14 @@ func (s *Store) loadCopies(ctx context.Context, there func(verify.Sum) bool) err
 	if err := s.rebuild(ctx, there); err != nil {
 		return err
 	}
-	return s.index.put(pair{keyComplete, []byte("1")})
+	return s.later(s.index.put(pair{keyComplete, []byte("1")}))
 }
 
 // rebuild gives a new index what the copies of manifests tell: those of images
 // with a file.
 func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error {
 	lists := make(map[string]*manifest.Listing)
+	var changes []pair
 	for id := range s.copies {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -92,24 +91,27 @@ func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error 
 			lists[c.Source] = &manifest.Listing{Source: c.Source}
 		}
 		lists[c.Source].Images = append(lists[c.Source].Images, m)
-		for key, sum := range c.Sums {
-			s.aliases[key] = sum
-			if err := s.index.put(aliasPair(key, sum)); err != nil {
-				return err
-			}
-		}
-		for index, f := range c.Facts {
-			if err := s.index.put(factsPair(manifest.FileID{Image: id, Index: index}, f)); err != nil {
-				return err
-			}
-		}
+		changes = append(changes, s.learned(id, c)...)
 	}
 	for _, l := range lists {
-		if err := s.saveListing(*l); err != nil {
+		if err := s.later(s.saveListing(*l)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.later(s.index.write(changes))
+}
+
+// learned takes from a copy what its image's manifest does not tell, and gives what
+// the index is to hold of that.
+func (s *Store) learned(id uuid.UUID, c manifestCopy) (changes []pair) {
+	for key, sum := range c.Sums {
+		s.aliases[key] = sum
+		changes = append(changes, aliasPair(key, sum))
+	}
+	for index, f := range c.Facts {
+		changes = append(changes, factsPair(manifest.FileID{Image: id, Index: index}, f))
+	}
+	return changes
 }
 
 // removeCopy removes the copy of an image's manifest, if it has one.
@@ -119,6 +121,15 @@ func (s *Store) removeCopy(id uuid.UUID) error {
 		return nil
 	}
 	return diskError(err)
+}
+
+// Absent tells whether the file is known not to be there. Without even its folder that is
+// not known: all files may be on a disk that is to be mounted yet.
+func (s *Store) Absent(sum verify.Sum) bool {
+	path := s.dir.file(sum)
+	_, folder := os.Stat(filepath.Dir(path))
+	_, err := os.Lstat(path)
+	return folder == nil && errors.Is(err, fs.ErrNotExist)
 }
 
 // dropCopy is removeCopy at a start, of an image that had the files sums and has
@@ -162,9 +173,8 @@ func (s *Store) readCopy(id uuid.UUID) (c manifestCopy, m manifest.Manifest, err
 }
 
 // editCopy replaces the copy of an image's manifest with what edit makes of it:
-// of an empty one, if there is none that can be read. A failure harms nobody
-// today: it is logged.
-func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) {
+// of an empty one, if there is none that can be read.
+func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) error {
 	s.copying.Lock()
 	defer s.copying.Unlock()
 	c, err := s.loadCopy(id)
@@ -173,21 +183,22 @@ func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) {
 	}
 	edit(&c)
 	if len(c.Manifest) == 0 {
-		return
+		return nil
 	}
 	data, err := c.encode()
 	if err == nil {
-		err = writeFile(s.dir.manifestCopy(id), data)
+		err = diskError(writeFile(s.dir.manifestCopy(id), data))
 	}
 	if err != nil {
-		s.log.Warn("the copy of a manifest cannot be written", "uuid", id, "error", err)
+		return fmt.Errorf("copy of manifest %s: %w", id, err)
 	}
+	return nil
 }
 
 // copyManifest writes the copy of the manifest of b's image, and keeps what an
 // older one tells besides. The image's door is held.
-func (s *Store) copyManifest(b Blob, sum verify.Sum) {
-	s.editCopy(b.Image, func(c *manifestCopy) {
+func (s *Store) copyManifest(b Blob, sum verify.Sum) error {
+	err := s.editCopy(b.Image, func(c *manifestCopy) {
 		c.Source, c.Manifest = b.Source, b.Manifest.Raw()
 		if !b.Want.SHA1.IsZero() {
 			return
@@ -200,9 +211,11 @@ func (s *Store) copyManifest(b Blob, sum verify.Sum) {
 	s.mu.Lock()
 	s.copies[b.Image] = struct{}{} // also after a failure: once is enough for a disk that fails
 	s.mu.Unlock()
+	return err
 }
 
-// copyFacts adds facts to the copy of the image's manifest, if it has one.
+// copyFacts adds facts to the copy of the image's manifest, if it has one. A failure
+// harms nobody today: it is logged.
 func (s *Store) copyFacts(id manifest.FileID, f manifest.Facts) {
 	s.mu.RLock()
 	_, copied := s.copies[id.Image]
@@ -210,10 +223,13 @@ func (s *Store) copyFacts(id manifest.FileID, f manifest.Facts) {
 	if !copied {
 		return
 	}
-	s.editCopy(id.Image, func(c *manifestCopy) {
+	err := s.editCopy(id.Image, func(c *manifestCopy) {
 		if c.Facts == nil {
 			c.Facts = make(map[int]manifest.Facts)
 		}
 		c.Facts[id.Index] = f
 	})
+	if err != nil {
+		s.log.Warn("facts of a file cannot be kept beside the index", "uuid", id.Image, "error", err)
+	}
 }

@@ -19,6 +19,8 @@ const (
 	tidyEvery = 10 * time.Minute
 	// sweepEvery is the time between two looks at the limits.
 	sweepEvery = time.Minute
+	// tendEvery is the time between two tries of an index that could not be written.
+	tendEvery = 5 * time.Second
 )
 
 // load opens the index and compares it with what is on disk. It runs before
@@ -48,9 +50,7 @@ func (s *Store) load(ctx context.Context) error {
 	if err := s.loadPartials(); err != nil {
 		return err
 	}
-	if err := removeUnended(string(s.dir)); err != nil {
-		return err
-	}
+	s.removeUnended(string(s.dir))
 	if s.pins, err = loadPins(s.dir.pins()); err != nil {
 		s.log.Error("the pins cannot all be read", "error", err)
 	}
@@ -64,9 +64,36 @@ func (s *Store) load(ctx context.Context) error {
 	return s.loadImages(there)
 }
 
+// later is for a change of the index that the next start makes as well: it does no
+// harm that it cannot be written.
+func (s *Store) later(err error) error {
+	if errors.Is(err, ErrNoSpace) || errors.Is(err, ErrDisk) {
+		return nil
+	}
+	return err
+}
+
+// recordAgain gives to the index what the tables in memory have, after writes had
+// been refused. What went meanwhile the next start finds gone.
+func (s *Store) recordAgain() error {
+	s.mu.RLock()
+	changes := make([]pair, 0, len(s.files)+len(s.images)+len(s.aliases))
+	for _, f := range s.files {
+		changes = append(changes, filePair(&f.Info, f.stamp.Load()))
+	}
+	for id, im := range s.images {
+		changes = append(changes, imagePair(id, im))
+	}
+	for key, sum := range s.aliases {
+		changes = append(changes, aliasPair(key, sum))
+	}
+	s.mu.RUnlock()
+	return s.index.write(changes)
+}
+
 // loadIndex opens the index and reads what it has of files.
 func (s *Store) loadIndex() (err error) {
-	if s.index, err = openIndex(s.dir.index(), s.log); err != nil {
+	if s.index, err = openIndex(s.dir.index(), func() (diskRoom, error) { return s.o.diskRoom(s.dir.index()) }, s.log); err != nil {
 		return err
 	}
 	err = s.index.each(keyFile, func(key, value []byte) error {
@@ -155,7 +182,7 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		delete(s.files, sum)
 		gone = append(gone, keyFile+string(sum[:]), keyUse+string(sum[:]))
 	}
-	return unknown, s.index.remove(gone...)
+	return unknown, s.later(s.index.remove(gone...))
 }
 
 // openFile gives a Reader on a verified file whose hold the caller has taken;
@@ -225,7 +252,8 @@ func (s *Store) forget(sum verify.Sum, f *stored, why string) error {
 
 // Run adopts files without a record, then scrubs; beside that it makes room where
 // a limit is passed, records when files were used, removes stale partial files
-// and collects badger's garbage, until ctx ends. Call it once.
+// collects badger's garbage, and goes back to an index that could not be written,
+// until ctx ends. Call it once.
 func (s *Store) Run(ctx context.Context) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -244,6 +272,12 @@ func (s *Store) Run(ctx context.Context) error {
 		s.scrub(ctx)
 	})
 	tidy, flush, room := time.NewTicker(tidyEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	tend := time.NewTicker(tendEvery)
+	defer tend.Stop()
+	due := tend.C
+	if s.tend != nil {
+		due = s.tend
+	}
 	defer tidy.Stop()
 	defer flush.Stop()
 	defer room.Stop()
@@ -255,6 +289,10 @@ func (s *Store) Run(ctx context.Context) error {
 			return nil
 		case <-flush.C:
 			err = s.flushUses()
+		case <-due:
+			if s.index.tend() {
+				err = s.recordAgain()
+			}
 		case <-room.C:
 			err = s.sweep()
 		case <-s.wakeRun:

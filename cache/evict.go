@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -92,7 +93,7 @@ func (s *Store) wakeRoom() {
 }
 
 // Remove removes the file, pinned by nobody, or the unfinished download, by
-// hand. Those who have it open read on; whoever asks for it next begins a new
+// hand, and makes that last. Those who have it open read on; whoever asks for it next begins a new
 // fill. The error matches ErrPinned, or fs.ErrNotExist if neither is there.
 func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 	if err := s.enter(); err != nil {
@@ -119,6 +120,8 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 		if err != nil {
 			return Evicted{}, err
 		}
+		s.removed(e)
+		return e, s.syncRemoved(sum)
 	case len(parts) > 0:
 		e = Evicted{File: File{Sum: sum}, Partial: true, Reason: ReasonDelete}
 		removed := false
@@ -140,6 +143,16 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 	}
 	s.removed(e)
 	return e, nil
+}
+
+// syncRemoved makes it last that a file was removed. What the index has of it goes by
+// itself at the next start.
+func (s *Store) syncRemoved(sum verify.Sum) error {
+	err := syncDir(filepath.Dir(s.dir.file(sum)))
+	if errors.Is(err, fs.ErrNotExist) { // it went with its folder
+		err = nil
+	}
+	return diskError(errors.Join(err, syncDir(s.dir.manifests())))
 }
 
 // pinnedUser finds a pinned image that needs f: it is its file, or one of an

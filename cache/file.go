@@ -41,11 +41,11 @@ func (d folder) partial(name string) string { return filepath.Join(d.partials(),
 // make makes the folders that are not there yet.
 func (d folder) make() error {
 	if info, err := os.Stat(d.index()); err == nil && !info.IsDir() {
-		if err := d.moveIndexAside(); err != nil {
+		if err := d.moveAside(); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}
 	}
-	for _, dir := range []string{string(d), d.index(), d.files(), d.partials(), d.manifests()} {
+	for _, dir := range []string{d.index(), d.files(), d.partials(), d.manifests()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}
@@ -53,27 +53,65 @@ func (d folder) make() error {
 	return nil
 }
 
-// acquire takes the lock that keeps a second process off the folder. It is held
-// until the file is closed; the end of the process closes it too.
-func (d folder) acquire() (*os.File, error) {
-	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
+// lock keeps other processes off a data folder.
+type lock struct {
+	folder *os.File // the folder itself: nobody can take it away
+	file   *os.File // DATA/lock, which says who holds it; nil: it cannot be made
+}
+
+// acquire takes the lock that keeps a second process off the folder, which it makes
+// if need be. It is held until close; the end of the process closes it too.
+func (d folder) acquire() (*lock, error) {
+	if err := os.MkdirAll(string(d), 0o755); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	l := new(lock)
+	var err error
+	if l.folder, err = lockFolder(string(d)); err == nil {
+		l.file, err = d.lockName()
+	}
+	if err == nil {
+		return l, nil
+	}
+	l.close() //nolint:errcheck // nothing was written
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder, _ := os.ReadFile(d.lockFile()) // only to say more
-		f.Close()
 		return nil, fmt.Errorf("data folder %s is in use by another imgmirror (process %s)", string(d), strings.TrimSpace(string(holder)))
 	}
+	return nil, fmt.Errorf("data folder: %w", err)
+}
+
+// lockName takes DATA/lock, which other versions take alone, and writes into it whose
+// it is. On a disk that cannot be written it takes what is there.
+func (d folder) lockName() (*os.File, error) {
+	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		f.Close()
+		full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
+		if f, err = os.Open(d.lockFile()); full && errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close() //nolint:errcheck // nothing was written
 		return nil, fmt.Errorf("lock %s: %w", d.lockFile(), err)
 	}
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0) // for people: a failure does no harm
 	}
 	return f, nil
+}
+
+func (l *lock) close() error {
+	var errs []error
+	for _, f := range []*os.File{l.file, l.folder} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // syncDir makes the names in dir survive a power failure.
@@ -101,21 +139,20 @@ func (d folder) makeParent(file string) error {
 const newPrefix = ".new-"
 
 // removeUnended removes from dir what a process left there that ended during a
-// writeFile. Nobody may be writing.
-func removeUnended(dir string) error {
+// writeFile. Nobody may be writing. A failure does no harm: it is logged.
+func (s *Store) removeUnended(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		s.log.Warn("a folder cannot be read", "error", err)
 	}
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), newPrefix) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			return err
+			s.log.Warn("a file that was never completed cannot be removed", "error", err)
 		}
 	}
-	return nil
 }
 
 // writeFile replaces the file at path, whole or not at all, power failures included.

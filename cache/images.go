@@ -68,8 +68,15 @@ func (s *Store) belongs(sum verify.Sum, id uuid.UUID) bool {
 // manifest; coming: also if the file is not there yet. Icons belong to nobody:
 // they come and go alone. A failure harms nobody today: it is logged.
 func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
+	if err := s.note(b, sum, coming); err != nil {
+		s.log.Warn("an image cannot be recorded", "uuid", b.Image, "error", err)
+	}
+}
+
+// note is noteImage for those who must know whether it worked.
+func (s *Store) note(b Blob, sum verify.Sum, coming bool) error {
 	if !b.ofImage() {
-		return
+		return nil
 	}
 	door := s.imageDoors.of(b.Image[0])
 	door.Lock()
@@ -78,7 +85,7 @@ func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
 	f := s.files[sum]
 	if f == nil && !coming { // it was removed meanwhile
 		s.mu.Unlock()
-		return
+		return nil
 	}
 	if f != nil && !slices.Contains(f.images, b.Image) {
 		f.images = append(slices.Clip(f.images), b.Image)
@@ -94,14 +101,18 @@ func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
 	}
 	_, copied := s.copies[b.Image]
 	s.mu.Unlock()
+	var err error
 	if news {
-		if err := s.index.put(imagePair(b.Image, im)); err != nil {
-			s.log.Warn("an image cannot be recorded", "uuid", b.Image, "error", err)
+		pairs := []pair{imagePair(b.Image, im)}
+		if b.Want.SHA1.IsZero() { // else a start that knows the image may not know what its file is called
+			pairs = append(pairs, aliasPair(b.Key, sum))
 		}
+		err = s.index.put(pairs...)
 	}
 	if news || !copied {
-		s.copyManifest(b, sum)
+		err = errors.Join(err, s.copyManifest(b, sum))
 	}
+	return err
 }
 
 // unnoteImage records that id has file sum no more; with its last file its copy
@@ -111,13 +122,37 @@ func (s *Store) unnoteImage(id uuid.UUID, sum verify.Sum) error {
 }
 
 // Disown records that image id has file sum no more, although the file stays for
-// others; with the image's last file its copy in DATA/manifests goes too.
+// others; with the image's last file its copy in DATA/manifests goes too. It lasts
+// when Disown returns nil; a failure leaves, if it can, all as it was.
 func (s *Store) Disown(id uuid.UUID, sum verify.Sum) error {
 	if err := s.enterIndex(); err != nil {
 		return err
 	}
 	defer s.calls.Done()
-	return s.forgetImage(id, sum, true)
+	if err := s.disown(id, sum); err != nil {
+		return fmt.Errorf("image %s: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Store) disown(id uuid.UUID, sum verify.Sum) error {
+	s.mu.RLock()
+	im := s.images[id]
+	last := im == nil || len(im.Sums) == 1 && im.Sums[0] == sum
+	s.mu.RUnlock()
+	if last { // first, for this is what may be refused
+		err := s.removeCopy(id)
+		if err == nil {
+			err = diskError(syncDir(s.dir.manifests()))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.forgetImage(id, sum, true); err != nil {
+		return err
+	}
+	return s.index.sync()
 }
 
 // forgetImage is unnoteImage; present: also if the file is on disk.
@@ -150,7 +185,8 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 }
 
 // Own records that b's image has the file, which is on disk, and keeps a copy of
-// its manifest. File does that too, but for blobs without a manifest. The error
+// its manifest. File does that too, but for blobs without a manifest, and does not fail
+// if it cannot. What Own has recorded lasts; a failure leaves all as it was. The error
 // matches fs.ErrNotExist when the file is not there.
 func (s *Store) Own(b Blob) error {
 	if err := s.enter(); err != nil {
@@ -158,7 +194,19 @@ func (s *Store) Own(b Blob) error {
 	}
 	defer s.work.Done()
 	sum := b.Want.SHA1
-	s.noteImage(b, sum, false)
+	s.mu.RLock()
+	had := s.belongs(sum, b.Image)
+	s.mu.RUnlock()
+	err := s.note(b, sum, false)
+	if err == nil {
+		err = s.index.sync()
+	}
+	if err != nil && !had {
+		err = errors.Join(err, s.forgetImage(b.Image, sum, true))
+	}
+	if err != nil {
+		return fmt.Errorf("image %s cannot be recorded: %w", b.Image, err)
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.files[sum] == nil || !s.belongs(sum, b.Image) {
@@ -209,6 +257,7 @@ func (s *Store) touchOrigin(b Blob) {
 func (s *Store) loadImages(there func(verify.Sum) bool) error {
 	known := make(map[uuid.UUID]*image)
 	changed := make(map[uuid.UUID]bool)
+	var changes []pair
 	err := s.index.each(keyImage, func(key, value []byte) error {
 		id, err := uuid.FromBytes(key)
 		im := new(image)
@@ -233,6 +282,7 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 				continue
 			}
 			known[id], changed[id] = c.image(m), true
+			changes = append(changes, s.learned(id, c)...)
 		}
 	}
 	for id, im := range known {
@@ -240,19 +290,14 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 		im.Sums = slices.DeleteFunc(slices.Clone(had), func(sum verify.Sum) bool { return !there(sum) })
 		if len(im.Sums) == 0 {
 			if !changed[id] {
-				err = s.index.remove(keyImage + string(id[:]))
+				changes = append(changes, pair{key: keyImage + string(id[:])})
 			}
-			if err == nil {
-				s.dropCopy(id, had)
-			}
+			s.dropCopy(id, had)
 		} else {
 			if changed[id] || len(im.Sums) != len(had) {
-				err = s.index.put(imagePair(id, im))
+				changes = append(changes, imagePair(id, im))
 			}
 			s.setImage(id, im)
-		}
-		if err != nil {
-			return err
 		}
 		for _, sum := range im.Sums {
 			if f := s.files[sum]; f != nil {
@@ -260,7 +305,7 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 			}
 		}
 	}
-	return nil
+	return s.later(s.index.write(changes))
 }
 
 // image tells which files the image of a copy has, whose manifest is m.

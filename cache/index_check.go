@@ -12,15 +12,16 @@ import (
 // but on goroutines of its own, where a table that makes it panic ends the
 // process: at this start and at every later one.
 func checkTables(dir string) error {
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	for _, path := range tables {
-		id, ok := table.ParseFileID(filepath.Base(path))
+	for _, e := range entries {
+		id, ok := table.ParseFileID(e.Name())
 		if !ok {
-			continue // not badger's
+			continue // not a table
 		}
+		path := filepath.Join(dir, e.Name())
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return err

@@ -131,24 +131,19 @@ func (ix *index) savePacks(l manifest.Listing) error {
 			delete(old, p.key)
 		}
 	}
-	batch := ix.db.NewWriteBatch()
-	defer batch.Cancel()
-	for _, p := range slices.Backward(changed) { // images that left a pack are in one after it
-		if err := batch.Set([]byte(p.key), p.value); err != nil {
-			return err
-		}
-	}
+	slices.Reverse(changed) // images that left a pack are in one after it
 	for key := range old {
-		if err := batch.Delete([]byte(key)); err != nil {
-			return err
-		}
+		changed = append(changed, pair{key: key})
 	}
 	prefix = manifestPrefix(l.Source)
-	err = ix.each(prefix, func(key, _ []byte) error { return batch.Delete([]byte(prefix + string(key))) })
+	err = ix.each(prefix, func(key, _ []byte) error {
+		changed = append(changed, pair{key: prefix + string(key)})
+		return nil
+	})
 	if err != nil {
 		return err
 	}
-	return batch.Flush()
+	return ix.write(changed)
 }
 
 // inOrder gives images in order of their uuids, one of each.

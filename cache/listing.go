@@ -38,7 +38,9 @@ func manifestPrefix(source string) string { return keyManifest + source + "\x00"
 // order of their names, images in order of their uuids. Manifests are read as
 // from a source whose private images are not served: parse Raw again where that
 // is not so. A list that was rebuilt from DATA/manifests after a loss of the
-// index has no Kind, validators or Fetched.
+// index has no Kind, validators or Fetched. An image that has a file on disk, and a copy
+// of its manifest from a source, and that is in no list of that source, is given as
+// Retired: it may have left the list, or the list be older than it.
 func (s *Store) Listings() ([]manifest.Listing, error) {
 	if err := s.enterIndex(); err != nil {
 		return nil, err
@@ -69,7 +71,7 @@ func (s *Store) Listings() ([]manifest.Listing, error) {
 			return nil, fmt.Errorf("saved list of %s: %w", all[i].Source, err)
 		}
 	}
-	return all, nil
+	return s.withStored(all), nil
 }
 
 // Listing gives the saved list of one source, as Listings does; without one it
@@ -167,8 +169,8 @@ func distinct(images []manifest.Manifest) []manifest.Manifest {
 	return slices.CompactFunc(images, func(a, b manifest.Manifest) bool { return a.UUID == b.UUID })
 }
 
-// SaveListing replaces the saved list of l.Source, Unlisted and Retired included; only what
-// changed is written, give or take a hundred manifests. After a crash in the middle
+// SaveListing replaces the saved list of l.Source, Unlisted and Retired included, and
+// makes that last; only what changed is written, give or take a hundred manifests. After a crash in the middle
 // the saved list may be a mix of old and new, with the old validators; what is in
 // both is there.
 func (s *Store) SaveListing(l manifest.Listing) error {
@@ -196,7 +198,10 @@ func (s *Store) saveListing(l manifest.Listing) error {
 	if err != nil {
 		return err
 	}
-	return s.index.put(pair{keyListing + l.Source, meta})
+	if err := s.index.put(pair{keyListing + l.Source, meta}); err != nil {
+		return err
+	}
+	return s.index.sync()
 }
 
 // SaveUnlisted adds one manifest that source gave by uuid, or replaces it.

@@ -136,7 +136,7 @@ func (s *Store) loadPartials() error {
 			s.files[left.sum] == nil && !orphan && time.Since(info.ModTime()) < partialLife
 		if !useful {
 			if err := os.RemoveAll(path); err != nil {
-				return err
+				s.log.Warn("what is left of a download cannot be removed", "path", path, "error", err)
 			}
 			continue
 		}

@@ -4,11 +4,16 @@ package cache
 
 import "golang.org/x/sys/unix"
 
-// freeBytes is what this process may still write on the file system of path.
-func freeBytes(path string) (int64, error) {
+// roomOf tells what this process may still write on the file system of path.
+func roomOf(path string) (diskRoom, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return 0, err
+		return diskRoom{}, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the types differ between systems
+	return diskRoom{
+		free:     int64(st.Bavail) * int64(st.Bsize), //nolint:unconvert // the types differ between systems
+		total:    int64(st.Blocks) * int64(st.Bsize), //nolint:unconvert // likewise
+		noNames:  st.Files > 0 && st.Ffree < 16,
+		readOnly: st.Flags&readOnlyFlag != 0,
+	}, nil
 }

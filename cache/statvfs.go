@@ -4,11 +4,16 @@ package cache
 
 import "golang.org/x/sys/unix"
 
-// freeBytes is what this process may still write on the file system of path.
-func freeBytes(path string) (int64, error) {
+// roomOf tells what this process may still write on the file system of path.
+func roomOf(path string) (diskRoom, error) {
 	var st unix.Statvfs_t
 	if err := unix.Statvfs(path, &st); err != nil {
-		return 0, err
+		return diskRoom{}, err
 	}
-	return int64(st.Bavail) * int64(st.Frsize), nil
+	return diskRoom{
+		free:     int64(st.Bavail) * int64(st.Frsize),
+		total:    int64(st.Blocks) * int64(st.Frsize),
+		noNames:  st.Files > 0 && st.Favail < 16,
+		readOnly: st.Flag&1 != 0, // ST_RDONLY
+	}, nil
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -70,6 +69,8 @@ type Options struct {
 
 	Logger     *slog.Logger // nil: silent
 	Registerer prometheus.Registerer
+
+	diskRoom func(path string) (diskRoom, error) // what the disk has left for the index; nil: ask it
 }
 
 // Defaults of Options.
@@ -85,7 +86,7 @@ type Store struct {
 	o       Options
 	log     *slog.Logger
 	dir     folder
-	lock    *os.File
+	lock    *lock
 	index   *index
 	space   *space
 	metrics *metrics
@@ -103,6 +104,8 @@ type Store struct {
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
+	// tend is when Run looks after an index that cannot be written; nil: each tendEvery. Tests set it.
+	tend <-chan time.Time
 
 	// These are held over I/O, since that is what they guard; they are taken in
 	// this order, and before mu.
@@ -151,6 +154,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
 	}
+	if o.diskRoom == nil {
+		o.diskRoom = roomOf
+	}
 	s := &Store{
 		o:     o,
 		log:   o.Logger,
@@ -169,10 +175,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		fills:    make(map[string]*fill),
 		liars:    make(map[liar]time.Time),
 	}
-	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) { return freeBytes(o.Dir) })
-	if err := s.dir.make(); err != nil {
-		return nil, err
-	}
+	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) { return Free(o.Dir) })
 	if s.lock, err = s.dir.acquire(); err != nil {
 		return nil, err
 	}
@@ -181,6 +184,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
+	if err := s.dir.make(); err != nil {
+		return nil, err
+	}
 	if err := s.learnPlaces(); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
@@ -212,7 +218,7 @@ func (s *Store) Close() error {
 	s.ended = true
 	s.mu.Unlock()
 	s.calls.Wait()
-	return errors.Join(s.flushUses(), s.release())
+	return errors.Join(s.later(s.flushUses()), s.release())
 }
 
 // release gives back what Open took from the machine.
@@ -221,7 +227,7 @@ func (s *Store) release() error {
 	if s.index != nil {
 		err = s.index.close()
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.lock.close())
 }
 
 // enter announces an operation that Close has to wait for; unless it gives

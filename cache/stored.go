@@ -124,44 +124,31 @@ const useLen = 17
 // flushUses writes what of the files' use, and of their stamps, is newer than the
 // index.
 func (s *Store) flushUses() error {
-	type use struct {
-		key   string
-		value [useLen]byte
-	}
-	var news []use
-	var marked []pair
+	var news []pair
+	var again []*atomic.Bool // what is to be set again if that cannot be written
 	s.mu.RLock()
 	for sum, f := range s.files {
 		if f.unsaved.Swap(false) {
-			marked = append(marked, filePair(&f.Info, f.stamp.Load()))
+			news, again = append(news, filePair(&f.Info, f.stamp.Load())), append(again, &f.unsaved)
 		}
 		if f.dirty.Swap(false) {
-			u := use{key: keyUse + string(sum[:])}
+			u := pair{keyUse + string(sum[:]), make([]byte, useLen)}
 			binary.BigEndian.PutUint64(u.value[:8], uint64(f.used.Load()))
 			binary.BigEndian.PutUint64(u.value[8:16], uint64(f.checked.Load()))
 			if f.idle.Load() {
 				u.value[16] = 1
 			}
-			news = append(news, u)
+			news, again = append(news, u), append(again, &f.dirty)
 		}
 	}
 	s.mu.RUnlock()
-	if len(news) == 0 && len(marked) == 0 {
-		return nil
-	}
-	batch := s.index.db.NewWriteBatch()
-	defer batch.Cancel()
-	for _, u := range news {
-		if err := batch.Set([]byte(u.key), u.value[:]); err != nil {
-			return err
+	err := s.index.write(news)
+	if err != nil {
+		for _, unsaved := range again {
+			unsaved.Store(true)
 		}
 	}
-	for _, p := range marked {
-		if err := batch.Set([]byte(p.key), p.value); err != nil {
-			return err
-		}
-	}
-	return batch.Flush()
+	return err
 }
 
 // loadUses reads what flushUses wrote, and removes what is of files that are gone.
@@ -185,7 +172,7 @@ func (s *Store) loadUses() error {
 	if err != nil {
 		return err
 	}
-	return s.index.remove(gone...)
+	return s.later(s.index.remove(gone...))
 }
 
 // doors are locks that many keys share: of each key one at a time is worked on.

@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"maps"
+	"time"
 
 	"imgmirror/manifest"
 )
@@ -34,7 +35,13 @@ func (c *Catalog) trySaveListing(s *source) error {
 	l := s.list
 	l.Unlisted, l.Retired = manifests(s.unlisted), manifests(s.retired)
 	c.state.Unlock()
-	return c.index.SaveListing(l)
+	err := c.index.SaveListing(l)
+	if err != nil { // the next answer of s is saved whatever it is
+		c.state.Lock()
+		s.saved = time.Time{}
+		c.state.Unlock()
+	}
+	return err
 }
 
 // saveUnlisted hands manifests that sources gave by uuid to the index, but for those that have become listed,
