@@ -39,6 +39,7 @@ func (m *mirror) newPublished() (*published.Source, error) {
 		},
 		Store:   m.storeUpload,
 		Own:     m.ownUpload,
+		Disown:  func(image manifest.Manifest) error { return m.store.Disown(image.UUID, image.Files[0].SHA1) },
 		Changed: func(ctx context.Context) error { return m.catalog.Retake(ctx, published.Name) },
 		Remove:  m.removePublished,
 		Logger:  m.log.With("component", "published"),
@@ -54,8 +55,13 @@ func (m *mirror) publishedBefore() ([]manifest.Manifest, error) {
 		return nil, err
 	}
 	listed := make(map[uuid.UUID]bool, len(saved.Images))
+	images := saved.Images[:0]
 	for _, image := range saved.Images {
+		if m.unpublishedBefore(image) {
+			continue
+		}
 		listed[image.UUID] = true
+		images = append(images, image)
 	}
 	for _, id := range m.store.From(published.Name) {
 		if listed[id] {
@@ -67,9 +73,27 @@ func (m *mirror) publishedBefore() ([]manifest.Manifest, error) {
 			continue
 		}
 		m.log.Info("an image is published whose publishing was cut short", "uuid", id, "name", image.Name, "version", image.Version)
-		saved.Images = append(saved.Images, image)
+		images = append(images, image)
 	}
-	return saved.Images, nil
+	return images, nil
+}
+
+// unpublishedBefore tells whether the saved list is older than what became of an
+// image that is on it: an unpublish has removed the copy of its manifest, and its file.
+// A copy that is lost is made anew.
+func (m *mirror) unpublishedBefore(image manifest.Manifest) bool {
+	_, err := m.store.Manifest(image.UUID)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	if !m.store.Absent(image.Files[0].SHA1) {
+		if err := m.store.Own(ownBlob(image)); err != nil {
+			m.log.Error("the copy of a published image's manifest cannot be made anew", "uuid", image.UUID, "error", err)
+		}
+		return false
+	}
+	m.log.Warn("an image that was unpublished is on the saved list: it is left out", "uuid", image.UUID, "name", image.Name, "version", image.Version)
+	return true
 }
 
 // ownBlob is the file of one of the mirror's own images.
@@ -105,12 +129,8 @@ func (m *mirror) ownUpload(image manifest.Manifest) error {
 }
 
 // removePublished removes what is kept of an image that is published no more.
-// That the file was its own goes first: no start may find the image again.
 func (m *mirror) removePublished(ctx context.Context, image manifest.Manifest) error {
 	sum := image.Files[0].SHA1
-	if err := m.store.Disown(image.UUID, sum); err != nil {
-		return err
-	}
 	if other, _, ok := m.catalog.Current().BySum(sum, image.Files[0].Size); ok && other.Manifest.UUID != image.UUID {
 		m.log.Info("the file of an unpublished image stays: another image has it",
 			"uuid", image.UUID, "sum", sum, "other", other.Manifest.UUID)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache"
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/published"
@@ -96,6 +97,87 @@ func TestRefusedPublish(t *testing.T) {
 	}
 	if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(cfg, ownImage) {
 		t.Errorf("after unpublish the file is that of %v; a copy: %t", ids, copied(cfg, ownImage))
+	}
+}
+
+// Nothing is acknowledged that the loss of the index would undo: an image whose
+// manifest cannot be kept is not published, and one whose manifest cannot be removed stays
+// so. A saved list that is older than what was acknowledged counts less.
+func TestPublishedLasts(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = nil
+	m, stop := runMirror(t, cfg)
+	file := append([]byte("\x1f\x8b\x08"), bytes.Repeat([]byte("file"), 1000)...)
+	folder := filepath.Join(cfg.DataDir, "manifests")
+	block := func() (unblock func()) {
+		t.Helper()
+		if err := errors.Join(os.Rename(folder, folder+".away"), os.WriteFile(folder, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			t.Helper()
+			if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	listed := func() bool {
+		_, ok := m.catalog.Current().Entry(ownImage)
+		return ok
+	}
+	unblock := block()
+	_, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file))
+	if !errors.Is(err, cache.ErrDisk) || listed() || len(m.own.Images()) > 0 || m.store.Kept(ownImage) {
+		t.Errorf("without its copy: %v; listed: %t, published: %v", err, listed(), m.own.Images())
+	}
+	unblock()
+	if _, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
+		t.Fatal(err)
+	}
+	unblock = block()
+	if _, err := m.own.Unpublish(t.Context(), ownImage); !errors.Is(err, cache.ErrDisk) || !listed() {
+		t.Errorf("unpublish with a copy that stays: %v; listed: %t", err, listed())
+	}
+	unblock()
+	stop()
+
+	m, stop = runMirror(t, cfg)
+	if !listed() && m.catalog.Refresh(t.Context()) == nil && !listed() {
+		t.Error("the image that stayed published is not listed")
+	}
+	stop()
+	// The list is as it was before an unpublish whose trace in the index was lost.
+	sum := sha1.Sum(file)
+	err = errors.Join(os.Remove(filepath.Join(folder, ownImage.String()+".json")), os.Remove(filepath.Join(cfg.DataDir, "files", fmt.Sprintf("%x/%x", sum[:1], sum))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, stop = runMirror(t, cfg)
+	if len(m.own.Images()) > 0 {
+		t.Error("an image that was unpublished is back")
+	}
+	stop()
+}
+
+// The loss of copies is no unpublish: they are made anew.
+func TestPublishedCopiesLost(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = nil
+	m, stop := runMirror(t, cfg)
+	file := append([]byte("\x1f\x8b\x08"), bytes.Repeat([]byte("file"), 1000)...)
+	if _, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := os.RemoveAll(filepath.Join(cfg.DataDir, "manifests")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		m, stop = runMirror(t, cfg)
+		if len(m.own.Images()) != 1 || !copied(cfg, ownImage) {
+			t.Errorf("published are %v; a copy: %t", m.own.Images(), copied(cfg, ownImage))
+		}
+		stop()
 	}
 }
 

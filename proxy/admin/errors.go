@@ -12,6 +12,7 @@ import (
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/imported"
 	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
@@ -67,6 +68,7 @@ var table = []struct {
 	code   string
 }{
 	{cache.ErrClosed, http.StatusServiceUnavailable, codeUnavailable},
+	{imported.ErrRecord, http.StatusServiceUnavailable, codeStorageIsDown},
 	{cache.ErrNoSpace, http.StatusServiceUnavailable, codeStorageIsDown},
 	{cache.ErrDisk, http.StatusServiceUnavailable, codeStorageIsDown},
 	{bundle.ErrSignature, http.StatusUnprocessableEntity, codeBundleTrust},

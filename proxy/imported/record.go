@@ -51,7 +51,7 @@ func (s *Source) load() (map[uuid.UUID]record, error) {
 		path := filepath.Join(s.o.Dir, e.Name())
 		if strings.HasPrefix(e.Name(), newName) { // a write that never ended
 			if err := os.Remove(path); err != nil {
-				return nil, err
+				s.log.Warn("a record that was never completed cannot be removed", "error", err)
 			}
 			continue
 		}

@@ -31,6 +31,9 @@ const Name = "imported"
 // Kind is the kind of source that Listings tell.
 const Kind = "imported"
 
+// ErrRecord says that the record of an image cannot be written or removed.
+var ErrRecord = errors.New("the record of an imported image cannot be changed")
+
 // Provenance is where an image came from.
 type Provenance struct {
 	Bundle   string    `json:"bundle"`        // its id
@@ -162,7 +165,7 @@ func (s *Source) mark(counts map[uuid.UUID]int, ids []uuid.UUID) (unmark func())
 // Add notes an image, a manifest that Parse gave, whose files are on disk. An
 // image that was imported before stays as it is, unless a bundle that is not
 // older has another manifest of it. The record is on disk when Add returns nil; the catalogue
-// has it once Publish returns nil.
+// has it once Publish returns nil. The error matches ErrRecord when it cannot be written.
 func (s *Source) Add(m manifest.Manifest, from Provenance) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -174,7 +177,7 @@ func (s *Source) Add(m manifest.Manifest, from Provenance) error {
 	}
 	r := record{Provenance: from, manifest: m}
 	if err := s.save(r); err != nil {
-		return fmt.Errorf("image %s: %w", m.UUID, err)
+		return fmt.Errorf("image %s: %w: %v", m.UUID, ErrRecord, err) //nolint:errorlint // to a client "not there" means another thing
 	}
 	s.mu.Lock()
 	s.images[m.UUID] = r
@@ -210,7 +213,7 @@ func (s *Source) drop(ids []uuid.UUID) (dropped []uuid.UUID, err error) {
 			continue
 		}
 		if gone := s.remove(id); gone != nil {
-			err = errors.Join(err, gone)
+			err = errors.Join(err, fmt.Errorf("image %s: %w: %v", id, ErrRecord, gone)) //nolint:errorlint // as in Add
 			continue
 		}
 		s.mu.Lock()

@@ -163,13 +163,14 @@ func (s *Source) add(ctx context.Context, m manifest.Manifest) error {
 	s.mu.Lock()
 	delete(s.images, m.UUID)
 	s.mu.Unlock()
-	return errors.Join(fmt.Errorf("the list could not be saved: %w", err), s.o.Changed(ctx), s.o.Remove(ctx, m))
+	err = errors.Join(fmt.Errorf("the list could not be saved: %w", err), s.o.Changed(ctx), s.o.Disown(m))
+	return errors.Join(err, s.o.Remove(ctx, m))
 }
 
 // Unpublish takes an image back, with its file unless other images have the
-// same one, and gives its manifest. The error matches fs.ErrNotExist when it is
-// not published, and ErrDependent when other published images have it for
-// their origin.
+// same one, and gives its manifest. When it returns nil, no start finds the image
+// again. The error matches fs.ErrNotExist when it is not published, and ErrDependent
+// when other published images have it for their origin.
 func (s *Source) Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
 	m, err := s.leave(id)
 	if err != nil {
@@ -182,11 +183,17 @@ func (s *Source) Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest
 	}()
 	// What has begun is ended, whoever waits for it.
 	ctx = context.WithoutCancel(ctx)
-	if err := s.o.Changed(ctx); err != nil {
+	err = s.o.Changed(ctx)
+	if err != nil {
+		err = fmt.Errorf("the list could not be saved: %w", err)
+	} else if err = s.o.Disown(m); err != nil { // a start would find the image
+		err = errors.Join(err, s.o.Own(m))
+	}
+	if err != nil {
 		s.mu.Lock()
 		s.images[id] = m
 		s.mu.Unlock()
-		return manifest.Manifest{}, errors.Join(fmt.Errorf("image %s: the list could not be saved: %w", id, err), s.o.Changed(ctx))
+		return manifest.Manifest{}, fmt.Errorf("image %s stays published: %w", id, errors.Join(err, s.o.Changed(ctx)))
 	}
 	if err := s.o.Remove(ctx, m); err != nil {
 		return m, fmt.Errorf("image %s is published no more, but its file stays: %w", id, err)

@@ -70,13 +70,15 @@ type world struct {
 	store  func(ctx context.Context, m manifest.Manifest, o Open) error // nil: keep
 	change func() error                                                 // nil: works
 	own    error                                                        // of Own
+	disown error                                                        // of Disown
 
-	mu      sync.Mutex
-	files   map[verify.Sum][]byte
-	saved   []manifest.Manifest
-	owned   []uuid.UUID
-	removed []uuid.UUID
-	held    int // files that must stay
+	mu       sync.Mutex
+	files    map[verify.Sum][]byte
+	saved    []manifest.Manifest
+	owned    []uuid.UUID
+	disowned []uuid.UUID
+	removed  []uuid.UUID
+	held     int // files that must stay
 }
 
 func newWorld(images ...manifest.Manifest) *world {
@@ -110,6 +112,13 @@ func newWorld(images ...manifest.Manifest) *world {
 			}
 			w.owned = append(w.owned, m.UUID)
 			return w.own
+		},
+		Disown: func(m manifest.Manifest) error {
+			if w.disown != nil {
+				return w.disown
+			}
+			w.disowned = append(w.disowned, m.UUID)
+			return nil
 		},
 		Changed: func(ctx context.Context) error {
 			if w.change != nil {
@@ -394,6 +403,9 @@ func TestPublishFails(t *testing.T) {
 		t.Errorf("a file that was removed at the last moment: %v", err)
 	}
 	w.holds(t)
+	if len(w.saved) > 0 {
+		t.Errorf("saved are %v", w.saved)
+	}
 
 	w = newWorld()
 	lost := io.MultiReader(bytes.NewReader(file[:100_000]), iotest.ErrReader(gone))
@@ -472,6 +484,15 @@ func TestUnpublish(t *testing.T) {
 	}
 	w.change = nil
 	w.holds(t, baseID, childID)
+	w.disown = errors.New("the folder of manifests cannot be written")
+	if err := unpublish(childID); !errors.Is(err, w.disown) {
+		t.Errorf("an image that a start would find again: %v", err)
+	}
+	w.holds(t, baseID, childID)
+	if len(w.removed) > 0 {
+		t.Errorf("removed %s, although it stays published", w.removed)
+	}
+	w.disown = nil
 	if err := unpublish(childID); err != nil {
 		t.Fatal(err)
 	}

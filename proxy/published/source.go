@@ -58,12 +58,13 @@ type Options struct {
 	// Store brings the file of m to disk, verified, and returns when it is there.
 	// It stays at least until release is called, and is not m's before Own.
 	Store func(ctx context.Context, m manifest.Manifest, open Open) (release func(), err error)
-	// Own notes that the file is m's, so that a start finds the image.
-	Own func(m manifest.Manifest) error
+	// Own notes that the file is m's, so that a start finds the image, and Disown that it
+	// is m's no more. Both last when they return nil, and have done nothing else.
+	Own, Disown func(m manifest.Manifest) error
 	// Changed has the catalogue take the list anew, and save it: when it
 	// returns nil, both has happened.
 	Changed func(ctx context.Context) error
-	// Remove takes what is kept of an image that is published no more: its
+	// Remove takes what is kept of an image that is published no more, and disowned: its
 	// file, unless another image has the same one.
 	Remove func(ctx context.Context, m manifest.Manifest) error
 	Logger *slog.Logger // nil = discard
