@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+	"github.com/klauspost/compress/s2"
 
 	"imgmirror/manifest"
 )
@@ -234,8 +235,15 @@ func TestDamagedPack(t *testing.T) {
 	rest := slices.Delete(slices.Clone(m), first(keys[1]), first(keys[2]))
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)/2] ^= 0x20
+	content, err := s2.Decode(nil, good[sha256.Size:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(content, []byte(`"owner":"`)) + len(`"owner":"`)
+	content[at] ^= 1 // between two digits
+	other := append(bytes.Clone(good[:sha256.Size]), s2.Encode(nil, content)...)
 	for name, value := range map[string][]byte{
-		"empty": nil, "a sum alone": good[:32], "half a sum": good[:16], "cut": good[:len(good)-1], "flipped": flipped, "longer": append(bytes.Clone(good), 0),
+		"other bytes that are manifests": other, "empty": {}, "a sum alone": good[:32], "half a sum": good[:16], "cut": good[:len(good)-1], "flipped": flipped, "longer": append(bytes.Clone(good), 0),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := s.index.put(pair{keys[1], value}); err != nil {
