@@ -20,9 +20,11 @@ type Listing struct {
 	Refusals     Refusals   // what the list has beside Images
 	ETag         string     // validators of the list, for the next conditional request
 	LastModified string
-	Fetched      time.Time // when the source last confirmed it
-	From         string    // what the source was then; another one may list other images
-	Trouble      string    // what the source could not read, so that some Images may be those of the list before; not saved
+	Fetched      time.Time              // when the source last confirmed it
+	From         string                 // what the source was then; another one may list other images
+	Mirror       string                 // the id of the mirror that the source is, "" when it is none; not saved
+	Ways         map[uuid.UUID][]string // the mirrors that each image came through, Mirror first; nil when the source is none; not saved
+	Trouble      string                 // what the source could not read, so that some Images may be those of the list before; not saved
 }
 
 // Merged is one image after the merge, with every source that holds the same bytes. Its manifests are those of

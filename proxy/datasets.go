@@ -87,7 +87,7 @@ func (s *Server) getDataset(req *request) error {
 func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, error) {
 	ref := req.segs[1]
 	if id, ok := manifest.ParseUUID(ref); ok {
-		e, err := s.datasetEntry(id, params)
+		e, err := s.datasetEntry(req, id, params)
 		if err == nil {
 			err = s.obtain(e)
 		}
@@ -130,12 +130,12 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 // has, and what some image on it needs as an ancestor, in whatever state (spec
 // G1). (DSAPI manifests do not tell an image's state.) What is outside of the
 // channel asked for is as hidden here as for IMGAPI's clients.
-func (s *Server) datasetEntry(id uuid.UUID, params [][2]string) (catalog.Entry, error) {
+func (s *Server) datasetEntry(req *request, id uuid.UUID, params [][2]string) (catalog.Entry, error) {
 	_, channel, err := channelOf(s.catalog.Current(), params)
 	if err != nil {
 		return catalog.Entry{}, err
 	}
-	e, err := s.image(id)
+	e, err := s.image(req, id)
 	if err == nil {
 		err = s.reach(e, channel)
 	}

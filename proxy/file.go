@@ -64,7 +64,7 @@ func (s *Server) sendNamedFile(req *request, image, path string) error {
 	if !ok {
 		return notFound("%s does not exist", req.target)
 	}
-	e, err := s.datasetEntry(id, parseParams(req.query))
+	e, err := s.datasetEntry(req, id, parseParams(req.query))
 	if err != nil {
 		return err
 	}
@@ -99,6 +99,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		v.etag = sum.String()
 	}
 	blob, sources := BlobOf(e, index)
+	sources = onBehalf(req.via, sources)
 	head := &req.ctx.Request.Header
 	if v.etag == "" || hasDateCondition(head) {
 		info, stored := s.files.Peek(blob)

@@ -604,7 +604,7 @@ func TestFileBodyAsAReader(t *testing.T) {
 	f, g := withStore(t, content, "")
 	g.pass(len(content))
 	f.start()
-	e, err := f.server.image(uuid.MustParse(id(1)))
+	e, err := f.server.image(&request{}, uuid.MustParse(id(1)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,6 +32,7 @@ var (
 	hdrResponseTime = []byte("X-Response-Time")
 	hdrServerName   = []byte("X-Server-Name")
 	hdrVary         = []byte("Vary")
+	hdrVia          = []byte("Via")
 	typeJSON        = []byte("application/json") // without a charset: imgadm compares the whole value
 	typeOctetStream = []byte("application/octet-stream")
 	typeText        = []byte("text/plain")

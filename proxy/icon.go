@@ -21,6 +21,7 @@ func (s *Server) getIcon(req *request) error {
 		return notFound("%s", absent)
 	}
 	blob, sources := iconOf(e)
+	sources = onBehalf(req.via, sources)
 	info, stored := s.files.Peek(blob)
 	if req.ctx.IsHead() && !stored {
 		// Its size and sums would have to be fetched first.

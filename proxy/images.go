@@ -12,6 +12,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/via"
 )
 
 // listImages answers GET /images (spec 2.4).
@@ -136,7 +137,7 @@ func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
 	if err != nil {
 		return catalog.Entry{}, err
 	}
-	e, err := s.image(id)
+	e, err := s.image(req, id)
 	if err == nil {
 		err = s.reach(e, channel)
 	}
@@ -174,8 +175,8 @@ func accessible(m manifest.Manifest, account string) bool {
 }
 
 // image asks the catalogue for one image; the error is ready for the client.
-func (s *Server) image(id uuid.UUID) (catalog.Entry, error) {
-	ctx, cancel := context.WithTimeout(s.base, lookupTimeout)
+func (s *Server) image(req *request, id uuid.UUID) (catalog.Entry, error) {
+	ctx, cancel := context.WithTimeout(via.With(s.base, req.via), lookupTimeout)
 	defer cancel()
 	e, err := s.catalog.Get(ctx, id)
 	if err != nil {

@@ -20,6 +20,7 @@ type request struct {
 	path   string
 	query  string
 	segs   []string // of path, decoded
+	via    []string // mirrors on whose behalf it is asked, the last of them by itself
 	named  bool     // manifests tell the image's channels (spec 2.2)
 	record *record
 }
@@ -129,6 +130,9 @@ func (s *Server) dispatch(req *request) (err error) {
 			return &apiError{status: 400, code: "InvalidVersion",
 				message: fmt.Sprintf("%s is not supported by %s %s", version, method, req.path)}
 		}
+	}
+	if err := s.meet(req); err != nil {
+		return err
 	}
 	return rt.serve(s, req)
 }

@@ -33,13 +33,14 @@ var (
 	routeIndex       = &route{name: "index", open: true, serve: (*Server).listStatic}
 	routeStaticFile  = &route{name: "static_file", open: true, serve: (*Server).getStaticFile}
 	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
+	routePaths       = &route{name: "paths", serve: (*Server).listPaths}
 	routeNone        = &route{name: "none"} // no such path, or no request at all
 )
 
 // allRoutes is every route there is, for their metrics.
 var allRoutes = []*route{
 	routePing, routeImages, routeImage, routeFile, routeIcon, routeChannels, routeState, routeWrite,
-	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routeNone,
+	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeNone,
 }
 
 // match finds the route of a path; nil when there is none.
@@ -66,6 +67,10 @@ func match(segs []string) *route {
 	case "channels":
 		if len(segs) == 1 {
 			return routeChannels
+		}
+	case "paths":
+		if len(segs) == 1 {
+			return routePaths
 		}
 	case "state":
 		if len(segs) == 1 {

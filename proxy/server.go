@@ -75,6 +75,9 @@ type Options struct {
 	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives it
 	// from each request's Host header (spec 2.7).
 	PublicURL string
+	// ID is the mirror's, by which mirrors that ask each other know themselves
+	// again (see via); "" = other mirrors are clients like all.
+	ID string
 	// Version is the server's own semantic version; "" = 0.0.0.
 	Version string
 	// StreamOnMiss sends a file that is not on disk while it comes in; false
@@ -141,6 +144,7 @@ type Server struct {
 	files       Files
 	publicURL   string
 	version     string
+	id          string
 	hostname    string
 	stream      bool
 	unreachable string
@@ -222,6 +226,7 @@ func New(o Options) (*Server, error) {
 		files:       o.Files,
 		publicURL:   strings.TrimRight(o.PublicURL, "/"),
 		version:     o.Version,
+		id:          o.ID,
 		hostname:    hostname,
 		stream:      o.StreamOnMiss,
 		unreachable: o.OnUnreachable,

@@ -86,7 +86,7 @@ func (m *mirror) diagnose(ctx context.Context) []admin.Finding {
 	if addr := m.server.Addr(); addr != nil {
 		serving = addr.String()
 	}
-	return append(m.dataFolder(), diagnose(ctx, m.cfg.Load(), serving)...)
+	return append(m.dataFolder(), diagnose(ctx, m.cfg.Load(), serving, m.id)...)
 }
 
 // dataFolder tells what is wrong with the data folder that is in use.

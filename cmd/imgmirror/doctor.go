@@ -94,7 +94,7 @@ func examine(cmd *cobra.Command) ([]admin.Finding, error) {
 	case s != nil:
 		return askDoctor(cmd.Context(), s)
 	}
-	return diagnose(cmd.Context(), cfg, ""), nil
+	return diagnose(cmd.Context(), cfg, "", ""), nil
 }
 
 func askDoctor(ctx context.Context, s *session) ([]admin.Finding, error) {
@@ -104,11 +104,11 @@ func askDoctor(ctx context.Context, s *session) ([]admin.Finding, error) {
 
 // diagnose checks everything, sources side by side, within diagnoseLimit.
 // serving is the address of the client listener of the mirror that runs with
-// cfg, "" when none does.
-func diagnose(ctx context.Context, cfg *config.Config, serving string) []admin.Finding {
+// cfg, "" when none does, and id is what other mirrors know that mirror by.
+func diagnose(ctx context.Context, cfg *config.Config, serving, id string) []admin.Finding {
 	ctx, cancel := context.WithTimeout(ctx, diagnoseLimit)
 	defer cancel()
-	d := &doctor{cfg: cfg, serving: serving}
+	d := &doctor{cfg: cfg, serving: serving, id: id}
 	d.configuration()
 	d.sources(ctx)
 	d.proxies()
@@ -123,6 +123,7 @@ func diagnose(ctx context.Context, cfg *config.Config, serving string) []admin.F
 type doctor struct {
 	cfg      *config.Config
 	serving  string
+	id       string
 	findings []admin.Finding
 }
 

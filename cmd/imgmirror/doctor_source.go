@@ -22,6 +22,7 @@ import (
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/upstream"
 )
 
 const (
@@ -40,7 +41,7 @@ func (d *doctor) sources(ctx context.Context) {
 	found := make([][]admin.Finding, len(d.cfg.Sources))
 	var all sync.WaitGroup
 	for i, s := range d.cfg.Sources {
-		all.Go(func() { found[i] = examineSource(ctx, d.cfg, s) })
+		all.Go(func() { found[i] = examineSource(ctx, d.cfg, s, d.id) })
 	}
 	all.Wait()
 	for _, f := range found {
@@ -48,11 +49,11 @@ func (d *doctor) sources(ctx context.Context) {
 	}
 }
 
-// examineSource asks s what a mirror and imgadm would ask it.
-func examineSource(ctx context.Context, cfg *config.Config, s config.Source) []admin.Finding {
+// examineSource asks s what the mirror of that id, and imgadm, would ask it.
+func examineSource(ctx context.Context, cfg *config.Config, s config.Source, id string) []admin.Finding {
 	d := &doctor{}
 	name := "source " + s.Name
-	source, err := newSource(cfg, s, nil, slog.New(slog.DiscardHandler))
+	source, err := newSource(cfg, s, nil, slog.New(slog.DiscardHandler), id)
 	if err != nil {
 		d.fail(name, "%v", err)
 		return d.findings
@@ -247,7 +248,10 @@ func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
 	if err := step(func(ctx context.Context) (err error) {
 		list, err = s.List(ctx, manifest.Listing{})
 		return err
-	}); err != nil {
+	}); errors.Is(err, upstream.ErrItself) {
+		d.fail(name+": list", "this source is the mirror itself, whatever its address; take it out of sources")
+		return
+	} else if err != nil {
 		d.fail(name+": list", "%v", err)
 		return
 	}
@@ -263,7 +267,6 @@ func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
 		return
 	}
 	d.ok(name+": list", "%d images in %s", len(list.Images), took)
-
 	m := list.Images[smallest]
 	if err := step(func(ctx context.Context) (err error) {
 		m, err = s.Get(ctx, m.UUID)

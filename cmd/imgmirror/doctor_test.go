@@ -66,7 +66,7 @@ func doctorOf(t *testing.T, s config.Source) map[string]string {
 	if s.Kind == "" {
 		s.Kind = "auto"
 	}
-	return found(examineSource(t.Context(), &cfg, s))
+	return found(examineSource(t.Context(), &cfg, s, ""))
 }
 
 func TestDoctorSource(t *testing.T) {
@@ -293,5 +293,21 @@ func TestDoctorTrust(t *testing.T) {
 	got := found(d.findings)["imgadm -k"]
 	if !strings.HasPrefix(got, "warning: nodes will not trust this mirror: x509: ") || !strings.Contains(got, "IMGADM_INSECURE=1") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestDoctorItself: a source that is the mirror itself is named, whichever of its addresses was written down.
+func TestDoctorItself(t *testing.T) {
+	cfg := testConfig(t)
+	m, _ := runMirror(t, cfg)
+	_, port, err := net.SplitHostPort(m.server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		source := config.Source{Name: "s", Kind: "auto", URL: config.URL("http://" + net.JoinHostPort(host, port))}
+		expect(t, found(examineSource(t.Context(), cfg, source, m.id)), map[string]string{
+			"source s: list": "failed: this source is the mirror itself",
+		})
 	}
 }

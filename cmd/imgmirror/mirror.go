@@ -22,6 +22,7 @@ import (
 	"imgmirror/proxy/imported"
 	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream"
+	"imgmirror/proxy/via"
 	"imgmirror/verify"
 	"imgmirror/zfsimport"
 )
@@ -34,6 +35,7 @@ const readyLimit = 2500 * time.Millisecond
 // mirror is one running mirror: the store, the catalogue over its sources, the
 // two listeners. newMirror builds and listens, run serves.
 type mirror struct {
+	id          string // among mirrors
 	log         *slog.Logger
 	registry    *prometheus.Registry
 	store       *cache.Store
@@ -61,6 +63,7 @@ type mirror struct {
 // listeners; nothing runs yet. The caller must call run, which closes it.
 func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mirror, err error) {
 	m := &mirror{
+		id:       via.NewID(),
 		log:      log,
 		registry: prometheus.NewRegistry(),
 		level:    new(slog.LevelVar),
@@ -128,6 +131,7 @@ func newMirror(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *mi
 		Catalog:        m.catalog,
 		Files:          m.store,
 		PublicURL:      string(cfg.PublicURL),
+		ID:             m.id,
 		Version:        version,
 		StreamOnMiss:   cfg.Cache.StreamOnMiss,
 		OnUnreachable:  cfg.Cache.OnUnreachable,
@@ -174,6 +178,7 @@ func (m *mirror) newGeneration(cfg *config.Config) (*generation, error) {
 		Cached:           m.cached,
 		HideRetired:      cfg.Catalog.Retired == "hide",
 		NotModified:      upstream.ErrNotModified,
+		Itself:           upstream.ErrItself,
 		OnChange:         func(*catalog.List) { m.wakeLoops() },
 		Logger:           m.log.With("component", "catalog"),
 		Registerer:       g.registry,

@@ -24,7 +24,7 @@ func (m *mirror) sources(cfg *config.Config, registry prometheus.Registerer) ([]
 	var all []catalog.SourceOptions
 	var faults []error
 	for _, s := range cfg.Sources {
-		o, err := newSource(cfg, s, metrics, m.log)
+		o, err := newSource(cfg, s, metrics, m.log, m.id)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("source %s: %w", s.Name, err))
 			continue
@@ -43,8 +43,8 @@ func (m *mirror) sources(cfg *config.Config, registry prometheus.Registerer) ([]
 	return append([]catalog.SourceOptions{own}, all...), nil
 }
 
-// newSource makes a client for one configured source; it asks nothing.
-func newSource(cfg *config.Config, s config.Source, metrics *upstream.Metrics, log *slog.Logger) (catalog.SourceOptions, error) {
+// newSource makes a client for one configured source, for the mirror of that id; it asks nothing.
+func newSource(cfg *config.Config, s config.Source, metrics *upstream.Metrics, log *slog.Logger, id string) (catalog.SourceOptions, error) {
 	var o catalog.SourceOptions
 	secret := func(file string) (string, error) {
 		if file == "" {
@@ -82,6 +82,7 @@ func newSource(cfg *config.Config, s config.Source, metrics *upstream.Metrics, l
 		RateLimit:    int64(s.RateLimit),
 		StallTimeout: cfg.Fill.StallTimeout,
 		ServePrivate: s.ServePrivate,
+		ID:           id,
 		UserAgent:    "imgmirror/" + version,
 		Metrics:      metrics,
 		Logger:       log,

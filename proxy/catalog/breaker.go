@@ -160,6 +160,37 @@ type guard struct {
 	Source
 	lookups, files *breaker
 	suspect        chan struct{}
+	opening        *openings
+}
+
+// openings are the images of which a source has been asked for a file and has not answered yet.
+type openings struct {
+	mu     sync.Mutex // guards images
+	images map[uuid.UUID]int
+}
+
+// enter notes that a question begins; the result must be called when it is over.
+func (o *openings) enter(id uuid.UUID) (leave func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.images == nil {
+		o.images = make(map[uuid.UUID]int)
+	}
+	o.images[id]++
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.images[id]--; o.images[id] == 0 {
+			delete(o.images, id)
+		}
+	}
+}
+
+// under tells that the source is being asked for a file of id.
+func (o *openings) under(id uuid.UUID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.images[id] > 0
 }
 
 // The values of the label "what".
@@ -169,7 +200,7 @@ const (
 )
 
 func newGuard(s Source, log *slog.Logger, gauge *prometheus.GaugeVec) guard {
-	g := guard{Source: s, suspect: make(chan struct{}, 1)}
+	g := guard{Source: s, suspect: make(chan struct{}, 1), opening: new(openings)}
 	one := func(what string) *breaker {
 		return &breaker{
 			log: log.With("source", s.Name(), "what", what), gauge: gauge.WithLabelValues(s.Name(), what), suspect: g.suspect,
@@ -209,6 +240,7 @@ func (g guard) File(ctx context.Context, m manifest.Manifest, index int, offset 
 	if err != nil && offset == 0 {
 		return nil, err
 	}
+	defer g.opening.enter(m.UUID)()
 	s, err := g.Source.File(ctx, m, index, offset)
 	g.files.leave(ctx, probe, m.UUID, err)
 	return s, err

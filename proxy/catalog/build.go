@@ -74,7 +74,8 @@ type inputs struct {
 
 type input struct {
 	source   *source
-	images   []manifest.Manifest // as listed, unfiltered
+	ways     map[uuid.UUID][]string // of images, if the source is a mirror
+	images   []manifest.Manifest    // as listed, unfiltered
 	unlisted []manifest.Manifest
 	retired  []manifest.Manifest
 }
@@ -84,7 +85,7 @@ func (c *Catalog) inputs() inputs {
 	in := inputs{facts: c.facts, absent: make(map[uuid.UUID]bool)}
 	for _, s := range c.sources {
 		in.sources = append(in.sources, input{
-			source: s, images: s.list.Images, unlisted: manifests(s.unlisted), retired: manifests(s.retired),
+			source: s, ways: s.list.Ways, images: s.list.Images, unlisted: manifests(s.unlisted), retired: manifests(s.retired),
 		})
 	}
 	if len(c.sources) > 0 {
@@ -168,6 +169,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 		l.records[i].hold(merged[i].Holders, c.byName)
 	}
 	l.countHidden(in)
+	l.ways = in.ways(l)
 	c.metrics.retired.Set(float64(len(retired)))
 	c.report(conflicts, broken)
 	return l

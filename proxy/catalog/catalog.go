@@ -96,6 +96,7 @@ type Options struct {
 	Cached      func(manifest.Manifest) bool
 	HideRetired bool                  // such images are not listed: they are reachable by uuid only
 	NotModified error                 // the sentinel with which sources say that a list has not changed
+	Itself      error                 // the sentinel with which sources say that they are this mirror itself
 	OnChange    func(*List)           // called by Run, from its own goroutine; may be nil
 	Logger      *slog.Logger          // nil: no log
 	Registerer  prometheus.Registerer // nil: a registry of its own
@@ -118,6 +119,7 @@ type Catalog struct {
 	cached      func(manifest.Manifest) bool
 	hideRetired bool
 	notModified error
+	itself      error
 	onChange    func(*List)
 	log         *slog.Logger
 	metrics     *metrics
@@ -211,6 +213,7 @@ func New(o Options) (*Catalog, error) {
 		cached:      o.Cached,
 		hideRetired: o.HideRetired,
 		notModified: o.NotModified,
+		itself:      o.Itself,
 		onChange:    o.OnChange,
 		log:         o.Logger,
 		changed:     make(chan struct{}, 1),

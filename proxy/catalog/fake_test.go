@@ -111,6 +111,8 @@ type fake struct {
 	listed   []spec
 	refused  []error // what the list has beside them
 	hidden   []spec
+	mirror   string                          // its id, if it is a mirror
+	ways     map[int][]string                // of its images
 	etag     string                          // with one it knows "not modified"
 	answered time.Time                       // Last-Modified of its answers
 	ill      string                          // what it cannot read
@@ -135,7 +137,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 	f.mu.Lock()
 	f.lists = append(f.lists, time.Now())
 	f.prevs = append(f.prevs, prev)
-	hang, err, listed, refused, etag, ill, answered := f.hang, f.err, f.listed, f.refused, f.etag, f.ill, f.answered
+	hang, err, listed, refused, etag, ill, answered, mirror, ways := f.hang, f.err, f.listed, f.refused, f.etag, f.ill, f.answered, f.mirror, f.ways
 	f.mu.Unlock()
 	if hang {
 		<-ctx.Done()
@@ -148,6 +150,13 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 		return manifest.Listing{}, errSame
 	}
 	l := manifest.Listing{Source: f.name, Kind: "imgapi", ETag: etag, Fetched: time.Now(), Trouble: ill, Refusals: manifest.Refusals{}.Add(refused...)}
+	l.Mirror = mirror
+	for n, way := range ways {
+		if l.Ways == nil {
+			l.Ways = make(map[uuid.UUID][]string)
+		}
+		l.Ways[id(n)] = way
+	}
 	for _, s := range listed {
 		l.Images = append(l.Images, parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private, Date: answered}))
 	}

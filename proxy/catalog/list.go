@@ -39,9 +39,10 @@ type List struct {
 	images  []manifest.Manifest
 	text    []byte // of images: manifest.BuildList of them
 	records []record
-	byUUID  map[uuid.UUID]int32  // index in records
-	extra   map[uuid.UUID]record // unlisted images found since records were made; none of them is in byUUID
-	entry   func(record) Entry   // the public view of a record
+	byUUID  map[uuid.UUID]int32    // index in records
+	extra   map[uuid.UUID]record   // unlisted images found since records were made; none of them is in byUUID
+	entry   func(record) Entry     // the public view of a record
+	ways    map[uuid.UUID][]string // of the images that came through other mirrors only
 
 	hidden   map[string]map[string]int // by source and reason: how many images of its list are not shown
 	broken   map[uuid.UUID]string      // images that a broken chain hides, and why it is broken

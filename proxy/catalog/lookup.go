@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+
+	"imgmirror/proxy/via"
 )
 
 const (
@@ -23,8 +26,15 @@ const (
 // flights are the searches under way and the memory of those in vain.
 type flights struct {
 	mu        sync.Mutex // guards the maps; taken before Catalog.state
-	running   map[uuid.UUID]*flight
-	negatives map[uuid.UUID]negative
+	running   map[wanted]*flight
+	negatives map[wanted]negative
+}
+
+// wanted is an image that is searched for, and on whose behalf. Mirrors that ask each other in a ring must not wait for
+// one and the same search: each question has gone a longer way than the one that it comes from, and the ring ends.
+type wanted struct {
+	id    uuid.UUID
+	asked string // ids of mirrors, joined
 }
 
 // negative is the outcome of a search in vain.
@@ -49,14 +59,21 @@ type flight struct {
 // for 60 s. It matches ErrUnavailable when some source could not tell. This, and a refusal, are remembered for 1 s: a
 // client that asks again and again is no burden to a source that is ill. Offline, no source is asked and what is not
 // stored does not exist.
+//
+// A ctx with the ids of mirrors (see via) asks on their behalf: what is here through one of them only counts as absent,
+// and none of them is asked.
 func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
-	if e, ok := c.Current().Entry(id); ok {
+	asked := via.From(ctx)
+	if len(asked) > 0 && c.asking(id, asked) {
+		return Entry{}, fmt.Errorf("image %s: its asker is being asked for its file: %w", id, fs.ErrNotExist)
+	}
+	if e, ok := c.stored(id, asked); ok {
 		return e, nil
 	}
 	if c.offline || len(c.sources) == 0 {
 		return Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
 	}
-	f := c.search(id)
+	f := c.search(id, asked)
 	select {
 	case <-f.done:
 		return f.entry, f.err
@@ -65,8 +82,9 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	}
 }
 
-// search gives the flight for id: the one under way, or one that it starts, or one that is over already.
-func (c *Catalog) search(id uuid.UUID) *flight {
+// search gives the flight for id on behalf of the mirrors asked: the one under way, or one that it starts, or one that is over already.
+func (c *Catalog) search(id uuid.UUID, asked []string) *flight {
+	w := wanted{id, strings.Join(asked, " ")}
 	over := func(e Entry, err error) *flight {
 		f := &flight{done: make(chan struct{}), entry: e, err: err}
 		close(f.done)
@@ -74,36 +92,37 @@ func (c *Catalog) search(id uuid.UUID) *flight {
 	}
 	c.lookups.mu.Lock()
 	defer c.lookups.mu.Unlock()
-	if f := c.lookups.running[id]; f != nil {
+	if f := c.lookups.running[w]; f != nil {
 		return f
 	}
 	// A flight leaves running only after its find is in the list.
-	if e, ok := c.Current().Entry(id); ok {
+	if e, ok := c.stored(id, asked); ok {
 		return over(e, nil)
 	}
-	if n, ok := c.lookups.negatives[id]; ok {
+	if n, ok := c.lookups.negatives[w]; ok {
 		if time.Now().Before(n.until) {
 			return over(Entry{}, n.err)
 		}
-		delete(c.lookups.negatives, id)
+		delete(c.lookups.negatives, w)
 	}
 	if len(c.lookups.running) >= maxFlights {
 		c.metrics.lookups.WithLabelValues(resultRefused).Inc()
 		return over(Entry{}, fmt.Errorf("image %s: %w: too many searches under way", id, ErrUnavailable))
 	}
 	f := &flight{done: make(chan struct{})}
-	if !c.spawn(func(ctx context.Context) { c.fly(ctx, id, f) }) {
+	if !c.spawn(func(ctx context.Context) { c.fly(via.With(ctx, asked), w, f) }) {
 		return over(Entry{}, fmt.Errorf("image %s: %w: the catalogue has stopped", id, ErrUnavailable))
 	}
 	if c.lookups.running == nil {
-		c.lookups.running = make(map[uuid.UUID]*flight)
+		c.lookups.running = make(map[wanted]*flight)
 	}
-	c.lookups.running[id] = f
+	c.lookups.running[w] = f
 	return f
 }
 
-// fly runs the search f for id.
-func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
+// fly runs the search f for w; ctx tells on whose behalf.
+func (c *Catalog) fly(ctx context.Context, w wanted, f *flight) {
+	id := w.id
 	a, err := c.askInOrder(ctx, id)
 	if err != nil {
 		f.err = err
@@ -116,7 +135,7 @@ func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
 				memory = negativeMemory
 			}
 		}
-		c.land(id, err, memory)
+		c.land(w, err, memory)
 		close(f.done)
 		return
 	}
@@ -130,7 +149,7 @@ func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
 	if c.building.TryLock() {
 		c.rebuildLocked()
 		c.building.Unlock()
-		if e, ok := c.Current().Entry(id); ok {
+		if e, ok := c.stored(id, via.From(ctx)); ok {
 			f.entry = e
 		}
 		close(f.done)
@@ -138,34 +157,34 @@ func (c *Catalog) fly(ctx context.Context, id uuid.UUID, f *flight) {
 		close(f.done) // a big list is being built: who waits for one image need not wait for that
 		c.rebuild()
 	}
-	c.land(id, nil, 0)
+	c.land(w, nil, 0)
 	c.saveUnlisted(news)
 	if _, ok := c.Current().record(m.Origin); !ok && m.Origin != uuid.Nil {
 		c.completeChains(ctx)
 	}
 }
 
-// land ends the flight for id; an error that it ended with is remembered for so long.
-func (c *Catalog) land(id uuid.UUID, err error, memory time.Duration) {
+// land ends the flight for w; an error that it ended with is remembered for so long.
+func (c *Catalog) land(w wanted, err error, memory time.Duration) {
 	c.lookups.mu.Lock()
 	defer c.lookups.mu.Unlock()
-	delete(c.lookups.running, id)
+	delete(c.lookups.running, w)
 	if err == nil {
 		return
 	}
 	now := time.Now()
 	if len(c.lookups.negatives) >= maxNegatives {
-		for id, n := range c.lookups.negatives {
+		for w, n := range c.lookups.negatives {
 			if !now.Before(n.until) {
-				delete(c.lookups.negatives, id)
+				delete(c.lookups.negatives, w)
 			}
 		}
 	}
 	if c.lookups.negatives == nil || len(c.lookups.negatives) >= maxNegatives {
 		// Someone asks for uuids at random: better to ask sources again than to grow.
-		c.lookups.negatives = make(map[uuid.UUID]negative)
+		c.lookups.negatives = make(map[wanted]negative)
 	}
-	c.lookups.negatives[id] = negative{err: err, until: now.Add(memory)}
+	c.lookups.negatives[w] = negative{err: err, until: now.Add(memory)}
 }
 
 // askInOrder asks the sources for id in order of priority: the next one as soon as one has said no or could
@@ -174,12 +193,17 @@ func (c *Catalog) land(id uuid.UUID, err error, memory time.Duration) {
 func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
+	asked := via.From(ctx)
 	answers := make(chan answer, len(c.sources))
 	next, pending := 0, 0
 	start := func() {
 		s := c.sources[next]
 		next++
 		pending++
+		if c.isOneOf(s, asked) {
+			answers <- answer{source: s, id: id, err: fmt.Errorf("source %s: it has asked for it: %w", s.name, fs.ErrNotExist)}
+			return
+		}
 		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, s.guard, id) })
 	}
 	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))

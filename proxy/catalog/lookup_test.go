@@ -231,7 +231,7 @@ func TestGetFlood(t *testing.T) {
 		}
 		a.set(func(f *fake) { f.hang = false })
 		for n := range maxNegatives + 10 {
-			c.land(uuid.UUID{0: 1, 12: byte(n >> 16), 13: byte(n >> 8), 14: byte(n)}, fs.ErrNotExist, negativeMemory)
+			c.land(wanted{id: uuid.UUID{0: 1, 12: byte(n >> 16), 13: byte(n >> 8), 14: byte(n)}}, fs.ErrNotExist, negativeMemory)
 		}
 		if n := len(c.lookups.negatives); n > maxNegatives {
 			t.Errorf("%d negatives are remembered", n)

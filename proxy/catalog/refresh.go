@@ -223,6 +223,14 @@ func (c *Catalog) refresh(ctx context.Context, s *source) error {
 		got.ETag, got.LastModified = c.validators(s)
 		got.Fetched = now
 		c.accept(s, prev.Images, got, now)
+	case c.itself != nil && errors.Is(err, c.itself):
+		// What it lists is what we list: nothing of its own, whatever was saved of it.
+		if !c.hasAnswered(s) || len(prev.Images) > 0 {
+			c.accept(s, prev.Images, manifest.Listing{Kind: prev.Kind}, now)
+		}
+		err = fmt.Errorf("list of source %s: %w", s.name, err)
+		c.fail(s, err, now)
+		return err
 	case ctx.Err() != nil:
 		return ctx.Err() // we are stopping; nothing was learned of the source
 	default:
@@ -278,6 +286,9 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 		got.From != s.list.From || !got.Refusals.Equal(s.list.Refusals) || got.Fetched.Sub(s.saved) >= time.Hour
 	if save {
 		s.saved = got.Fetched
+	}
+	if !sameWays(got, s.list) {
+		c.stale = true
 	}
 	s.list = got
 	s.fresh = true

@@ -27,6 +27,13 @@ func (c *Catalog) Known(ctx context.Context) (*List, error) {
 	return nil, fmt.Errorf("%w: no answer yet from %s, and no image of another source", ErrUnavailable, strings.Join(silent, ", "))
 }
 
+// hasAnswered tells whether a list of s is known, old or new.
+func (c *Catalog) hasAnswered(s *source) bool {
+	c.state.Lock()
+	defer c.state.Unlock()
+	return s.answered
+}
+
 // silent are the names of the sources that are to be asked and of which no list is known, old or new.
 func (c *Catalog) silent() []string {
 	if c.offline {

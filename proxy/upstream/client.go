@@ -107,6 +107,9 @@ type Options struct {
 	StallTimeout time.Duration
 	// ServePrivate is passed on to manifest.Parse.
 	ServePrivate bool
+	// ID is the mirror's own (see via), sent with every question so that mirrors which are each other's sources find that
+	// out. "" sends none, and meets no mirrors.
+	ID string
 	// UserAgent is sent as it is; "" means "imgmirror".
 	UserAgent string
 	// Metrics are shared by all sources; nil means metrics that nobody sees.

@@ -99,7 +99,7 @@ func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manife
 	u := &c.addr.given
 	resp, doc, err := c.fetch(ctx, request{url: u, wait: listPatience * c.opts.StallTimeout}, maxListBody)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) { // no list: what it would hold is not known
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrItself) { // no list: what it would hold is not known
 			err = nonsense("%v", err)
 		}
 		return manifest.Manifest{}, err

@@ -28,7 +28,10 @@ import (
 // error that matches ErrUnavailable the first time, and believed the second time in a
 // row (spec 5.3). Members of the list that ingestion refuses are left out and logged once.
 //
-// Errors: fs.ErrPermission, fs.ErrNotExist (there is no list at that address), ErrUnavailable, ctx.Err(); or another
+// A source that is a mirror is asked how it came by its images, too: Mirror and Ways tell, and those that it has
+// through us are left out.
+//
+// Errors: ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address), ErrUnavailable, ctx.Err(); or another
 // 4xx answer.
 func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listDeadline)
@@ -37,10 +40,15 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 	if err == nil && !c.state.believe(len(l.Images), len(prev.Images) > 0) {
 		err = fmt.Errorf("%w: the list is empty, which is believed only if it is so again", ErrUnavailable)
 	}
+	if errors.Is(err, ErrNotModified) {
+		c.state.believe(len(prev.Images), false) // it ends a row of empty ones
+		l, err = c.withWays(ctx, prev, false)
+	} else if err == nil {
+		l, err = c.withWays(ctx, l, true)
+	}
 	c.state.judge(err)
 	c.metrics.listed(err)
 	if errors.Is(err, ErrNotModified) {
-		c.state.believe(len(prev.Images), false) // it ends a row of empty ones
 		prev.Fetched = time.Now()
 		return prev, ErrNotModified
 	}

@@ -94,7 +94,7 @@ func (p *prober) fetch(r request, limit int64) (*http.Response, []byte) {
 	}
 	if err != nil {
 		p.errs = append(p.errs, err)
-		p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err)
+		p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err) || errors.Is(err, ErrItself)
 		return nil, nil
 	}
 	return resp, doc
@@ -230,6 +230,7 @@ func (p *prober) verdict() error {
 		return p.errs[len(p.errs)-1]
 	}
 	for _, is := range []func(error) bool{
+		func(err error) bool { return errors.Is(err, ErrItself) },
 		retryable,
 		func(err error) bool { return errors.Is(err, fs.ErrPermission) },
 	} {

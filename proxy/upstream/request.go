@@ -8,9 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+
+	"imgmirror/proxy/via"
 )
 
 // request is one GET.
@@ -67,6 +70,10 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 		ctx: ctx, cancel: cancel, url: resp.Request.URL.String(), src: resp.Body,
 		watchdog: watchdog, stall: c.opts.StallTimeout, metrics: c.metrics,
 	}
+	if err := c.meet(resp); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusPartialContent, http.StatusNotModified:
 		return resp, nil
@@ -98,6 +105,9 @@ func (c *Client) setHeader(req *http.Request, r request) {
 	}
 	if r.versioned && !c.state.noVersion.Load() {
 		req.Header.Set("Accept-Version", "~2")
+	}
+	if c.opts.ID != "" {
+		req.Header.Set("Via", via.Format(append(slices.Clone(via.From(req.Context())), c.opts.ID)...))
 	}
 	if !sameHost(&c.addr.base, req.URL) {
 		return // credentials are for the source alone

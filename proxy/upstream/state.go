@@ -22,6 +22,7 @@ type state struct {
 	noVersion atomic.Bool             // the source answers InvalidVersion to our Accept-Version
 	channels  atomic.Bool             // it has shown images with channels
 	paged     atomic.Bool             // its whole list is too long for one answer
+	peer      atomic.Pointer[string]  // the mirror that the source is, as its last answer told; nil: it is none
 	final     atomic.Pointer[url.URL] // of a static source: where its list was found after redirects
 
 	mu          sync.Mutex // guards what follows

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+
+	"imgmirror/cache"
+	"imgmirror/proxy/via"
+	"imgmirror/verify"
+)
+
+// meet reads which mirrors a question comes from, and tells those who we are. A question that comes back to its asker
+// is not here: this mirror has nothing that this mirror does not have.
+func (s *Server) meet(req *request) error {
+	if s.id == "" {
+		return nil
+	}
+	var values []string
+	for _, v := range req.ctx.Request.Header.PeekAll("Via") {
+		values = append(values, string(v))
+	}
+	if req.via = via.Parse(values...); len(req.via) == 0 {
+		return nil
+	}
+	req.set(hdrVia, via.Format(s.id))
+	if slices.Contains(req.via, s.id) {
+		return notFound("%s is not here: this mirror has asked itself", req.path)
+	}
+	return nil
+}
+
+// listPaths answers GET /paths, by which mirrors tell each other how they came by what they list.
+func (s *Server) listPaths(req *request) error {
+	body, err := json.Marshal(s.catalog.Current().Paths())
+	if err != nil {
+		return err
+	}
+	s.json(req, body, tagOf(body))
+	return nil
+}
+
+// onBehalf makes the sources of a blob be asked on behalf of the mirrors ids.
+func onBehalf(ids []string, sources []cache.Source) []cache.Source {
+	if len(ids) == 0 {
+		return sources
+	}
+	for i := range sources {
+		open := sources[i].Open
+		sources[i].Open = func(ctx context.Context, offset int64) (*verify.Stream, error) {
+			return open(via.With(ctx, ids), offset)
+		}
+	}
+	return sources
+}

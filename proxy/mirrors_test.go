@@ -1,0 +1,31 @@
+package proxy
+
+import (
+	"testing"
+
+	"imgmirror/proxy/via"
+)
+
+// Who asks with a mirror's id in Via is told ours; a question with ours in it is not here, whatever it is about.
+func TestVia(t *testing.T) {
+	f := three(t)
+	us, them := via.NewID(), via.NewID()
+	f.options.ID = us
+	f.start()
+	paths := []string{"/ping", "/images", "/images/" + id(1), "/images/" + id(1) + "/file", "/datasets", "/datasets/" + id(1), "/", "/paths", "/images/" + id(99)}
+	for _, path := range paths {
+		if got := f.get(path, "Via: 1.1 squid"); got.header.Get("Via") != "" {
+			t.Errorf("%s: a proxy is told %q", path, got.header.Get("Via"))
+		}
+		if got := f.get(path, "Via: 1.1 squid, "+via.Format(them)); got.header.Get("Via") != via.Format(us) {
+			t.Errorf("%s: a mirror is told %q", path, got.header.Get("Via"))
+		}
+		got := f.wantError("GET", path, 404, "ResourceNotFound", path+" is not here: this mirror has asked itself", "Via: "+via.Format(us, them))
+		if got.header.Get("Via") != via.Format(us) {
+			t.Errorf("%s: this mirror is told %q", path, got.header.Get("Via"))
+		}
+	}
+	if got := f.get("/paths"); got.status != 200 || got.body != `{"rest":[],"others":[]}` {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}

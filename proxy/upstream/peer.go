@@ -1,0 +1,101 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/via"
+)
+
+// ErrItself is matched, together with fs.ErrNotExist, when the source turned out to be the mirror that asks: whatever
+// its address, it has nothing that the mirror does not have.
+var ErrItself = errors.New("the source is this mirror itself")
+
+const maxPathsBody = 16 << 20 // bytes, decoded
+
+// meet notes which mirror has answered, if it was one, and fails when it was us.
+func (c *Client) meet(resp *http.Response) error {
+	if c.opts.ID == "" || !sameHost(&c.addr.base, resp.Request.URL) {
+		return nil
+	}
+	ids := via.Parse(resp.Header.Values("Via")...)
+	if len(ids) == 0 {
+		c.state.peer.Store(nil)
+		return nil
+	}
+	c.state.peer.Store(&ids[0])
+	if ids[0] != c.opts.ID {
+		return nil
+	}
+	return fmt.Errorf("GET %s: %w: %w", resp.Request.URL, ErrItself, fs.ErrNotExist)
+}
+
+// withWays asks a source that is a mirror how it came by the images of l, its list just read, and gives l without those
+// that it has through us: it would keep what we have lost, and we what it has lost. The validators go with them, since
+// what was left out may come back although the list stays. fresh is false for a list that has not changed; then the
+// error is ErrNotModified unless the ways have.
+func (c *Client) withWays(ctx context.Context, l manifest.Listing, fresh bool) (manifest.Listing, error) {
+	same := ErrNotModified
+	if fresh {
+		same = nil
+	}
+	peer := c.state.peer.Load()
+	if peer == nil {
+		if l.Mirror == "" {
+			return l, same
+		}
+		l.Mirror, l.Ways = "", nil
+		return l, nil
+	}
+	paths, err := c.paths(ctx)
+	if err != nil {
+		return manifest.Listing{}, err
+	}
+	ids := make([]uuid.UUID, len(l.Images))
+	for i := range l.Images {
+		ids[i] = l.Images[i].UUID
+	}
+	before := l.Ways
+	l.Mirror, l.Ways = *peer, paths.Ways(*peer, ids)
+	us := []string{c.opts.ID}
+	ours := func(m manifest.Manifest) bool { return via.Crosses(l.Ways[m.UUID], us) }
+	if slices.ContainsFunc(l.Images, ours) {
+		l.Images = slices.DeleteFunc(slices.Clone(l.Images), ours)
+		maps.DeleteFunc(l.Ways, func(_ uuid.UUID, way []string) bool { return via.Crosses(way, us) })
+		l.ETag, l.LastModified = "", ""
+		if c.state.news("ring") {
+			c.log.Info("source is a mirror that has images from this one; these do not count", "mirror", *peer)
+		}
+		return l, nil
+	}
+	if maps.EqualFunc(before, l.Ways, slices.Equal) {
+		return l, same
+	}
+	return l, nil
+}
+
+// paths asks a mirror for the ways of its images. One that does not tell has them all by itself, as far as is known.
+func (c *Client) paths(ctx context.Context) (via.Paths, error) {
+	return retry(ctx, c.opts.retryInterval, func() (via.Paths, error) {
+		u := join(c.addr.base, "paths")
+		_, doc, err := c.fetch(ctx, request{url: u, wait: c.opts.StallTimeout}, maxPathsBody)
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrItself) {
+			return via.Paths{}, nil
+		} else if err != nil {
+			return via.Paths{}, err
+		}
+		p, err := via.ParsePaths(doc)
+		if err != nil {
+			return via.Paths{}, nonsense("GET %s: %w", u, err)
+		}
+		return p, nil
+	})
+}

@@ -1,0 +1,86 @@
+package via
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Paths tell, of each image that a mirror lists, which mirrors it has the image through: none for an image of a source
+// that is no mirror, or of its own. In JSON it is the answer of GET /paths.
+type Paths struct {
+	// Rest is the way of all images that are in none of Others.
+	Rest   []string `json:"rest"`
+	Others []Group  `json:"others"`
+}
+
+// Group is images that came the same way: the nearest mirror is the first.
+type Group struct {
+	Through []string    `json:"through"`
+	Images  []uuid.UUID `json:"images"`
+}
+
+// maxWay bounds a way. Mirrors in longer chains list what they would, but no ring is that long.
+const maxWay = maxIDs
+
+// NewPaths groups the ways of images.
+func NewPaths(images []uuid.UUID, way func(uuid.UUID) []string) Paths {
+	groups := make(map[string]*Group)
+	for _, id := range images {
+		through := way(id)
+		key := strings.Join(through, " ")
+		g := groups[key]
+		if g == nil {
+			g = &Group{Through: append([]string{}, through...)}
+			groups[key] = g
+		}
+		g.Images = append(g.Images, id)
+	}
+	p := Paths{Rest: []string{}, Others: []Group{}}
+	for _, g := range groups {
+		p.Others = append(p.Others, *g)
+	}
+	slices.SortFunc(p.Others, func(a, b Group) int {
+		if n := len(b.Images) - len(a.Images); n != 0 {
+			return n
+		}
+		return slices.Compare(a.Through, b.Through)
+	})
+	if len(p.Others) > 0 {
+		p.Rest, p.Others = p.Others[0].Through, p.Others[1:]
+	}
+	return p
+}
+
+// ParsePaths reads what a mirror sent.
+func ParsePaths(doc []byte) (Paths, error) {
+	var p Paths
+	if err := json.Unmarshal(doc, &p); err != nil {
+		return Paths{}, err
+	}
+	if len(p.Rest) > maxWay || slices.ContainsFunc(p.Others, func(g Group) bool { return len(g.Through) > maxWay }) {
+		return Paths{}, errors.New("a way through too many mirrors")
+	}
+	return p, nil
+}
+
+// Ways gives the way of each image, from one who asked the mirror peer. Images of one group share theirs.
+func (p Paths) Ways(peer string, images []uuid.UUID) map[uuid.UUID][]string {
+	rest := append([]string{peer}, p.Rest...)
+	ways := make(map[uuid.UUID][]string, len(images))
+	for _, id := range images {
+		ways[id] = rest
+	}
+	for _, g := range p.Others {
+		way := append([]string{peer}, g.Through...)
+		for _, id := range g.Images {
+			if _, listed := ways[id]; listed {
+				ways[id] = way
+			}
+		}
+	}
+	return ways
+}
