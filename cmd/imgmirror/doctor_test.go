@@ -307,7 +307,9 @@ func TestDoctorItself(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "localhost"} {
 		source := config.Source{Name: "s", Kind: "auto", URL: config.URL("http://" + net.JoinHostPort(host, port))}
 		expect(t, found(examineSource(t.Context(), cfg, source, m.id)), map[string]string{
-			"source s: list": "failed: this source is the mirror itself",
+			"source s: ping":  "ok: ",
+			"source s: clock": "ok: ",
+			"source s: list":  "failed: this source is the mirror itself",
 		})
 	}
 }
