@@ -49,6 +49,10 @@ func TestPinsByFilter(t *testing.T) {
 	if m.store.Kept(sampleBase) {
 		t.Error("one that no filter names is kept")
 	}
+	// Of an image that nothing is known of, no filter can tell: it is not given up.
+	if !m.store.Kept(uuid.UUID{1}) {
+		t.Error("an image of which nothing is known is given up, with pins by filter")
+	}
 }
 
 func TestHeal(t *testing.T) {
