@@ -1,21 +1,76 @@
 package manifest
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 
 	"imgmirror/verify"
 )
 
-// Facts is what the bytes of a file turned out to be, learned by downloading it.
+// Facts is what the bytes of a file turned out to be, learned by downloading it or by a look at its beginning.
 type Facts struct {
-	SHA1        verify.Sum
-	Size        int64
-	Compression string // by magic number: gzip, bzip2, xz, none; "" when nobody looked
+	SHA1 verify.Sum
+	Size int64
+	// Compression is gzip, bzip2, xz or none; for a file that clients cannot use, what it looks like; "" when nobody
+	// looked. See CompressionBy.
+	Compression string
 }
 
-// WithFacts returns m with what its file i lacked filled in: sha1, size, and an inferred
-// compression corrected (spec 1.4, 5.6). A value that the source stated is never overridden.
+// dataKind stands for bytes of no known kind where a ZFS stream must be.
+const dataKind = "data"
+
+// CompressionBy is the Facts.Compression of file i when it looks like kind (verify.KindOf). Where a ZFS stream must be
+// (see HoldsStream), that is the kind itself for what is something else. Bytes of no known kind are so only for a file of
+// which nothing is known; else they are taken for a stream of the file's name.
+func (m Manifest) CompressionBy(i int, kind string) string {
+	compression := verify.CompressionOf(kind)
+	switch {
+	case compression != "none", kind == verify.KindZFS, !m.HoldsStream():
+		return compression
+	case kind != "":
+		return kind
+	case i < len(m.Files) && m.Files[i].Compression == "":
+		return dataKind
+	}
+	return compression
+}
+
+// Complete tells that all is known of the file that clients cannot do without, or that no node can receive it.
+func (f *File) Complete() bool { return f.looks != "" || f.Size > 0 && f.Compression != "" }
+
+// Unusable tells that no node can receive the file: it is no ZFS stream, and must be one.
+func (f *File) Unusable() bool { return f.looks != "" }
+
+// Incomplete says what is not known of the image's files that clients cannot do without, the size or the compression; "" when
+// all of them are Complete.
+func (m Manifest) Incomplete() string {
+	for i := range m.Files {
+		switch f := &m.Files[i]; {
+		case f.Complete():
+		case f.Size == 0:
+			return "its size is not known yet"
+		case f.stated != "":
+			return fmt.Sprintf("its compression is not known yet: the source says %q", shorten(f.stated))
+		default:
+			return "its compression is not known yet"
+		}
+	}
+	return ""
+}
+
+// Unusable says what the first of the image's files that no node can receive looks like; "" when there is none.
+func (m Manifest) Unusable() string {
+	for i := range m.Files {
+		if f := &m.Files[i]; f.Unusable() {
+			return fmt.Sprintf("compression %s: no node can receive it (the file is %s, not a ZFS stream)", f.looks, verify.DescribeKind(f.looks))
+		}
+	}
+	return ""
+}
+
+// WithFacts returns m with what its file i lacked filled in: sha1, size, and a compression that was not stated
+// corrected (spec 1.4, 5.6). A value that the source stated is never overridden.
 // changed is false when there was nothing to add. Raw stays what the source sent.
 func (m Manifest) WithFacts(i int, f Facts) (_ Manifest, changed bool) {
 	if i < 0 || i >= len(m.Files) {
@@ -29,10 +84,15 @@ func (m Manifest) WithFacts(i int, f Facts) (_ Manifest, changed bool) {
 	if file.Size == 0 && f.Size > 0 {
 		file.Size = f.Size
 	}
-	if file.Inferred && isCompression(f.Compression) {
-		file.Compression = f.Compression
+	if file.Inferred && f.Compression != "" {
+		file.looks = ""
+		if isCompression(f.Compression) {
+			file.Compression = f.Compression
+		} else {
+			file.looks = f.Compression
+		}
 	}
-	if file.SHA1 == old.SHA1 && file.Size == old.Size && file.Compression == old.Compression {
+	if file.SHA1 == old.SHA1 && file.Size == old.Size && file.Compression == old.Compression && file.looks == old.looks {
 		return m, false
 	}
 
@@ -43,12 +103,17 @@ func (m Manifest) WithFacts(i int, f Facts) (_ Manifest, changed bool) {
 		at := elements(nil, m.v2, mb.start)[i].start
 		var edits []edit
 		o := objectEditor{edits: &edits, text: m.v2, at: at, ms: members(nil, m.v2, at)}
+		there := false
 		for n, fm := range o.ms {
-			if string(fm.name) == "compression" {
+			if string(fm.name) == "compression" && file.Compression != "" {
 				o.setString(n, file.Compression)
+				there = true
 			} else {
 				o.keep(n)
 			}
+		}
+		if !there && file.Compression != "" {
+			o.add(`"compression":` + quote(file.Compression))
 		}
 		if old.SHA1.IsZero() && !file.SHA1.IsZero() {
 			o.add(`"sha1":` + quote(file.SHA1.String()))

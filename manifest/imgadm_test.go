@@ -79,10 +79,12 @@ func imgadmAccepts(v2 []byte, complete bool) error {
 				return fmt.Errorf("files[%d].%s is shown", i, key)
 			}
 		}
-		switch file["compression"] {
+		switch compression, has := file["compression"]; compression {
 		case "gzip", "bzip2", "xz", "none":
 		default:
-			return fmt.Errorf("files[%d].compression = %#v", i, file["compression"])
+			if s, ok := compression.(string); complete || has && (!ok || s == "") {
+				return fmt.Errorf("files[%d].compression = %#v", i, compression)
+			}
 		}
 		if sha1, has := file["sha1"]; has || complete {
 			if s, _ := sha1.(string); !reSHA1.MatchString(s) {

@@ -69,10 +69,13 @@ type File struct {
 	SHA1        verify.Sum // zero: the source gave none
 	Size        int64      // 0: the source gave none
 	MD5         []byte     // dsapid's md5, 16 bytes, or nil
-	Compression string     // gzip bzip2 xz none
-	Inferred    bool       // Compression was guessed from a file name or for want of one, not stated (spec 1.4)
+	Compression string     // gzip bzip2 xz none; "" when it is not known
+	Inferred    bool       // Compression was not stated, or not as one of these: guessed from a name, learned, or not known (spec 1.4)
 	Path        string     // v1 path as the source gave it, "" when none (never emitted on /images; for /datasets see FilePath)
 	URL         string     // v1 url, "" when none (never emitted on /images)
+
+	stated string // compression as the source stated it, in lower case
+	looks  string // by its bytes: what clients cannot use, as verify.KindOf names it, or dataKind
 }
 
 // FileID names one file of one image.
@@ -115,7 +118,8 @@ func (m Manifest) Raw() []byte { return m.raw }
 // V2 is the JSON that IMGAPI clients get (spec 1.1, 1.4, 1.5): the source's own bytes
 // wherever nothing had to change, unknown keys included. channels, acl, billing_tags, traits and
 // the never-emitted keys are not in it (acl stays when Parse was told ServePrivate). What it holds is
-// safe for imgadm: size is a number, sha1 lower case, compression one of four, state and dates are strings.
+// safe for imgadm: size is a number, sha1 lower case, compression one of four, state and dates are strings; but for
+// images that are Incomplete.
 // It must not be modified.
 func (m Manifest) V2() []byte { return m.v2 }
 

@@ -210,13 +210,19 @@ func (d *doc) file(o *objectEditor) File {
 			f.Size = n
 		case "compression":
 			text, _ := unquote(v)
-			stated := strings.ToLower(d.p.intern(text))
-			if !isCompression(stated) {
+			f.stated = strings.ToLower(strings.TrimSpace(d.p.intern(text)))
+			switch meant := inferCompression("."+f.stated, ""); {
+			case f.stated == "":
 				o.drop(i)
-				continue
+			case isCompression(f.stated):
+				f.Compression = f.stated
+				o.setString(i, f.Compression)
+			case meant != "": // "gz"
+				f.Compression, f.Inferred = meant, true
+				o.setString(i, f.Compression)
+			default:
+				o.keep(i)
 			}
-			f.Compression = stated
-			o.setString(i, stated)
 		case "md5":
 			md5 := make([]byte, 16)
 			if hexDigest(md5, v) {
@@ -240,8 +246,12 @@ func (d *doc) file(o *objectEditor) File {
 	}
 	if f.Compression == "" {
 		f.Inferred = true
-		f.Compression = inferCompression(f.Path, f.URL)
-		o.add(`"compression":"` + f.Compression + `"`)
+		if f.stated == "" {
+			f.Compression = inferCompression(f.Path, f.URL)
+		}
+		if f.Compression != "" {
+			o.add(`"compression":"` + f.Compression + `"`)
+		}
 	}
 	return f
 }
@@ -254,7 +264,8 @@ func isCompression(s string) bool {
 	return false
 }
 
-// inferCompression guesses by the last suffix of the path, else of the url (spec 1.4 step 8).
+// inferCompression guesses by the last suffix of the path, else of the url (spec 1.4 step 8); "" when that tells
+// nothing.
 func inferCompression(filePath, url string) string {
 	name := filePath
 	if name == "" {
@@ -270,6 +281,8 @@ func inferCompression(filePath, url string) string {
 		return "bzip2"
 	case ".xz":
 		return "xz"
+	case ".zfs", ".zvol":
+		return "none"
 	}
-	return "none"
+	return ""
 }

@@ -65,11 +65,13 @@ func TestV2Edits(t *testing.T) {
 		"size zero":              {v2With(`,"files":[{"size":0,"sha1":"` + sha1A + `","compression":"gzip"}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"gzip"}]`)},
 		"size nonsense":          {v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"gzip","size":1e30}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"gzip"}]`)},
 		"sha1 nonsense":          {v2With(`,"files":[{"sha1":"xyz","size":42,"compression":"gzip"}]`), v2With(`,"files":[{"size":42,"compression":"gzip"}]`)},
-		"no compression":         {v2With(`,"files":[{"sha1":"` + sha1A + `","size":42}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","size":42,"compression":"none"}]`)},
-		"unknown compression":    {v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"zstd","size":42}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","size":42,"compression":"none"}]`)},
+		"no compression":         {v2With(`,"files":[{"sha1":"` + sha1A + `","size":42}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","size":42}]`)},
+		"unknown compression":    {v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"zstd","size":42}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"zstd","size":42}]`)},
+		"empty compression":      {v2With(`,"files":[{"sha1":"` + sha1A + `","compression":"","size":42}]`), v2With(`,"files":[{"sha1":"` + sha1A + `","size":42}]`)},
+		"compression gz":         {v2With(`,"files":[{"sha1":"` + sha1A + `","size":42,"compression":" gz "}]`), v2With(fileA)},
 		"compression GZIP":       {v2With(`,"files":[{"sha1":"` + sha1A + `","size":42,"compression":"GZIP"}]`), v2With(fileA)},
-		"file with nothing":      {v2With(`,"files":[{}]`), v2With(`,"files":[{"compression":"none"}]`)},
-		"file with junk only":    {v2With(`,"files":[{"stor":"x", "size":null}]`), v2With(`,"files":[{"compression":"none"}]`)},
+		"file with nothing":      {v2With(`,"files":[{}]`), v2With(`,"files":[{}]`)},
+		"file with junk only":    {v2With(`,"files":[{"stor":"x", "size":null}]`), v2With(`,"files":[{}]`)},
 		"null files":             {v2With(`,"files":null`), v2With(``)},
 		"image_size string":      {v2With(`,"image_size":"10240"`), v2With(`,"image_size":10240`)},
 		"image_size strange":     {v2With(`,"image_size":"big"`), v2With(`,"image_size":"big"`)},
@@ -269,7 +271,7 @@ func TestUpgradeCompression(t *testing.T) {
 			t.Errorf("%s: %s, inferred %v", file, got.Compression, got.Inferred)
 		}
 		files := object(t, m.V2())["files"].([]any)[0].(map[string]any)
-		if files["compression"] != want || files["path"] != nil || files["url"] != nil {
+		if shown, _ := files["compression"].(string); shown != want || files["path"] != nil || files["url"] != nil {
 			t.Errorf("%s: emitted %v", file, files)
 		}
 	}
@@ -280,14 +282,19 @@ func TestUpgradeCompression(t *testing.T) {
 	f(`"path":"a.zfs.XZ"`, "xz", true)
 	f(`"path":"a.gz.zfs"`, "none", true)
 	f(`"path":"a.zvol"`, "none", true)
-	f(`"path":"a","url":"http://h/a.gz"`, "none", true)
+	f(`"path":"a.zfs"`, "none", true)
+	f(`"path":"a.zfs.zst"`, "", true)
+	f(`"path":"a","url":"http://h/a.gz"`, "", true)
 	f(`"url":"http://h/a.gz?x=y.xz#z.bz2"`, "gzip", true)
-	f(`"url":"http://h/a#b.gz"`, "none", true)
-	f(`"sha1":"`+sha1A+`"`, "none", true)
+	f(`"url":"http://h/a#b.gz"`, "", true)
+	f(`"sha1":"`+sha1A+`"`, "", true)
 	f(`"path":"a.gz","compression":"bzip2"`, "bzip2", false)
 	f(`"path":"a.gz","compression":""`, "gzip", true)
 	f(`"path":"a.gz","compression":null`, "gzip", true)
 	f(`"compression":"xz"`, "xz", false)
+	f(`"compression":"XZ"`, "xz", false)
+	f(`"compression":"bz2"`, "bzip2", true)
+	f(`"path":"a.gz","compression":7`, "gzip", true)
 }
 
 func TestFileView(t *testing.T) {

@@ -40,7 +40,7 @@ func gzipped(t *testing.T, data []byte) []byte {
 func xzed(t *testing.T, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	w, err := xz.WriterConfig{DictCap: 1 << 20}.NewWriter(&b)
+	w, err := xz.WriterConfig{DictCap: 1 << 16}.NewWriter(&b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestHeadOfStreams(t *testing.T) {
 		}
 	}
 	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-		for _, n := range []int{16, 312, 4000, 1 << 20} {
+		for _, n := range []int{16, 312, 4000, 200_000} {
 			s := stream(order, n)
 			f(s, "none")
 			f(gzipped(t, s), "gzip")
