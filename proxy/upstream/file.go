@@ -19,6 +19,15 @@ import (
 
 // file opens a file at the first of its addresses that has it (spec 4.1, 5.4).
 func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
+	return c.openWith(ctx, m, index, offset, func(ctx context.Context, r request) (*verify.Stream, error) {
+		return c.openAt(ctx, r, offset)
+	})
+}
+
+// openWith is file; open opens one address, of a source that is no folder.
+func (c *Client) openWith(ctx context.Context, m manifest.Manifest, index int, offset int64,
+	open func(context.Context, request) (*verify.Stream, error),
+) (*verify.Stream, error) {
 	if index < 0 || index >= len(m.Files) {
 		return nil, fmt.Errorf("%w: the manifest has %d files", fs.ErrNotExist, len(m.Files))
 	}
@@ -37,9 +46,7 @@ func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offse
 	if err != nil {
 		return nil, err
 	}
-	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, func(ctx context.Context, r request) (*verify.Stream, error) {
-		return c.openAt(ctx, r, offset)
-	})
+	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, open)
 }
 
 // icon opens an icon; only IMGAPI servers and folders have them.

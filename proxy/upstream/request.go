@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,9 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// request is one GET.
+// request is one GET, or HEAD.
 type request struct {
+	method    string // "": GET
 	url       *url.URL
 	accept    string
 	versioned bool          // announce Accept-Version, unless the source refuses it
@@ -49,7 +51,7 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 	if deadline, ok := parent.Deadline(); ok && time.Until(deadline) < hurry && ctx.Value(connectTimeoutKey{}) == nil {
 		ctx = connectWithin(ctx, hurriedConnect)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, cmp.Or(r.method, http.MethodGet), r.url.String(), nil)
 	if err != nil {
 		cancel(nil)
 		return nil, err

@@ -1,0 +1,81 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// headLen is how many first bytes Head asks for.
+const headLen = 2 << 10
+
+// Head looks at file index of m, a manifest that this source gave, in one try, without fetching all of it: its first 2 KiB,
+// fewer if it is shorter, and its size; -1 when the source does not tell it. It asks for a range; a source that does not know
+// ranges is left as soon as it has sent as much. When the answer has no size it asks by HEAD. Errors as with File.
+func (c *Client) Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
+	head, size, err = c.head(ctx, m, index)
+	c.metrics.health(err)
+	if err != nil {
+		return nil, 0, fmt.Errorf("first bytes of file %d of %s: %w", index, m.UUID, err)
+	}
+	return head, size, nil
+}
+
+func (c *Client) head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
+	s, err := c.openWith(ctx, m, index, 0, c.openHead)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer s.Close()
+	head, err = io.ReadAll(io.LimitReader(s, headLen))
+	if err != nil {
+		return nil, 0, err
+	}
+	if s.Size < int64(len(head)) { // some servers answer HEAD with a size of 0
+		return head, -1, nil
+	}
+	return head, s.Size, nil
+}
+
+// openHead opens the beginning of one address.
+func (c *Client) openHead(ctx context.Context, r request) (*verify.Stream, error) {
+	r.header = http.Header{"Range": {"bytes=0-" + strconv.Itoa(headLen-1)}}
+	resp, err := c.ask(ctx, r)
+	var reply *replyError
+	if errors.As(err, &reply) && reply.status == http.StatusRequestedRangeNotSatisfiable && reply.total == 0 {
+		return &verify.Stream{ReadCloser: http.NoBody}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, _, err := interpret(resp, 0)
+	if err != nil {
+		resp.Body.Close()
+		return nil, fmt.Errorf("GET %s: %w", r.url, err)
+	}
+	s.ReadCloser = resp.Body
+	if s.Size < 0 {
+		s.Size = c.sizeByHead(ctx, r)
+	}
+	return s, nil
+}
+
+// sizeByHead asks for the size of one address; -1 when the source does not tell it.
+func (c *Client) sizeByHead(ctx context.Context, r request) int64 {
+	r.method, r.header = http.MethodHead, nil
+	resp, err := c.ask(ctx, r)
+	if err != nil {
+		return -1 // the file is there: it is the HEAD that the source does not know
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return -1
+	}
+	return resp.ContentLength
+}
