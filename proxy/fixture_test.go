@@ -280,6 +280,10 @@ func (s *fakeSource) File(ctx context.Context, m manifest.Manifest, index int, o
 	return s.file(ctx, m, index, offset)
 }
 
+func (s *fakeSource) Head(context.Context, manifest.Manifest, int) ([]byte, int64, error) {
+	return nil, 0, fs.ErrNotExist
+}
+
 func (s *fakeSource) Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {
 	if s.icon == nil {
 		return nil, fs.ErrNotExist

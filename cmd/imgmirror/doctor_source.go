@@ -258,7 +258,7 @@ func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
 	took := time.Since(start).Round(time.Millisecond)
 	smallest := -1
 	for i, m := range list.Images {
-		if m.Listable() && (smallest < 0 || m.Files[0].Size < list.Images[smallest].Files[0].Size) {
+		if m.Listable() && m.Files[0].Size > 0 && (smallest < 0 || m.Files[0].Size < list.Images[smallest].Files[0].Size) {
 			smallest = i
 		}
 	}

@@ -176,6 +176,7 @@ func (m *mirror) newGeneration(cfg *config.Config) (*generation, error) {
 		Channels:         channels(cfg),
 		HideBrokenChains: cfg.Catalog.HideBrokenChains,
 		Cached:           m.cached,
+		Stored:           m.stored,
 		HideRetired:      cfg.Catalog.Retired == "hide",
 		NotModified:      upstream.ErrNotModified,
 		Itself:           upstream.ErrItself,
@@ -261,13 +262,26 @@ func (m *mirror) cached(image manifest.Manifest) bool {
 	return len(image.Files) > 0
 }
 
+// stored tells what is known of a file from its bytes on disk, if these have told what it looks like.
+func (m *mirror) stored(image manifest.Manifest, index int) (manifest.Facts, bool) {
+	blob, _ := proxy.BlobOf(catalog.Entry{Manifest: image}, index)
+	info, ok := m.store.Peek(blob)
+	if !ok || info.Digests.Format == "" {
+		return manifest.Facts{}, false
+	}
+	return factsOf(image, index, info.Digests), true
+}
+
+func factsOf(image manifest.Manifest, index int, d verify.Digests) manifest.Facts {
+	return manifest.Facts{SHA1: d.SHA1, Size: d.Size, Compression: image.CompressionBy(index, d.Format)}
+}
+
 // learn hands to the catalogue what a download has told of a file.
 func (m *mirror) learn(b cache.Blob, info cache.Info) {
 	if b.Manifest.UUID != b.Image {
 		return // an icon
 	}
-	facts := manifest.Facts{SHA1: info.Digests.SHA1, Size: info.Digests.Size, Compression: verify.CompressionOf(info.Digests.Format)}
-	m.catalog.Learn(manifest.FileID{Image: b.Image, Index: b.Index}, facts)
+	m.catalog.Learn(manifest.FileID{Image: b.Image, Index: b.Index}, factsOf(b.Manifest, b.Index, info.Digests))
 }
 
 // wakeLoops has the loops look again at the catalogue and the configuration.

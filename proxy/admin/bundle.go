@@ -87,6 +87,11 @@ func (s *Server) planBundle(w http.ResponseWriter, r *http.Request) error {
 			}
 		}
 	}
+	for _, e := range all {
+		if why := e.Manifest.Unusable(); why != "" {
+			return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "image %s cannot be in a bundle: %s", e.Manifest.UUID, why)
+		}
+	}
 	return replyAll(w, func(yield func(Bundled) bool) {
 		for _, e := range all {
 			if !yield(s.bundledOf(e, wanted[e.Manifest.UUID])) {
@@ -96,9 +101,11 @@ func (s *Server) planBundle(w http.ResponseWriter, r *http.Request) error {
 	}, encodeBundled)
 }
 
-// bundledOf tells what a bundle of the image is made of.
+// bundledOf tells what a bundle of the image is made of. The manifest says of cached files what these turned out to be, where
+// the source does not.
 func (s *Server) bundledOf(e catalog.Entry, wanted bool) Bundled {
-	b := Bundled{Manifest: e.Manifest.V2Channels(), Wanted: wanted, Files: []BundledFile{}}
+	m := e.Manifest
+	b := Bundled{Manifest: m.V2Channels(), Wanted: wanted, Files: []BundledFile{}}
 	for i := range e.Manifest.Files {
 		blob, _ := s.o.Blob(e, i)
 		info, ok := s.o.Store.Peek(blob)
@@ -108,7 +115,9 @@ func (s *Server) bundledOf(e catalog.Entry, wanted bool) Bundled {
 		}
 		d := info.Digests
 		b.Files = append(b.Files, BundledFile{SHA1: d.SHA1.String(), SHA256: hex.EncodeToString(d.SHA256[:]), Size: d.Size})
+		m, _ = m.WithFacts(i, manifest.Facts{SHA1: d.SHA1, Size: d.Size, Compression: m.CompressionBy(i, d.Format)})
 	}
+	b.Manifest = m.V2Channels()
 	b.Cached = len(b.Files) > 0
 	return b
 }

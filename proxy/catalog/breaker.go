@@ -246,6 +246,14 @@ func (g guard) File(ctx context.Context, m manifest.Manifest, index int, offset 
 	return s, err
 }
 
+// Head is asked for as clients' files are, but its failures say nothing of these: they do not count against the source.
+func (g guard) Head(ctx context.Context, m manifest.Manifest, index int) ([]byte, int64, error) {
+	if !g.files.peaceUntil().IsZero() {
+		return nil, 0, errInPeace
+	}
+	return g.Source.Head(ctx, m, index)
+}
+
 func (g guard) Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {
 	probe, err := g.files.enter()
 	if err != nil {

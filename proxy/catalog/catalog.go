@@ -47,6 +47,9 @@ type Source interface {
 	Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
 	// File opens file index of m, a manifest that this source gave, at offset. The caller closes the stream.
 	File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error)
+	// Head looks at file index of m, a manifest that this source gave, without fetching all of it: its first bytes (2 KiB, or
+	// all that there are) and its size; -1 = the source does not tell.
+	Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error)
 	// Icon opens the icon of m. The caller closes the stream.
 	Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error)
 }
@@ -93,7 +96,9 @@ type Options struct {
 	HideBrokenChains bool            // do not list images with an ancestor that no source has
 	// Cached tells whether all files of an image are on disk. Images that their source had and has no more stay for as
 	// long as they are; nil: they go at once. It is called often, and must not wait for the network.
-	Cached      func(manifest.Manifest) bool
+	Cached func(manifest.Manifest) bool
+	// Stored tells what is known of a file of an image from its bytes on disk; false when they are not there. Nil: none is.
+	Stored      func(m manifest.Manifest, index int) (manifest.Facts, bool)
 	HideRetired bool                  // such images are not listed: they are reachable by uuid only
 	NotModified error                 // the sentinel with which sources say that a list has not changed
 	Itself      error                 // the sentinel with which sources say that they are this mirror itself
@@ -117,6 +122,7 @@ type Catalog struct {
 	channels    channels
 	hideBroken  bool
 	cached      func(manifest.Manifest) bool
+	onDisk      func(manifest.Manifest, int) (manifest.Facts, bool)
 	hideRetired bool
 	notModified error
 	itself      error
@@ -147,6 +153,7 @@ type Catalog struct {
 	stopped   bool                               // no more goroutines of lookups
 
 	lookups flights // searches by uuid under way
+	looks   looks   // at files
 
 	life   context.Context // of lookups: they outlive who asks, not the catalogue
 	cancel context.CancelFunc
@@ -211,6 +218,7 @@ func New(o Options) (*Catalog, error) {
 		channels:    slices.Clone(o.Channels),
 		hideBroken:  o.HideBrokenChains,
 		cached:      o.Cached,
+		onDisk:      o.Stored,
 		hideRetired: o.HideRetired,
 		notModified: o.NotModified,
 		itself:      o.Itself,
@@ -224,6 +232,9 @@ func New(o Options) (*Catalog, error) {
 	}
 	if c.cached == nil {
 		c.cached = func(manifest.Manifest) bool { return false }
+	}
+	if c.onDisk == nil {
+		c.onDisk = func(manifest.Manifest, int) (manifest.Facts, bool) { return manifest.Facts{}, false }
 	}
 	if c.index == nil {
 		c.index = noIndex{}

@@ -44,6 +44,7 @@ type spec struct {
 	undated bool
 	acl     string
 	in      []string // channels
+	packed  string   // compression; "" = gzip, "-" = not stated
 }
 
 // JSON of the image, IMGAPI v2.
@@ -88,7 +89,14 @@ func (s spec) JSON() []byte {
 	if s.size > 0 {
 		fmt.Fprintf(&b, `"size":%d,`, s.size)
 	}
-	b.WriteString(`"compression":"gzip"}]}`)
+	switch s.packed {
+	case "":
+		b.WriteString(`"compression":"gzip"}]}`)
+	case "-":
+		b.WriteString(`"name":"x"}]}`)
+	default:
+		fmt.Fprintf(&b, `"compression":%q}]}`, s.packed)
+	}
 	return []byte(b.String())
 }
 
@@ -123,6 +131,8 @@ type fake struct {
 	lists    []time.Time                     // calls
 	prevs    []manifest.Listing
 	gets     []uuid.UUID
+	head     func(ctx context.Context, m manifest.Manifest) ([]byte, int64, error) // answers Head; nil: nothing is there
+	heads    []uuid.UUID
 }
 
 func (f *fake) Name() string { return f.name }
@@ -191,6 +201,17 @@ func (f *fake) Get(ctx context.Context, want uuid.UUID) (manifest.Manifest, erro
 
 func (f *fake) File(context.Context, manifest.Manifest, int, int64) (*verify.Stream, error) {
 	return nil, errors.New("the catalogue asks for no files")
+}
+
+func (f *fake) Head(ctx context.Context, m manifest.Manifest, index int) ([]byte, int64, error) {
+	f.mu.Lock()
+	f.heads = append(f.heads, m.UUID)
+	head := f.head
+	f.mu.Unlock()
+	if head == nil {
+		return nil, 0, fmt.Errorf("first bytes of %s: %w", m.UUID, fs.ErrNotExist)
+	}
+	return head(ctx, m)
 }
 
 func (f *fake) Icon(context.Context, manifest.Manifest) (*verify.Stream, error) {

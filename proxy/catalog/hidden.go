@@ -26,6 +26,8 @@ const (
 	ReasonCreating    = "creating"
 	ReasonFailed      = "failed"
 	ReasonNoFiles     = "no_files"     // its manifest names no file
+	ReasonIncomplete  = "incomplete"   // the size or the compression of its file is not known yet
+	ReasonUnusable    = "unusable"     // its file is none that a node can receive
 	ReasonFiltered    = "filtered"     // by include and exclude of its source
 	ReasonNoChannel   = "no_channel"   // in none of the mirror's channels
 	ReasonConflict    = "conflict"     // a source before it has other files under that uuid
@@ -61,6 +63,10 @@ func (l *List) hides(r *record) Hidden {
 		h.Reason, h.Detail = ReasonPrivate, "it is private, and the source is not configured with serve_private"
 	case len(m.Files) == 0:
 		h.Reason, h.Detail = ReasonNoFiles, "its manifest names no file"
+	case m.Incomplete() != "":
+		h.Reason, h.Detail = ReasonIncomplete, m.Incomplete()
+	case m.Unusable() != "":
+		h.Reason, h.Detail = ReasonUnusable, m.Unusable()
 	case !r.listed && r.retired:
 		h.Reason, h.Detail = ReasonRetired, "no source has it any more, and catalog.retired hides such images"
 	case !r.listed:
@@ -142,6 +148,9 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 		h := Hidden{}
 		if ok {
 			h = list.hiddenAt(s, m)
+			if why := c.looks.why(m); why != "" && h.Reason == ReasonIncomplete {
+				h.Detail += " (" + why + ")"
+			}
 		} else if f, refused := s.list.Refusals.Of(id); refused {
 			h = Hidden{Source: s.name, Reason: ReasonRefused, Detail: f.Reason}
 			if f.Skip {

@@ -51,8 +51,9 @@ type flight struct {
 }
 
 // Get finds an image by uuid: in the current list, else by asking the sources in order, once for all callers.
-// ctx bounds the wait of this caller only; whatever ctx, Get returns within about 2.5 s. What is found is in
-// the current list, as unlisted, when Get returns, and its origins are looked for.
+// ctx bounds the wait of this caller only; whatever ctx, Get returns within about 2.5 s, 5 s when there is more to learn. What is found is in
+// the current list, as unlisted, when Get returns, and its origins are looked for. What its manifest does not tell of files
+// is learned from the source, if that is soon enough.
 //
 // The error matches fs.ErrNotExist when no source gives the image: none has it, or those that have it keep it
 // private, refuse it or are configured not to give it; if all said that they do not have it that is remembered
@@ -68,7 +69,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 		return Entry{}, fmt.Errorf("image %s: its asker is being asked for its file: %w", id, fs.ErrNotExist)
 	}
 	if e, ok := c.stored(id, asked); ok {
-		return e, nil
+		return c.completed(ctx, e), nil
 	}
 	if c.offline || len(c.sources) == 0 {
 		return Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
@@ -76,7 +77,10 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	f := c.search(id, asked)
 	select {
 	case <-f.done:
-		return f.entry, f.err
+		if f.err != nil {
+			return f.entry, f.err
+		}
+		return c.completed(ctx, f.entry), nil
 	case <-ctx.Done():
 		return Entry{}, fmt.Errorf("image %s: %w: %w", id, ErrUnavailable, ctx.Err())
 	}
@@ -160,7 +164,7 @@ func (c *Catalog) fly(ctx context.Context, w wanted, f *flight) {
 	c.land(w, nil, 0)
 	c.saveUnlisted(news)
 	if _, ok := c.Current().record(m.Origin); !ok && m.Origin != uuid.Nil {
-		c.completeChains(ctx)
+		c.complete(ctx)
 	}
 }
 

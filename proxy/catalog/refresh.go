@@ -26,6 +26,8 @@ func (c *Catalog) Run(ctx context.Context) error {
 		for _, s := range c.sources {
 			loops.Go(func() { c.keepFresh(ctx, s) })
 		}
+	} else {
+		loops.Go(func() { c.completeFiles(ctx) }) // from what is on disk
 	}
 	c.announce(ctx)
 	loops.Wait()
@@ -67,7 +69,7 @@ func (c *Catalog) keepFresh(ctx context.Context, s *source) {
 		}
 		last = time.Now()
 		if err := c.refresh(ctx, s); err == nil {
-			c.completeChains(ctx)
+			c.complete(ctx)
 		}
 		c.giveBack()
 		pause := c.pause(s)
@@ -97,7 +99,7 @@ func (c *Catalog) Refresh(ctx context.Context) error {
 		return nil
 	}
 	err := c.refreshAll(ctx, c.sources)
-	c.completeChains(ctx)
+	c.complete(ctx)
 	c.giveBack()
 	return err
 }
@@ -122,7 +124,7 @@ func (c *Catalog) RefreshDue(ctx context.Context) error {
 	c.state.Unlock()
 	err := c.refreshAll(ctx, due)
 	if asks {
-		c.completeChains(ctx)
+		c.complete(ctx)
 	}
 	for _, s := range due {
 		c.saveConfirmed(s)
@@ -150,7 +152,7 @@ func (c *Catalog) Check(ctx context.Context, name string) error {
 		}
 		listed <- err
 		if err == nil && !c.offline {
-			c.completeChains(ctx)
+			c.complete(ctx)
 		}
 		c.giveBack()
 	}) {
@@ -195,6 +197,7 @@ func (c *Catalog) Retake(ctx context.Context, name string) error {
 	if err := c.trySaveListing(s); err != nil {
 		return fmt.Errorf("list of source %s: %w", name, err)
 	}
+	c.spawn(c.completeFiles)
 	return nil
 }
 

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"bytes"
-	"maps"
 	"time"
 
 	"imgmirror/manifest"
@@ -80,22 +79,7 @@ func (c *Catalog) Learn(id manifest.FileID, f manifest.Facts) {
 	if !gains {
 		return
 	}
-	c.state.Lock()
-	facts := maps.Clone(c.facts)
-	if facts == nil {
-		facts = make(map[manifest.FileID]manifest.Facts)
-	}
-	facts[id] = f
-	c.facts = facts
-	c.stale = true
-	c.state.Unlock()
-
-	c.saving.Lock()
-	err := c.index.SaveFacts(id, f)
-	c.saving.Unlock()
-	if err != nil {
-		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
-	}
+	c.keepFacts(id, f, true)
 	c.rebuild()
 }
 

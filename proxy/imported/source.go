@@ -231,6 +231,12 @@ func (s *Source) File(_ context.Context, m manifest.Manifest, _ int, _ int64) (*
 	return nil, fmt.Errorf("the file of imported image %s is nowhere but in the cache: %w", m.UUID, fs.ErrNotExist)
 }
 
+// Head always fails with fs.ErrNotExist, as File does.
+func (s *Source) Head(ctx context.Context, m manifest.Manifest, index int) ([]byte, int64, error) {
+	_, err := s.File(ctx, m, index, 0)
+	return nil, 0, err
+}
+
 // Icon always fails with fs.ErrNotExist: bundles have none.
 func (s *Source) Icon(_ context.Context, m manifest.Manifest) (*verify.Stream, error) {
 	return nil, fmt.Errorf("imported image %s has no icon: %w", m.UUID, fs.ErrNotExist)

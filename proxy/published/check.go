@@ -82,6 +82,8 @@ func fault(m manifest.Manifest) (field, reason string) {
 		return "files[0].sha1", "is missing"
 	case m.Files[0].Size <= 0:
 		return "files[0].size", "is missing"
+	case m.Files[0].Compression == "":
+		return "files[0].compression", "must be gzip, bzip2, xz or none"
 	}
 	return zvolFault(m)
 }

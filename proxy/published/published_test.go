@@ -290,6 +290,8 @@ func TestPublishRefuses(t *testing.T) {
 		{"not xz", text(baseID, file, `"gzip"`, `"xz"`), file, verify.ErrMismatch},
 		{"gzip after all", text(baseID, file, `"gzip"`, `"none"`), file, verify.ErrMismatch},
 		{"zstd", text(baseID, zstd, `"gzip"`, `"none"`), zstd, verify.ErrNoStream},
+		{"zstd that says zstd", text(baseID, zstd, `"gzip"`, `"zstd"`), zstd, manifest.ErrInvalid},
+		{"no compression", text(baseID, file, `,"compression":"gzip"`, ``), file, manifest.ErrInvalid},
 		{"zstd, lx", text(baseID, zstd, `"gzip"`, `"none"`, "zone-dataset", "lx-dataset"), zstd, verify.ErrNoStream},
 		{"a web page in gzip", text(baseID, page), page, verify.ErrNoStream},
 		{"another source's", text(otherID, file), file, ErrExists},

@@ -1,0 +1,315 @@
+package catalog
+
+import (
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/via"
+	"imgmirror/verify"
+)
+
+const (
+	lookDeadline  = 10 * time.Second // one look at a file of a source
+	lookSlots     = 4                // of those of one pass at the same time
+	maxLooks      = 64               // of all
+	lookMemory    = time.Hour        // of a look that was answered, and in vain
+	unsureLook    = 30 * time.Second // of one that was not answered
+	looksInterval = 2 * time.Second  // between lists that are built for what a pass has learned
+)
+
+// looks are the looks at files of which the manifest does not tell enough, and the memory of those in vain: a file that
+// is broken at its source is not looked at with each refresh.
+type looks struct {
+	mu      sync.Mutex // guards what follows; no other lock is taken while it is held
+	running map[manifest.FileID]chan struct{}
+	vain    map[manifest.FileID]vain
+	built   time.Time // when a list was last built for what was learned
+}
+
+// vain is the outcome of a look that has not told enough.
+type vain struct {
+	of    [sha1.Size]byte // the manifest
+	until time.Time
+	why   string
+	kept  bool // what the file looks like is in the facts until then
+}
+
+// pass is one round of looks: a source that fails again and again is asked no more in it.
+type pass struct {
+	mu     sync.Mutex
+	failed map[string]int // by the name of the source, in a row
+}
+
+func (p *pass) may(source string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed[source] < walkPatience
+}
+
+func (p *pass) note(source string, answered bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if answered {
+		p.failed[source] = 0
+	} else {
+		p.failed[source]++
+	}
+}
+
+// complete learns what images lack: first of their files, then their origins, then these origins' files.
+func (c *Catalog) complete(ctx context.Context) {
+	c.completeFiles(ctx)
+	c.completeChains(ctx)
+	c.completeFiles(ctx)
+}
+
+// completeFiles learns what the manifests of the current list do not tell of files, and clients cannot do without: from
+// the files on disk, else by a look at the beginning of the file at its sources. What was learned is saved, and in the list
+// being served when it returns.
+func (c *Catalog) completeFiles(ctx context.Context) {
+	p := &pass{failed: make(map[string]int)}
+	wanted := make(map[manifest.FileID]bool)
+	list := c.Current()
+	var g errgroup.Group
+	g.SetLimit(lookSlots)
+	for r := range list.all {
+		for i := range r.manifest.Files {
+			id := manifest.FileID{Image: r.manifest.UUID, Index: i}
+			if !c.lacks(r.manifest, i) {
+				continue
+			}
+			wanted[id] = true
+			g.Go(func() error {
+				if ctx.Err() == nil {
+					c.look(ctx, list.entry(r), i, p, false)
+				}
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // looks tell nothing by errors
+	c.looks.forget(wanted)
+	c.rebuild()
+}
+
+// lacks tells that file i of m is one to look at: not enough is known of it, or what makes it unusable was seen by a look, and
+// may have changed since.
+func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
+	switch f := &m.Files[i]; {
+	case !f.Complete():
+		return true
+	case !f.Unusable():
+		return false
+	}
+	c.looks.mu.Lock()
+	defer c.looks.mu.Unlock()
+	return c.looks.vain[manifest.FileID{Image: m.UUID, Index: i}].kept // else the whole file has told it
+}
+
+// completed is e with what its manifest lacks, if that can be learned within the time that a client waits; else e, as it is
+// for who asks on behalf of other mirrors (see via).
+func (c *Catalog) completed(ctx context.Context, e Entry) Entry {
+	if e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
+		return e
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	done := make(chan struct{})
+	if !c.spawn(func(life context.Context) {
+		defer close(done)
+		p := &pass{failed: make(map[string]int)}
+		for i := range e.Manifest.Files {
+			if c.lacks(&e.Manifest, i) {
+				c.look(life, e, i, p, true)
+			}
+		}
+	}) {
+		return e
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	if now, ok := c.Current().Entry(e.Manifest.UUID); ok {
+		return now
+	}
+	return e
+}
+
+// look learns what it can of file i of e, once for all who want it, and returns when that is over. With now, the list being
+// served has it then; else the caller rebuilds it in the end.
+func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
+	id := manifest.FileID{Image: e.Manifest.UUID, Index: i}
+	of := sha1.Sum(e.Manifest.Raw())
+	onDisk, stored := c.onDisk(e.Manifest, i)
+	l := &c.looks
+	l.mu.Lock()
+	if running := l.running[id]; running != nil {
+		l.mu.Unlock()
+		select {
+		case <-running:
+		case <-ctx.Done():
+		}
+		return
+	}
+	v, known := l.vain[id]
+	inVain := known && v.of == of && time.Now().Before(v.until)
+	if inVain && !stored || len(l.running) >= maxLooks {
+		l.mu.Unlock()
+		return
+	}
+	done := make(chan struct{})
+	if l.running == nil {
+		l.running = make(map[manifest.FileID]chan struct{})
+		l.vain = make(map[manifest.FileID]vain)
+	}
+	l.running[id] = done
+	l.mu.Unlock()
+
+	facts, learned, memory, why := onDisk, true, time.Duration(0), ""
+	if !stored {
+		facts, learned, memory, why = c.learn(ctx, e, i, p)
+	}
+	if learned {
+		c.keepFacts(id, facts, why == "")
+	}
+	l.mu.Lock()
+	delete(l.vain, id)
+	if why != "" {
+		l.vain[id] = vain{of: of, until: time.Now().Add(memory), why: why, kept: learned || known && v.kept}
+	}
+	build := learned && (now || time.Since(l.built) >= looksInterval)
+	if build {
+		l.built = time.Now()
+	}
+	l.mu.Unlock()
+	if build {
+		c.rebuild()
+	}
+	l.mu.Lock()
+	delete(l.running, id)
+	l.mu.Unlock()
+	close(done)
+}
+
+// learn asks the sources for facts of file i of e; learned: there are some. When these are not all that is lacking, or are
+// that no node can receive the file, why says so, and is to be remembered for as long as memory says: bytes that nobody has
+// verified may be of a proxy, or change.
+func (c *Catalog) learn(ctx context.Context, e Entry, i int, p *pass) (f manifest.Facts, learned bool, memory time.Duration, why string) {
+	if len(e.Holders) == 0 {
+		return f, false, unsureLook, "no source may be asked"
+	}
+	var whys []string
+	for _, h := range e.Holders {
+		name := h.Source.Name()
+		if i >= len(h.Manifest.Files) || !p.may(name) {
+			continue
+		}
+		got, err := c.lookInto(ctx, h, i)
+		answered := err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+		p.note(name, answered)
+		if err != nil {
+			whys = append(whys, fmt.Sprintf("source %s: %v", name, err))
+		} else {
+			f, learned = got, true
+			m, _ := e.Manifest.WithFacts(i, got)
+			file := &m.Files[i]
+			switch {
+			case file.Unusable():
+				whys = append(whys, fmt.Sprintf("source %s: %s", name, m.Unusable()))
+			case file.Complete():
+				return f, true, 0, ""
+			default:
+				whys = append(whys, fmt.Sprintf("source %s does not tell it", name))
+			}
+		}
+		memory = max(memory, c.lookMemory(name, answered))
+	}
+	if len(whys) == 0 {
+		return f, false, unsureLook, "its sources fail again and again"
+	}
+	return f, learned, memory, strings.Join(whys, "; ")
+}
+
+// lookMemory is how long a look at source in vain is remembered. A folder costs nothing, and its file may come at any time.
+func (c *Catalog) lookMemory(source string, answered bool) time.Duration {
+	c.state.Lock()
+	local := c.byName[source] != nil && c.byName[source].list.Kind == kindDirectory
+	c.state.Unlock()
+	switch {
+	case local:
+		return 0
+	case answered:
+		return lookMemory
+	}
+	return unsureLook
+}
+
+// lookInto looks at the beginning of file i at one source.
+func (c *Catalog) lookInto(ctx context.Context, h Holder, i int) (manifest.Facts, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookDeadline)
+	defer cancel()
+	head, size, err := h.Source.Head(ctx, h.Manifest, i)
+	if err != nil {
+		return manifest.Facts{}, err
+	}
+	stated := h.Manifest.Files[i]
+	if stated.Size > 0 && size >= 0 && size != stated.Size {
+		return manifest.Facts{}, fmt.Errorf("%w: the manifest says %d bytes, the file has %d", fs.ErrNotExist, stated.Size, size)
+	}
+	if size < 0 {
+		size = stated.Size
+	}
+	return manifest.Facts{SHA1: stated.SHA1, Size: size, Compression: h.Manifest.CompressionBy(i, verify.KindOf(head))}, nil
+}
+
+// keepFacts takes f for the next list. What is not saved is forgotten with the process.
+func (c *Catalog) keepFacts(id manifest.FileID, f manifest.Facts, save bool) {
+	c.state.Lock()
+	facts := maps.Clone(c.facts)
+	if facts == nil {
+		facts = make(map[manifest.FileID]manifest.Facts)
+	}
+	facts[id] = f
+	c.facts = facts
+	c.stale = true
+	c.state.Unlock()
+	if !save {
+		return
+	}
+	c.saving.Lock()
+	err := c.index.SaveFacts(id, f)
+	c.saving.Unlock()
+	if err != nil {
+		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
+	}
+}
+
+// forget drops the memory of what nobody wants any more.
+func (l *looks) forget(wanted map[manifest.FileID]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.vain, func(id manifest.FileID, _ vain) bool { return !wanted[id] })
+}
+
+// why says what came of the last looks at the files of m, if that was not enough.
+func (l *looks) why(m *manifest.Manifest) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range m.Files {
+		if v, ok := l.vain[manifest.FileID{Image: m.UUID, Index: i}]; ok {
+			return v.why
+		}
+	}
+	return ""
+}
