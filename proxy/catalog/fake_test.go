@@ -236,7 +236,8 @@ type memory struct {
 	mu       sync.Mutex
 	listings map[string]manifest.Listing
 	facts    map[manifest.FileID]manifest.Facts
-	saves    int // of listings
+	saves    int   // of listings
+	full     error // what saves of listings end with; nil: they work
 	busy     bool
 	overlaps int // calls that came while another was under way
 }
@@ -286,10 +287,20 @@ func (x *memory) saved(source string) manifest.Listing {
 	return x.listings[source]
 }
 
+// set loses what is saved, and has saves end with full.
+func (x *memory) set(full error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.listings, x.full = nil, full
+}
+
 func (x *memory) SaveListing(l manifest.Listing) error {
 	defer x.enter()()
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.full != nil {
+		return x.full
+	}
 	if x.listings == nil {
 		x.listings = make(map[string]manifest.Listing)
 	}
