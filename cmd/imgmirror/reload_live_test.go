@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -9,8 +10,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"imgmirror/config"
 	"imgmirror/proxy"
@@ -68,24 +71,29 @@ func TestReloadLimits(t *testing.T) {
 	}
 	asked := func(want int) func([]upstreamtest.Request) bool {
 		return func(all []upstreamtest.Request) bool {
-			n := 0
+			files := make(map[string]bool)
 			for _, r := range all {
 				if strings.HasSuffix(r.Path, "/file") {
-					n++
+					files[r.Path] = true
 				}
 			}
-			return n >= want
+			return len(files) >= want
 		}
 	}
 	if err := source.Await(t.Context(), asked(1)); err != nil {
 		t.Fatal(err)
+	}
+	for gaugeOf(t, m, "imgmirror_fill_slots_waiting") == 0 {
+		runtime.Gosched()
 	}
 	next := *cfg
 	next.Cache.FillSlots, next.Cache.MaxSize = 2, 3_000_000
 	if err := m.reload(t.Context(), &next); err != nil {
 		t.Fatal(err)
 	}
-	if err := source.Await(t.Context(), asked(2)); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := source.Await(ctx, asked(2)); err != nil {
 		t.Errorf("the second download does not begin: %v", err)
 	}
 	if got := gaugeOf(t, m, "imgmirror_cache_limit_bytes"); got != 3_000_000 {
