@@ -3,10 +3,14 @@ package proxy
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
 )
 
 // several is a catalogue with a history of names and versions.
@@ -179,6 +183,60 @@ func TestSelfURL(t *testing.T) {
 	f.options.PublicURL = "https://images.example.com/sub/"
 	f.start()
 	is(base(f, path), "https://images.example.com/sub")
+}
+
+// What DSAPI shows, by whatever address, is the list as it is now.
+func TestDatasetsFollowTheList(t *testing.T) {
+	f := newFixture(t, image{uuid: id(1), name: "one", content: []byte("1")}.v2()).start()
+	shows := func(want ...string) {
+		t.Helper()
+		for _, target := range []string{"/datasets", "/", "/datasets?os=smartos"} {
+			body := f.get(target).body
+			for _, name := range []string{"one", "two"} {
+				if got := strings.Contains(body, `"name":"`+name+`"`); got != slices.Contains(want, name) {
+					t.Errorf("%s: image %s is shown: %v, want %v", target, name, got, want)
+				}
+			}
+		}
+	}
+	shows("one")
+	for _, step := range [][]string{{"one", "two"}, {"two"}, {"one"}} {
+		f.source.list = func(prev manifest.Listing) manifest.Listing {
+			prev.Images = nil
+			for i, name := range []string{"one", "two"} {
+				m, err := manifest.Parse([]byte(image{uuid: id(i + 1), name: name, content: []byte(name)}.v2()), manifest.ParseOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if slices.Contains(step, name) {
+					prev.Images = append(prev.Images, m)
+				}
+			}
+			return prev
+		}
+		if err := f.options.Catalog.(*catalog.Catalog).Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		shows(step...)
+	}
+}
+
+// A manifest whose path climbs names its file by another, and no request climbs.
+func TestPathsThatClimb(t *testing.T) {
+	text := `{"uuid":"` + id(1) + `","name":"base","version":"1.0","os":"smartos","type":"zone-dataset","published_at":"2024-01-01T00:00:00Z",` +
+		`"creator_uuid":"` + id(9) + `","files":[{"path":"../../etc/passwd","sha1":"` + strings.Repeat("a", 40) + `","size":5}]}`
+	f := newFixture(t, text).start()
+	r := f.get("/datasets/" + id(1))
+	if strings.Contains(r.body, "..") || strings.Contains(r.body, "passwd") || r.status != 200 {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	for _, path := range []string{"..", ".", "%2e%2e", "..%2f..%2fetc%2fpasswd", "../../etc/passwd", "..%5cpasswd", "passwd", "%00", "file%00", "file/..", "%2fetc%2fpasswd"} {
+		for _, target := range []string{"/datasets/" + id(1) + "/" + path, "/" + id(1) + "/" + path} {
+			if r := f.send("HEAD", target); r.status != 404 && r.status != 400 {
+				t.Errorf("%s: %d", target, r.status)
+			}
+		}
+	}
 }
 
 func TestAncestors(t *testing.T) {

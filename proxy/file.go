@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -75,12 +74,9 @@ func (s *Server) sendNamedFile(req *request, image, path string) error {
 	return s.sendFile(req, e, index)
 }
 
-// namedFile finds the file with that path, which is one name and no way to
-// another folder; file, file0, fileN stand for files without such a name.
+// namedFile finds the file with that path, which is one of m.FilePaths and no
+// path of the disk; file, file0, fileN stand for files without such a name.
 func namedFile(m manifest.Manifest, path string) (index int, ok bool) {
-	if path == "" || path == "." || path == ".." || strings.ContainsAny(path, "/\\\x00") {
-		return 0, false
-	}
 	if i := slices.Index(m.FilePaths(), path); i >= 0 {
 		return i, true
 	}

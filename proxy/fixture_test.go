@@ -255,6 +255,7 @@ func (x fakeIndex) Facts() (map[manifest.FileID]manifest.Facts, error) {
 // fakeSource is an image server; what is nil is not there.
 type fakeSource struct {
 	name string
+	list func(prev manifest.Listing) manifest.Listing // nil: what it was
 	get  func(context.Context, uuid.UUID) (manifest.Manifest, error)
 	file func(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error)
 	icon func(context.Context, manifest.Manifest) (*verify.Stream, error)
@@ -263,6 +264,9 @@ type fakeSource struct {
 func (s *fakeSource) Name() string { return s.name }
 
 func (s *fakeSource) List(_ context.Context, prev manifest.Listing) (manifest.Listing, error) {
+	if s.list != nil {
+		return s.list(prev), nil
+	}
 	return prev, nil
 }
 
