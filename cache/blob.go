@@ -24,6 +24,7 @@ type Blob struct {
 	// like this have closed their Readers. One request without it, at any time
 	// before, and the download goes on as ever.
 	Droppable bool
+	Anew      bool              // an operator wants it: sources that have just sent wrong bytes are asked all the same
 	Loose     bool              // icons: nothing to check against is fine (Content-MD5 and Content-Length are still checked when sent)
 	Image     uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
 	Index     int               // which of the image's files it is
@@ -72,6 +73,9 @@ type Source struct {
 	// Once: its bytes can be had only once, so that what it refuses is refused for good although it has answered well
 	// before: an upload, a bundle.
 	Once bool
+	// Said is what the source says of the image, its manifest: once that is another one, lies told before are forgotten.
+	// It is not modified.
+	Said []byte
 }
 
 // Info is what is known of a file on disk.

@@ -124,7 +124,7 @@ func (f *fill) suits(b Blob) bool {
 	return size == b.Want.Size
 }
 
-// add notes who wants the blob, and the sources that only he knows.
+// add notes who wants the blob, and the sources that only he knows. Store.mu is held.
 func (f *fill) add(b Blob, sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -142,7 +142,11 @@ next:
 				continue next
 			}
 		}
-		f.sources = append(f.sources, &candidate{Source: src})
+		c := &candidate{Source: src}
+		if !b.Anew {
+			c.out = f.s.justLied(f.key, src)
+		}
+		f.sources = append(f.sources, c)
 	}
 }
 

@@ -1,20 +1,55 @@
 package cache
 
-import "time"
+import (
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"time"
+
+	"imgmirror/verify"
+)
 
 // liar is a source in respect of one fill key.
 type liar struct{ source, key string }
 
-// liarMemory is how long a source that sent wrong bytes is asked last for them.
-const liarMemory = time.Hour
+// lie is the last one of a liar.
+type lie struct {
+	when  time.Time
+	said  [sha256.Size]byte // of Source.Said
+	dear  bool              // it cost a download
+	cause error
+}
+
+const (
+	// liarMemory is how long a source that sent wrong bytes is asked last for them.
+	liarMemory = time.Hour
+	// lieMemory is how long a source that has let a download come out wrong is not asked for these bytes at all: each
+	// client would cost one more, and be cut short like the one before.
+	lieMemory = time.Minute
+	// maxLiars are remembered at the same time.
+	maxLiars = 10_000
+)
+
+// WrongBytesError says that each source there is has sent wrong bytes within the last minute, and has not been asked
+// again. It matches verify.ErrMismatch.
+type WrongBytesError struct {
+	Sources []string
+	said    []string
+}
+
+func (e *WrongBytesError) Error() string {
+	return "not asked again yet: wrong bytes from " + strings.Join(e.Sources, ", ") + ": " + strings.Join(e.said, "; ")
+}
+
+func (e *WrongBytesError) Unwrap() error { return verify.ErrMismatch }
 
 // trusted orders sources: those that lately sent wrong bytes for key come last.
 // s.mu is held.
 func (s *Store) trusted(key string, sources []Source) []Source {
 	good, bad := make([]Source, 0, len(sources)), []Source(nil)
 	for _, src := range sources {
-		when, lied := s.liars[liar{src.Name, key}]
-		if lied && time.Since(when) < liarMemory {
+		told, lied := s.liars[liar{src.Name, key}]
+		if lied && time.Since(told.when) < liarMemory {
 			bad = append(bad, src)
 		} else {
 			good = append(good, src)
@@ -23,14 +58,40 @@ func (s *Store) trusted(key string, sources []Source) []Source {
 	return append(good, bad...)
 }
 
-// distrust remembers that source sent wrong bytes for key.
-func (s *Store) distrust(source, key string) {
+// justLied tells what src has sent within lieMemory for key instead of the right bytes, if it still says the same of the
+// image; nil: nothing. What can be had only once is another body each time. s.mu is held.
+func (s *Store) justLied(key string, src Source) error {
+	told, lied := s.liars[liar{src.Name, key}]
+	if !lied || src.Once || !told.dear || time.Since(told.when) >= lieMemory || told.said != sha256.Sum256(src.Said) {
+		return nil
+	}
+	return told.cause
+}
+
+// allLied fails with a *WrongBytesError if there is no source but such as have just lied. s.mu is held.
+func (s *Store) allLied(key string, sources []Source) error {
+	e := new(WrongBytesError)
+	for _, src := range sources {
+		cause := s.justLied(key, src)
+		if cause == nil {
+			return nil
+		}
+		e.Sources, e.said = append(e.Sources, src.Name), append(e.said, cause.Error())
+	}
+	if len(sources) == 0 {
+		return nil
+	}
+	return fmt.Errorf("fill: %w", e)
+}
+
+// distrust remembers that c sent wrong bytes for key; dear: which cost a download.
+func (s *Store) distrust(c *candidate, key string, dear bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for l, when := range s.liars {
-		if time.Since(when) >= liarMemory {
+	for l, told := range s.liars {
+		if time.Since(told.when) >= liarMemory || len(s.liars) >= maxLiars {
 			delete(s.liars, l)
 		}
 	}
-	s.liars[liar{source, key}] = time.Now()
+	s.liars[liar{c.Name, key}] = lie{when: time.Now(), said: sha256.Sum256(c.Said), dear: dear, cause: c.out}
 }

@@ -128,7 +128,7 @@ type Store struct {
 	partials map[string]leftover    // unfinished downloads that no fill is working on, by their files' names
 	copies   map[uuid.UUID]struct{} // images with a copy in DATA/manifests
 	fills    map[string]*fill       // in flight, by Blob.fillKey
-	liars    map[liar]time.Time     // who sent wrong bytes, and when: asked last
+	liars    map[liar]lie           // who sent wrong bytes, and when: asked last
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt
@@ -173,7 +173,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		partials: make(map[string]leftover),
 		copies:   make(map[uuid.UUID]struct{}),
 		fills:    make(map[string]*fill),
-		liars:    make(map[liar]time.Time),
+		liars:    make(map[liar]lie),
 	}
 	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) { return Free(o.Dir) })
 	if s.lock, err = s.dir.acquire(); err != nil {
@@ -401,6 +401,11 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 		f.firm = f.firm || !b.Droppable
 		f.hold.n.Add(1)
 		return f, Join, nil
+	}
+	if !b.Anew {
+		if err := s.allLied(key, sources); err != nil {
+			return nil, "", err
+		}
 	}
 	f := newFill(s, b, s.trusted(key, sources))
 	if name := s.leftoverFor(b); name != "" {

@@ -61,7 +61,7 @@ func (f *fill) blame(r *round) {
 func (f *fill) refuse(c *candidate, where string, why error) {
 	c.out = fmt.Errorf("source %s: %w", c.Name, why)
 	f.s.metrics.failure(c.Name, where)
-	f.s.distrust(c.Name, f.key)
+	f.s.distrust(c, f.key, slices.Contains(f.round.from, c))
 	f.s.log.Warn("a source gives wrong bytes", "sum", f.first.title(), "source", c.Name, "where", where, "error", why)
 }
 

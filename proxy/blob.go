@@ -37,6 +37,7 @@ func BlobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 		}
 		sources = append(sources, cache.Source{
 			Name: h.Source.Name(),
+			Said: h.Manifest.Raw(),
 			Open: func(ctx context.Context, offset int64) (*verify.Stream, error) {
 				return h.Source.File(ctx, h.Manifest, index, offset)
 			},

@@ -429,11 +429,10 @@ func TestWrongBytes(t *testing.T) {
 			if r := f.send("HEAD", filePath); r.header.Get("X-Cache") != "MISS" {
 				t.Error("wrong bytes were kept")
 			}
-			// An honest source makes it good, as soon as the fill that failed is over.
-			g.content = content
-			waitFor(t, "the right bytes", func() bool { r = f.get(filePath); return r.status == 200 })
-			if r.body != string(content) {
-				t.Errorf("afterwards: %d, %d bytes, %v", r.status, len(r.body), r.err)
+			// Once the fill that failed is over, the next client is told at once, and costs no download.
+			waitFor(t, "the refusal", func() bool { r = f.get(filePath); return r.status == 503 })
+			if code, message, _ := r.errorBody(t); code != "RemoteSourceError" || !strings.HasPrefix(message, "wrong bytes from ") {
+				t.Errorf("afterwards: %s, %s", code, message)
 			}
 		})
 	}

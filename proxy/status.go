@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
@@ -127,6 +128,13 @@ func (s *Server) explain(err error, absent string) *apiError {
 	var query *manifest.QueryError
 	if errors.As(err, &query) {
 		return queryFault(query)
+	}
+	var wrong *cache.WrongBytesError
+	if errors.As(err, &wrong) {
+		return &apiError{
+			status: 503, code: codeRemoteSource, cause: err,
+			message: "wrong bytes from " + strings.Join(wrong.Sources, ", ") + ": what was sent is not what the image's manifest says",
+		}
 	}
 	for _, row := range table {
 		if !errors.Is(err, row.is) {

@@ -57,6 +57,7 @@ func (m *mirror) heal(ctx context.Context, sum verify.Sum, size int64) error {
 		return fmt.Errorf("no image in the catalogue has this file: %w", fs.ErrNotExist)
 	}
 	blob, sources := proxy.BlobOf(entry, index)
+	blob.Anew = true
 	r, err := m.store.File(ctx, blob, sources)
 	if err != nil {
 		return err
