@@ -1,6 +1,8 @@
 package zfsimport
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +13,11 @@ import (
 	"imgmirror/manifest"
 )
 
-// Batch installs images into one pool, one after the other. Images that follow each
-// other and are each made from the one before are a chain: with its first image a chain
-// takes the import locks of all its images, and the turn to receive, and it has them until
-// its last one is installed, or one fails. So imgadm, which decides what is missing before
-// it locks, and locks from the top down to the base, finds either nothing of a chain or all
-// of it. A Batch is for one goroutine; the caller closes it.
+// Batch installs images into one pool, one after the other. An image and those of the Batch that are built on it,
+// directly or by others, are a family. With its first image a family takes the import locks of all its images, and
+// the turn to receive, and keeps both until its last image is installed, or one fails. So imgadm, which decides what
+// is missing before it locks, and locks from the top down to the base, finds either nothing of a family or all of it.
+// The images of a family follow each other: see Families. A Batch is for one goroutine; the caller closes it.
 type Batch struct {
 	im     *Importer
 	pool   string
@@ -26,7 +27,7 @@ type Batch struct {
 	place *place
 	locks []*importLock
 	held  map[uuid.UUID]bool // whose locks these are
-	last  uuid.UUID          // of the chain that has them
+	last  uuid.UUID          // of the family that has them
 }
 
 // Batch plans to install images, in their order, into the pool ("" = the default).
@@ -36,7 +37,7 @@ func (im *Importer) Batch(pool string, images []manifest.Manifest) *Batch {
 }
 
 // Install brings one image of the Batch into the pool unless it is there. Its origin
-// must be there. One chain is received at a time, in the order of the first calls; the others wait.
+// must be there. One family is received at a time, in the order of the first calls; the others wait.
 // progress, if any, is called from one goroutine at a time, until Install returns.
 // When ctx ends before all of the image is there, what was received of it is destroyed.
 //
@@ -84,7 +85,7 @@ func (b *Batch) install(ctx context.Context, in *install) (Outcome, error) {
 		return Skipped, err
 	}
 	if !b.held[in.image.UUID] {
-		if err := b.claim(ctx, b.chain(in.image)); err != nil {
+		if err := b.claim(ctx, in.image); err != nil {
 			return "", err
 		}
 	}
@@ -98,29 +99,47 @@ func (b *Batch) install(ctx context.Context, in *install) (Outcome, error) {
 	return in.fresh(ctx)
 }
 
-// chain gives the images of the Batch from one on that are each made from the one before.
-func (b *Batch) chain(from manifest.Manifest) []manifest.Manifest {
-	chain := []manifest.Manifest{from}
-	at := slices.IndexFunc(b.images, func(m manifest.Manifest) bool { return m.UUID == from.UUID })
-	for _, next := range b.images[at+1:] {
-		if next.Origin != chain[len(chain)-1].UUID {
-			break
+// family gives an image and those of the Batch that are built on it, in the order of the Batch, and of each how many
+// images of the family it is built on.
+func (b *Batch) family(from manifest.Manifest) ([]manifest.Manifest, map[uuid.UUID]int) {
+	family, depth := []manifest.Manifest{from}, map[uuid.UUID]int{from.UUID: 0}
+	for _, image := range b.images {
+		if below, ok := depth[image.Origin]; ok && image.HasOrigin() && image.UUID != from.UUID {
+			family, depth[image.UUID] = append(family, image), below+1
 		}
-		chain = append(chain, next)
 	}
-	return chain
+	return family, depth
 }
 
-// claim waits for the turn and for the import locks of a chain, from its top down: as
-// all do that take several, so that none waits in a circle. Who waits for another process
-// lets the others have their turn meanwhile.
-func (b *Batch) claim(ctx context.Context, chain []manifest.Manifest) error {
+// Families puts images, origins before what is built on them, into an order in which each family's follow each other.
+func Families(images []manifest.Manifest) []manifest.Manifest {
+	root := make(map[uuid.UUID]int, len(images)) // the place of the first image of the family
+	for i, image := range images {
+		root[image.UUID] = i
+		if of, ok := root[image.Origin]; ok && image.HasOrigin() {
+			root[image.UUID] = of
+		}
+	}
+	images = slices.Clone(images)
+	slices.SortStableFunc(images, func(a, b manifest.Manifest) int { return cmp.Compare(root[a.UUID], root[b.UUID]) })
+	return images
+}
+
+// claim waits for the turn and for the import locks of a family. An image's lock is taken before those of the images
+// that it is built on, as imgadm does, and the smaller uuid first where neither is built on the other: all who take
+// several take them in one order, so that none waits in a circle. Who waits for another process lets the others have
+// their turn meanwhile.
+func (b *Batch) claim(ctx context.Context, first manifest.Manifest) error {
 	if err := b.place.wait(ctx); err != nil {
 		return fmt.Errorf("wait for another receive to end: %w", err)
 	}
 	passed := false
-	b.held, b.last = make(map[uuid.UUID]bool), chain[len(chain)-1].UUID
-	for _, image := range slices.Backward(chain) {
+	family, depth := b.family(first)
+	b.held, b.last = make(map[uuid.UUID]bool), family[len(family)-1].UUID
+	slices.SortFunc(family, func(a, b manifest.Manifest) int {
+		return cmp.Or(cmp.Compare(depth[b.UUID], depth[a.UUID]), bytes.Compare(a.UUID[:], b.UUID[:]))
+	})
+	for _, image := range family {
 		lock, err := b.im.lock(ctx, image.UUID, false)
 		if errors.Is(err, ErrLocked) && b.wait {
 			b.place.leave()
@@ -143,7 +162,7 @@ func (b *Batch) claim(ctx context.Context, chain []manifest.Manifest) error {
 	return nil
 }
 
-// Close gives back what a chain has, finished or not. The Batch may go on with another one.
+// Close gives back what a family has, finished or not. The Batch may go on with another one.
 func (b *Batch) Close() {
 	for _, lock := range b.locks {
 		lock.release()

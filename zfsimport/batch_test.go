@@ -198,6 +198,70 @@ func TestImgadmAfterUs(t *testing.T) {
 	p.wantImages(im, s.base, s.middle, s.top)
 }
 
+// imgadm, which has found the base of another image missing, comes to its locks while we install that base for an image
+// of ours: imgadm waits for the top that both install, and finds all of it.
+func TestImgadmSiblingAfterUs(t *testing.T) {
+	s := needSamples(t)
+	p := newPool(t, 192)
+	base, middle := s.base.image(t, "none"), s.middle.image(t, "none")
+	f := newFiles(base, middle)
+	dir := stored(t.TempDir())
+	im := killedImporter(t, string(dir), p.name, f.open)
+	if _, err := im.Install(t.Context(), "", base.Manifest, nil); err != nil {
+		t.Fatal(err)
+	}
+	sibling := p.laden(t, base.UUID, nil, nil)
+	f.images[sibling.UUID] = sibling.file
+	for _, id := range []uuid.UUID{sibling.UUID, base.UUID} {
+		if err := im.destroy(t.Context(), p.name+"/"+id.String()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir.put(t, 0, base)
+	dir.put(t, 1, sibling)
+
+	imgadm := startOther(t, p, imgadmDir, string(dir))
+	imgadm.says("decided")
+	f.gate = make(chan struct{})
+	half := make(chan struct{})
+	f.half = sync.OnceFunc(func() { close(half) })
+	ended := make(chan error, 1)
+	go func() {
+		_, err := installAll(t.Context(), im, Families([]manifest.Manifest{base.Manifest, middle.Manifest, sibling.Manifest}))
+		ended <- err
+	}()
+	<-half
+	imgadm.goOn()
+	imgadm.goOn()
+	if !im.holds(sibling.Manifest) {
+		t.Error("while the base is received the lock of the other image on it is free")
+	}
+	close(f.gate)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	imgadm.says("locked")
+	imgadm.ends()
+	p.wantImages(im, s.base, s.middle, sample{id: sibling.UUID, origin: base.UUID})
+}
+
+func TestFamilies(t *testing.T) {
+	image := func(n, origin byte) manifest.Manifest {
+		m := manifest.Manifest{UUID: uuid.UUID{n}}
+		if origin > 0 {
+			m.Origin = uuid.UUID{origin}
+		}
+		return m
+	}
+	var got []byte
+	for _, m := range Families([]manifest.Manifest{image(1, 0), image(2, 0), image(3, 1), image(4, 9), image(5, 2), image(6, 3), image(7, 1)}) {
+		got = append(got, m.UUID[0])
+	}
+	if want := []byte{1, 3, 6, 7, 2, 5, 4}; !slices.Equal(got, want) {
+		t.Errorf("order %v, want %v", got, want)
+	}
+}
+
 // imgadm comes first: what it has imported while we wait is there, and none of it is
 // fetched.
 func TestImgadmBeforeUs(t *testing.T) {

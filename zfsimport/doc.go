@@ -7,7 +7,7 @@
 // what it said. The steps are in an order that a crash at any moment leaves either
 // no image or a whole one: an image is received as POOL/UUID-partial, renamed when
 // all of its file was known to be right, and recorded last. All of that happens
-// under imgadm's own locks: of all images of a chain, see Batch.
+// under imgadm's own locks: of all images of a family, see Batch.
 //
 // The package knows nothing of where image files come from: see Open.
 package zfsimport

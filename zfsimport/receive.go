@@ -169,6 +169,7 @@ func (r *reception) receive(ctx context.Context, stream *bufio.Reader) error {
 	}
 	if fed != nil && !errors.Is(fed, errNoReader) {
 		kill()
+		<-receive.done // zfs is gone before its input ends
 	}
 	in.Close()
 	ended := receive.wait(zfs)

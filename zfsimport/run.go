@@ -117,7 +117,7 @@ func (k *keeper) install(ctx context.Context) error {
 	for _, image := range images {
 		there[image.UUID] = image.Record
 	}
-	list := k.wanted()
+	list := Families(k.wanted())
 	batch := im.Batch("", slices.DeleteFunc(slices.Clone(list), func(image manifest.Manifest) bool {
 		return there[image.UUID] || !k.due(image.UUID)
 	}))

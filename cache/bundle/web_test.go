@@ -32,8 +32,8 @@ func odd(t testing.TB) *shelf {
 				`"files":[{"sha1":"SHA1","size":`+strconv.Itoa(1000+n)+`,FILE}]}`), e)
 	}
 	v1(3, `"path":"old-1.0.zfs.bz2","url":"http://127.0.0.1:1/elsewhere"`)
-	v1(4, `"path":"../../etc/passwd"`)
-	v1(5, `"path":"manifest.json"`)
+	v1(4, `"path":"../../etc/passwd","compression":"none"`)
+	v1(5, `"path":"manifest.json","compression":"none"`)
 	v1(6, `"path":"with space.gz"`)
 	return s
 }

@@ -153,6 +153,7 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out layou
 	if err != nil {
 		return err
 	}
+	images = zfsimport.Families(images)
 	run.plan(ctx, images)
 	if o.dry {
 		return out.print(cmd.OutOrStdout(), run.job.Items, same)

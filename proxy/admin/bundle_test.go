@@ -286,10 +286,10 @@ func TestImportDelete(t *testing.T) {
 		t.Errorf("%d images are left", len(got))
 	}
 	// One whose file is lost is given up, too.
-	if err := os.RemoveAll(f.dir + "/files"); err != nil {
+	sum := fmt.Sprintf("%x", sha1.Sum(sampleFile(11)))
+	if err := os.Remove(f.dir + "/files/" + sum[:2] + "/" + sum); err != nil {
 		t.Fatal(err)
 	}
-	sum := fmt.Sprintf("%x", sha1.Sum(sampleFile(11)))
 	parsed, _ := verify.ParseSum(sum)
 	letGo := f.bundles.Release([]uuid.UUID{upstreamtest.ID(11)})
 	if _, err := f.store.Remove(t.Context(), parsed); err != nil {

@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -30,8 +32,9 @@ type Installer interface {
 	Installed(ctx context.Context, pool string) ([]Installed, error)
 }
 
-// Batch puts images into one pool, one after the other. What belongs together, a
-// chain of images, no other program takes apart meanwhile. It is for one goroutine.
+// Batch puts images into one pool, one after the other. What belongs together, an
+// image with those that are built on it, no other program takes apart meanwhile, if the
+// images follow each other. It is for one goroutine.
 type Batch interface {
 	// Install puts an image of the Batch, whose origin is there, into the pool. It
 	// answers with JobDone, ItemPresent, ItemRepaired or ItemSkipped, which comes with an
@@ -77,7 +80,7 @@ func (s *Server) install(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	steps := s.plan(r.Context(), entries)
+	steps := byFamily(s.plan(r.Context(), entries))
 	if err := r.Context().Err(); err != nil {
 		return err
 	}
@@ -98,6 +101,27 @@ func (s *Server) install(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return started(w, j)
+}
+
+// byFamily puts steps, origins before what is built on them, into an order in which all that is built on an image
+// follows the image: a Batch keeps those together.
+func byFamily(steps []step) []step {
+	root, order, place := make([]int, len(steps)), make([]int, len(steps)), make([]int, len(steps))
+	for i, st := range steps {
+		root[i], order[i] = i, i
+		if st.origin >= 0 {
+			root[i] = root[st.origin]
+		}
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(root[a], root[b]) })
+	out := make([]step, len(steps))
+	for at, i := range order {
+		out[at], place[i] = steps[i], at
+		if origin := steps[i].origin; origin >= 0 {
+			out[at].origin = place[origin]
+		}
+	}
+	return out
 }
 
 // planInstall makes a step of a fetch one of an install into where those images

@@ -171,6 +171,27 @@ func TestInstallChain(t *testing.T) {
 }
 
 // An image without a record gets one, and no file is fetched for that.
+// TestInstallFamilies: what is built on an image follows the image, whatever comes between in the order that is asked for.
+func TestInstallFamilies(t *testing.T) {
+	f := newFixture(t)
+	w := wanted(1, 4, 2, 3)
+	w.DryRun = true
+	var items []Item
+	f.want(200, "POST", "/install", w, &items)
+	var names []string
+	for _, i := range items {
+		names = append(names, i.Name)
+	}
+	if got := strings.Join(names, " "); got != "image1 image2 image3 image4" {
+		t.Errorf("order %s", got)
+	}
+	var job Job
+	f.want(202, "POST", "/install", wanted(1, 4, 2, 3), &job)
+	if got := states(f.await(job)); got != "done: 1 done, 2 done, 3 done, 4 done" {
+		t.Error(got)
+	}
+}
+
 func TestInstallRepairs(t *testing.T) {
 	f := newFixture(t)
 	f.pool.there = []Installed{{UUID: id(4)}}
