@@ -35,20 +35,20 @@ func (f *fill) judge(r *round) error {
 		f.mu.Unlock()
 		return nil
 	}
-	f.blame(r)
+	f.blame(r, err)
 	return fmt.Errorf("from %s: %w", r.names(), err)
 }
 
-// blame says who the wrong bytes of a round are from. Bytes of an earlier
+// blame says who the wrong bytes of a round are from, and why. Bytes of an earlier
 // process are the first suspect; of several sources none is, but from now on
 // one at a time has to answer for a whole round.
-func (f *fill) blame(r *round) {
+func (f *fill) blame(r *round, why error) {
 	m := f.s.metrics
 	switch {
 	case r.leftover > 0:
 		m.failure(sourceDisk, whereDigest)
 	case len(r.from) == 1:
-		f.refuse(r.from[0], whereDigest, fmt.Errorf("%w: wrong digest", verify.ErrMismatch))
+		f.refuse(r.from[0], whereDigest, why)
 	default:
 		f.solo = true
 		for _, c := range r.from {
