@@ -50,7 +50,8 @@ type Conflict struct {
 
 // Merge merges listings given in configured order: the first source that has a uuid wins the whole
 // manifest, but for an origin that only a later one with equal sha1 knows (spec 7, dsapid), and but for one that
-// is disabled there and listed by a later one with equal sha1. Equal sha1 with another size is no equal: one of both
+// is disabled there and listed by a later one with equal sha1, and but for an active one of which the first tells no
+// files: its list may tell less than there is. Equal sha1 with another size is no equal: one of both
 // sources tells of a file that does not exist. Where a file has no sha1,
 // sources are not interchangeable, and only the first is a holder. Images that are not Servable are left out, so
 // that they hide nobody's. The result is ordered by (Published, UUID) ascending, a missing date first.
@@ -109,6 +110,11 @@ func (g *merge) add(source int32, m *Manifest, listed bool) {
 
 	gr := &g.groups[at]
 	best := g.candidates[gr.best]
+	if len(best.manifest.Files) == 0 && best.manifest.Active() && len(m.Files) > 0 {
+		g.candidates = append(g.candidates, candidate{m, source, -1})
+		gr.head, gr.tail, gr.best, gr.listed = c, c, c, gr.listed || listed
+		return
+	}
 	if !sameBytes(best.manifest.Files, m.Files) {
 		if otherBytes(best.manifest.Files, m.Files) && best.source != source {
 			g.conflicts = append(g.conflicts, Conflict{m.UUID, g.listings[best.source].Source, g.listings[source].Source})

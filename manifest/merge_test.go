@@ -70,7 +70,10 @@ func TestMerge(t *testing.T) {
 	f("no sha1 in the winner", []Listing{list("x", a0), list("y", a1)}, []string{"a x+ x"})
 	f("no sha1 in the other", []Listing{list("x", a1), list("y", a0)}, []string{"a x+ x"})
 	f("no sha1 at all", []Listing{list("x", a0), list("y", a0)}, []string{"a x+ x"})
-	f("no files", []Listing{list("x", aNone), list("y", a1)}, []string{"a x+ x"})
+	f("no files", []Listing{list("x", aNone), list("y", a1)}, []string{"a y+ y"})
+	f("no files, and unlisted elsewhere", []Listing{list("x", aNone), {Source: "y", Unlisted: []Manifest{a1}}}, []string{"a y+ y"})
+	aCreating := parse(t, strings.Replace(v2With(""), `"state":"active"`, `"state":"creating"`, 1))
+	f("no files yet", []Listing{list("x", aCreating), list("y", a1)}, []string{"a x+ x"})
 
 	two := parse(t, v2With(`,"files":[{"sha1":"`+sha1A+`"},{"sha1":"`+sha1B+`"}]`))
 	half := parse(t, v2With(`,"files":[{"sha1":"`+sha1A+`"},{}]`))

@@ -75,7 +75,7 @@ type inputs struct {
 type input struct {
 	source   *source
 	ways     map[uuid.UUID][]string // of images, if the source is a mirror
-	images   []manifest.Manifest    // as listed, unfiltered
+	images   []manifest.Manifest    // as listed, with details, unfiltered
 	unlisted []manifest.Manifest
 	retired  []manifest.Manifest
 }
@@ -85,7 +85,7 @@ func (c *Catalog) inputs() inputs {
 	in := inputs{facts: c.facts, absent: make(map[uuid.UUID]bool)}
 	for _, s := range c.sources {
 		in.sources = append(in.sources, input{
-			source: s, ways: s.list.Ways, images: s.list.Images, unlisted: manifests(s.unlisted), retired: manifests(s.retired),
+			source: s, ways: s.list.Ways, images: s.told(), unlisted: manifests(s.unlisted), retired: manifests(s.retired),
 		})
 	}
 	if len(c.sources) > 0 {

@@ -174,6 +174,8 @@ type source struct {
 	fresh    bool             // list was given, or confirmed, in this process
 	saved    time.Time        // Fetched of the list as saved
 	unlisted map[uuid.UUID]unlisted
+	details  map[uuid.UUID]detail    // of images of which its list does not tell enough
+	unsaved  bool                    // details that are not in the index yet
 	retired  map[uuid.UUID]unlisted  // were on its list, and are cached; checked: when it last said that it has them no more
 	absent   map[uuid.UUID]time.Time // origins that it said it does not have, and when it last said so
 	settled  bool
@@ -307,6 +309,7 @@ func (c *Catalog) load() {
 		if s.Withdraws { // whatever is not on its list is gone
 			l.Retired = nil
 		}
+		s.loadDetails(c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels))
 		apart := missing(slices.Concat(l.Unlisted, l.Retired), l.Images)
 		for _, m := range c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels) {
 			if _, ok := apart[m.UUID]; ok {

@@ -28,7 +28,7 @@ func (c *Catalog) keepDates(s *source, images []manifest.Manifest) []manifest.Ma
 		}
 	}
 	c.state.Lock()
-	list, others := s.list.Images, slices.Concat(manifests(s.unlisted), manifests(s.retired))
+	list, others := s.list.Images, slices.Concat(manifests(s.unlisted), manifests(s.retired), s.toldBeside())
 	c.state.Unlock()
 	for i := range others {
 		keep(&others[i])

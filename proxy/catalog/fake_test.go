@@ -119,6 +119,7 @@ type fake struct {
 	listed   []spec
 	refused  []error // what the list has beside them
 	hidden   []spec
+	told     []spec                          // by uuid, in the place of those that are listed
 	mirror   string                          // its id, if it is a mirror
 	ways     map[int][]string                // of its images
 	etag     string                          // with one it knows "not modified"
@@ -177,7 +178,7 @@ func (f *fake) Get(ctx context.Context, want uuid.UUID) (manifest.Manifest, erro
 	f.mu.Lock()
 	f.gets = append(f.gets, want)
 	hang, err, gate, answered := f.hang, errors.Join(f.err, f.getErr), f.gate, f.answered
-	all := slices.Concat(f.listed, f.hidden)
+	all := slices.Concat(f.told, f.listed, f.hidden)
 	f.mu.Unlock()
 	if hang {
 		<-ctx.Done()

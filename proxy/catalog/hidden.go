@@ -148,7 +148,7 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 		h := Hidden{}
 		if ok {
 			h = list.hiddenAt(s, m)
-			if why := c.looks.why(m); why != "" && h.Reason == ReasonIncomplete {
+			if why := c.looks.why(m); why != "" && (h.Reason == ReasonIncomplete || h.Reason == ReasonNoFiles) {
 				h.Detail += " (" + why + ")"
 			}
 		} else if f, refused := s.list.Refusals.Of(id); refused {
@@ -167,8 +167,11 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 // has gives what s said last of the image id, on its list or by uuid; the catalogue's state is held.
 func (s *source) has(id uuid.UUID) (*manifest.Manifest, bool) {
 	for i := range s.list.Images {
-		if s.list.Images[i].UUID == id {
-			return &s.list.Images[i], true
+		if m := &s.list.Images[i]; m.UUID == id {
+			if d, ok := s.details[id]; ok {
+				m = &d.manifest
+			}
+			return m, true
 		}
 	}
 	for _, of := range []map[uuid.UUID]unlisted{s.unlisted, s.retired} {

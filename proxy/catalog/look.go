@@ -27,8 +27,11 @@ const (
 	looksInterval = 2 * time.Second  // between lists that are built for what a pass has learned
 )
 
-// looks are the looks at files of which the manifest does not tell enough, and the memory of those in vain: a file that
-// is broken at its source is not looked at with each refresh.
+// noFile is, in the place of an index, the question to a source for what its list does not tell of an image.
+const noFile = -1
+
+// looks are the looks at files of which the manifest does not tell enough, the questions for manifests of which a list does
+// not tell enough, and the memory of those in vain: a file that is broken at its source is not looked at with each refresh.
 type looks struct {
 	mu      sync.Mutex // guards what follows; no other lock is taken while it is held
 	running map[manifest.FileID]chan struct{}
@@ -74,7 +77,8 @@ func (c *Catalog) complete(ctx context.Context) {
 }
 
 // completeFiles learns what the manifests of the current list do not tell of files, and clients cannot do without: from
-// the files on disk, else by a look at the beginning of the file at its sources. What was learned is saved, and in the list
+// the files on disk, else by a look at the beginning of the file at its sources; of an image without files, from the
+// manifest that its sources give by uuid. What was learned is saved, and in the list
 // being served when it returns.
 func (c *Catalog) completeFiles(ctx context.Context) {
 	p := &pass{failed: make(map[string]int)}
@@ -83,6 +87,15 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(lookSlots)
 	for r := range list.all {
+		if r.listed && terse(r.manifest) {
+			wanted[manifest.FileID{Image: r.manifest.UUID, Index: noFile}] = true
+			g.Go(func() error {
+				if ctx.Err() == nil {
+					c.look(ctx, list.entry(r), noFile, p, false)
+				}
+				return nil
+			})
+		}
 		for i := range r.manifest.Files {
 			id := manifest.FileID{Image: r.manifest.UUID, Index: i}
 			if !c.lacks(r.manifest, i) {
@@ -100,6 +113,7 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 	_ = g.Wait() // looks tell nothing by errors
 	c.looks.forget(wanted)
 	c.rebuild()
+	c.saveDetails()
 }
 
 // lacks tells that file i of m is one to look at: not enough is known of it, or what makes it unusable was seen by a look, and
@@ -119,7 +133,7 @@ func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
 // completed is e with what its manifest lacks, if that can be learned within the time that a client waits; else e, as it is
 // for who asks on behalf of other mirrors (see via).
 func (c *Catalog) completed(ctx context.Context, e Entry) Entry {
-	if e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
+	if !terse(&e.Manifest) && e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
 		return e
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
@@ -128,6 +142,12 @@ func (c *Catalog) completed(ctx context.Context, e Entry) Entry {
 	if !c.spawn(func(life context.Context) {
 		defer close(done)
 		p := &pass{failed: make(map[string]int)}
+		e := e
+		if terse(&e.Manifest) && e.Listed {
+			c.look(life, e, noFile, p, true)
+			e, _ = c.Current().Entry(e.Manifest.UUID)
+			defer c.saveDetails()
+		}
 		for i := range e.Manifest.Files {
 			if c.lacks(&e.Manifest, i) {
 				c.look(life, e, i, p, true)
@@ -146,12 +166,16 @@ func (c *Catalog) completed(ctx context.Context, e Entry) Entry {
 	return e
 }
 
-// look learns what it can of file i of e, once for all who want it, and returns when that is over. With now, the list being
+// look learns what it can of file i of e, or with noFile of e itself, once for all who want it, and returns when that is over. With now, the list being
 // served has it then; else the caller rebuilds it in the end.
 func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
 	id := manifest.FileID{Image: e.Manifest.UUID, Index: i}
 	of := sha1.Sum(e.Manifest.Raw())
-	onDisk, stored := c.onDisk(e.Manifest, i)
+	var onDisk manifest.Facts
+	stored := false
+	if i != noFile {
+		onDisk, stored = c.onDisk(e.Manifest, i)
+	}
 	l := &c.looks
 	l.mu.Lock()
 	if running := l.running[id]; running != nil {
@@ -177,10 +201,13 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
 	l.mu.Unlock()
 
 	facts, learned, memory, why := onDisk, true, time.Duration(0), ""
-	if !stored {
+	switch {
+	case i == noFile:
+		learned, memory, why = c.learnDetail(ctx, e, p)
+	case !stored:
 		facts, learned, memory, why = c.learn(ctx, e, i, p)
 	}
-	if learned {
+	if learned && i != noFile {
 		c.keepFacts(id, facts, why == "")
 	}
 	l.mu.Lock()
@@ -306,7 +333,7 @@ func (l *looks) forget(wanted map[manifest.FileID]bool) {
 func (l *looks) why(m *manifest.Manifest) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range m.Files {
+	for i := noFile; i < len(m.Files); i++ {
 		if v, ok := l.vain[manifest.FileID{Image: m.UUID, Index: i}]; ok {
 			return v.why
 		}

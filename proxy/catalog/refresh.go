@@ -275,8 +275,9 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	same := sameImages(had, got.Images)
 	var retired, kept []manifest.Manifest
 	if !same {
-		retired = c.retire(s, had, got.Images)
-		kept = c.ancestorsLeft(s, had, got.Images, retired)
+		told := c.told(s)
+		retired = c.retire(s, told, got.Images)
+		kept = c.ancestorsLeft(s, told, got.Images, retired)
 	}
 	evicted := c.evicted(s)
 
@@ -303,6 +304,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 				delete(s.absent, got.Images[i].UUID)
 			}
 		}
+		s.keepDetails()
 		for _, m := range kept {
 			s.unlisted[m.UUID] = unlisted{manifest: m}
 		}

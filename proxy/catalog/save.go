@@ -32,12 +32,13 @@ func (c *Catalog) trySaveListing(s *source) error {
 	defer c.saving.Unlock()
 	c.state.Lock()
 	l := s.list
-	l.Unlisted, l.Retired = manifests(s.unlisted), manifests(s.retired)
+	l.Unlisted, l.Retired = append(manifests(s.unlisted), s.toldBeside()...), manifests(s.retired)
+	s.unsaved = false
 	c.state.Unlock()
 	err := c.index.SaveListing(l)
 	if err != nil { // the next answer of s is saved whatever it is
 		c.state.Lock()
-		s.saved = time.Time{}
+		s.saved, s.unsaved = time.Time{}, len(s.details) > 0
 		c.state.Unlock()
 	}
 	return err

@@ -1,0 +1,159 @@
+package catalog
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// detail is what a source told by uuid of an image of its list. It stands in the place of the entry for as long as the
+// entry is the same.
+type detail struct {
+	manifest manifest.Manifest
+	of       [sha1.Size]byte // the entry
+}
+
+// terse tells that m, an entry of a list, does not tell what clients need, and that nothing says that there is no more.
+func terse(m *manifest.Manifest) bool { return len(m.Files) == 0 && m.Active() && m.Servable() }
+
+// told is the list of s with details in the place of its entries; state is held.
+func (s *source) told() []manifest.Manifest {
+	if len(s.details) == 0 {
+		return s.list.Images
+	}
+	out := slices.Clone(s.list.Images)
+	for i := range out {
+		if d, ok := s.details[out[i].UUID]; ok {
+			out[i] = d.manifest
+		}
+	}
+	return out
+}
+
+// told is source.told for those who do not hold state.
+func (c *Catalog) told(s *source) []manifest.Manifest {
+	c.state.Lock()
+	defer c.state.Unlock()
+	return s.told()
+}
+
+// toldBeside are the details of s, in no order; state is held.
+func (s *source) toldBeside() []manifest.Manifest {
+	out := make([]manifest.Manifest, 0, len(s.details))
+	for _, d := range s.details {
+		out = append(out, d.manifest)
+	}
+	return out
+}
+
+// keepDetails drops the details of images that have left the list of s, or of which the list tells something else now;
+// state is held.
+func (s *source) keepDetails() {
+	if len(s.details) == 0 {
+		return
+	}
+	kept := make(map[uuid.UUID]detail)
+	for i := range s.list.Images {
+		m := &s.list.Images[i]
+		if d, ok := s.details[m.UUID]; ok && d.of == sha1.Sum(m.Raw()) {
+			kept[m.UUID] = d
+		}
+	}
+	s.details = kept
+}
+
+// loadDetails takes over those of the saved manifests beside the list that are of its terse entries.
+func (s *source) loadDetails(saved []manifest.Manifest) {
+	byUUID := make(map[uuid.UUID]manifest.Manifest)
+	for _, m := range saved {
+		byUUID[m.UUID] = m
+	}
+	for i := range s.list.Images {
+		m := &s.list.Images[i]
+		if !terse(m) {
+			continue
+		}
+		if full, ok := byUUID[m.UUID]; ok {
+			s.keepDetail(m, full)
+		}
+	}
+}
+
+// keepDetail takes full in the place of m, an entry of the list of s; state is held.
+func (s *source) keepDetail(m *manifest.Manifest, full manifest.Manifest) {
+	if s.details == nil {
+		s.details = make(map[uuid.UUID]detail)
+	}
+	s.details[m.UUID] = detail{manifest: full, of: sha1.Sum(m.Raw())}
+}
+
+// learnDetail asks the sources of e, of which their lists do not tell enough, by uuid; learned: one has told more. When
+// none has, why says so, and is to be remembered for as long as memory says.
+func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bool, memory time.Duration, why string) {
+	if len(e.Holders) == 0 {
+		return false, unsureLook, "no source may be asked"
+	}
+	var whys []string
+	for _, h := range e.Holders {
+		s := c.byName[h.Source.Name()]
+		if s == nil || !p.may(s.name) {
+			continue
+		}
+		askCtx, cancel := context.WithTimeout(ctx, lookDeadline)
+		a := c.ask(askCtx, s, s.Source, e.Manifest.UUID)
+		cancel()
+		answered := a.err == nil || errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
+		p.note(s.name, answered)
+		switch {
+		case a.err != nil:
+			whys = append(whys, a.err.Error())
+		case terse(&a.manifest):
+			whys = append(whys, fmt.Sprintf("source %s tells none by uuid either", s.name))
+		case c.noteDetail(s, &h.Manifest, a.manifest):
+			return true, 0, ""
+		}
+		memory = max(memory, c.lookMemory(s.name, answered))
+	}
+	if len(whys) == 0 {
+		return false, unsureLook, "its sources fail again and again, or have other lists by now"
+	}
+	return false, memory, strings.Join(whys, "; ")
+}
+
+// noteDetail takes what s told by uuid in the place of entry, if that is still on its list.
+func (c *Catalog) noteDetail(s *source, entry *manifest.Manifest, full manifest.Manifest) bool {
+	if full.Undated() && !entry.Undated() {
+		full = full.WithDate(entry.Published)
+	}
+	c.state.Lock()
+	defer c.state.Unlock()
+	i := slices.IndexFunc(s.list.Images, func(m manifest.Manifest) bool { return m.UUID == entry.UUID })
+	if i < 0 || !bytes.Equal(s.list.Images[i].Raw(), entry.Raw()) {
+		return false
+	}
+	s.keepDetail(&s.list.Images[i], full)
+	s.unsaved, c.stale = true, true
+	return true
+}
+
+// saveDetails saves the lists of which details have been learned.
+func (c *Catalog) saveDetails() {
+	for _, s := range c.sources {
+		c.state.Lock()
+		unsaved := s.unsaved
+		c.state.Unlock()
+		if unsaved {
+			c.saveListing(s)
+		}
+	}
+}
