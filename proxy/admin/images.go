@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -190,13 +191,26 @@ func (s *Server) chain(ctx context.Context, e catalog.Entry) ([]catalog.Entry, e
 			}
 			return nil, fmt.Errorf("origin %s of image %s: %w", e.Manifest.Origin, e.Manifest.UUID, err)
 		}
-		if len(chain) == maxChain || slices.ContainsFunc(chain, func(c catalog.Entry) bool { return c.Manifest.UUID == origin.Manifest.UUID }) {
-			return nil, refuse(http.StatusNotFound, codeOriginMissing, "the origins of image %s have no end", chain[0].Manifest.UUID)
+		same := func(c catalog.Entry) bool { return c.Manifest.UUID == origin.Manifest.UUID }
+		if at := slices.IndexFunc(chain, same); at >= 0 {
+			return nil, refuse(http.StatusNotFound, codeOriginMissing, "the origins of image %s form a ring: %s", chain[0].Manifest.UUID, uuidsOf(append(chain[at:], origin)))
+		}
+		if len(chain) == maxChain {
+			return nil, refuse(http.StatusNotFound, codeOriginMissing, "image %s has more than %d origins", chain[0].Manifest.UUID, maxChain-1)
 		}
 		chain = append(chain, origin)
 		e = origin
 	}
 	return chain, nil
+}
+
+// uuidsOf names images, in their order.
+func uuidsOf(all []catalog.Entry) string {
+	names := make([]string, len(all))
+	for i, e := range all {
+		names[i] = e.Manifest.UUID.String()
+	}
+	return strings.Join(names, ", ")
 }
 
 // imageOf is one row of the catalogue.
