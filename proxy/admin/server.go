@@ -149,6 +149,8 @@ const (
 	idleTimeout   = 2 * time.Minute
 	// stopTimeout is how long replies under way may go on when Run ends.
 	stopTimeout = 5 * time.Second
+	// restTimeout is what the rest of a request that has been answered may take to arrive.
+	restTimeout = 2 * time.Second
 	// maxHeader bounds a request's header; some 200 filters fit.
 	maxHeader = 64 << 10
 )
@@ -284,10 +286,19 @@ func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 
 func (s *Server) server(h http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           h,
+		Handler:           endsSoon(h),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+}
+
+// endsSoon is h for clients that keep back some of what they announced: net/http waits for that after its answer, to use
+// the connection again.
+func endsSoon(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTimeout)) }()
+		h.ServeHTTP(w, r)
+	})
 }
