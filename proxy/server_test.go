@@ -228,6 +228,65 @@ func TestStopCutsAtTheDeadline(t *testing.T) {
 	}
 }
 
+// Nothing holds up a stop beyond the drain deadline: no client that takes nothing of its file, or goes on asking, and no
+// file that does not come, before its first byte or in its middle.
+func TestStopEnds(t *testing.T) {
+	content := noise(16 << 20)
+	file := "GET " + filePath + " HTTP/1.1\r\nHost: m\r\n\r\n"
+	for _, test := range []struct {
+		name string
+		pass int // bytes of the file that come
+		do   func(f *fixture, c net.Conn)
+	}{
+		{"takes nothing", len(content), func(f *fixture, c net.Conn) {
+			_, _ = io.WriteString(c, file)
+			_, _ = io.ReadFull(c, make([]byte, 1))
+		}},
+		{"goes on asking", 0, func(f *fixture, c net.Conn) {
+			go func() {
+				for {
+					if _, err := io.WriteString(c, strings.Repeat("GET /ping HTTP/1.1\r\nHost: m\r\n\r\n", 100)); err != nil {
+						return
+					}
+				}
+			}()
+			go io.Copy(io.Discard, c) //nolint:errcheck // until it is closed
+		}},
+		{"asks and takes nothing", 0, func(f *fixture, c net.Conn) {
+			go io.WriteString(c, strings.Repeat("GET /images HTTP/1.1\r\nHost: m\r\n\r\n", 100_000)) //nolint:errcheck // until it is closed
+			_, _ = io.ReadFull(c, make([]byte, 1))
+		}},
+		{"waits for the first byte", 0, func(f *fixture, c net.Conn) {
+			_, _ = io.WriteString(c, file)
+			_, _ = io.ReadFull(c, make([]byte, 1)) // the header is there at once
+		}},
+		{"waits in the middle", 1 << 20, func(f *fixture, c net.Conn) {
+			_, _ = io.WriteString(c, file)
+			_, _ = io.ReadFull(c, make([]byte, 100_000))
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, g := withStore(t, content, "")
+			if test.pass > 0 {
+				g.pass(test.pass)
+			}
+			f.options.DrainTimeout = 10 * time.Millisecond
+			f.start()
+			test.do(f, f.dial())
+			stopped := make(chan error, 1)
+			go func() { stopped <- f.stop() }()
+			select {
+			case err := <-stopped:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(15 * time.Second):
+				t.Error("the stop does not end")
+			}
+		})
+	}
+}
+
 // slowCatalog says when Get is called and waits for release, or for ctx.
 type slowCatalog struct {
 	Catalog
