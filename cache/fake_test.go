@@ -103,9 +103,9 @@ func (f *fake) open(ctx context.Context, offset int64) (*verify.Stream, error) {
 		size = r.size
 	}
 	rest := data[min(offset, int64(len(data))):]
-	return &verify.Stream{
-		ReadCloser: &fakeBody{ctx: ctx, f: f, r: r, rest: rest}, Size: size, MD5: r.md5, ModTime: r.modTime,
-	}, nil
+	body := &fakeBody{ctx: ctx, f: f, r: r, rest: rest}
+	body.opened()
+	return &verify.Stream{ReadCloser: body, Size: size, MD5: r.md5, ModTime: r.modTime}, nil
 }
 
 type fakeBody struct {
@@ -162,8 +162,6 @@ func (b *fakeBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (b *fakeBody) Close() error { return nil }
-
 // pause waits for d; false: ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
@@ -182,9 +180,10 @@ func testLog(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
 }
 
-// openStore opens a store that the test's end closes.
+// openStore opens a store that the test's end closes. By then nothing else may be open.
 func openStore(t testing.TB, o Options) *Store {
 	t.Helper()
+	wantBodiesClosed(t)
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
@@ -202,6 +201,7 @@ func openStore(t testing.TB, o Options) *Store {
 		if err := s.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
+		wantFilesClosed(t, s)
 	})
 	return s
 }

@@ -297,7 +297,7 @@ func TestFills(t *testing.T) {
 		time.Sleep(time.Millisecond)
 		began := time.Now()
 		waiting := newSample(t, 2, 1000, nil)
-		go s.File(t.Context(), waiting.blob, sources(waiting.src)) //nolint:errcheck // Close ends it
+		go get(s, waiting.blob, waiting.src) //nolint:errcheck // it only waits
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		all := s.Fills()

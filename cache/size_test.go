@@ -162,17 +162,18 @@ func TestPartialFilesOfOneSum(t *testing.T) {
 		data, longer := noise(1, 300_000), noise(2, 300_001)
 		long := blobOf(longer)
 		long.Want.SHA1 = sumOf(data)
-		half := func(b Blob, data []byte, at int) {
+		half := func(b Blob, data []byte, at int) *Reader {
 			t.Helper()
 			r := open(t, s, b, always("a", data, reply{stall: at}))
 			if _, err := io.ReadFull(r, make([]byte, at)); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { r.Close() })
+			return r
 		}
-		half(blobOf(data), data, 200_000)
-		half(long, longer, 150_000)
+		r1, r2 := half(blobOf(data), data, 200_000), half(long, longer, 150_000)
 		closeStore(t, s)
+		r1.Close()
+		r2.Close()
 		s = reopen(t, s)
 		left := s.Partials()
 		slices.SortFunc(left, func(a, b Partial) int { return int(a.Size - b.Size) })

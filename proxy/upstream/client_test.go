@@ -44,6 +44,7 @@ func newClient(t *testing.T, o Options) *Client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	wantClosed(t, c)
 	return c
 }
 

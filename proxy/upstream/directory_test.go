@@ -156,6 +156,14 @@ func TestDirectoryDoesNotWaitForAPipe(t *testing.T) {
 	if _, err := c.File(t.Context(), l.Images[0], 0, 0); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v", err)
 	}
+	dir, err := openTree(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if _, _, err := dir.openFile("m.zfs"); err == nil { // it came after the look at what it is
+		t.Error("a pipe was opened as a file")
+	}
 }
 
 func TestDirectoryListing(t *testing.T) {

@@ -156,10 +156,7 @@ func TestNothingIsAskedOutOfReach(t *testing.T) {
 	u, _ := url.Parse(outside)
 	c := newClient(t, Options{URL: "http://images.example", Kind: kindIMGAPI})
 	c.reach.saw(netip.MustParseAddr("9.9.9.9"))
-	transport, ok := c.http.Transport.(*http.Transport)
-	if !ok {
-		t.Fatalf("%T", c.http.Transport)
-	}
+	transport := transportOf(c)
 	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		if address == "images.example:80" {

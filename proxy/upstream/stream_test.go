@@ -34,6 +34,7 @@ func newBubble(t *testing.T, o Options, answer tripper) *Client {
 		t.Fatal(err)
 	}
 	c.http.Transport = answer
+	wantClosed(t, c)
 	return c
 }
 
