@@ -495,20 +495,23 @@ func TestNeverWrong(t *testing.T) {
 
 // A reader that has taken no byte of a round that was wrong goes on with the next one's file, and lets the first one's go.
 func TestReaderGoesOnWithAnotherFile(t *testing.T) {
-	data := noise(1, 300_000)
-	s := openStore(t, Options{})
-	gate := make(chan struct{})
-	liar := always("liar", data, reply{data: flip(data, 200_000), stall: 250_000, gate: gate})
-	r, err := s.File(t.Context(), blobOf(data), sources(liar, &fake{name: "honest", data: data}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	if _, err := r.Wait(); err != nil { // the liar's file is open
-		t.Fatal(err)
-	}
-	close(gate)
-	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
-		t.Errorf("%d bytes, %v", len(got), err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		data := noise(1, 300_000)
+		s := openStore(t, Options{})
+		gate := make(chan struct{})
+		liar := always("liar", data, reply{data: flip(data, 200_000), stall: 250_000, gate: gate})
+		r, err := s.File(t.Context(), blobOf(data), sources(liar, &fake{name: "honest", data: data}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		if _, err := r.Wait(); err != nil { // the liar's file is open
+			t.Fatal(err)
+		}
+		close(gate)
+		synctest.Wait() // for the end of the fill
+		if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%d bytes, %v", len(got), err)
+		}
+	})
 }
