@@ -153,7 +153,7 @@ func (s *Store) dropCopy(id uuid.UUID, sums []verify.Sum) {
 
 // loadCopy reads the copy of an image's manifest as it is.
 func (s *Store) loadCopy(id uuid.UUID) (c manifestCopy, err error) {
-	data, err := os.ReadFile(s.dir.manifestCopy(id))
+	data, err := readRegular(s.dir.manifestCopy(id))
 	if err == nil {
 		err = json.Unmarshal(data, &c)
 	}

@@ -73,6 +73,18 @@ func (s *Store) later(err error) error {
 	return err
 }
 
+// tendIndex goes back to an index that could not be written, or was removed.
+func (s *Store) tendIndex() error {
+	var lost error
+	if s.present() == nil { // else the index may be away with its disk
+		lost = s.index.renew()
+	}
+	if s.index.tend() {
+		return errors.Join(lost, s.recordAgain())
+	}
+	return lost
+}
+
 // recordAgain gives to the index what the tables in memory have, after writes had
 // been refused. What went meanwhile the next start finds gone.
 func (s *Store) recordAgain() error {
@@ -290,9 +302,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-flush.C:
 			err = s.flushUses()
 		case <-due:
-			if s.index.tend() {
-				err = s.recordAgain()
-			}
+			err = s.tendIndex()
 		case <-room.C:
 			err = s.sweep()
 		case <-s.wakeRun:

@@ -42,7 +42,7 @@ type index struct {
 	room *indexRoom
 
 	writing sync.Mutex // one write at a time; taken before state
-	missed  bool       // a write was refused: the tables in memory know more
+	missed  error      // why a write was refused: the tables in memory know more
 
 	state sync.RWMutex // held shared while db and saved are used
 	db    *badger.DB   // nil: the index cannot be written
@@ -62,6 +62,9 @@ func openIndex(dir string, room func() (diskRoom, error), log *slog.Logger) (_ *
 			ix.lock.Close() //nolint:errcheck // nothing was written to it
 		}
 	}()
+	if err := checkFiles(dir); err != nil {
+		return nil, judgeIndex(err)
+	}
 	if err := checkTables(dir); err != nil {
 		return nil, judgeIndex(err)
 	}
@@ -161,9 +164,14 @@ func (ix *index) close() error {
 // each calls f with each key that starts with prefix, without the prefix, and
 // its value. Both are valid during the call only. A value that cannot be read is
 // left out, and logged.
-func (ix *index) each(prefix string, f func(key, value []byte) error) (err error) {
+func (ix *index) each(prefix string, f func(key, value []byte) error) error {
 	ix.state.RLock()
 	defer ix.state.RUnlock()
+	return ix.eachLocked(prefix, f)
+}
+
+// eachLocked is each; state is held.
+func (ix *index) eachLocked(prefix string, f func(key, value []byte) error) (err error) {
 	if ix.db == nil {
 		return ix.saved.each(prefix, f)
 	}
@@ -232,6 +240,11 @@ func (ix *index) write(changes []pair) error {
 	defer ix.writing.Unlock()
 	ix.state.RLock()
 	defer ix.state.RUnlock()
+	return ix.writeLocked(changes)
+}
+
+// writeLocked is write; the locks are held.
+func (ix *index) writeLocked(changes []pair) error {
 	for len(changes) > 0 {
 		n, size := 0, int64(0)
 		for ; n < len(changes); n++ {
@@ -242,7 +255,7 @@ func (ix *index) write(changes []pair) error {
 			size += more
 		}
 		if err := ix.writeChunk(changes[:n], size); err != nil {
-			ix.missed = true
+			ix.missed = err
 			return err
 		}
 		changes = changes[n:]
@@ -285,7 +298,8 @@ func (ix *index) writeChunk(changes []pair, size int64) error {
 	return nil
 }
 
-// down says that the index cannot be written, and why.
+// down says that the index cannot be written, and why. Like diskError it never
+// matches fs.ErrNotExist.
 func (ix *index) down(why error) error {
 	switch {
 	case errors.Is(why, ErrClosed):
@@ -293,7 +307,7 @@ func (ix *index) down(why error) error {
 	case errors.Is(why, unix.ENOSPC), errors.Is(why, unix.EDQUOT):
 		return fmt.Errorf("%w: the index cannot be written: %w", ErrNoSpace, why)
 	default:
-		return fmt.Errorf("%w: the index cannot be written: %w", ErrDisk, why)
+		return fmt.Errorf("%w: the index cannot be written: %v", ErrDisk, why) //nolint:errorlint // see above
 	}
 }
 
@@ -307,8 +321,8 @@ func (ix *index) sync() error {
 		return ix.down(ix.why)
 	}
 	if err := errors.Join(ix.db.Sync(), syncDir(ix.dir)); err != nil {
-		ix.missed = true
-		return ix.down(err)
+		ix.missed = ix.down(err)
+		return ix.missed
 	}
 	return nil
 }
@@ -348,15 +362,15 @@ func (ix *index) tend() (again bool) {
 		}
 		ix.log.Info("the index can be written again")
 		ix.db, ix.saved, ix.why = db, nil, nil
-		ix.missed = true
+		ix.missed = errReopened
 	}
-	if ix.db == nil || !ix.missed {
+	if ix.db == nil || ix.missed == nil {
 		return false
 	}
 	if _, err := ix.room.forWrite(chunkBytes); err != nil {
 		return false
 	}
-	ix.missed = false
+	ix.missed = nil
 	return true
 }
 

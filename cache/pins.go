@@ -38,7 +38,7 @@ type pins struct {
 // error, which is for the log: pins are of use all the same.
 func loadPins(path string) (*pins, error) {
 	p := &pins{path: path, ids: make(map[uuid.UUID]bool)}
-	data, err := os.ReadFile(path)
+	data, err := readRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
 	}

@@ -209,6 +209,9 @@ func (s *Store) Look() (down, hampered error) {
 			hampered = errors.Join(hampered, diskError(err))
 		}
 	}
+	if err := s.index.trouble(); err != nil {
+		hampered = errors.Join(hampered, err)
+	}
 	if err := s.pins.restore(); err != nil {
 		hampered = errors.Join(hampered, diskError(err))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -70,6 +71,19 @@ func openRegular(path string) (*os.File, int64, stamp, error) {
 		return nil, 0, stamp{}, err
 	}
 	return file, st.Size, stampOf(&st), nil
+}
+
+// readRegular is os.ReadFile, and fails at once where a pipe, device or folder stands.
+func readRegular(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // read only
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s: %w", path, errIrregular))
+	}
+	return io.ReadAll(file)
 }
 
 // damaged tells whether err is about these bytes on the disk, and not about the

@@ -1,0 +1,138 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	errReopened = errors.New("the index was opened again")
+	errRemoved  = errors.New("its folder was removed, or another one put in its place")
+)
+
+// trouble tells why the index cannot be written, as far as that is known; nil if it can be.
+func (ix *index) trouble() error {
+	ix.writing.Lock()
+	defer ix.writing.Unlock()
+	ix.state.RLock()
+	defer ix.state.RUnlock()
+	same, err := ix.inPlace()
+	switch {
+	case ix.db == nil:
+		return ix.down(ix.why)
+	case err != nil:
+		return ix.down(err)
+	case !same:
+		return ix.down(errRemoved)
+	case ix.missed != nil:
+		return ix.missed
+	}
+	if err := unix.Access(ix.dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+		return ix.down(&fs.PathError{Op: "access", Path: ix.dir, Err: err})
+	}
+	return nil
+}
+
+// inPlace tells whether the folder of the index is the one that was opened.
+func (ix *index) inPlace() (bool, error) {
+	opened, err := ix.lock.Stat()
+	if err != nil {
+		return false, err
+	}
+	now, err := os.Stat(ix.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(opened, now), err
+}
+
+// renew makes the folder of the index anew when it was removed, with all that the
+// index holds: badger has its files open, and reads them as before. What stands in the
+// folder's place is moved aside. An index that another process has open stays.
+func (ix *index) renew() (err error) {
+	ix.writing.Lock()
+	defer ix.writing.Unlock()
+	ix.state.Lock()
+	defer ix.state.Unlock()
+	if errors.Is(ix.why, ErrClosed) {
+		return nil
+	}
+	if same, err := ix.inPlace(); same || err != nil {
+		return err
+	}
+	held := &snapshot{values: make(map[string][]byte)}
+	var changes []pair
+	err = ix.eachLocked("", func(key, value []byte) error {
+		c := pair{string(key), slices.Clone(value)}
+		held.keys, held.values[c.key] = append(held.keys, c.key), c.value
+		changes = append(changes, c)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	lock, err := ix.freshFolder()
+	if err != nil {
+		return ix.down(err)
+	}
+	if ix.db != nil {
+		// It makes a last table, under its old path: in the new folder.
+		if err := ix.db.Close(); err != nil {
+			ix.log.Warn("the index that was removed cannot be closed", "error", err)
+		}
+	}
+	ix.lock.Close() //nolint:errcheck // nothing was written to it
+	ix.db, ix.saved, ix.why, ix.lock = nil, held, errRemoved, lock
+	if err := emptyFolder(ix.dir); err != nil {
+		return ix.down(err)
+	}
+	if ix.db, err = ix.openDB(); err != nil {
+		ix.why = err
+		return ix.down(err)
+	}
+	ix.saved, ix.why, ix.missed = nil, nil, errReopened
+	ix.log.Warn("the folder of the index was gone, and is made anew", "path", ix.dir, "entries", len(changes))
+	return ix.writeLocked(changes)
+}
+
+// freshFolder makes the folder of the index, if there is room for an index in it.
+func (ix *index) freshFolder() (lock *os.File, err error) {
+	data := folder(filepath.Dir(ix.dir))
+	if _, err := os.Lstat(ix.dir); err == nil {
+		other, err := lockFolder(ix.dir)
+		if err != nil {
+			return nil, err
+		}
+		defer other.Close() //nolint:errcheck // nothing was written to it
+		if err := data.moveAside(); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(ix.dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err = ix.room.forTable(logBytes); err == nil {
+		lock, err = lockFolder(ix.dir)
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(ix.dir))
+	}
+	return lock, nil
+}
+
+// emptyFolder removes what is in dir.
+func emptyFolder(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if lost := os.RemoveAll(filepath.Join(dir, e.Name())); lost != nil {
+			err = errors.Join(err, fmt.Errorf("empty %s: %w", dir, lost))
+		}
+	}
+	return err
+}
