@@ -270,7 +270,7 @@ func TestStopEnds(t *testing.T) {
 			if test.pass > 0 {
 				g.pass(test.pass)
 			}
-			f.options.DrainTimeout = 10 * time.Millisecond
+			f.options.DrainTimeout = 500 * time.Millisecond // sockets are full by then
 			f.start()
 			test.do(f, f.dial())
 			stopped := make(chan error, 1)
