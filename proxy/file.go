@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -111,7 +112,9 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		return s.headFile(req, e, blob, v)
 	}
 
-	r, err := s.open(blob, sources, !s.stream, fmt.Sprintf("image %s has no file %d at its source", m.UUID, index))
+	ctx, done := s.unlessCircular(req.via, e, index)
+	defer done()
+	r, err := s.open(ctx, blob, sources, !s.stream, fmt.Sprintf("image %s has no file %d at its source", m.UUID, index))
 	if err != nil {
 		return err
 	}
@@ -200,10 +203,13 @@ func (req *request) setMD5(sum []byte) {
 // what to say when no source has it. With whole, all of the blob may be given
 // out when open returns: its digests have been found right. That wait is as long
 // as the fill takes, whether the client is still there or not.
-func (s *Server) open(blob cache.Blob, sources []cache.Source, whole bool, absent string) (*cache.Reader, error) {
-	ctx, cancel := context.WithTimeout(s.base, openTimeout)
+func (s *Server) open(ctx context.Context, blob cache.Blob, sources []cache.Source, whole bool, absent string) (*cache.Reader, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	r, err := s.files.File(ctx, blob, sources)
+	if err != nil && errors.Is(context.Cause(ctx), errCircle) {
+		err = errCircle
+	}
 	if err == nil && whole && r.Result() != cache.Hit {
 		err = s.waitVerified(r)
 	}

@@ -31,7 +31,7 @@ func (s *Server) getIcon(req *request) error {
 	result := cache.Hit
 	var body []byte
 	if !req.ctx.IsHead() {
-		r, err := s.open(blob, sources, true, absent)
+		r, err := s.open(s.base, blob, sources, true, absent)
 		if err != nil {
 			return err
 		}

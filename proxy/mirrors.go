@@ -3,9 +3,12 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"io/fs"
 	"slices"
 
 	"imgmirror/cache"
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/via"
 	"imgmirror/verify"
 )
@@ -52,4 +55,22 @@ func onBehalf(ids []string, sources []cache.Source) []cache.Source {
 		}
 	}
 	return sources
+}
+
+// errCircle ends the wait of a mirror for a file that mirrors wait for in a circle.
+var errCircle = fmt.Errorf("mirrors wait for each other: %w", fs.ErrNotExist)
+
+// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids: it ends with errCircle when
+// they wait for each other. done must be called.
+func (s *Server) unlessCircular(ids []string, e catalog.Entry, index int) (ctx context.Context, done func()) {
+	if len(ids) == 0 {
+		return s.base, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(via.With(s.base, ids))
+	go func() {
+		if s.catalog.InCircle(ctx, e, index) {
+			cancel(errCircle)
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }

@@ -44,6 +44,9 @@ type Catalog interface {
 	// Reachable tells whether some source that holds e's files answers just
 	// now. It waits for a second or so at most.
 	Reachable(ctx context.Context, e catalog.Entry) bool
+	// InCircle tells that a file of e, which the mirrors of ctx (see via) ask
+	// for, is waited for in a circle of mirrors. It looks until ctx ends.
+	InCircle(ctx context.Context, e catalog.Entry, index int) bool
 }
 
 // Files is where the bytes are; *cache.Store is one. Both methods may be

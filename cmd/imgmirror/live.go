@@ -100,6 +100,11 @@ func (l *liveCatalog) Reachable(ctx context.Context, e catalog.Entry) bool {
 	return l.now.Load().Reachable(ctx, e)
 }
 
+// InCircle tells that mirrors wait for a file of e in a circle, until ctx ends.
+func (l *liveCatalog) InCircle(ctx context.Context, e catalog.Entry, index int) bool {
+	return l.now.Load().InCircle(ctx, e, index)
+}
+
 // Known gives the list now being served if it is known what there is.
 func (l *liveCatalog) Known(ctx context.Context) (*catalog.List, error) {
 	g := l.now.Load()

@@ -1,0 +1,68 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"imgmirror/proxy/via"
+)
+
+// circleLook is how often a mirror's wait for a file is looked at, and what a source may take to say to one asker what it
+// has just said to another.
+const circleLook = 150 * time.Millisecond
+
+// InCircle tells that file index of e, which the mirrors of ctx (see via) ask for, is waited for in a circle. It looks
+// again and again until ctx ends. A circle it is when all sources that are being asked for the file are mirrors, and
+// each keeps its answer from us although it has said no to us on behalf of our askers: it waits for one of them.
+func (c *Catalog) InCircle(ctx context.Context, e Entry, index int) bool {
+	tick := time.NewTicker(circleLook)
+	defer tick.Stop()
+	pause := func() bool {
+		select {
+		case <-tick.C:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	for pause() {
+		silent := c.opening(e)
+		if c.allRefuse(ctx, silent, e, index) && pause() && slices.Equal(c.opening(e), silent) {
+			return ctx.Err() == nil
+		}
+	}
+	return false
+}
+
+// opening gives the sources that are being asked for a file of e.
+func (c *Catalog) opening(e Entry) []*source {
+	return slices.DeleteFunc(slices.Clone(c.sources), func(s *source) bool { return !s.guard.opening.under(e.Manifest.UUID) })
+}
+
+// allRefuse tells that all of sources, if there are any, are mirrors that would not give file index of e to the mirrors of
+// ctx. They are asked past the breakers, for the last byte: the answer's head tells.
+func (c *Catalog) allRefuse(ctx context.Context, sources []*source, e Entry, index int) bool {
+	asked := via.From(ctx)
+	for _, s := range sources {
+		c.state.Lock()
+		way := s.way(e.Manifest.UUID)
+		c.state.Unlock()
+		if len(way) == 0 {
+			return false
+		}
+		if via.Crosses(way, asked) {
+			continue
+		}
+		body, err := s.Source.File(ctx, e.Manifest, index, max(0, e.Manifest.Files[index].Size-1))
+		if err == nil {
+			body.Close() // unread
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false
+		}
+	}
+	return len(sources) > 0
+}
