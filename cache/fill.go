@@ -227,6 +227,7 @@ func (f *fill) run() {
 		}
 	}
 	f.s.mu.Unlock()
+	f.s.suspectDisk(err)
 	if err != nil {
 		level, what := slog.LevelWarn, "fill failed"
 		switch {

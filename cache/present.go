@@ -209,6 +209,16 @@ func (s *Store) Look() (down, hampered error) {
 			hampered = errors.Join(hampered, diskError(err))
 		}
 	}
+	if down == nil && s.suspect.Load() {
+		err := s.tryDisk(s.dir.partials())
+		switch {
+		case err == nil:
+			s.suspect.Store(false)
+		case readOnly(err), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		default:
+			down = diskError(err)
+		}
+	}
 	if err := s.index.trouble(); err != nil {
 		hampered = errors.Join(hampered, err)
 	}
@@ -240,6 +250,22 @@ func (s *Store) usable(dir string) error {
 		return &fs.PathError{Op: "access", Path: dir, Err: err}
 	}
 	return nil
+}
+
+// suspectDisk notes that a request has failed by the disk: the next looks try it. A disk
+// that fails may well say of its folders what it has in memory.
+func (s *Store) suspectDisk(err error) {
+	if errors.Is(err, ErrDisk) {
+		s.suspect.Store(true)
+	}
+}
+
+func tryDisk(dir string) error {
+	f, err := os.CreateTemp(dir, newPrefix+"*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // forgetCopies notes that no image has a copy of its manifest any more: each is

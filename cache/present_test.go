@@ -428,3 +428,32 @@ func TestRunLooks(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A disk that fails requests is not ready, although its folders look well, until a try of it
+// goes through; one that fails a single file is.
+func TestDiskFails(t *testing.T) {
+	s := openStore(t, Options{})
+	one := newSample(t, 1, 1000, nil)
+	one.store(t, s)
+	s.work.Wait()
+	broken := errors.New("input/output error")
+	s.tryDisk = func(string) error { return broken }
+	if down, hampered := s.Look(); down != nil || hampered != nil {
+		t.Errorf("before any request: %v, %v", down, hampered)
+	}
+	parent := filepath.Dir(s.dir.file(one.sum()))
+	if err := errors.Join(os.Rename(parent, parent+".away"), os.WriteFile(parent, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := get(s, one.blob, one.src)
+	wantError(t, err, ErrDisk)
+	for range 2 {
+		down, _ := s.Look()
+		wantError(t, down, ErrDisk)
+		wantError(t, s.Health(), ErrDisk)
+	}
+	s.tryDisk = tryDisk
+	if down, _ := s.Look(); down != nil || s.Health() != nil {
+		t.Errorf("a disk that works again: %v, %v", down, s.Health())
+	}
+}

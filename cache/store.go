@@ -101,9 +101,12 @@ type Store struct {
 	wakeRun   chan struct{} // a token in it: the limits have changed
 	places    places
 	health    atomic.Pointer[error] // what Health gives; nil: all is well
+	suspect   atomic.Bool           // a request has failed by the disk, and no look has tried that since
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
+	// tryDisk makes a file in a folder and removes it.
+	tryDisk func(dir string) error
 	// tend is when Run looks after an index that cannot be written; nil: each tendEvery. Tests set it.
 	tend <-chan time.Time
 
@@ -163,6 +166,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		dir:   folder(o.Dir),
 		slots: newSlots(o.FillSlots),
 		step:  func(string) {},
+
+		tryDisk: tryDisk,
 
 		wakeRun:  make(chan struct{}, 1),
 		files:    make(map[verify.Sum]*stored),
@@ -280,6 +285,12 @@ func (s *Store) Peek(b Blob) (Info, bool) {
 // belongs to the store: it outlives ctx and the Reader, unless the blob is
 // Droppable.
 func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
+	r, err := s.open(ctx, b, sources)
+	s.suspectDisk(err)
+	return r, err
+}
+
+func (s *Store) open(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
 	if b.Want.SHA1.IsZero() && b.Key == "" {
 		return nil, errors.New("cache: a blob needs a sha1 or a key")
 	}

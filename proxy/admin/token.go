@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,12 +19,18 @@ const (
 
 // ReadToken gives the token that a file holds, white space around it apart. A
 // file that is not there is made, with a new token that nobody can guess, for
-// its owner's eyes only. warnings say what makes the token worth less than it
-// could be. Neither they nor errors say anything of what is in the file.
+// its owner's eyes only. A disk that is full or read-only keeps no mirror from its
+// start: then the new token is in memory alone. warnings say what makes the token
+// worth less than it could be. Neither they nor errors say anything of what is in the file.
 func ReadToken(path string) (token string, warnings []string, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		token, err = makeToken(path)
+		for _, disk := range []error{unix.EROFS, unix.ENOSPC, unix.EDQUOT} {
+			if errors.Is(err, disk) {
+				return newToken(), []string{fmt.Sprintf("the token of this run is in memory alone, where no operator can read it: %v", err)}, nil
+			}
+		}
 		return token, nil, err
 	}
 	if err != nil {
@@ -51,6 +59,8 @@ func ReadToken(path string) (token string, warnings []string, err error) {
 	return token, warnings, nil
 }
 
+func newToken() string { return rand.Text() + rand.Text() }
+
 // makeToken writes a new token to path: all of it, or nothing.
 func makeToken(path string) (token string, err error) {
 	defer func() {
@@ -58,7 +68,7 @@ func makeToken(path string) (token string, err error) {
 			err = fmt.Errorf("admin token: %w", err)
 		}
 	}()
-	token = rand.Text() + rand.Text()
+	token = newToken()
 	f, err := os.CreateTemp(filepath.Dir(path), ".admin.token-") // mode 0600
 	if err != nil {
 		return "", err
