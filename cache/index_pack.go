@@ -123,7 +123,7 @@ func (ix *index) savePacks(l manifest.Listing) error {
 	for _, part := range []struct {
 		kind   byte
 		images []*manifest.Manifest
-	}{{entryListed, listed}, {entryUnlisted, unlisted}, {entryRetired, retired}} {
+	}{{entryListed, listed}, {entryUnlisted, unlisted}, {entryRetired, retired}, {entryDetail, inOrder(l.Details)}} {
 		for p := range packs(l.Source, part.kind, part.images) {
 			if !bytes.Equal(p.sum[:], old[p.key]) {
 				changed = append(changed, pair{p.key, p.value()})

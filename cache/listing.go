@@ -19,6 +19,7 @@ const (
 	entryListed   = 'l' // the source's list shows it
 	entryUnlisted = 'u' // the source gave it by uuid
 	entryRetired  = 'r' // the source listed it once
+	entryDetail   = 'd' // the source gave it by uuid, and its list shows less of it
 )
 
 // listingMeta is what the index holds of a listing but its manifests.
@@ -110,6 +111,7 @@ func (s *Store) loadManifests(l *manifest.Listing) error {
 	}
 	for kind, images := range map[byte]*[]manifest.Manifest{
 		entryListed: &l.Images, entryUnlisted: &l.Unlisted, entryRetired: &l.Retired,
+		entryDetail: &l.Details,
 	} {
 		packed, more := readAll(packs[kind], restore)
 		faults = append(faults, more...)
@@ -169,7 +171,7 @@ func distinct(images []manifest.Manifest) []manifest.Manifest {
 	return slices.CompactFunc(images, func(a, b manifest.Manifest) bool { return a.UUID == b.UUID })
 }
 
-// SaveListing replaces the saved list of l.Source, Unlisted and Retired included, and
+// SaveListing replaces the saved list of l.Source, Unlisted, Retired and Details included, and
 // makes that last; only what changed is written, give or take a hundred manifests. After a crash in the middle
 // the saved list may be a mix of old and new, with the old validators; what is in
 // both is there.

@@ -281,3 +281,30 @@ func TestListingSavedByTwo(t *testing.T) {
 		}
 	}
 }
+
+// What a source told by uuid of an image of its list is kept beside what the list says.
+func TestListingDetails(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, Options{Dir: dir})
+	entry := someManifests(t, 1)[0]
+	detail, err := manifest.Parse(bytes.Replace(entry.Raw(), []byte("{"), []byte(`{"description":"more",`), 1), manifest.ParseOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.SaveListing(manifest.Listing{Source: "a", Images: []manifest.Manifest{entry}, Details: []manifest.Manifest{detail}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, Options{Dir: dir})
+		got, err := s.Listings()
+		if err != nil || len(got) != 1 {
+			t.Fatal(got, err)
+		}
+		if diff := cmp.Diff(raws([]manifest.Manifest{entry}), raws(got[0].Images)) + cmp.Diff(raws([]manifest.Manifest{detail}), raws(got[0].Details)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

@@ -17,6 +17,7 @@ type Listing struct {
 	Images       []Manifest
 	Unlisted     []Manifest // fetched by uuid: origins that the list does not show (spec 7)
 	Retired      []Manifest // were in Images and are at the source no more; Merge does not look at them
+	Details      []Manifest // fetched by uuid: of Images of which the list does not tell enough; Merge does not look at them
 	Refusals     Refusals   // what the list has beside Images
 	ETag         string     // validators of the list, for the next conditional request
 	LastModified string

@@ -304,12 +304,12 @@ func (c *Catalog) load() {
 		}
 		s.list = l
 		s.list.Images = c.channels.placeAll(s.reparse(l.Images), s.AsChannels)
-		s.list.Unlisted, s.list.Retired = nil, nil
+		s.list.Unlisted, s.list.Retired, s.list.Details = nil, nil, nil
 		s.saved = l.Fetched
 		if s.Withdraws { // whatever is not on its list is gone
 			l.Retired = nil
 		}
-		s.loadDetails(c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels))
+		s.loadDetails(c.channels.placeAll(s.reparse(l.Details), s.AsChannels))
 		apart := missing(slices.Concat(l.Unlisted, l.Retired), l.Images)
 		for _, m := range c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels) {
 			if _, ok := apart[m.UUID]; ok {

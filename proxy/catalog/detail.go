@@ -72,7 +72,7 @@ func (s *source) keepDetails() {
 	s.details = kept
 }
 
-// loadDetails takes over those of the saved manifests beside the list that are of its terse entries.
+// loadDetails takes over those of the saved manifests that are of terse entries of the list.
 func (s *source) loadDetails(saved []manifest.Manifest) {
 	byUUID := make(map[uuid.UUID]manifest.Manifest)
 	for _, m := range saved {
@@ -109,12 +109,19 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bo
 		if s == nil || !p.may(s.name) {
 			continue
 		}
+		if c.hasOnlyList(s) {
+			whys = append(whys, fmt.Sprintf("source %s has nothing but its list", s.name))
+			memory = max(memory, unsureLook)
+			continue
+		}
 		askCtx, cancel := context.WithTimeout(ctx, lookDeadline)
 		a := c.ask(askCtx, s, s.Source, e.Manifest.UUID)
 		cancel()
 		answered := a.err == nil || errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
 		p.note(s.name, answered)
 		switch {
+		case errors.Is(a.err, errPrivate) && c.noteDetail(s, &h.Manifest, a.manifest): // its list said nothing of that
+			return true, 0, ""
 		case a.err != nil:
 			whys = append(whys, a.err.Error())
 		case terse(&a.manifest):
@@ -128,6 +135,13 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bo
 		return false, unsureLook, "its sources fail again and again, or have other lists by now"
 	}
 	return false, memory, strings.Join(whys, "; ")
+}
+
+// hasOnlyList tells that s can tell no more of an image by uuid than its list does.
+func (c *Catalog) hasOnlyList(s *source) bool {
+	c.state.Lock()
+	defer c.state.Unlock()
+	return s.list.Kind == kindStatic || s.list.Kind == kindDirectory
 }
 
 // noteDetail takes what s told by uuid in the place of entry, if that is still on its list.

@@ -13,8 +13,8 @@ import (
 // tells something else of it.
 func TestDetail(t *testing.T) {
 	a := &fake{t: t, name: "a", head: heads(map[int]string{3: gzipHead})}
-	a.listed = []spec{{n: 1}, {n: 2, noFiles: true}, {n: 3, noFiles: true}, {n: 4, noFiles: true, state: "creating"}, {n: 5, noFiles: true}}
-	a.told = []spec{{n: 2, origin: 9}, {n: 3, size: -1, undated: true}, {n: 5, state: "disabled"}}
+	a.listed = []spec{{n: 1}, {n: 2, noFiles: true}, {n: 3, noFiles: true}, {n: 4, noFiles: true, state: "creating"}, {n: 5, noFiles: true}, {n: 6, noFiles: true}}
+	a.told = []spec{{n: 2, origin: 9}, {n: 3, size: -1, undated: true}, {n: 5, state: "disabled"}, {n: 6, private: true}}
 	a.hidden = []spec{{n: 9}}
 	x := new(memory)
 	asked := func(want string) {
@@ -39,22 +39,25 @@ func TestDetail(t *testing.T) {
 		if m := entry(t, c, 3).Manifest; m.Files[0].Size != 1003 || m.Published.Second() != 3 {
 			t.Errorf("image 3: %s", m.V2())
 		}
-		if got, want := c.Status()[0].Hidden, map[string]int{ReasonCreating: 1, ReasonDisabled: 1}; !maps.Equal(got, want) {
+		if got, want := c.Status()[0].Hidden, map[string]int{ReasonCreating: 1, ReasonDisabled: 1, ReasonPrivate: 1}; !maps.Equal(got, want) {
 			t.Errorf("hidden are %v, want %v", got, want)
 		}
-		if got := c.Status()[0].Images; got != 5 {
-			t.Errorf("%d images, want 5", got)
+		if got := c.Status()[0].Images; got != 6 {
+			t.Errorf("%d images, want 6", got)
 		}
 	}
 	refresh(t, c)
 	check()
+	if e, ok := c.Current().Entry(id(6)); ok {
+		t.Errorf("a private image is served: %s", e.Manifest.V2())
+	}
 	refresh(t, c)
-	a.set(func(f *fake) { f.listed = append(f.listed, spec{n: 6, state: "disabled"}) })
+	a.set(func(f *fake) { f.listed = append(f.listed, spec{n: 7, state: "disabled"}) })
 	refresh(t, c)
-	a.set(func(f *fake) { f.listed = f.listed[:5] })
+	a.set(func(f *fake) { f.listed = f.listed[:6] })
 	refresh(t, c)
 	check()
-	asked("2:1 3:1 5:1 9:1")
+	asked("2:1 3:1 5:1 6:1 9:1")
 
 	a.set(func(f *fake) { f.err = errDown })
 	c = newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
@@ -62,7 +65,7 @@ func TestDetail(t *testing.T) {
 	a.set(func(f *fake) { f.err = nil })
 	refresh(t, c)
 	check()
-	asked("2:1 3:1 5:1 9:1")
+	asked("2:1 3:1 5:1 6:1 9:1")
 
 	// Another entry is another question.
 	a.set(func(f *fake) { f.listed[1].name, f.told[0].name = "renamed", "renamed" })
@@ -70,7 +73,7 @@ func TestDetail(t *testing.T) {
 	if m := entry(t, c, 2).Manifest; m.Name != "renamed" {
 		t.Errorf("image 2: %s", m.V2())
 	}
-	asked("2:2 3:1 5:1 9:1")
+	asked("2:2 3:1 5:1 6:1 9:1")
 	a.set(func(f *fake) { f.listed = f.listed[:1] })
 	refresh(t, c)
 	wantListed(t, c, 1)

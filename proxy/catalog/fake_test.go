@@ -275,7 +275,7 @@ func (x *memory) Listings() ([]manifest.Listing, error) {
 	var out []manifest.Listing
 	for _, name := range slices.Sorted(maps.Keys(x.listings)) {
 		l := x.listings[name]
-		l.Images, l.Unlisted, l.Retired = again(l.Images), again(l.Unlisted), again(l.Retired)
+		l.Images, l.Unlisted, l.Retired, l.Details = again(l.Images), again(l.Unlisted), again(l.Retired), again(l.Details)
 		out = append(out, l)
 	}
 	return out, nil

@@ -268,7 +268,7 @@ func (c *Catalog) validators(s *source) (etag, lastModified string) {
 // accept takes in a good answer of s. When the images are those it had before, the list being served stays.
 func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listing, now time.Time) {
 	got.Source, got.From = s.name, s.from()
-	got.Unlisted, got.Retired = nil, nil
+	got.Unlisted, got.Retired, got.Details = nil, nil, nil
 	if got.Fetched.IsZero() {
 		got.Fetched = now
 	}

@@ -32,7 +32,7 @@ func (c *Catalog) trySaveListing(s *source) error {
 	defer c.saving.Unlock()
 	c.state.Lock()
 	l := s.list
-	l.Unlisted, l.Retired = append(manifests(s.unlisted), s.toldBeside()...), manifests(s.retired)
+	l.Unlisted, l.Retired, l.Details = manifests(s.unlisted), manifests(s.retired), s.toldBeside()
 	s.unsaved = false
 	c.state.Unlock()
 	err := c.index.SaveListing(l)
