@@ -46,11 +46,25 @@ func (d folder) make() error {
 		}
 	}
 	for _, dir := range []string{d.index(), d.files(), d.partials(), d.manifests()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := makeAll(dir); err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}
 	}
 	return nil
+}
+
+// makeAll makes a folder, and those that it is in, unless they are there, and makes that last.
+func makeAll(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return os.MkdirAll(dir, 0o755) // which says what else may be in its place
+	}
+	if err := makeAll(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }
 
 // lock keeps other processes off a data folder.
@@ -62,7 +76,7 @@ type lock struct {
 // acquire takes the lock that keeps a second process off the folder, which it makes
 // if need be. It is held until close; the end of the process closes it too.
 func (d folder) acquire() (*lock, error) {
-	if err := os.MkdirAll(string(d), 0o755); err != nil {
+	if err := makeAll(string(d)); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	l := new(lock)

@@ -13,7 +13,7 @@ import (
 
 // fileCall is a system call that a power loss may undo, or that keeps others from being undone.
 type fileCall struct {
-	name string // write, fsync, rename, mkdir
+	name string // write, fsync, rename, mkdir, unlink
 	path string // of rename: the new one
 	from string // of rename
 }
@@ -101,12 +101,12 @@ func fileCalls(text, dir string) []fileCall {
 }
 
 // wantDurable fails the test unless every file that got its name by a rename was synced behind its last byte and
-// before the rename, and every name, of a file or a folder, was synced with the folder that has it.
+// before the rename, and every name that came or went was synced with the folder that has it.
 func wantDurable(t *testing.T, calls []fileCall, names ...string) {
 	t.Helper()
 	named := map[string]bool{}
 	for i, c := range calls {
-		if c.name != "rename" && c.name != "mkdir" {
+		if c.name != "rename" && c.name != "mkdir" && c.name != "unlink" {
 			continue
 		}
 		named[c.path] = true
@@ -129,12 +129,12 @@ func wantDurable(t *testing.T, calls []fileCall, names ...string) {
 			folder = folder || after.name == "fsync" && after.path == filepath.Dir(c.path)
 		}
 		if !folder {
-			t.Errorf("the name of %s was not synced with its folder", c.path)
+			t.Errorf("%s of %s was not synced with its folder", c.name, c.path)
 		}
 	}
 	for _, name := range names {
 		if !named[name] {
-			t.Errorf("%s was not made, or not by a rename", name)
+			t.Errorf("%s was neither made, by a rename, nor removed", name)
 		}
 	}
 	if t.Failed() {

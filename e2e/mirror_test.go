@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,6 +37,7 @@ type mirror struct {
 	admin  string // of the admin listener
 	config map[string]any
 	env    []string
+	under  []string // a program that runs the binary, and its arguments; nil: none
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
@@ -148,7 +150,8 @@ func (m *mirror) run(args ...string) {
 		m.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(imgmirror, args...)
+	args = slices.Concat(m.under, []string{imgmirror}, args)
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env, cmd.Dir = m.env, m.dir
 	if err := cmd.Start(); err != nil {

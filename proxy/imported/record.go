@@ -93,7 +93,7 @@ func (s *Source) save(r record) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.o.Dir, 0o755); err != nil {
+	if err := s.makeFolder(); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(s.o.Dir, newName)
@@ -111,19 +111,30 @@ func (s *Source) save(r record) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return s.sync()
+	return syncFolder(s.o.Dir)
 }
 
 func (s *Source) remove(id uuid.UUID) error {
 	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return s.sync()
+	return syncFolder(s.o.Dir)
 }
 
-// sync makes what was renamed or removed last.
-func (s *Source) sync() error {
-	d, err := os.Open(s.o.Dir)
+// makeFolder makes the folder of records, unless it is there, and makes that last.
+func (s *Source) makeFolder() error {
+	if _, err := os.Stat(s.o.Dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(s.o.Dir, 0o755); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(s.o.Dir))
+}
+
+// syncFolder makes what was made, renamed or removed in a folder last.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
