@@ -97,9 +97,12 @@ func TestHidden(t *testing.T) {
 	if len(image.Hidden) != 1 || image.Hidden[0].Source != "source" || image.Hidden[0].Reason != "no_files" {
 		t.Errorf("of an image without files: %+v", image.Hidden)
 	}
+	if image.Listed {
+		t.Error("an image without files counts as listed")
+	}
 	image = Image{}
 	f.want(200, "GET", "/images/"+id(1), nil, &image)
-	if image.Hidden != nil {
+	if image.Hidden != nil || !image.Listed {
 		t.Errorf("of an image that is shown: %+v", image.Hidden)
 	}
 	for n, part := range map[int]string{6: "(private)", 8: "version: "} {

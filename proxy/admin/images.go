@@ -223,7 +223,7 @@ func (s *Server) imageOf(e catalog.Entry) Image {
 		Manifest: e.Manifest.V2(),
 		Source:   e.Source,
 		Sources:  sources,
-		Listed:   e.Listed,
+		Listed:   s.o.Catalog.Current().Shows(e.Manifest.UUID),
 		Retired:  e.Retired,
 		Cached:   s.isCached(e),
 		Pinned:   s.o.Store.Kept(e.Manifest.UUID),

@@ -35,9 +35,9 @@ type Image struct {
 	Manifest json.RawMessage `json:"manifest"` // as clients get it
 	Source   string          `json:"source"`   // where the manifest is from
 	Sources  []string        `json:"sources"`  // who holds its files
-	Listed   bool            `json:"listed"`
-	Retired  bool            `json:"retired"` // no source lists it any more
-	Cached   bool            `json:"cached"`  // all its files are on disk, verified
+	Listed   bool            `json:"listed"`   // clients see it in lists
+	Retired  bool            `json:"retired"`  // no source lists it any more
+	Cached   bool            `json:"cached"`   // all its files are on disk, verified
 	Pinned   bool            `json:"pinned"`
 	Imported *Provenance     `json:"imported,omitempty"` // the bundle that brought it, if one did
 	Hidden   []Hidden        `json:"hidden,omitempty"`   // why clients are not shown it; in replies to GET /api/v1/images/UUID only

@@ -77,6 +77,12 @@ func (l *List) hides(r *record) Hidden {
 	return h
 }
 
+// Shows tells that clients see the image id on the list.
+func (l *List) Shows(id uuid.UUID) bool {
+	r, ok := l.record(id)
+	return ok && l.hides(&r).Reason == ""
+}
+
 // hiddenAt says why m, which s has, is not shown; its Reason is "" when it is.
 func (l *List) hiddenAt(s *source, m *manifest.Manifest) Hidden {
 	h := Hidden{Source: s.name}
