@@ -167,6 +167,26 @@ func TestVerbsAlike(t *testing.T) {
 	far.imgmirror("list", "--server", freeAddr(t)).wantError(t, "list", "NoAnswer")
 }
 
+// TestAvailTellsOfSilence: avail lists what the other sources have, and names the source that has never answered; once
+// that has, it says nothing.
+func TestAvailTellsOfSilence(t *testing.T) {
+	t.Parallel()
+	here, gone := newImage("here", 1000), newImage("gone", 1000)
+	src, silent := newSource(t, here), newSource(t, gone)
+	silent.Stop()
+	m := newMirror(t, nil, from(src.URL(), nil), from(silent.URL(), settings{"name": "silent"}))
+	verb := func() said { return m.verb("avail", "-H", "-o", "name", "-s", "name") }
+	if got := verb(); got.code != 0 || got.stdout != "here\n" || !strings.HasPrefix(got.stderr, "warning: source silent has never answered: ") {
+		t.Errorf("%+v", got)
+	}
+	if err := silent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	m.start()
+	m.awaitList(2)
+	verb().want(t, "gone\nhere\n")
+}
+
 // TestVerbsNoFolder: what reads the sources' lists leaves nothing behind, and
 // what reads the folder says that there is none.
 func TestVerbsNoFolder(t *testing.T) {
