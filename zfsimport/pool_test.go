@@ -102,10 +102,18 @@ func needZFS(t testing.TB) {
 // run runs a program that must not fail.
 func (p *pool) run(program string, args ...string) string {
 	p.t.Helper()
-	cmd := exec.Command(need(p.t, program), args...)
 	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	var out []byte
+	var err error
+	for range 100 { // a dataset may be busy for a moment, as when another program looks at it
+		stderr.Reset()
+		cmd := exec.Command(need(p.t, program), args...)
+		cmd.Stderr = &stderr
+		if out, err = cmd.Output(); err == nil || !bytes.Contains(stderr.Bytes(), []byte("dataset is busy")) {
+			break
+		}
+		time.Sleep(busyPoll)
+	}
 	if err != nil {
 		p.t.Fatalf("%s %s: %v: %s", program, strings.Join(args, " "), err, stderr.String())
 	}
