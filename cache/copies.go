@@ -47,7 +47,7 @@ func (d folder) manifestCopy(id uuid.UUID) string {
 // disk, or may be.
 func (s *Store) loadCopies(ctx context.Context, there func(verify.Sum) bool) error {
 	s.removeUnended(s.dir.manifests())
-	entries, err := os.ReadDir(s.dir.manifests())
+	entries, err := readMade(s.dir.manifests())
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,11 @@ func (d folder) make() error {
 		}
 	}
 	for _, dir := range []string{d.index(), d.files(), d.partials(), d.manifests()} {
-		if err := makeAll(dir); err != nil {
+		err := makeAll(dir)
+		if takesNothing(err) && (dir == d.partials() || dir == d.manifests()) {
+			continue // what is there is served without them, until they can be made
+		}
+		if err != nil {
 			return fmt.Errorf("data folder: %w", err)
 		}
 	}
@@ -65,6 +69,20 @@ func makeAll(dir string) error {
 		return err
 	}
 	return syncDir(filepath.Dir(dir))
+}
+
+// takesNothing tells whether err is that of a disk that is full or read-only.
+func takesNothing(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// readMade is os.ReadDir of a folder that make may have left out.
+func readMade(dir string) ([]os.DirEntry, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return entries, err
 }
 
 // lock keeps other processes off a data folder.

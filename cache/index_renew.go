@@ -114,7 +114,7 @@ func (ix *index) freshFolder() (lock *os.File, err error) {
 			return nil, err
 		}
 	}
-	if err := os.Mkdir(ix.dir, 0o755); err != nil {
+	if err := makeAll(ix.dir); err != nil {
 		return nil, err
 	}
 	if err = ix.room.forTable(logBytes); err == nil {

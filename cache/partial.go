@@ -120,7 +120,7 @@ func (s *Store) Unfinished(b Blob) int64 {
 
 // loadPartials notes unfinished downloads and removes what can be of no use.
 func (s *Store) loadPartials() error {
-	entries, err := os.ReadDir(s.dir.partials())
+	entries, err := readMade(s.dir.partials())
 	if err != nil {
 		return err
 	}

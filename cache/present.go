@@ -158,12 +158,12 @@ func (s *Store) remake(dir string) error {
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
 		s.log.Warn("a folder was gone, and is made anew", "path", dir)
-		return diskError(syncDir(string(s.dir)))
+		return syncDir(string(s.dir))
 	}
 	if errors.Is(err, fs.ErrExist) {
 		_, err = placeOf(dir)
 	}
-	return diskError(err)
+	return err
 }
 
 // Health is what the last look at the data folder has found: nil, or an error that
@@ -198,12 +198,11 @@ func (s *Store) Look() (down, hampered error) {
 	if down = s.lookPlaces(); down != nil {
 		return down, nil
 	}
-	readOnly := func(err error) bool { return errors.Is(err, unix.EROFS) }
 	for _, dir := range []string{s.dir.partials(), s.dir.files(), s.dir.manifests(), s.dir.quarantine()} {
 		err := s.usable(dir)
 		switch {
 		case err == nil:
-		case (dir == s.dir.partials() || dir == s.dir.files()) && !readOnly(err):
+		case (dir == s.dir.partials() || dir == s.dir.files()) && !takesNothing(err):
 			down = errors.Join(down, diskError(err))
 		default:
 			hampered = errors.Join(hampered, diskError(err))
@@ -214,7 +213,8 @@ func (s *Store) Look() (down, hampered error) {
 		switch {
 		case err == nil:
 			s.suspect.Store(false)
-		case readOnly(err), errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		case takesNothing(err), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+			// what is there is served
 		default:
 			down = diskError(err)
 		}

@@ -216,7 +216,7 @@ func (s *Store) quarantine(sum verify.Sum, f *stored) error {
 func (s *Store) moveToQuarantine(sum verify.Sum) error {
 	if _, err := os.Stat(s.dir.quarantine()); errors.Is(err, fs.ErrNotExist) {
 		if err := s.remake(s.dir.quarantine()); err != nil {
-			return err
+			return diskError(err)
 		}
 	}
 	name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
