@@ -232,3 +232,20 @@ func TestJoinedLowFillIsUrgent(t *testing.T) {
 		t.Errorf("%s came before %s", a, b)
 	}
 }
+
+// What keeps the bytes of a body from being taken, here or on the disk, is no stall of its source.
+func TestWaitHereIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{FillSlots: 1, StallTimeout: 2 * time.Second})
+		low := always("a", noise(1, 600_000), reply{chunk: 32 << 10, pause: 10 * time.Millisecond})
+		urgent := always("b", noise(2, 300_000), reply{chunk: 30_000, pause: time.Second})
+		ahead := blobOf(low.data)
+		ahead.Low = true
+		first := arrives(s, ahead, low)
+		time.Sleep(50 * time.Millisecond)
+		second := arrives(s, blobOf(urgent.data), urgent) // the slot is its for ten seconds
+		wantStored(t, first, second)
+		wantAsked(t, low, 0)
+		wantAsked(t, urgent, 0)
+	})
+}

@@ -515,3 +515,29 @@ func TestReaderGoesOnWithAnotherFile(t *testing.T) {
 		}
 	})
 }
+
+// Once the bytes of two sources were wrong together, each has to bring the whole file alone.
+func TestMixedOnceOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := noise(1, 300_000)
+		s := openStore(t, Options{Deadline: time.Minute})
+		liar := &fake{name: "liar", data: flip(data, 1000), reply: func(_ int, offset int64) reply {
+			if offset > 0 {
+				return reply{err: errDown}
+			}
+			return reply{cut: 100_000}
+		}}
+		honest := &fake{name: "honest", data: data}
+		r, err := s.File(t.Context(), blobOf(data), sources(liar, honest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		synctest.Wait()
+		time.Sleep(2 * time.Minute) // whatever becomes of the fill, it has
+		if _, err := r.Wait(); err != nil {
+			t.Error(err)
+		}
+		wantAsked(t, honest, 100_000, 0)
+	})
+}
