@@ -101,7 +101,7 @@ func (s *source) keepDetail(m *manifest.Manifest, full manifest.Manifest) {
 // none has, why says so, and is to be remembered for as long as memory says.
 func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bool, memory time.Duration, why string) {
 	if len(e.Holders) == 0 {
-		return false, unsureLook, "no source may be asked"
+		return false, lookMemory, "no source may be asked"
 	}
 	var whys []string
 	for _, h := range e.Holders {
@@ -111,7 +111,7 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bo
 		}
 		if c.hasOnlyList(s) {
 			whys = append(whys, fmt.Sprintf("source %s has nothing but its list", s.name))
-			memory = max(memory, unsureLook)
+			memory = max(memory, lookMemory)
 			continue
 		}
 		askCtx, cancel := context.WithTimeout(ctx, lookDeadline)

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -99,6 +100,9 @@ func TestDetailInVain(t *testing.T) {
 		time.Sleep(lookMemory)
 		a.set(func(f *fake) { f.getErr = errDown })
 		refresh(t, c)
+		if _, err := c.Get(t.Context(), id(2)); !errors.Is(err, ErrUnavailable) { // which is not that it has no files
+			t.Errorf("by uuid, while the source cannot tell: %v", err)
+		}
 		time.Sleep(unsureLook)
 		a.set(func(f *fake) { f.getErr, f.told = nil, []spec{{n: 2}} })
 		if e, err := c.Get(t.Context(), id(2)); err != nil || len(e.Manifest.Files) != 1 { // whoever asks need not wait for a refresh

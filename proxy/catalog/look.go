@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"imgmirror/manifest"
@@ -44,6 +45,7 @@ type vain struct {
 	of    [sha1.Size]byte // the manifest
 	until time.Time
 	why   string
+	asks  bool // the source could not tell: not that there is nothing
 	kept  bool // what the file looks like is in the facts until then
 }
 
@@ -131,10 +133,10 @@ func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
 }
 
 // completed is e with what its manifest lacks, if that can be learned within the time that a client waits; else e, as it is
-// for who asks on behalf of other mirrors (see via).
-func (c *Catalog) completed(ctx context.Context, e Entry) Entry {
+// for who asks on behalf of other mirrors (see via). The error matches ErrUnavailable when no source could tell of its files.
+func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 	if !terse(&e.Manifest) && e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
-		return e
+		return e, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
@@ -154,16 +156,20 @@ func (c *Catalog) completed(ctx context.Context, e Entry) Entry {
 			}
 		}
 	}) {
-		return e
+		return e, nil
 	}
 	select {
 	case <-done:
 	case <-ctx.Done():
 	}
-	if now, ok := c.Current().Entry(e.Manifest.UUID); ok {
-		return now
+	now, ok := c.Current().Entry(e.Manifest.UUID)
+	if !ok {
+		return e, nil
 	}
-	return e
+	if terse(&now.Manifest) && now.Listed && c.looks.unsure(now.Manifest.UUID) {
+		return Entry{}, fmt.Errorf("image %s: %w of its files", now.Manifest.UUID, ErrUnavailable)
+	}
+	return now, nil
 }
 
 // look learns what it can of file i of e, or with noFile of e itself, once for all who want it, and returns when that is over. With now, the list being
@@ -213,7 +219,7 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
 	l.mu.Lock()
 	delete(l.vain, id)
 	if why != "" {
-		l.vain[id] = vain{of: of, until: time.Now().Add(memory), why: why, kept: learned || known && v.kept}
+		l.vain[id] = vain{of: of, until: time.Now().Add(memory), why: why, asks: i == noFile && memory == unsureLook, kept: learned || known && v.kept}
 	}
 	build := learned && (now || time.Since(l.built) >= looksInterval)
 	if build {
@@ -339,4 +345,12 @@ func (l *looks) why(m *manifest.Manifest) string {
 		}
 	}
 	return ""
+}
+
+// unsure tells that no source could tell yet what the list does not tell of the image id.
+func (l *looks) unsure(id uuid.UUID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	q := manifest.FileID{Image: id, Index: noFile}
+	return l.running[q] != nil || l.vain[q].asks
 }

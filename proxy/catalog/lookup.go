@@ -69,7 +69,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 		return Entry{}, fmt.Errorf("image %s: its asker is being asked for its file: %w", id, fs.ErrNotExist)
 	}
 	if e, ok := c.stored(id, asked); ok {
-		return c.completed(ctx, e), nil
+		return c.completed(ctx, e)
 	}
 	if c.offline || len(c.sources) == 0 {
 		return Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
@@ -80,7 +80,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 		if f.err != nil {
 			return f.entry, f.err
 		}
-		return c.completed(ctx, f.entry), nil
+		return c.completed(ctx, f.entry)
 	case <-ctx.Done():
 		return Entry{}, fmt.Errorf("image %s: %w: %w", id, ErrUnavailable, ctx.Err())
 	}
