@@ -215,7 +215,7 @@ func (s *Store) copyManifest(b Blob, sum verify.Sum) error {
 }
 
 // copyFacts adds facts to the copy of the image's manifest, if it has one. A failure
-// harms nobody today: it is logged.
+// does no harm today: the failure is logged.
 func (s *Store) copyFacts(id manifest.FileID, f manifest.Facts) {
 	s.mu.RLock()
 	_, copied := s.copies[id.Image]

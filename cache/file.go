@@ -87,7 +87,7 @@ func readMade(dir string) ([]os.DirEntry, error) {
 
 // lock keeps other processes off a data folder.
 type lock struct {
-	folder *os.File // the folder itself: nobody can take it away
+	folder *os.File // the folder itself: its lock stays whatever is removed in it
 	file   *os.File // DATA/lock, which says who holds it; nil: it cannot be made
 }
 
@@ -171,7 +171,7 @@ func (d folder) makeParent(file string) error {
 const newPrefix = ".new-"
 
 // removeUnended removes from dir what a process left there that ended during a
-// writeFile. Nobody may be writing. A failure does no harm: it is logged.
+// writeFile. No write may be under way. A failure does no harm, and is logged.
 func (s *Store) removeUnended(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -106,7 +106,7 @@ func (f *fill) join(b Blob, sources []Source) {
 	f.add(b, sources)
 }
 
-// suits tells whether whoever wants b may join, although somebody asked first who wanted less: the fill must want
+// suits tells whether a request for b may join, although the first request wanted less: the fill must want
 // nothing that b does not want, and bring a file of b's size as far as its source tells.
 func (f *fill) suits(b Blob) bool {
 	if b.Want.SHA1.IsZero() || f.want.SHA1 != b.Want.SHA1 || len(f.want.MD5) > 0 && !bytes.Equal(f.want.MD5, b.Want.MD5) {
@@ -124,7 +124,7 @@ func (f *fill) suits(b Blob) bool {
 	return size == b.Want.Size
 }
 
-// add notes who wants the blob, and the sources that only he knows. Store.mu is held.
+// add notes a request for the blob, and the sources that only this request knows. Store.mu is held.
 func (f *fill) add(b Blob, sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -183,8 +183,8 @@ const maxLost = 3
 // errDropped ends a fill that nobody wants any more.
 var errDropped = errors.New("nobody wants it any more")
 
-// leave notes that somebody waits for the fill, or reads it, no more. The fill ends if
-// he was the last, and nobody asked for more than that; no source is asked by it
+// leave notes that one waiter or reader of the fill has gone. The fill ends if that was
+// the last one, and no request asked for more than that; no source is asked by it
 // any more when leave returns.
 func (f *fill) leave() {
 	if f.hold.n.Add(-1) > 0 || !f.drop() {
@@ -193,7 +193,7 @@ func (f *fill) leave() {
 	_ = f.ended(context.Background()) // never fails: this context does not end
 }
 
-// drop ends the fill if nobody wants it.
+// drop ends the fill if no request wants the fill.
 func (f *fill) drop() bool {
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()

@@ -66,7 +66,7 @@ func (s *Store) belongs(sum verify.Sum, id uuid.UUID) bool {
 
 // noteImage records that b's image has file sum, and keeps a copy of its
 // manifest; coming: also if the file is not there yet. Icons belong to nobody:
-// they come and go alone. A failure harms nobody today: it is logged.
+// they come and go alone. A failure does no harm today: the failure is logged.
 func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
 	if err := s.note(b, sum, coming); err != nil {
 		s.log.Warn("an image cannot be recorded", "uuid", b.Image, "error", err)

@@ -48,7 +48,7 @@ type round struct {
 	hashed    chan struct{} // closed when the leftover has been hashed
 	hashError error         // valid once hashed
 
-	lost  atomic.Bool  // its file was removed by hand: who has it open reads on, nobody else finds it
+	lost  atomic.Bool  // its file was removed by hand: readers that have the file open read on, later ones do not find the file
 	wrote atomic.Int64 // have, for the timer
 	armed atomic.Bool  // the timer runs
 	flush *time.Timer  // announces bytes that are too few to be announced at once

@@ -116,7 +116,7 @@ func TestWrongMD5HidesNothing(t *testing.T) {
 	})
 }
 
-// One whose size is not known is joined by those who want what its source tells, and joins nobody.
+// A fill of unknown size is joined by requests for the size that its source tells, and joins no other fill.
 func TestSizeUnknownIsJoined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{})

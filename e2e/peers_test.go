@@ -67,6 +67,26 @@ func TestMirrorsInARing(t *testing.T) {
 	}
 }
 
+// TestMirrorsWithNothing: two mirrors that are each other's sources, beside a server without images, know that there is
+// nothing: neither waits for the other's list to answer the other.
+func TestMirrorsWithNothing(t *testing.T) {
+	t.Parallel()
+	src := newSource(t)
+	often := settings{"refresh": "200ms"}
+	pair := []*mirror{newMirror(t, nil), newMirror(t, nil)}
+	for k, m := range pair {
+		m.set(settings{"sources": []map[string]any{from(pair[1-k].url, often, settings{"name": "peer"}), from(src.URL(), often)}})
+		m.launch()
+	}
+	for _, m := range pair {
+		m.awaitReady()
+		m.until("the list is known to be empty", func() bool {
+			r := get(t, m.url+"/images")
+			return r.status == 200 && string(bytes.TrimSpace(r.body)) == "[]"
+		})
+	}
+}
+
 // TestMirrorsInTiers: what comes through mirrors that are in no ring comes through, by list, by uuid and as a file.
 func TestMirrorsInTiers(t *testing.T) {
 	t.Parallel()

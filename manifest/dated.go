@@ -20,7 +20,7 @@ func (m Manifest) WithDate(t time.Time) Manifest {
 	return dated
 }
 
-// Activated is m for those who publish it now: an image that nobody has activated yet is active, and one without a
+// Activated is m for those who publish it now: an image that is not activated yet is active, and one without a
 // date has the date now. Raw is changed with it.
 func (m Manifest) Activated(now time.Time) (Manifest, error) {
 	set := make(map[string]string)

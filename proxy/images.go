@@ -63,7 +63,7 @@ func (s *Server) listImages(req *request) error {
 // list is the catalogue's list for a reply that shows it. "Cannot tell" is not
 // "nothing": an empty list counts once every source has answered.
 func (s *Server) list(req *request) (*catalog.List, error) {
-	ctx, cancel := context.WithTimeout(s.base, listTimeout)
+	ctx, cancel := context.WithTimeout(via.With(s.base, req.via), listTimeout)
 	defer cancel()
 	list, err := s.catalog.Known(ctx)
 	if err != nil {

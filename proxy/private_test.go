@@ -9,7 +9,7 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// TestPrivateImages: without serve_private nobody gets a private image, whatever account is named; with it, a named
+// TestPrivateImages: without serve_private no client gets a private image, whatever account is named; with it, a named
 // account gets what is its own, public, or shared with it by the acl, on the list and by uuid, after a restart too.
 func TestPrivateImages(t *testing.T) {
 	const owner, friend, stranger = "930896af-bf8c-48d4-885c-6573a94b1853", "11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000-000000000000"

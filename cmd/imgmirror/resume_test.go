@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -54,4 +58,40 @@ func TestResumeEvictsNothing(t *testing.T) {
 		t.Errorf("left is %+v", left)
 	}
 	stop()
+}
+
+// TestResumeNotOffline: a mirror that is configured never to ask a source leaves unfinished downloads as they are.
+func TestResumeNotOffline(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	m, stop := runMirror(t, cfg) // saves the list
+	sum := sumOf(t, m, samplePlain)
+	stop()
+	_, file := sampleFiles(t, samplePlain)
+	partial := filepath.Join(cfg.DataDir, "partial", sum.String())
+	if err := os.WriteFile(partial, file[:len(file)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, offline := range []bool{true, false} { // the second completes the download
+		want := !offline
+		cfg.Offline = offline
+		var log bytes.Buffer // read when the mirror has ended
+		m, err := newMirror(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- m.run(ctx) }()
+		<-m.catalog.Ready()
+		m.resume <- struct{}{} // the second token goes in when the loop has been round since the first
+		m.resume <- struct{}{}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(log.String(), "an unfinished download"); got != want {
+			t.Errorf("offline %v: the download was gone on with: %v\n%s", offline, got, log.String())
+		}
+	}
 }

@@ -288,7 +288,7 @@ func TestInstallFetchesAhead(t *testing.T) {
 	}
 }
 
-// A job is over only when the downloads that nobody needs any more are.
+// A job is over only when the downloads that only the job wanted are over.
 func TestInstallEndsItsDownloads(t *testing.T) {
 	f := newFixture(t)
 	f.source.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: 1000})

@@ -328,7 +328,7 @@ func (c *Catalog) keepFacts(id manifest.FileID, f manifest.Facts, save bool) {
 	}
 }
 
-// forget drops the memory of what nobody wants any more.
+// forget drops the memory of files that are wanted no more.
 func (l *looks) forget(wanted map[manifest.FileID]bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -95,7 +95,7 @@ func TestLook(t *testing.T) {
 		}
 		want := map[string]int{ReasonUnusable: 1}
 		why := "unusable: compression zstd: no node can receive it"
-		if down { // what nobody has verified is not kept for ever
+		if down { // what is not verified is not kept for ever
 			want, why = map[string]int{ReasonIncomplete: 1}, `incomplete: its compression is not known yet: the source says "zstd"`
 		}
 		if got := c.Status()[0].Hidden; !maps.Equal(got, want) {

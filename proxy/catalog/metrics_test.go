@@ -104,7 +104,7 @@ func TestMetrics(t *testing.T) {
 	c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: index, Registerer: r, Cached: cached, Offline: true})
 	want = map[string]float64{"catalog_images{}": 3, "catalog_conflicts{}": 1, "catalog_retired_images{}": 1}
 	success()
-	check("after a restart") // that nobody has origin 99 is not known any more
+	check("after a restart") // that no source has origin 99 is not known any more
 }
 
 // TestRetakeSaves: when Retake returns nil, the list is the one being served and is saved, even if nothing but its age is

@@ -149,7 +149,7 @@ func TestOtherFilesOfUnlisted(t *testing.T) {
 	}
 }
 
-// A list says of a source that it lacks an image: nobody asks it again.
+// A list says of a source that the source lacks an image: the source is not asked again.
 func TestListedHasNoOthers(t *testing.T) {
 	a := &fake{t: t, name: "a", listed: []spec{{n: 1}}}
 	b := &filing{fake: &fake{t: t, name: "b"}}

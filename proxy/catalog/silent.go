@@ -3,15 +3,19 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+
+	"imgmirror/proxy/via"
 )
 
 // Known gives the list now being served if it is known what there is: it has images, or every source has answered at
 // least once, in this process or, by its saved list, in an earlier one. Else that no image is on it tells nothing. Then
 // Known waits, until ctx ends at most, for the sources that have neither answered nor failed; an error matches
-// ErrUnavailable. Offline, the saved lists are all there is, and an empty list is the answer.
+// ErrUnavailable. Offline, the saved lists are all there is, and an empty list is the answer. A source that is a mirror
+// on whose behalf ctx asks does not count: two mirrors that are each other's sources must not wait for each other.
 func (c *Catalog) Known(ctx context.Context) (*List, error) {
-	silent := c.silent()
+	silent := c.silent(via.From(ctx))
 	if l := c.Current(); len(l.images) > 0 || len(silent) == 0 {
 		return l, nil
 	}
@@ -20,7 +24,7 @@ func (c *Catalog) Known(ctx context.Context) (*List, error) {
 	case <-c.ready:
 	case <-ctx.Done():
 	}
-	silent = c.silent()
+	silent = c.silent(via.From(ctx))
 	if l := c.Current(); len(l.images) > 0 || len(silent) == 0 {
 		return l, nil
 	}
@@ -34,8 +38,15 @@ func (c *Catalog) hasAnswered(s *source) bool {
 	return s.answered
 }
 
-// silent are the names of the sources that are to be asked and of which no list is known, old or new.
-func (c *Catalog) silent() []string {
+// peered is a Source that may be a mirror.
+type peered interface {
+	// Peer is the id of the mirror that answered last, "" for another server, or when none has answered.
+	Peer() string
+}
+
+// silent are the names of the sources that are to be asked and of which no list is known, old or new, but for the
+// mirrors asked.
+func (c *Catalog) silent(asked []string) []string {
 	if c.offline {
 		return nil
 	}
@@ -43,9 +54,13 @@ func (c *Catalog) silent() []string {
 	defer c.state.Unlock()
 	var names []string
 	for _, s := range c.sources {
-		if !s.answered {
-			names = append(names, s.name)
+		if s.answered {
+			continue
 		}
+		if p, ok := s.guard.Source.(peered); ok && slices.Contains(asked, p.Peer()) {
+			continue
+		}
+		names = append(names, s.name)
 	}
 	return names
 }

@@ -38,6 +38,14 @@ func (c *Client) meet(resp *http.Response) error {
 	return fmt.Errorf("GET %s: %w: %w", resp.Request.URL, ErrItself, fs.ErrNotExist)
 }
 
+// Peer is the id of the mirror that the source is, as its last answer told; "" when it is none, or has not answered.
+func (c *Client) Peer() string {
+	if id := c.state.peer.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
+
 // withWays asks a source that is a mirror how it came by the images of l, its list just read, and gives l without those
 // that it has through us: it would keep what we have lost, and we what it has lost. The validators go with them, since
 // what was left out may come back although the list stays. fresh is false for a list that has not changed; then the

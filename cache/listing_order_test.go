@@ -1,0 +1,47 @@
+package cache
+
+import (
+	"testing"
+
+	"imgmirror/manifest"
+)
+
+// TestValidatorsComeLast: wherever the saving of a list breaks off, no validator that was saved vouches for a list that was not: a
+// source that answered "not modified" to it would leave the old images listed for ever.
+func TestValidatorsComeLast(t *testing.T) {
+	for writes := range 12 {
+		s := openStore(t, Options{})
+		before := manifest.Listing{Source: "a", Kind: "imgapi", ETag: "before", Images: someManifests(t, 400)}
+		if err := s.SaveListing(before); err != nil {
+			t.Fatal(err)
+		}
+		after := manifest.Listing{Source: "a", Kind: "imgapi", ETag: "after", Images: before.Images[:1]}
+		left, room := writes, s.index.room.now
+		s.index.room.now = func() (diskRoom, error) {
+			r, err := room()
+			r.readOnly = left <= 0
+			left--
+			return r, err
+		}
+		failed := s.SaveListing(after) != nil
+		s.index.room.now = room
+		dir := s.o.Dir
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openStore(t, Options{Dir: dir})
+		lists, err := s.Listings()
+		if err != nil || len(lists) != 1 {
+			t.Fatalf("%d lists, %v", len(lists), err)
+		}
+		if l := lists[0]; l.ETag == "after" && len(l.Images) != 1 {
+			t.Errorf("after %d writes: validators of the new list, and %d images", writes, len(l.Images))
+		} else if !failed && l.ETag != "after" {
+			t.Errorf("after %d writes: saved, and the validators are %q", writes, l.ETag)
+		}
+		if !failed {
+			return
+		}
+	}
+	t.Error("the list is never saved whole")
+}
