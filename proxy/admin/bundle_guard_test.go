@@ -3,7 +3,11 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -140,5 +144,30 @@ func TestImportProtects(t *testing.T) {
 	f.came(f.imported(cutBeforeLast(sharedBundle(t, 14))), "14 added, 14 added, InvalidBundle")
 	if len(watch.unprotected) > 0 {
 		t.Errorf("unprotected when they were added: %v", watch.unprotected)
+	}
+}
+
+// TestImportJudgesWholePartials: an unfinished file that has all its bytes, as a kill before the verdict leaves it, is no
+// file of an image until the bytes have been judged, right or wrong.
+func TestImportJudgesWholePartials(t *testing.T) {
+	for _, flip := range []byte{0, 1} {
+		whole := bytes.Clone(sampleFile(11))
+		whole[1000] ^= flip
+		f := newFixture(t, func(o *cache.Options) {
+			partial := filepath.Join(o.Dir, "partial")
+			err := os.MkdirAll(partial, 0o755)
+			if err == nil {
+				err = os.WriteFile(filepath.Join(partial, fmt.Sprintf("%x", sha1.Sum(sampleFile(11)))), whole, 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		f.came(f.imported(shelf{11: 0}.bundle(t, nil, 0).volumes...), "11 added")
+		var image Image
+		f.want(200, "GET", "/images/"+id(11), nil, &image)
+		if !image.Cached || len(f.store.Files()) != 1 {
+			t.Errorf("flipped %d: recorded as imported, and its file is not stored", flip)
+		}
 	}
 }

@@ -135,7 +135,8 @@ func (in *importing) Begin(_ context.Context, h bundle.Head) error {
 func (in *importing) survey() {
 	for i, m := range in.head.Index.Images {
 		for f, file := range m.Files {
-			have := in.s.o.Store.Unfinished(cache.Blob{Want: file.Want()})
+			// All bytes of an unfinished download are not the file: they have not been judged.
+			have := min(in.s.o.Store.Unfinished(cache.Blob{Want: file.Want()}), file.Size-1)
 			if in.s.hasFile(file) {
 				have = file.Size
 			}
