@@ -277,7 +277,7 @@ func TestFilesAway(t *testing.T) {
 // The same with a real mount, which takes root.
 func TestFilesUnmounted(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("mounting takes root")
+		lack(t, "needs root, to mount")
 	}
 	dir := t.TempDir()
 	disk, data := filepath.Join(dir, "disk"), filepath.Join(dir, "data")
@@ -285,7 +285,7 @@ func TestFilesUnmounted(t *testing.T) {
 	mount := func(name string, args ...string) {
 		t.Helper()
 		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-			t.Skipf("%s %v: %v: %s", name, args, err, out)
+			lack(t, "%s %v: %v: %s", name, args, err, out)
 		}
 	}
 	if err := errors.Join(os.MkdirAll(files, 0o755), os.Mkdir(disk, 0o755)); err != nil {

@@ -21,11 +21,11 @@ func TestStartOnReadOnlyDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("no mounts: %v", err)
+		lack(t, "no mounts: %v", err)
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) //nolint:errcheck // it was mounted just before
 	if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
-		t.Skipf("no read-only mounts: %v", err)
+		lack(t, "no read-only mounts: %v", err)
 	}
 	s = reopen(t, s)
 	wantData(t, s, one.blob, one.data, Hit)

@@ -92,25 +92,30 @@ func TestBookingAsItGoes(t *testing.T) {
 	wantNothing(t, s, data)
 }
 
+// lack ends a test on a machine that does not have what the test needs: with CI=true as a failure.
+func lack(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // The disk itself says that it is full, in mid-file.
 func TestDiskFull(t *testing.T) {
 	dir := t.TempDir()
-	lack := t.Skipf
-	if os.Getenv("CI") == "true" {
-		lack = t.Fatalf
-	}
 	if os.Getuid() != 0 {
-		lack("needs root, to mount a small file system")
+		lack(t, "needs root, to mount a small file system")
 	}
 	if _, err := exec.LookPath("mount"); err != nil {
-		lack("needs mount(8)")
+		lack(t, "needs mount(8)")
 	}
 	small := dir + "/small"
 	if err := os.Mkdir(small, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", small).CombinedOutput(); err != nil {
-		lack("a tmpfs cannot be mounted: %s", out)
+		lack(t, "a tmpfs cannot be mounted: %s", out)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", small).CombinedOutput(); err != nil {
