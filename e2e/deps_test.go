@@ -37,7 +37,9 @@ var imports = map[string][]string{
 	"proxy/admin":                 {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published", "proxy/imported"},
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
+	"cmd/imgmirror/failure":       {"proxy/admin"},
 	"cmd/imgmirror": {
+		"cmd/imgmirror/failure",
 		"verify", "manifest", "cache", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
 		"proxy/via", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},

@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
@@ -53,7 +54,7 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 	if cfg.Admin.Listen != "" {
 		token, warnings, err := admin.ReadToken(cfg.AdminTokenFile())
 		if err != nil {
-			return &verbError{code: codeConfig, err: err}
+			return &failure.Error{Code: failure.CodeConfig, Err: err}
 		}
 		for _, w := range warnings {
 			log.Warn(w)

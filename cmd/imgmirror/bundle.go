@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
@@ -51,15 +52,15 @@ func bundleFailure(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, bundle.ErrSignature):
-		return &verbError{code: "BundleNotTrusted", err: err}
+		return &failure.Error{Code: "BundleNotTrusted", Err: err}
 	case errors.Is(err, bundle.ErrInvalid):
-		return &verbError{code: "InvalidBundle", err: err}
+		return &failure.Error{Code: "InvalidBundle", Err: err}
 	case errors.Is(err, bundle.ErrVolumeSize):
-		return &verbError{code: "InvalidParameter", err: err}
+		return &failure.Error{Code: "InvalidParameter", Err: err}
 	case errors.Is(err, bundle.ErrChanged):
-		return &verbError{code: "ManifestChanged", err: err}
+		return &failure.Error{Code: "ManifestChanged", Err: err}
 	case errors.Is(err, verify.ErrMismatch):
-		return &verbError{code: "ChecksumError", err: err}
+		return &failure.Error{Code: "ChecksumError", Err: err}
 	}
 	return err
 }
@@ -175,7 +176,7 @@ func newBundleKeygenCmd() *cobra.Command {
 func writeNew(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
-		return failure("FileExists", "%s is there already", path)
+		return failure.New("FileExists", "%s is there already", path)
 	}
 	if err != nil {
 		return err
@@ -193,7 +194,7 @@ func readSince(ref string) (held []bundle.Held, words string, date time.Time, er
 				return nil, "published before " + date.Format(time.RFC3339), date, nil
 			}
 		}
-		return nil, "", date, usageError("--since %q is no date (2026-05-31), and no file: %w", ref, statErr)
+		return nil, "", date, failure.Usage("--since %q is no date (2026-05-31), and no file: %w", ref, statErr)
 	}
 	name := filepath.Base(ref)
 	media, err := bundle.Open(ref)
@@ -210,7 +211,7 @@ func readSince(ref string) (held []bundle.Held, words string, date time.Time, er
 	if x, err := bundle.ParseIndex(text); err == nil {
 		return x.Held(), fmt.Sprintf("bundle %s of %s", x.ID, x.Created.Format(time.RFC3339)), date, nil
 	}
-	return nil, "", date, failure("InvalidBundle", "%s is neither a bundle nor a list that \"bundle have\" wrote: %w", name, err)
+	return nil, "", date, failure.New("InvalidBundle", "%s is neither a bundle nor a list that \"bundle have\" wrote: %w", name, err)
 }
 
 // maxList is what is read of an index, or a list of images, at most.
@@ -229,7 +230,7 @@ func readLimited(path string) ([]byte, error) {
 func volumeSize(text string) (int64, error) {
 	n, err := config.ParseSize(text)
 	if err != nil {
-		return 0, usageError("--volume %q: %w", text, err)
+		return 0, failure.Usage("--volume %q: %w", text, err)
 	}
 	return int64(n), nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -15,7 +16,7 @@ import (
 func (e *exporting) Manifest(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
 	m, ok := e.byUUID[id]
 	if !ok {
-		return m, failure("ResourceNotFound", "image %s is not in the catalogue any more", id)
+		return m, failure.New("ResourceNotFound", "image %s is not in the catalogue any more", id)
 	}
 	return m, nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 )
@@ -79,7 +80,7 @@ func newBundleExportCmd() *cobra.Command {
 		return withSession(cmd, n, func(ctx context.Context, s *session) error {
 			e.cmd, e.s = cmd, s
 			err := bundleFailure(e.run(ctx))
-			if err != nil && ctx.Err() != nil && asVerbError(err).code != "Interrupted" {
+			if err != nil && ctx.Err() != nil && failure.Of(err).Code != "Interrupted" {
 				err = e.interrupted()
 			}
 			return err
@@ -90,9 +91,9 @@ func newBundleExportCmd() *cobra.Command {
 
 func (e *exporting) interrupted() error {
 	if e.output == "-" {
-		return failure("Interrupted", "interrupted")
+		return failure.New(failure.CodeInterrupted, "interrupted")
 	}
-	return failure("Interrupted", "interrupted; the same command goes on from there")
+	return failure.New(failure.CodeInterrupted, "interrupted; the same command goes on from there")
 }
 
 // check finds out what can be without asking the mirror.
@@ -106,16 +107,16 @@ func (e *exporting) check(cmd *cobra.Command, args []string) (err error) {
 		return err
 	}
 	if e.newest < 0 {
-		return usageError("--newest %d: must be 0 or more", e.newest)
+		return failure.Usage("--newest %d: must be 0 or more", e.newest)
 	}
 	if e.newest > 0 && len(e.wanted.Filters) == 0 {
-		return usageError("--newest is for filters")
+		return failure.Usage("--newest is for filters")
 	}
 	if e.volumeSize, err = volumeSize(e.volume); err != nil {
 		return err
 	}
 	if e.volumeSize > 0 && e.output == "-" {
-		return usageError("--volume needs a FILE or a folder to write to")
+		return failure.Usage("--volume needs a FILE or a folder to write to")
 	}
 	if e.since != "" {
 		e.held, e.words, e.date, err = readSince(e.since)
@@ -203,7 +204,7 @@ func (e *exporting) preview() error {
 // command would write. One that is not whole may lack images that are new.
 func (e *exporting) goesOn(h bundle.Head, whole bool) error {
 	other := func(format string, args ...any) error {
-		return failure("FileExists", "%s holds another bundle (%s of %s): %s. Remove it, or write elsewhere",
+		return failure.New("FileExists", "%s holds another bundle (%s of %s): %s. Remove it, or write elsewhere",
 			e.output, h.Index.ID, h.Index.Created.Format(time.RFC3339), fmt.Sprintf(format, args...))
 	}
 	if (h.Sig != nil) != (e.key != "") {

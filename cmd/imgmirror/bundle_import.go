@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/proxy/admin"
 )
 
@@ -51,7 +52,7 @@ func newBundleImportCmd() *cobra.Command {
 			"damaged, or the mirror has it with other files. \"-\" is standard input.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError("want bundles to import")
+				return failure.Usage("want bundles to import")
 			}
 			return nil
 		},
@@ -98,7 +99,7 @@ func findVolumes(paths []string) ([]volume, error) {
 	for _, path := range paths {
 		if path == "-" {
 			if len(paths) > 1 {
-				return nil, usageError("standard input can only be imported alone")
+				return nil, failure.Usage("standard input can only be imported alone")
 			}
 			return []volume{{path: path}}, nil
 		}
@@ -146,7 +147,7 @@ func (in *importRun) all(ctx context.Context, stdin io.Reader, volumes []volume)
 		in.show.clear()
 		if err != nil {
 			if ctx.Err() != nil {
-				return failure("Interrupted", "interrupted; what has arrived is kept, and the same command goes on from there")
+				return failure.New(failure.CodeInterrupted, "interrupted; what has arrived is kept, and the same command goes on from there")
 			}
 			return inBundle(v.path, err)
 		}
@@ -163,8 +164,8 @@ func inBundle(path string, err error) error {
 	if path == "-" {
 		path = "standard input"
 	}
-	e := asVerbError(bundleFailure(err))
-	return failure(e.code, "%s: %w", path, e.err)
+	e := failure.Of(bundleFailure(err))
+	return failure.New(e.Code, "%s: %w", path, e.Err)
 }
 
 func (in *importRun) one(ctx context.Context, stdin io.Reader, v volume) (admin.BundleImport, error) {
@@ -290,7 +291,7 @@ func (in *importRun) outcome(err error) error {
 	if first == nil {
 		return nil
 	}
-	return failure(first.Code, "%d of %d images were refused: %s", refused, len(all), first.Message)
+	return failure.New(first.Code, "%d of %d images were refused: %s", refused, len(all), first.Message)
 }
 
 // sending is a volume on its way, without its holes, and paints how far it is.

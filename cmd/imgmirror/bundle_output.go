@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 // output is where a bundle is written to.
@@ -86,7 +87,7 @@ func lockFile(f *os.File) error {
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
 	err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock)
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return failure("Busy", "%s is being written by another process", f.Name())
+		return failure.New("Busy", "%s is being written by another process", f.Name())
 	}
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", f.Name(), err)
@@ -96,7 +97,7 @@ func lockFile(f *os.File) error {
 		return err
 	}
 	if named, err := os.Stat(f.Name()); err != nil || !os.SameFile(is, named) { // whoever had the lock was done with it
-		return failure("Busy", "%s was being written by another process until now", f.Name())
+		return failure.New("Busy", "%s was being written by another process until now", f.Name())
 	}
 	return nil
 }
@@ -111,7 +112,7 @@ func (o folderOutput) unfinished() (*bundle.Head, error) {
 	}
 	media, err := bundle.Open(string(o))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, failure("FileExists", "%s is not empty, and holds no bundle", o)
+		return nil, failure.New("FileExists", "%s is not empty, and holds no bundle", o)
 	}
 	if err != nil {
 		return nil, err
@@ -170,7 +171,7 @@ func (o folderOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head
 func (o folderOutput) open(h bundle.Head) (*bundle.Folder, error) {
 	f, err := bundle.NewFolder(string(o), h)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, &verbError{code: "FileExists", err: err}
+		return nil, &failure.Error{Code: "FileExists", Err: err}
 	}
 	return f, err
 }
@@ -212,7 +213,7 @@ func (o tarOutput) unfinished() (*bundle.Head, error) {
 			return &h, nil
 		case errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, bundle.ErrInvalid):
-			return nil, failure("FileExists", "%s is there already, and is no bundle", path)
+			return nil, failure.New("FileExists", "%s is there already, and is no bundle", path)
 		default:
 			return nil, err
 		}
@@ -249,7 +250,7 @@ func headOf(path string) (bundle.Head, error) {
 		return bundle.Head{}, err
 	}
 	if !info.Mode().IsRegular() { // opening it might wait for ever
-		return bundle.Head{}, failure("FileExists", "%s is no regular file (%s): \"-\" is standard output", path, info.Mode().Type())
+		return bundle.Head{}, failure.New("FileExists", "%s is no regular file (%s): \"-\" is standard output", path, info.Mode().Type())
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -263,7 +264,7 @@ func (o tarOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c
 	path := o.path(h.Volume, h.Index.Volumes)
 	if there, err := headOf(path); err == nil {
 		if info, err := os.Stat(path); err != nil || info.Size() != h.Size() || !sameHead(there, h) {
-			return "", failure("FileExists", "%s is there already, and is another bundle", path)
+			return "", failure.New("FileExists", "%s is there already, and is another bundle", path)
 		}
 		return path, nil
 	}

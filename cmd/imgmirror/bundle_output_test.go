@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 // TestFolderOutputClears: of what lies in the folder only the beginnings of a
@@ -42,7 +44,7 @@ func TestTarOutputPipe(t *testing.T) {
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tarOutput(pipe).unfinished(); err == nil || asVerbError(err).code != "FileExists" || !strings.Contains(err.Error(), pipe) {
+	if _, err := tarOutput(pipe).unfinished(); err == nil || failure.Of(err).Code != "FileExists" || !strings.Contains(err.Error(), pipe) {
 		t.Errorf("%v", err)
 	}
 }
@@ -61,7 +63,7 @@ func TestLockFile(t *testing.T) {
 	if err := os.Rename(path, path+".done"); err != nil {
 		t.Fatal(err)
 	}
-	if err := lockFile(f); err == nil || asVerbError(err).code != "Busy" {
+	if err := lockFile(f); err == nil || failure.Of(err).Code != "Busy" {
 		t.Errorf("a file that was renamed: %v", err)
 	}
 }

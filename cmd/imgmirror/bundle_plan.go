@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
@@ -25,7 +26,7 @@ func (e *exporting) plan(ctx context.Context) error {
 		return err
 	}
 	if len(rows) == 0 {
-		return failure("ResourceNotFound", "no image matches %s", strings.Join(e.wanted.Filters, " "))
+		return failure.New("ResourceNotFound", "no image matches %s", strings.Join(e.wanted.Filters, " "))
 	}
 	e.images = make([]planned, len(rows))
 	e.byUUID = make(map[uuid.UUID]manifest.Manifest, len(rows))
@@ -73,7 +74,7 @@ func (e *exporting) complete(ctx context.Context) error {
 		return nil
 	}
 	if !e.fill {
-		return failure("NotCached", "%d of %d images are not on disk (--fill fetches them): %s", len(missing), len(e.images), someOf(missing))
+		return failure.New("NotCached", "%d of %d images are not on disk (--fill fetches them): %s", len(missing), len(e.images), someOf(missing))
 	}
 	job, err := e.s.Fetch(ctx, admin.Wanted{UUIDs: missing})
 	if err != nil {
@@ -90,7 +91,7 @@ func (e *exporting) complete(ctx context.Context) error {
 		return err
 	}
 	if missing := e.missing(); len(missing) > 0 {
-		return failure("NotCached", "%d images were fetched and are not on disk any more: is there room for all? %s", len(missing), someOf(missing))
+		return failure.New("NotCached", "%d images were fetched and are not on disk any more: is there room for all? %s", len(missing), someOf(missing))
 	}
 	return nil
 }
@@ -186,7 +187,7 @@ func sign(cmd *cobra.Command, path string, x bundle.Index) ([]byte, error) {
 	password := ""
 	if bundle.KeyEncrypted(secret) {
 		if !term.IsTerminal(int(os.Stdin.Fd())) {
-			return nil, failure("InvalidParameter", "%s needs a password, and there is no terminal to ask for it", path)
+			return nil, failure.New("InvalidParameter", "%s needs a password, and there is no terminal to ask for it", path)
 		}
 		fmt.Fprintf(cmd.ErrOrStderr(), "Password of %s: ", path)
 		typed, err := term.ReadPassword(int(os.Stdin.Fd()))
@@ -198,7 +199,7 @@ func sign(cmd *cobra.Command, path string, x bundle.Index) ([]byte, error) {
 	}
 	sig, err := bundle.Sign(secret, password, x)
 	if err != nil {
-		return nil, failure("InvalidParameter", "%s: %w", path, err)
+		return nil, failure.New("InvalidParameter", "%s: %w", path, err)
 	}
 	return sig, nil
 }

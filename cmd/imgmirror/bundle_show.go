@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 // bundledRow is one image of a bundle as a row.
@@ -66,7 +67,7 @@ func newBundleShowCmd() *cobra.Command {
 			"(--key, else bundle.trusted_keys). Only its index is read; no mirror is asked.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageError("want one bundle, not %d arguments", len(args))
+				return failure.Usage("want one bundle, not %d arguments", len(args))
 			}
 			return nil
 		},
@@ -96,7 +97,7 @@ func newBundleShowCmd() *cobra.Command {
 			return err
 		}
 		if s.Signature == "bad" {
-			return failure("BundleNotTrusted", "%s", s.Reason)
+			return failure.New("BundleNotTrusted", "%s", s.Reason)
 		}
 		return nil
 	}
@@ -116,7 +117,7 @@ func showKeys(cmd *cobra.Command, texts []string) (bundle.Trusted, error) {
 	for _, text := range texts {
 		keys, err := readTrusted(text)
 		if err != nil {
-			return nil, failure("InvalidParameter", "key %.100q: %w", text, err)
+			return nil, failure.New("InvalidParameter", "key %.100q: %w", text, err)
 		}
 		all = append(all, keys...)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
@@ -89,7 +90,7 @@ func TestNoteVolumes(t *testing.T) {
 	if diff := cmp.Diff([]string{"added", "refused", "added", "present", "added"}, states); diff != "" {
 		t.Error(diff)
 	}
-	if err := in.outcome(nil); err == nil || asVerbError(err).code != "ChecksumError" || !strings.Contains(err.Error(), "1 of 5 images were refused: it is damaged") {
+	if err := in.outcome(nil); err == nil || failure.Of(err).Code != "ChecksumError" || !strings.Contains(err.Error(), "1 of 5 images were refused: it is damaged") {
 		t.Errorf("%v", err)
 	}
 }

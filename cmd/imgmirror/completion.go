@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 func newCompletionCmd() *cobra.Command {
@@ -19,7 +21,7 @@ func newCompletionCmd() *cobra.Command {
 		ValidArgs: []string{"bash", "zsh", "fish"},
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 || cobra.OnlyValidArgs(cmd, args) != nil {
-				return usageError("want bash, zsh or fish")
+				return failure.Usage("want bash, zsh or fish")
 			}
 			return nil
 		},

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
 )
@@ -63,7 +64,7 @@ func newDoctorCmd() *cobra.Command {
 			return err
 		}
 		if failed > 0 {
-			return failure("ChecksFailed", "%d of the checks failed", failed)
+			return failure.New("ChecksFailed", "%d of the checks failed", failed)
 		}
 		return nil
 	}

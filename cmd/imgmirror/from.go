@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
@@ -36,7 +37,7 @@ func newRemote(cfg *config.Config, from string) (*remote, error) {
 		UserAgent:    "imgmirror/" + version,
 	})
 	if err != nil {
-		return nil, usageError("--from: %w", err)
+		return nil, failure.Usage("--from: %w", err)
 	}
 	return &remote{Client: client, url: recordedURL(from)}, nil
 }
@@ -232,7 +233,7 @@ func (run *installing) install(ctx context.Context, images []manifest.Manifest, 
 		missing[image.UUID] = !good
 		if ctx.Err() != nil && !good {
 			show.clear()
-			return failure("Interrupted", "cancelled; what was not installed yet is downloaded anew by the same command")
+			return failure.New(failure.CodeInterrupted, "cancelled; what was not installed yet is downloaded anew by the same command")
 		}
 		f.tell(run.cmd, show, run.job, told)
 	}
@@ -291,7 +292,7 @@ func remoteError(err error) error {
 		{fs.ErrNotExist, "ResourceNotFound"},
 	} {
 		if errors.Is(err, row.is) {
-			return &verbError{code: row.code, err: err}
+			return &failure.Error{Code: row.code, Err: err}
 		}
 	}
 	return err
@@ -299,6 +300,6 @@ func remoteError(err error) error {
 
 // itemError is an error as items have it.
 func itemError(err error) *admin.Error {
-	e := asVerbError(remoteError(err))
-	return &admin.Error{Code: e.code, Message: e.Error()}
+	e := failure.Of(remoteError(err))
+	return &admin.Error{Code: e.Code, Message: e.Error()}
 }

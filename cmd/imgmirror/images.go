@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 )
@@ -108,7 +109,7 @@ uuid, name, version, os, type, state, owner, public, origin, published_at, descr
 func filterArgs(_ *cobra.Command, args []string) error {
 	for _, a := range args {
 		if _, err := manifest.ParseFilter(a); err != nil {
-			return &verbError{code: codeUsage, err: err}
+			return &failure.Error{Code: failure.CodeUsage, Err: err}
 		}
 	}
 	return nil
@@ -117,7 +118,7 @@ func filterArgs(_ *cobra.Command, args []string) error {
 // uuidArg is for verbs with one image as their argument.
 func uuidArg(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
-		return usageError("want one UUID, not %d arguments", len(args))
+		return failure.Usage("want one UUID, not %d arguments", len(args))
 	}
 	_, err := parseUUID(args[0])
 	return err
@@ -126,7 +127,7 @@ func uuidArg(cmd *cobra.Command, args []string) error {
 func parseUUID(s string) (uuid.UUID, error) {
 	id, ok := manifest.ParseUUID(strings.ToLower(s))
 	if !ok {
-		return id, usageError("%q is not a UUID", s)
+		return id, failure.Usage("%q is not a UUID", s)
 	}
 	return id, nil
 }
@@ -154,7 +155,7 @@ func readWanted(args []string) (admin.Wanted, error) {
 // wantedArgs is for verbs that need at least one UUID or filter.
 func wantedArgs(_ *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usageError("want UUIDs or filters")
+		return failure.Usage("want UUIDs or filters")
 	}
 	_, err := readWanted(args)
 	return err

@@ -13,6 +13,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/proxy/imported"
 )
@@ -66,7 +67,7 @@ func trust(cfg *config.Config) (func(bundle.Index, []byte) (string, error), erro
 	for i, text := range cfg.Bundle.TrustedKeys {
 		parsed, err := readTrusted(text)
 		if err != nil {
-			return nil, &verbError{code: codeConfig, err: fmt.Errorf("bundle.trusted_keys[%d]: %w", i, err)}
+			return nil, failure.New(failure.CodeConfig, "bundle.trusted_keys[%d]: %w", i, err)
 		}
 		keys = append(keys, parsed...)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/proxy/admin"
 )
 
@@ -84,14 +85,14 @@ func newInstallCmd() *cobra.Command {
 // check finds options that make no sense together.
 func (o installOptions) check(cmd *cobra.Command) error {
 	if o.stage && o.pool != "" {
-		return usageError("--stage touches no pool: leave --pool out")
+		return failure.Usage("--stage touches no pool: leave --pool out")
 	}
 	if o.from == "" {
 		return nil
 	}
 	for _, name := range []string{"server", "token-file"} {
 		if cmd.Flags().Changed(name) {
-			return usageError("--from installs on this machine: leave --%s out", name)
+			return failure.Usage("--from installs on this machine: leave --%s out", name)
 		}
 	}
 	return nil

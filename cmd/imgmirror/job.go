@@ -8,6 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/proxy/admin"
 )
 
@@ -41,9 +42,9 @@ func (f following) follow(ctx context.Context, cmd *cobra.Command, job admin.Job
 		limited, stop := context.WithTimeout(context.WithoutCancel(ctx), cmp.Or(f.cancelLimit, cancelLimit))
 		defer stop()
 		if _, err := f.session.Cancel(limited, job.ID); err != nil {
-			return failure("Interrupted", "the job %s goes on, for it could not be cancelled: %w", job.ID, err)
+			return failure.New(failure.CodeInterrupted, "the job %s goes on, for it could not be cancelled: %w", job.ID, err)
 		}
-		return failure("Interrupted", "cancelled; what has arrived is kept, and the same command goes on from there")
+		return failure.New(failure.CodeInterrupted, "cancelled; what has arrived is kept, and the same command goes on from there")
 	default:
 		return err
 	}
@@ -107,7 +108,7 @@ func (f following) outcome(job admin.Job) error {
 	}
 	switch {
 	case job.State == admin.JobCancelled:
-		return failure("Cancelled", "job %s was cancelled", job.ID)
+		return failure.New("Cancelled", "job %s was cancelled", job.ID)
 	case job.Error != nil && bad == 0:
 		return job.Error
 	case bad == 0 && job.State == admin.JobDone:
@@ -115,7 +116,7 @@ func (f following) outcome(job admin.Job) error {
 	case first != nil && len(job.Items) == 1:
 		return first
 	case first != nil:
-		return failure(first.Code, "%d of %d images failed", bad, len(job.Items))
+		return failure.New(first.Code, "%d of %d images failed", bad, len(job.Items))
 	}
-	return failure(codeInternal, "%d of %d images failed", bad, len(job.Items))
+	return failure.New(failure.CodeInternal, "%d of %d images failed", bad, len(job.Items))
 }

@@ -2,14 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"net/url"
 	"testing"
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/proxy/admin"
 )
 
@@ -32,7 +29,7 @@ func TestOutcome(t *testing.T) {
 			t.Errorf("printed %q and %q, want %q and %q", out.String(), errs.String(), stdout, stderr)
 		}
 		switch {
-		case err == nil && code != "", err != nil && (code != asVerbError(err).code || message != err.Error()):
+		case err == nil && code != "", err != nil && (code != failure.Of(err).Code || message != err.Error()):
 			t.Errorf("error %v, want (%s): %s", err, code, message)
 		}
 	}
@@ -44,7 +41,7 @@ func TestOutcome(t *testing.T) {
 	f(admin.Job{State: admin.JobFailed, Items: []admin.Item{lost}}, true,
 		"", "u3: failed (RemoteSourceError): gone?[2J\n", "RemoteSourceError", "gone\x1b[2J")
 	f(admin.Job{State: admin.JobDone, Items: []admin.Item{bad}}, true,
-		"", "u4 four: quarantined\n", codeInternal, "1 of 1 images failed")
+		"", "u4 four: quarantined\n", failure.CodeInternal, "1 of 1 images failed")
 	f(admin.Job{State: admin.JobFailed, Error: &admin.Error{Code: "StorageIsDown", Message: "disk"}}, false,
 		"", "", "StorageIsDown", "disk")
 	f(admin.Job{ID: "7", State: admin.JobCancelled, Items: []admin.Item{ok, {UUID: "u5", State: admin.JobCancelled}}}, true,
@@ -67,21 +64,4 @@ func TestTellOnce(t *testing.T) {
 	if out.String() != "a: ok\n" {
 		t.Errorf("printed %q", out.String())
 	}
-}
-
-// TestErrorCodes: what is printed in the parentheses.
-func TestErrorCodes(t *testing.T) {
-	f := func(err error, code string, exit int) {
-		t.Helper()
-		e := asVerbError(err)
-		if e.code != code || e.exit(false) != exit {
-			t.Errorf("%v: %s, exit %d; want %s, exit %d", err, e.code, e.exit(false), code, exit)
-		}
-	}
-	f(errors.Join(&admin.Error{Code: "ImagePinned", Message: "x"}, errors.New("closing")), "ImagePinned", 1)
-	f(usageError("x"), codeUsage, 2)
-	f(failure("NoDataFolder", "x"), "NoDataFolder", 1)
-	f(fmt.Errorf("following: %w", context.Canceled), "Interrupted", 1)
-	f(&url.Error{Op: "Get", URL: "http://mirror", Err: errors.New("refused")}, "NoAnswer", 1)
-	f(errors.New("x"), codeInternal, 1)
 }

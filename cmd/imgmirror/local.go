@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
 )
@@ -31,7 +31,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	cleanup := func() error { return nil }
 	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) && n != needStore {
 		if n == needFiles {
-			return nil, &verbError{code: "NoDataFolder", err: fmt.Errorf("no mirror has been run on %s (--data-dir, or data_dir in the configuration)", cfg.DataDir)}
+			return nil, failure.New("NoDataFolder", "no mirror has been run on %s (--data-dir, or data_dir in the configuration)", cfg.DataDir)
 		}
 		dir, err := os.MkdirTemp("", "imgmirror-")
 		if err != nil {

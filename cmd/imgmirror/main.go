@@ -5,11 +5,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -19,21 +16,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
-	"imgmirror/proxy/admin"
 )
 
 // version is set by the build (-ldflags "-X main.version=…").
 var version = "0.0.0-dev"
-
-// Exit codes (docs/design.md, "Commands"). The last two are what SMF takes for
-// "do not restart me".
-const (
-	exitFailure   = 1
-	exitUsage     = 2
-	exitSMFFatal  = 95
-	exitSMFConfig = 96
-)
 
 func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
@@ -57,14 +45,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	e := asVerbError(err)
+	e := failure.Of(err)
 	name := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "imgmirror"), " ")
 	if name == "" {
-		fmt.Fprintf(stderr, "imgmirror: error (%s): %s\n", e.code, printableLines(e.Error()))
+		fmt.Fprintf(stderr, "imgmirror: error (%s): %s\n", e.Code, printableLines(e.Error()))
 	} else {
-		fmt.Fprintf(stderr, "imgmirror %s: error (%s): %s\n", name, e.code, printableLines(e.Error()))
+		fmt.Fprintf(stderr, "imgmirror %s: error (%s): %s\n", name, e.Code, printableLines(e.Error()))
 	}
-	return e.exit(cmd.Name() == "serve" && os.Getenv("SMF_FMRI") != "")
+	return e.Exit(cmd.Name() == "serve" && os.Getenv("SMF_FMRI") != "")
 }
 
 // checkedOutput is the standard output. It remembers its first failure: a verb
@@ -107,7 +95,7 @@ func newRootCmd() *cobra.Command {
 	}
 	root.SetVersionTemplate("imgmirror {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return &verbError{code: codeUsage, err: err}
+		return &failure.Error{Code: failure.CodeUsage, Err: err}
 	})
 	flags := root.PersistentFlags()
 	flags.String("config", "", "configuration `FILE` (default "+config.DefaultFile+" if it exists)")
@@ -124,71 +112,10 @@ func newRootCmd() *cobra.Command {
 	return root
 }
 
-// Error codes printed in parentheses, in imgadm's manner.
-const (
-	codeUsage    = "Usage"
-	codeConfig   = "InvalidConfig"
-	codeFile     = "FileSystemError"
-	codeInternal = "InternalError"
-)
-
-// verbError is an error with the code it is printed with.
-type verbError struct {
-	code string
-	err  error
-}
-
-func (e *verbError) Error() string { return e.err.Error() }
-func (e *verbError) Unwrap() error { return e.err }
-
-// exit is the process's exit code for e; smf tells that SMF started us.
-func (e *verbError) exit(smf bool) int {
-	switch {
-	case e.code == codeUsage:
-		return exitUsage
-	case smf && e.code == codeConfig:
-		return exitSMFConfig
-	case smf:
-		return exitSMFFatal
-	default:
-		return exitFailure
-	}
-}
-
-func asVerbError(err error) *verbError {
-	var e *verbError
-	if errors.As(err, &e) {
-		return e
-	}
-	// What the mirror answered.
-	if told := (*admin.Error)(nil); errors.As(err, &told) {
-		return &verbError{code: told.Code, err: told}
-	}
-	if errors.Is(err, context.Canceled) {
-		return &verbError{code: "Interrupted", err: err}
-	}
-	if gone := (*url.Error)(nil); errors.As(err, &gone) {
-		return &verbError{code: "NoAnswer", err: err}
-	}
-	if file := (*fs.PathError)(nil); errors.As(err, &file) {
-		return &verbError{code: codeFile, err: err}
-	}
-	// What cobra itself refuses (an unknown verb) reaches us untyped.
-	if strings.HasPrefix(err.Error(), "unknown command") {
-		return &verbError{code: codeUsage, err: err}
-	}
-	return &verbError{code: codeInternal, err: err}
-}
-
-// failure is an error with its code.
-func failure(code, format string, args ...any) error {
-	return &verbError{code: code, err: fmt.Errorf(format, args...)}
-}
-
 // noArgs refuses positional arguments as a usage error.
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return &verbError{code: codeUsage, err: fmt.Errorf("unexpected argument %q", args[0])}
+		return failure.Usage("unexpected argument %q", args[0])
 	}
 	return nil
 }
@@ -214,7 +141,7 @@ func signalContext(stderr io.Writer) (context.Context, func()) {
 				continue
 			}
 			fmt.Fprintf(stderr, "imgmirror: %v again: ending at once\n", s)
-			os.Exit(exitFailure)
+			os.Exit(failure.ExitFailure)
 		}
 	}()
 	return ctx, func() {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 // newManCmd is for packagers: the pages are made of the commands and of the
@@ -28,7 +30,7 @@ func newManCmd() *cobra.Command {
 		Hidden: true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return usageError("want one folder")
+				return failure.Usage("want one folder")
 			}
 			return nil
 		},

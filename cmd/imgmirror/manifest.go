@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/proxy/published"
 	"imgmirror/verify"
@@ -91,7 +92,7 @@ func newManifestCreateCmd() *cobra.Command {
 					return err
 				}
 				if m.Origin == uuid.Nil {
-					return usageError("--origin must not be all zero")
+					return failure.Usage("--origin must not be all zero")
 				}
 			}
 			return createManifest(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), m, file)
@@ -158,7 +159,7 @@ func (m imageManifest) check() (manifest.Manifest, error) {
 	}
 	image, err := published.Check(text.Bytes())
 	if err != nil {
-		return image, failure("InvalidParameter", "%w", err)
+		return image, failure.New("InvalidParameter", "%w", err)
 	}
 	return image, nil
 }
@@ -166,7 +167,7 @@ func (m imageManifest) check() (manifest.Manifest, error) {
 // checkHead refuses a file that cannot be image's by its first bytes, and warns when these do not tell.
 func checkHead(warn io.Writer, image manifest.Manifest, head verify.Head, file string) error {
 	if err := published.CheckHead(image, head); err != nil {
-		return failure("InvalidParameter", "%s: %w", file, err)
+		return failure.New("InvalidParameter", "%s: %w", file, err)
 	}
 	if image.HoldsStream() && !head.Known() {
 		fmt.Fprintf(warn, "warning: %s: type %s needs a ZFS stream, and what the %s file holds begins with none\n", file, image.Type, head.Kind)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/published"
@@ -41,7 +42,7 @@ func newPublishCmd() *cobra.Command {
 			}
 			image, err := published.Check(text)
 			if err != nil {
-				return failure("InvalidParameter", "%s: %w", manifestFile, err)
+				return failure.New("InvalidParameter", "%s: %w", manifestFile, err)
 			}
 			file, err := unlessStopped(cmd.Context(), func() (*os.File, error) { return os.Open(imageFile) })
 			if err != nil {
@@ -54,9 +55,9 @@ func newPublishCmd() *cobra.Command {
 			if info, err := file.Stat(); err != nil {
 				return err
 			} else if info.IsDir() {
-				return failure("InvalidParameter", "%s is a folder", imageFile)
+				return failure.New("InvalidParameter", "%s is a folder", imageFile)
 			} else if info.Mode().IsRegular() && info.Size() != image.Files[0].Size {
-				return failure("InvalidParameter", "%s has %d bytes, the manifest says %d", imageFile, info.Size(), image.Files[0].Size)
+				return failure.New("InvalidParameter", "%s has %d bytes, the manifest says %d", imageFile, info.Size(), image.Files[0].Size)
 			}
 			in := bufio.NewReaderSize(file, verify.HeadSize)
 			head, err := verify.ReadHead(in)
@@ -133,7 +134,7 @@ func newUnpublishCmd() *cobra.Command {
 func needFlags(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if !cmd.Flags().Changed(name) {
-			return usageError("--%s is missing", name)
+			return failure.Usage("--%s is missing", name)
 		}
 	}
 	return nil
@@ -175,7 +176,7 @@ func readManifest(name string) ([]byte, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(file, maxManifestFile+1))
 	if err == nil && len(text) > maxManifestFile {
-		err = failure("InvalidParameter", "%s has more than %d bytes: it is no manifest", name, maxManifestFile)
+		err = failure.New("InvalidParameter", "%s has more than %d bytes: it is no manifest", name, maxManifestFile)
 	}
 	return text, err
 }

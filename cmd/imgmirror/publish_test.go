@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 // verb runs a verb and gives its exit code and what it wrote.
@@ -69,12 +71,12 @@ func TestFileOfAnImage(t *testing.T) {
 		t.Helper()
 		write(content)
 		code, stdout, stderr := verb(createArgs(file)...)
-		if code != exitFailure || stdout != "" || !strings.Contains(stderr, "(InvalidParameter): "+file+": ") || !strings.Contains(stderr, want) {
+		if code != failure.ExitFailure || stdout != "" || !strings.Contains(stderr, "(InvalidParameter): "+file+": ") || !strings.Contains(stderr, want) {
 			t.Errorf("manifest create: exit %d, stdout %q, stderr %q; want %q", code, stdout, stderr, want)
 		}
 		manifestOf(content, compression, "zone-dataset")
 		code, _, stderr = verb("publish", "-m", text, "-f", file, "--data-dir", data)
-		if code != exitFailure || !strings.Contains(stderr, "(InvalidParameter): "+file+": ") || !strings.Contains(stderr, want) {
+		if code != failure.ExitFailure || !strings.Contains(stderr, "(InvalidParameter): "+file+": ") || !strings.Contains(stderr, want) {
 			t.Errorf("publish: exit %d, stderr %q; want %q", code, stderr, want)
 		}
 		if _, err := os.Stat(data); err == nil {
@@ -98,7 +100,7 @@ func TestFileOfAnImage(t *testing.T) {
 		if imageType != "zvol" {
 			args = append(createArgs(file), "--type", imageType)
 		}
-		if code, _, stderr := verb(args...); code != exitFailure || !strings.Contains(stderr, "type "+imageType+" needs") {
+		if code, _, stderr := verb(args...); code != failure.ExitFailure || !strings.Contains(stderr, "type "+imageType+" needs") {
 			t.Errorf("%s: exit %d, stderr %q", imageType, code, stderr)
 		}
 	}
@@ -122,7 +124,7 @@ func TestFileOfAnImage(t *testing.T) {
 	} {
 		write(c.content)
 		manifestOf(c.content, c.says, "zone-dataset")
-		if code, _, stderr := verb("publish", "-m", text, "-f", file, "--data-dir", data); code != exitFailure || !strings.Contains(stderr, c.found) {
+		if code, _, stderr := verb("publish", "-m", text, "-f", file, "--data-dir", data); code != failure.ExitFailure || !strings.Contains(stderr, c.found) {
 			t.Errorf("publish: exit %d, stderr %q; want %q", code, stderr, c.found)
 		}
 	}
@@ -148,8 +150,8 @@ func TestManifestCreateZeroOrigin(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := verb(createArgs(file, "--origin", "00000000-0000-0000-0000-000000000000")...)
-	if code != exitUsage || stdout != "" || !strings.Contains(stderr, "--origin") {
-		t.Errorf("exit %d, stdout %q, stderr %q; want %d, nothing, and a word on --origin", code, stdout, stderr, exitUsage)
+	if code != failure.ExitUsage || stdout != "" || !strings.Contains(stderr, "--origin") {
+		t.Errorf("exit %d, stdout %q, stderr %q; want %d, nothing, and a word on --origin", code, stdout, stderr, failure.ExitUsage)
 	}
 }
 
@@ -168,8 +170,8 @@ func TestPublishFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, stderr = verb("publish", "-m", text, "-f", dir, "--data-dir", data)
-	if code != exitFailure || !strings.Contains(stderr, "error (InvalidParameter): "+dir+" is a folder") {
-		t.Errorf("exit %d, stderr %q; want %d and that it is a folder", code, stderr, exitFailure)
+	if code != failure.ExitFailure || !strings.Contains(stderr, "error (InvalidParameter): "+dir+" is a folder") {
+		t.Errorf("exit %d, stderr %q; want %d and that it is a folder", code, stderr, failure.ExitFailure)
 	}
 	if _, err := os.Stat(data); err == nil {
 		t.Error("a data folder was made")
@@ -199,7 +201,7 @@ func TestPublishFromPipeIsInterrupted(t *testing.T) {
 		go func() { done <- root.ExecuteContext(ctx) }()
 		during()
 		interrupt()
-		if err := <-done; asVerbError(err).code != "Interrupted" {
+		if err := <-done; failure.Of(err).Code != "Interrupted" {
 			t.Errorf("%s: %v", phase, err)
 		}
 	}
@@ -241,8 +243,8 @@ func TestOutputIsFull(t *testing.T) {
 			t.Errorf("%v: exit %d, stdout %q, %s", args, code, stdout, stderr)
 		}
 		var stderr bytes.Buffer
-		if code := run(args, full{}, &stderr); code != exitFailure || !strings.Contains(stderr.String(), "(FileSystemError): write /dev/stdout") {
-			t.Errorf("%v: exit %d, want %d; %s", args, code, exitFailure, stderr.String())
+		if code := run(args, full{}, &stderr); code != failure.ExitFailure || !strings.Contains(stderr.String(), "(FileSystemError): write /dev/stdout") {
+			t.Errorf("%v: exit %d, want %d; %s", args, code, failure.ExitFailure, stderr.String())
 		}
 	}
 }
@@ -251,11 +253,11 @@ func TestOutputIsFull(t *testing.T) {
 func TestFileErrors(t *testing.T) {
 	dir := t.TempDir()
 	code, _, stderr := verb("publish", "-m", filepath.Join(dir, "none"), "-f", dir)
-	if code != exitFailure || !strings.Contains(stderr, "error (FileSystemError): open "+dir) {
+	if code != failure.ExitFailure || !strings.Contains(stderr, "error (FileSystemError): open "+dir) {
 		t.Errorf("exit %d, stderr %q", code, stderr)
 	}
 	code, _, stderr = verb("list", "--server", "http://127.0.0.1:1/foo?x")
-	if code != exitUsage || !strings.Contains(stderr, "?x") {
+	if code != failure.ExitUsage || !strings.Contains(stderr, "?x") {
 		t.Errorf("exit %d, stderr %q", code, stderr)
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 )
 
@@ -123,7 +123,7 @@ func keyList(keys []string) string {
 func loadCertificate(t config.TLS) (*tls.Certificate, error) {
 	cert, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
 	if err != nil {
-		return nil, &verbError{code: codeConfig, err: fmt.Errorf("tls: %w", err)}
+		return nil, failure.New(failure.CodeConfig, "tls: %w", err)
 	}
 	return &cert, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/manifest"
 )
@@ -78,7 +79,7 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 		err = checkFilters(cfg)
 	}
 	if err != nil {
-		return nil, &verbError{code: codeConfig, err: err}
+		return nil, &failure.Error{Code: failure.CodeConfig, Err: err}
 	}
 	return cfg, nil
 }
@@ -119,7 +120,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	level.Set(cfg.Log.SlogLevel())
 	log, err := newLogger(stderr, level, cfg.Log.Format)
 	if err != nil {
-		return &verbError{code: codeConfig, err: err}
+		return &failure.Error{Code: failure.CodeConfig, Err: err}
 	}
 	warn(log, cfg)
 	m, err := newMirror(ctx, cfg, log)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
 )
@@ -66,7 +67,7 @@ func connect(cmd *cobra.Command, n need) (*session, error) {
 	case server != "":
 		return connectServer(server, tokenFile)
 	case tokenFile != "":
-		return nil, usageError("--token-file is for --server")
+		return nil, failure.Usage("--token-file is for --server")
 	}
 	cfg, err := loadConfig(cmd)
 	if err != nil {
@@ -94,7 +95,7 @@ func connectServer(server, tokenFile string) (*session, error) {
 	}
 	client, err := admin.NewClient(admin.ClientOptions{URL: server, Token: token})
 	if err != nil {
-		return nil, &verbError{code: codeUsage, err: err}
+		return nil, &failure.Error{Code: failure.CodeUsage, Err: err}
 	}
 	return &session{Client: client, close: closer(client)}, nil
 }
@@ -113,7 +114,7 @@ func connectSocket(ctx context.Context, cfg *config.Config) (*session, error) {
 	conn, err := dial(ctx)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, &verbError{code: "NotAllowed", err: fmt.Errorf("a mirror runs on %s, and its socket is another user's: %w", cfg.DataDir, err)}
+		return nil, failure.New("NotAllowed", "a mirror runs on %s, and its socket is another user's: %w", cfg.DataDir, err)
 	case err != nil:
 		return nil, ctx.Err() // openLocal finds out if a mirror runs all the same
 	}

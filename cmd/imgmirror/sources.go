@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/proxy/admin"
 )
 
@@ -81,7 +82,7 @@ func newSourcesCmd() *cobra.Command {
 				}
 			}
 			if failed > 0 {
-				return failure("SourcePing", "%d of %d sources failed", failed, len(sources))
+				return failure.New("SourcePing", "%d of %d sources failed", failed, len(sources))
 			}
 			return nil
 		})

@@ -15,6 +15,8 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
+
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 // column is one field of a table. value gives a string, bool, int, size or
@@ -112,7 +114,7 @@ func (t table[T]) column(name string) (column[T], error) {
 	name = strings.ToLower(strings.TrimSpace(name))
 	i := slices.IndexFunc(t.columns, func(c column[T]) bool { return c.name == name })
 	if i < 0 {
-		return column[T]{}, usageError("no field %q", name)
+		return column[T]{}, failure.Usage("no field %q", name)
 	}
 	return t.columns[i], nil
 }
@@ -255,8 +257,3 @@ func printJSON(w io.Writer, v any) error {
 
 // same is for rows that are printed as JSON the way they are.
 func same[T any](v T) any { return v }
-
-// usageError is a command line that makes no sense: exit code 2.
-func usageError(format string, args ...any) error {
-	return &verbError{code: codeUsage, err: fmt.Errorf(format, args...)}
-}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"imgmirror/cmd/imgmirror/failure"
 )
 
 type fruit struct {
@@ -106,8 +108,8 @@ func TestTableUsage(t *testing.T) {
 	f := func(field string, args ...string) {
 		t.Helper()
 		out, err := printed(t, args...)
-		var e *verbError
-		if !errors.As(err, &e) || e.code != codeUsage || !strings.Contains(err.Error(), `"`+field+`"`) || out != "" {
+		var e *failure.Error
+		if !errors.As(err, &e) || e.Code != failure.CodeUsage || !strings.Contains(err.Error(), `"`+field+`"`) || out != "" {
 			t.Errorf("%q: %v, printed %q", args, err, out)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
@@ -32,7 +33,7 @@ func (m *mirror) sources(cfg *config.Config, registry prometheus.Registerer) ([]
 		all = append(all, o)
 	}
 	if len(faults) > 0 {
-		return nil, &verbError{code: codeConfig, err: errors.Join(faults...)}
+		return nil, &failure.Error{Code: failure.CodeConfig, Err: errors.Join(faults...)}
 	}
 	own := catalog.SourceOptions{Source: m.own, Refresh: publishedRefresh, ServePrivate: true, AsChannels: ownChannels(cfg), Withdraws: true}
 	// Who configures a source wants its word on an image; a bundle's is as old as it is.

@@ -1,0 +1,88 @@
+// Package failure has what a verb fails with: an error, the code in parentheses before the
+// error's text, and the exit code of the process.
+package failure
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+
+	"imgmirror/proxy/admin"
+)
+
+// Exit codes (docs/design.md, "Commands"). SMF takes the last two for "do not restart".
+const (
+	ExitFailure   = 1
+	ExitUsage     = 2
+	ExitSMFFatal  = 95
+	ExitSMFConfig = 96
+)
+
+// Codes that more than one place gives or asks for, in imgadm's manner.
+const (
+	CodeUsage       = "Usage"
+	CodeConfig      = "InvalidConfig"
+	CodeFile        = "FileSystemError"
+	CodeInternal    = "InternalError"
+	CodeInterrupted = "Interrupted"
+)
+
+// Error is an error with its code.
+type Error struct {
+	Code string
+	Err  error
+}
+
+func (e *Error) Error() string { return e.Err.Error() }
+func (e *Error) Unwrap() error { return e.Err }
+
+// New formats an error as fmt.Errorf does, and gives the error a code.
+func New(code, format string, args ...any) error {
+	return &Error{Code: code, Err: fmt.Errorf(format, args...)}
+}
+
+// Usage is New for a command line that makes no sense.
+func Usage(format string, args ...any) error { return New(CodeUsage, format, args...) }
+
+// Of gives err, which is not nil, its code: the code that err has, the code of the mirror's
+// answer, or the code of what the system told.
+func Of(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	if told := (*admin.Error)(nil); errors.As(err, &told) {
+		return &Error{Code: told.Code, Err: told}
+	}
+	if errors.Is(err, context.Canceled) {
+		return &Error{Code: CodeInterrupted, Err: err}
+	}
+	if gone := (*url.Error)(nil); errors.As(err, &gone) {
+		return &Error{Code: "NoAnswer", Err: err}
+	}
+	if file := (*fs.PathError)(nil); errors.As(err, &file) {
+		return &Error{Code: CodeFile, Err: err}
+	}
+	if strings.HasPrefix(err.Error(), "unknown command") { // of cobra, without a type
+		return &Error{Code: CodeUsage, Err: err}
+	}
+	return &Error{Code: CodeInternal, Err: err}
+}
+
+// Exit is the exit code of a process that ends with e; smf tells that SMF has started the
+// process.
+func (e *Error) Exit(smf bool) int {
+	switch {
+	case e.Code == CodeUsage:
+		return ExitUsage
+	case smf && e.Code == CodeConfig:
+		return ExitSMFConfig
+	case smf:
+		return ExitSMFFatal
+	default:
+		return ExitFailure
+	}
+}
