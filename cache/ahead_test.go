@@ -12,7 +12,7 @@ import (
 func (m *sample) storeAhead(t testing.TB, s *Store) error {
 	t.Helper()
 	b := m.blob
-	b.Low = true
+	b.Why = Ahead
 	r, err := s.File(t.Context(), b, sources(m.src))
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func TestAheadEvictsNothing(t *testing.T) {
 		}
 		wantAsked(t, all[3].src)
 		unknown := all[3].blob
-		unknown.Low, unknown.Want.Size = true, 0
+		unknown.Why, unknown.Want.Size = Ahead, 0
 		if _, err := s.File(t.Context(), unknown, sources(all[3].src)); !errors.Is(err, ErrNoSpace) {
 			t.Errorf("of a size that its source tells: %v", err)
 		}
@@ -121,7 +121,7 @@ func TestAheadKeepsWhatItHas(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		part.Low, part.Want.Size = true, 0 // so that only its source tells that it does not fit
+		part.Why, part.Want.Size = Ahead, 0 // so that only its source tells that it does not fit
 		s.SetLimits(90_000, 0)
 		all[1].src.reply = nil
 		if _, err := s.File(t.Context(), part, sources(all[1].src)); !errors.Is(err, ErrNoSpace) {
@@ -164,7 +164,7 @@ func TestAheadMakesRoomForClient(t *testing.T) {
 			ahead := make(chan error, 1)
 			go func() { ahead <- all[0].storeAhead(t, s) }()
 			time.Sleep(time.Second)
-			if fills := s.Fills(); len(fills) != 1 || !fills[0].Low {
+			if fills := s.Fills(); len(fills) != 1 || !fills[0].Ahead {
 				t.Fatalf("Fills = %+v", fills)
 			}
 			all[1].store(t, s)

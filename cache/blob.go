@@ -19,18 +19,30 @@ type Blob struct {
 	Want    verify.Want
 	Key     string // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored
 	MaxSize int64  // refuse more bytes than that; 0 = 20 GiB
-	Low     bool   // nobody waits for it: it takes free room only, and a slot after all others, until one of them wants the same bytes
-	// Droppable: the download ends, and may be resumed, once all who asked for it
-	// like this have closed their Readers. One request without it, at any time
-	// before, and the download goes on as ever.
-	Droppable bool
-	Anew      bool              // an operator wants it: sources that have just sent wrong bytes are asked all the same
-	Loose     bool              // icons: nothing to check against is fine (Content-MD5 and Content-Length are still checked when sent)
-	Image     uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
-	Index     int               // which of the image's files it is
-	Source    string            // the source that Manifest came from
-	Manifest  manifest.Manifest // zero: no copy is kept (icons)
+	Why     Why
+	// Unverified: bytes are taken although no digest is known, as Options.AllowUnverified does. Icons need that.
+	// Content-MD5 and Content-Length are checked where the source sends these.
+	Unverified bool
+	Image      uuid.UUID         // the image it belongs to; copied to DATA/manifests when it is published
+	Index      int               // which of the image's files it is
+	Source     string            // the source that Manifest came from
+	Manifest   manifest.Manifest // zero: no copy is kept (icons)
 }
+
+// Why tells on whose behalf bytes are wanted. A download that several requests share serves the most demanding of them:
+// the download lasts as long as one request needs, and is ahead of need only while all its requests are.
+type Why int
+
+const (
+	// Client waits now. The download evicts what it needs to, and goes on when the client has left.
+	Client Why = iota
+	// Job is work of an operator that can be cancelled. The download evicts what it needs to, and ends, to be resumed
+	// later, once no Reader of the jobs is left. Sources that have just sent wrong bytes are asked all the same.
+	Job
+	// Ahead of need: the download takes free room only, and a slot after all others. The download goes on without a
+	// Reader.
+	Ahead
+)
 
 // fillKey is what all requests for the same bytes have in common. One manifest may lie of a file that another one
 // tells the truth of, so that a sha1 with another size, or md5, stands for other bytes.

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// droppable is the blob of data for one who may be cancelled.
-func droppable(data []byte) Blob {
+// forJob is the blob of data as a job wants it.
+func forJob(data []byte) Blob {
 	b := blobOf(data)
-	b.Droppable = true
+	b.Why = Job
 	return b
 }
 
@@ -40,7 +40,7 @@ func TestDropped(t *testing.T) {
 			}
 			return reply{}
 		}}
-		one, two := open(t, s, droppable(data), src), open(t, s, droppable(data), src)
+		one, two := open(t, s, forJob(data), src), open(t, s, forJob(data), src)
 		if err := one.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestDroppedBeforeAnyByte(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		b := blobOf(data)
-		b.Droppable, b.Want.Size = true, 0
+		b.Why, b.Want.Size = Job, 0
 		go func() {
 			r, err := s.File(ctx, b, []Source{{Name: "a", Open: src.open}})
 			if err == nil {
@@ -104,7 +104,7 @@ func TestNotDropped(t *testing.T) {
 				data := noise(1, 1<<20)
 				gate := make(chan struct{})
 				src := always("a", data, reply{stall: 500_000, gate: gate})
-				first, second := blobOf(data), droppable(data)
+				first, second := blobOf(data), forJob(data)
 				if order == "client last" {
 					first, second = second, first
 				}
@@ -134,7 +134,7 @@ func TestJoinsWhileDropped(t *testing.T) {
 			}
 			return reply{}
 		}}
-		r := open(t, s, droppable(data), src)
+		r := open(t, s, forJob(data), src)
 		synctest.Wait()
 		s.mu.RLock()
 		f := s.fills[blobOf(data).fillKey()]

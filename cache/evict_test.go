@@ -604,7 +604,7 @@ func TestHoldFollows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{MaxSize: 2000})
 		data := noise(1, 1000)
-		named := func(key string) Blob { return Blob{Key: key, Want: verify.Want{Size: 1000}, Loose: true} }
+		named := func(key string) Blob { return Blob{Key: key, Want: verify.Want{Size: 1000}, Unverified: true} }
 		src := &fake{name: "a", data: data}
 		first, err := s.File(t.Context(), named("one"), sources(src))
 		if err != nil {

@@ -79,12 +79,12 @@ const (
 
 func newFill(s *Store, b Blob, sources []Source) *fill {
 	f := &fill{
-		s: s, key: b.fillKey(), name: b.partialName(), first: b, want: b.Want, max: b.MaxSize, loose: b.Loose || s.o.AllowUnverified,
-		ticket: &ticket{low: b.Low},
+		s: s, key: b.fillKey(), name: b.partialName(), first: b, want: b.Want, max: b.MaxSize, loose: b.Unverified || s.o.AllowUnverified,
+		ticket: &ticket{low: b.Why == Ahead},
 		pace:   rate.NewLimiter(triesPerSecond, triesAtOnce),
 		wake:   make(chan struct{}),
 		hold:   new(hold),
-		firm:   !b.Droppable,
+		firm:   b.Why != Job,
 		began:  time.Now(),
 	}
 	if f.max <= 0 {
@@ -100,7 +100,7 @@ func newFill(s *Store, b Blob, sources []Source) *fill {
 
 // join lets one more have the blob.
 func (f *fill) join(b Blob, sources []Source) {
-	if !b.Low {
+	if b.Why != Ahead {
 		f.s.slots.promote(f.ticket)
 	}
 	f.add(b, sources)
@@ -143,7 +143,7 @@ next:
 			}
 		}
 		c := &candidate{Source: src}
-		if !b.Anew {
+		if b.Why != Job {
 			c.out = f.s.justLied(f.key, src)
 		}
 		f.sources = append(f.sources, c)

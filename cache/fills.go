@@ -33,7 +33,7 @@ type FillInfo struct {
 	Source  string        // who brings the bytes just now; "" when nobody does
 	State   FillState
 	Began   time.Time
-	Low     bool // nobody waits for it
+	Ahead   bool // no client and no job waits for it
 }
 
 // Fills lists the downloads under way, the oldest first.
@@ -42,7 +42,7 @@ func (s *Store) Fills() []FillInfo {
 	all := make([]FillInfo, 0, len(s.fills))
 	for _, f := range s.fills {
 		i := f.describe()
-		i.Readers, i.Low = int(f.hold.readers()), f.low()
+		i.Readers, i.Ahead = int(f.hold.readers()), f.low()
 		all = append(all, i)
 	}
 	s.mu.RUnlock()

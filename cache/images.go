@@ -242,7 +242,7 @@ func (s *Store) touchOrigin(b Blob) {
 	if im := s.images[b.Manifest.Origin]; im != nil {
 		for _, sum := range im.Sums {
 			if f := s.files[sum]; f != nil {
-				idle := b.Low && f.idle.Load()
+				idle := b.Why == Ahead && f.idle.Load()
 				f.touch()
 				f.idle.Store(idle)
 			}

@@ -59,7 +59,7 @@ func TestLiesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, change := range map[string]func(*Blob, *Source){
 			"once":     func(_ *Blob, s *Source) { s.Once = true }, // another body
-			"anew":     func(b *Blob, _ *Source) { b.Anew = true },
+			"job":      func(b *Blob, _ *Source) { b.Why = Job },
 			"manifest": func(_ *Blob, s *Source) { s.Said = []byte("another") },
 			"size":     func(b *Blob, _ *Source) { b.Want.Size = 0 }, // another download
 		} {

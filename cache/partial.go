@@ -23,7 +23,7 @@ type Partial struct {
 	Sum     verify.Sum
 	Size    int64 // of the whole file; 0: not known
 	Have    int64
-	Dropped bool // in this process, because nobody wanted it any more (Blob.Droppable)
+	Dropped bool // in this process, because the jobs that wanted it were cancelled
 }
 
 // leftover is what is known of a partial file that no fill is working on.

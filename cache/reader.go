@@ -294,7 +294,7 @@ func (r *Reader) took(n int64) {
 }
 
 // Close lets the file go: from then on it may be evicted. The fill, if one runs,
-// goes on, unless it is one of Droppable blobs only: then it has ended. Idempotent.
+// goes on, unless only jobs wanted it: then it has ended. Idempotent.
 func (r *Reader) Close() error {
 	if r.hold == nil {
 		return nil

@@ -182,7 +182,7 @@ func TestLowFillMakesRoom(t *testing.T) {
 		return reply{}
 	}
 	ahead := blobOf(low.data)
-	ahead.Low = true
+	ahead.Why = Ahead
 	first := arrives(s, ahead, low)
 	<-began
 	second := arrives(s, blobOf(urgent.data), urgent)
@@ -214,7 +214,7 @@ func TestJoinedLowFillIsUrgent(t *testing.T) {
 			return reply{}
 		}
 		b := blobOf(f.data)
-		b.Low = true
+		b.Why = Ahead
 		return f, b
 	}
 	one, oneBlob := waiting("one", 2)
@@ -223,7 +223,7 @@ func TestJoinedLowFillIsUrgent(t *testing.T) {
 	all := []<-chan error{arrives(s, blobOf(running.data), running)}
 	<-began
 	all = append(all, arrives(s, oneBlob, one), arrives(s, twoBlob, two))
-	twoBlob.Low = false
+	twoBlob.Why = Client
 	all = append(all, arrives(s, twoBlob, two))
 	waitUrgent(t, s, 1)
 	close(gate)
@@ -240,7 +240,7 @@ func TestWaitHereIsNoStall(t *testing.T) {
 		low := always("a", noise(1, 600_000), reply{chunk: 32 << 10, pause: 10 * time.Millisecond})
 		urgent := always("b", noise(2, 300_000), reply{chunk: 30_000, pause: time.Second})
 		ahead := blobOf(low.data)
-		ahead.Low = true
+		ahead.Why = Ahead
 		first := arrives(s, ahead, low)
 		time.Sleep(50 * time.Millisecond)
 		second := arrives(s, blobOf(urgent.data), urgent) // the slot is its for ten seconds

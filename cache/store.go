@@ -282,8 +282,8 @@ func (s *Store) Peek(b Blob) (Info, bool) {
 // returns when the first bytes are known to come (a source has answered) or
 // nothing can be had: errors match ErrNoSpace, ErrDisk, ErrUnavailable, ErrClosed,
 // fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). The fill
-// belongs to the store: it outlives ctx and the Reader, unless the blob is
-// Droppable.
+// belongs to the store: it outlives ctx and the Reader, unless only
+// jobs want it.
 func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
 	r, err := s.open(ctx, b, sources)
 	s.suspectDisk(err)
@@ -345,11 +345,11 @@ func (s *Store) open(ctx context.Context, b Blob, sources []Source) (*Reader, er
 		r, err := f.admit(ctx, result)
 		if err != nil {
 			f.leave()
-			if !b.Low && errors.Is(err, errNoRoomAhead) { // it failed before it knew that somebody waits
+			if b.Why != Ahead && errors.Is(err, errNoRoomAhead) { // it failed before it knew that somebody waits
 				continue
 			}
 		}
-		if !b.Low {
+		if b.Why != Ahead {
 			s.metrics.requests[result].Inc()
 		}
 		return r, err
@@ -409,11 +409,11 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 			return f, "", nil
 		}
 		f.join(b, sources)
-		f.firm = f.firm || !b.Droppable
+		f.firm = f.firm || b.Why != Job
 		f.hold.n.Add(1)
 		return f, Join, nil
 	}
-	if !b.Anew {
+	if b.Why != Job {
 		if err := s.allLied(key, sources); err != nil {
 			return nil, "", err
 		}

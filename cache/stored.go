@@ -76,7 +76,7 @@ type File struct {
 	Size     int64
 	Added    time.Time
 	LastUsed time.Time
-	Idle     bool        // it was brought ahead of need (Blob.Low), and nobody has asked for it since
+	Idle     bool        // it was brought ahead of need, and nobody has asked for it since
 	Checked  time.Time   // when its bytes were last found right: at its download, by a scrub or by Check
 	Readers  int         // who have it open now
 	Images   []uuid.UUID // whose file it is, sorted; empty for icons

@@ -321,7 +321,7 @@ func TestWithoutSHA1(t *testing.T) {
 	claim := reply{md5: md5Of(data), modTime: time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)}
 	wrong := reply{md5: make([]byte, 16)}
 	b := Blob{Key: "file/u/0"}
-	loose := Blob{Key: "icon/u", Loose: true, MaxSize: 2 << 20}
+	loose := Blob{Key: "icon/u", Unverified: true, MaxSize: 2 << 20}
 	want := b
 	want.Want.MD5 = md5Of(data)
 

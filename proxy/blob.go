@@ -52,11 +52,11 @@ func BlobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 func iconOf(e catalog.Entry) (cache.Blob, []cache.Source) {
 	m := e.Manifest
 	blob := cache.Blob{
-		Key:     fmt.Sprintf("icon/%s/%s", m.UUID, tagOf(m.V2())),
-		MaxSize: maxIcon,
-		Loose:   true,
-		Image:   m.UUID,
-		Source:  e.Source,
+		Key:        fmt.Sprintf("icon/%s/%s", m.UUID, tagOf(m.V2())),
+		MaxSize:    maxIcon,
+		Unverified: true,
+		Image:      m.UUID,
+		Source:     e.Source,
 	}
 	sources := make([]cache.Source, 0, len(e.Holders))
 	for _, h := range e.Holders {

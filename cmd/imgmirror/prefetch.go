@@ -170,7 +170,7 @@ func (m *mirror) prefetchAll(ctx context.Context, p *prefetched) bool {
 // prefetchFile brings one file unless it is on disk.
 func (m *mirror) prefetchFile(ctx context.Context, entry catalog.Entry, index int) error {
 	blob, sources := proxy.BlobOf(entry, index)
-	blob.Low = true
+	blob.Why = cache.Ahead
 	if _, ok := m.store.Peek(blob); ok {
 		return nil
 	}

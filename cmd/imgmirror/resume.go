@@ -49,7 +49,7 @@ func (m *mirror) resumePartial(ctx context.Context, p cache.Partial) {
 		return
 	}
 	blob, sources := proxy.BlobOf(entry, index)
-	blob.Low = true
+	blob.Why = cache.Ahead
 	reader, err := m.store.File(ctx, blob, sources)
 	if err != nil {
 		m.log.Warn("an unfinished download cannot go on yet",

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy"
 	"imgmirror/verify"
@@ -57,7 +58,7 @@ func (m *mirror) heal(ctx context.Context, sum verify.Sum, size int64) error {
 		return fmt.Errorf("no image in the catalogue has this file: %w", fs.ErrNotExist)
 	}
 	blob, sources := proxy.BlobOf(entry, index)
-	blob.Anew = true
+	blob.Why = cache.Job
 	r, err := m.store.File(ctx, blob, sources)
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func (m *mirror) openImage(ctx context.Context, image manifest.Manifest) (zfsimp
 		return nil, err
 	}
 	blob, sources := proxy.BlobOf(entry, 0)
-	blob.Droppable = true // an install that is given up ends its download
+	blob.Why = cache.Job // an install that is given up ends its download
 	r, err := m.store.File(ctx, blob, sources)
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func (m *mirror) beginDownload(ctx context.Context, entry catalog.Entry) {
 		return
 	}
 	blob, sources := proxy.BlobOf(entry, 0)
-	blob.Low = true
+	blob.Why = cache.Ahead
 	if r, err := m.store.File(ctx, blob, sources); err == nil {
 		r.Close() //nolint:errcheck // nothing was read
 	}

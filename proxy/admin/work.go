@@ -200,7 +200,7 @@ func (s *Server) bringOne(ctx context.Context, j *job, i int, st step) error {
 // has come is kept.
 func (s *Server) bringFile(ctx context.Context, e catalog.Entry, index int, progress func(have int64)) (int64, error) {
 	blob, sources := s.o.Blob(e, index)
-	blob.Droppable, blob.Anew = true, true
+	blob.Why = cache.Job
 	r, err := s.o.Store.File(ctx, blob, sources)
 	if err != nil {
 		return 0, err
