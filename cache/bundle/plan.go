@@ -89,7 +89,7 @@ type planner struct {
 }
 
 // maxChain is how many origins an image may have (spec G4).
-const maxChain = 100
+const maxChain = manifest.MaxChain - 1
 
 // add adds an image, behind its origins.
 func (p *planner) add(id uuid.UUID, depth int) error {

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	maxDepth = 100 // ancestors that an image may have (spec 0)
-	maxLines = 20  // log lines about one kind of trouble for one list
+	maxDepth = manifest.MaxChain - 1 // ancestors that an image may have (spec 7, G4)
+	maxLines = 20                    // log lines about one kind of trouble for one list
 )
 
 // rebuild brings the current list up to date with the inputs. It does nothing when it already is.

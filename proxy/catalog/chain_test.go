@@ -121,15 +121,15 @@ func TestHideBrokenChains(t *testing.T) {
 	})
 }
 
-// A cycle and a chain of more than 100 origins are broken; one of 100 is not.
+// A cycle and a chain of more than maxDepth origins are broken; one of maxDepth is not.
 func TestEndlessChains(t *testing.T) {
 	a := &fake{t: t, name: "a", listed: []spec{{n: 1, origin: 2}, {n: 2, origin: 3}, {n: 3, origin: 1}, {n: 4, origin: 4}, {n: 500}}}
-	for n := 501; n <= 601; n++ {
+	for n := 501; n <= 501+maxDepth; n++ {
 		a.listed = append(a.listed, spec{n: n, origin: n - 1})
 	}
 	c := newCatalog(t, Options{Sources: sourcesOf(a), HideBrokenChains: true})
 	refresh(t, c)
-	if got := shown(c); len(got) != 101 || got[0] != 500 || got[100] != 600 {
+	if got := shown(c); len(got) != maxDepth+1 || got[0] != 500 || got[maxDepth] != 500+maxDepth {
 		t.Errorf("listed: %v", got)
 	}
 	if n := testutil.ToFloat64(c.metrics.broken); n != 5 {
@@ -140,15 +140,15 @@ func TestEndlessChains(t *testing.T) {
 	}
 }
 
-// An endless chain that shows itself one origin at a time is followed 100 steps or so for each refresh, not forever.
+// An endless chain that shows itself one origin at a time is followed maxDepth steps or so for each refresh, not forever.
 func TestEndlessUnlistedChain(t *testing.T) {
 	a := &fake{t: t, name: "a", listed: []spec{{n: 1, origin: 2}}}
-	for n := 2; n < 400; n++ {
+	for n := 2; n < 2*maxDepth; n++ {
 		a.hidden = append(a.hidden, spec{n: n, origin: n + 1})
 	}
 	c := newCatalog(t, Options{Sources: sourcesOf(a)})
 	refresh(t, c)
-	if n := len(a.gets); n < 100 || n > 110 {
+	if n := len(a.gets); n < maxDepth || n > maxDepth+10 {
 		t.Errorf("asked for %d", n)
 	}
 	if n := testutil.ToFloat64(c.metrics.broken); n != 1 {
