@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"imgmirror/verify"
 )
 
 // storeAhead brings m with nobody waiting for it.
@@ -117,7 +119,7 @@ func TestAheadKeepsWhatItHas(t *testing.T) {
 			return reply{cut: 70_000}
 		}
 		part := all[1].blob
-		if _, _, err := get(s, part, all[1].src); !errors.Is(err, ErrUnavailable) {
+		if _, _, err := get(s, part, all[1].src); !errors.Is(err, verify.ErrUnavailable) {
 			t.Fatal(err)
 		}
 		synctest.Wait()

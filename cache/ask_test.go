@@ -37,7 +37,7 @@ func TestAllBlackHoles(t *testing.T) {
 		data := noise(1, 1<<20)
 		began := time.Now()
 		_, _, err := get(s, blobOf(data), blackHole("a"), blackHole("b"), blackHole("c"), blackHole("d"))
-		wantError(t, err, ErrUnavailable)
+		wantError(t, err, verify.ErrUnavailable)
 		if took := time.Since(began); took > 2600*time.Millisecond {
 			t.Errorf("took %s", took)
 		}

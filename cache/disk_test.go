@@ -135,7 +135,7 @@ func TestResumeWithSourcesDown(t *testing.T) {
 		s = reopen(t, s)
 		began := time.Now()
 		_, _, err := get(s, blobOf(data), always("a", nil, reply{err: errDown}))
-		wantError(t, err, ErrUnavailable)
+		wantError(t, err, verify.ErrUnavailable)
 		if took := time.Since(began); took > 3*time.Second {
 			t.Errorf("took %s", took)
 		}

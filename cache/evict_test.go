@@ -264,7 +264,7 @@ func TestEvictionSpares(t *testing.T) {
 			t.Error("a source was asked for what can never fit")
 		}
 		_, _, err = get(s, all[0].blob, always("b", nil, reply{err: errors.New("down")}))
-		wantError(t, err, ErrUnavailable)
+		wantError(t, err, verify.ErrUnavailable)
 		wantPresent(t, s, "1 6 7", all...) // nothing goes for what nobody brings
 	})
 }

@@ -226,7 +226,7 @@ func (f *fill) exhausted(r *round) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var absent, refused, wrong, unverified, unknown int
-	e := &exhaustedError{meaning: ErrUnavailable}
+	e := &exhaustedError{meaning: verify.ErrUnavailable}
 	for _, c := range f.sources {
 		err := c.out
 		if err == nil {

@@ -93,7 +93,7 @@ func newFill(s *Store, b Blob, sources []Source) *fill {
 	ctx, stop := context.WithCancelCause(s.ctx)
 	f.stop = stop
 	f.ctx, f.cancel = context.WithTimeoutCause(ctx, s.o.Deadline,
-		fmt.Errorf("%w: not complete within %s", ErrUnavailable, s.o.Deadline))
+		fmt.Errorf("%w: not complete within %s", verify.ErrUnavailable, s.o.Deadline))
 	f.add(b, sources)
 	return f
 }
@@ -360,7 +360,7 @@ func (f *fill) mayBeginAgain(r *round, err error) bool {
 	}
 	if !errors.Is(err, verify.ErrMismatch) {
 		// Alone of all sources the round's one could not go on: the others may still, from the start.
-		if r.only == nil || !errors.Is(err, ErrUnavailable) {
+		if r.only == nil || !errors.Is(err, verify.ErrUnavailable) {
 			return false
 		}
 		r.only.out = err
@@ -387,7 +387,7 @@ func (f *fill) anyLeft() bool {
 // resumable tells whether what a round has is of use to a later fill.
 func (f *fill) resumable(r *round, err error) bool {
 	return !f.want.SHA1.IsZero() && !f.solo && r.have > 0 && !errors.Is(err, verify.ErrMismatch) &&
-		(errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) ||
+		(errors.Is(err, verify.ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) ||
 			errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoRoomAhead) && r.leftover > 0)
 }
 

@@ -257,7 +257,7 @@ func TestAllRefuse(t *testing.T) {
 		src := &fake{name: "a", reply: func(int, int64) reply { return reply{err: errDown} }}
 		began := time.Now()
 		_, _, err := get(s, blobOf(data), src)
-		wantError(t, err, ErrUnavailable, fs.ErrNotExist, verify.ErrMismatch)
+		wantError(t, err, verify.ErrUnavailable, fs.ErrNotExist, verify.ErrMismatch)
 		if took := time.Since(began); took < 2*time.Second || took > 3*time.Second {
 			t.Errorf("took %s, want about 2.5s", took)
 		}
@@ -268,7 +268,7 @@ func TestAllRefuse(t *testing.T) {
 			t.Errorf("left behind: %d fills, %d partials, %d booked", len(s.fills), len(s.Partials()), s.space.booked)
 		}
 		_, _, err = get(s, blobOf(data))
-		wantError(t, err, ErrUnavailable, fs.ErrNotExist)
+		wantError(t, err, verify.ErrUnavailable, fs.ErrNotExist)
 	})
 }
 
@@ -282,19 +282,19 @@ func TestNotThere(t *testing.T) {
 		absent, denied, down := says(fs.ErrNotExist), says(fs.ErrPermission), says(errDown)
 
 		_, _, err := get(s, blobOf(data), absent)
-		wantError(t, err, fs.ErrNotExist, ErrUnavailable)
+		wantError(t, err, fs.ErrNotExist, verify.ErrUnavailable)
 		wantAsked(t, absent, 0) // a clear answer is not asked for twice
 
 		_, _, err = get(s, blobOf(data), absent, denied)
-		wantError(t, err, ErrUnavailable, fs.ErrNotExist, fs.ErrPermission)
+		wantError(t, err, verify.ErrUnavailable, fs.ErrNotExist, fs.ErrPermission)
 		wantAsked(t, denied, 0)
 		wantError(t, err, ErrRefused)
 
 		_, _, err = get(s, blobOf(data), denied, down)
-		wantError(t, err, ErrUnavailable, ErrRefused)
+		wantError(t, err, verify.ErrUnavailable, ErrRefused)
 
 		_, _, err = get(s, blobOf(data), absent, down)
-		wantError(t, err, ErrUnavailable, fs.ErrNotExist)
+		wantError(t, err, verify.ErrUnavailable, fs.ErrNotExist)
 
 		wantData(t, s, blobOf(data), data, Miss, absent, denied, &fake{name: "ok", data: data})
 	})
@@ -313,7 +313,7 @@ func TestSlowFirstByte(t *testing.T) {
 		late := &fake{name: "a", data: data, reply: func(int, int64) reply { return reply{delay: time.Hour} }}
 		began := time.Now()
 		_, _, err := get(s, blobOf(data), late)
-		wantError(t, err, ErrUnavailable)
+		wantError(t, err, verify.ErrUnavailable)
 		if took := time.Since(began); took > 21*time.Second {
 			t.Errorf("gave up after %s", took)
 		}
@@ -357,7 +357,7 @@ func TestDrySpell(t *testing.T) {
 			return reply{}
 		}}
 		got, _, err := get(s, blobOf(data), src)
-		wantError(t, err, ErrUnavailable, verify.ErrMismatch)
+		wantError(t, err, verify.ErrUnavailable, verify.ErrMismatch)
 		if !bytes.Equal(got, data[:500_000]) {
 			t.Errorf("%d bytes were given out", len(got))
 		}
@@ -381,7 +381,7 @@ func TestDeadline(t *testing.T) {
 		data := noise(1, 1<<20)
 		src := &fake{name: "a", data: data, reply: func(int, int64) reply { return reply{chunk: 1000, pause: time.Second} }}
 		_, _, err := get(s, blobOf(data), src)
-		wantError(t, err, ErrUnavailable)
+		wantError(t, err, verify.ErrUnavailable)
 	})
 }
 

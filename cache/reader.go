@@ -92,7 +92,7 @@ func (r *Reader) Limit(n int64) { r.end = min(r.offset+n, r.size) }
 
 // Wait blocks until bytes at the current offset may be given out, and tells how
 // many there are at least. io.EOF at the end; else an error that ends the body:
-// verify.ErrMismatch, ErrUnavailable, ErrNoSpace, ErrClosed, or that of a disk
+// verify.ErrMismatch, verify.ErrUnavailable, ErrNoSpace, ErrClosed, or that of a disk
 // that fails. The last block (64 KiB) of a fill, and the last byte of what the
 // Reader is to give out, come only once the digests hold: a body that is complete
 // is right. io.EOF, also of an offset behind the end, comes no earlier.

@@ -25,7 +25,7 @@ func TestNoSpaceBeforeAnyByte(t *testing.T) {
 	for _, b := range []Blob{blobOf(data), unknown} {
 		s := openStore(t, Options{MaxSize: 1<<20 - 1})
 		_, _, err := get(s, b, src)
-		wantError(t, err, ErrNoSpace, ErrUnavailable, fs.ErrNotExist)
+		wantError(t, err, ErrNoSpace, verify.ErrUnavailable, fs.ErrNotExist)
 
 		free := int64(2<<20 - 1)
 		s = withFree(openStore(t, Options{MinFree: 1 << 20}), &free)

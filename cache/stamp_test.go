@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"imgmirror/verify"
 )
 
 // tick lets the file system's clock move on, so that a change shows in a stamp.
@@ -105,7 +107,7 @@ func TestFileIsChanged(t *testing.T) {
 			down := &fake{name: "a", reply: func(int, int64) reply { return reply{err: errors.New("down")} }}
 			s.o.Patience = time.Millisecond
 			_, _, err := get(s, m.blob, down)
-			wantError(t, err, ErrUnavailable, fs.ErrNotExist)
+			wantError(t, err, verify.ErrUnavailable, fs.ErrNotExist)
 			m.store(t, s)
 			wantData(t, s, m.blob, m.data, Hit)
 			if in := quarantined(t, s); len(in) != 1 {

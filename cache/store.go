@@ -30,10 +30,8 @@ var (
 	ErrDisk = errors.New("the data folder cannot be used")
 	// ErrClosed says that the store is closing or closed.
 	ErrClosed = errors.New("cache is closed")
-	// ErrUnavailable says that no source gave the bytes, and that they are absent is not known either.
-	ErrUnavailable = errors.New("no source could deliver the file")
-	// ErrRefused is the ErrUnavailable of a file that each source which may have it refuses to give.
-	ErrRefused = fmt.Errorf("%w: they refuse to give it", ErrUnavailable)
+	// ErrRefused is the verify.ErrUnavailable of a file that each source which may have the file refuses to give.
+	ErrRefused = fmt.Errorf("%w: the sources refuse to give the file", verify.ErrUnavailable)
 	// ErrUnverified says that a file is not taken because neither its manifest nor a source tells a digest of it.
 	ErrUnverified = errors.New("there is no sha1 or md5 to check the file against, and verify.allow_unverified is off")
 )
@@ -280,7 +278,7 @@ func (s *Store) Peek(b Blob) (Info, bool) {
 // File gives a Reader on the blob: of the verified file when it is on disk,
 // else of the one fill for these bytes, which it starts if there is none. It
 // returns when the first bytes are known to come (a source has answered) or
-// nothing can be had: errors match ErrNoSpace, ErrDisk, ErrUnavailable, ErrClosed,
+// nothing can be had: errors match ErrNoSpace, ErrDisk, verify.ErrUnavailable, ErrClosed,
 // fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). The fill
 // belongs to the store: it outlives ctx and the Reader, unless only
 // jobs want it.

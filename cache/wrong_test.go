@@ -52,7 +52,7 @@ func TestFlippedBit(t *testing.T) {
 		s := openStore(t, Options{Sources: []string{"liar", "honest"}})
 		liar := always("liar", flip(data, at), reply{})
 		got, _, err := get(s, blobOf(data), liar)
-		wantError(t, err, verify.ErrMismatch, ErrUnavailable, fs.ErrNotExist)
+		wantError(t, err, verify.ErrMismatch, verify.ErrUnavailable, fs.ErrNotExist)
 		if len(got) > len(data)-holdBack {
 			t.Errorf("%d bytes were given out", len(got))
 		}
@@ -342,7 +342,7 @@ func TestWithoutSHA1(t *testing.T) {
 		s := openStore(t, o)
 		_, _, err := get(s, b, always("a", data, r))
 		if where == whereUnchecked {
-			wantError(t, err, ErrUnverified, ErrUnavailable, verify.ErrMismatch) // the source is not to blame
+			wantError(t, err, ErrUnverified, verify.ErrUnavailable, verify.ErrMismatch) // the source is not to blame
 		} else {
 			wantError(t, err, verify.ErrMismatch)
 		}
@@ -390,7 +390,7 @@ func TestUncheckedIsNotMixed(t *testing.T) {
 		}}
 		b := &fake{name: "b", data: other}
 		_, _, err := get(s, Blob{Key: "k"}, a, b)
-		wantError(t, err, ErrUnavailable)
+		wantError(t, err, verify.ErrUnavailable)
 		synctest.Wait()
 		wantData(t, s, Blob{Key: "k"}, other, Hit)
 

@@ -460,14 +460,14 @@ func TestFileErrors(t *testing.T) {
 	}
 	wrap := func(err error) error { return fmt.Errorf("fill 97f2: source one: %w", err) }
 	f(wrap(fs.ErrNotExist), 404, "ResourceNotFound")
-	f(wrap(cache.ErrUnavailable), 503, "RemoteSourceError")
+	f(wrap(verify.ErrUnavailable), 503, "RemoteSourceError")
 	f(wrap(verify.ErrMismatch), 503, "RemoteSourceError")
 	f(wrap(cache.ErrNoSpace), 503, "StorageIsDown")
 	f(wrap(cache.ErrClosed), 503, "ServiceUnavailableError")
 	f(wrap(context.DeadlineExceeded), 503, "RemoteSourceError")
 	f(errors.New("disk on fire"), 500, "InternalError")
 	// One source does not have it, the other does not answer.
-	f(errors.Join(wrap(fs.ErrNotExist), wrap(cache.ErrUnavailable)), 503, "RemoteSourceError")
+	f(errors.Join(wrap(fs.ErrNotExist), wrap(verify.ErrUnavailable)), 503, "RemoteSourceError")
 }
 
 func TestFileNotThere(t *testing.T) {

@@ -8,11 +8,12 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/proxy/catalog"
+	"imgmirror/verify"
 )
 
 // errOutOfReach is matched by what is said of a file that is not on disk while
 // the sources that hold it do not answer.
-var errOutOfReach = fmt.Errorf("the sources that hold it do not answer: %w", catalog.ErrUnavailable)
+var errOutOfReach = fmt.Errorf("the sources that hold it do not answer: %w", verify.ErrUnavailable)
 
 // obtain refuses the manifest of an image that could not be installed now, under
 // UnreachableNotFound: its file, or that of an image which it is built on, is
@@ -36,7 +37,7 @@ func (s *Server) obtain(e catalog.Entry) error {
 			return nil
 		}
 		var err error
-		if e, err = s.catalog.Get(ctx, origin); errors.Is(err, catalog.ErrUnavailable) {
+		if e, err = s.catalog.Get(ctx, origin); errors.Is(err, verify.ErrUnavailable) {
 			return s.explain(err, "")
 		} else if err != nil {
 			return nil // an origin that no source has: no other answer makes the chain whole

@@ -12,13 +12,14 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // disk has the files of some images; sources give none.
 type disk struct{ images []string }
 
 func (d disk) File(context.Context, cache.Blob, []cache.Source) (*cache.Reader, error) {
-	return nil, cache.ErrUnavailable
+	return nil, verify.ErrUnavailable
 }
 
 func (d disk) Peek(b cache.Blob) (cache.Info, bool) {

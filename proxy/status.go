@@ -11,8 +11,6 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
 )
 
@@ -47,9 +45,7 @@ var table = []struct {
 	{verify.ErrMismatch, 503, codeRemoteSource, "what the image's sources sent is not what its manifest says", false},
 	{cache.ErrUnverified, 503, codeRemoteSource, cache.ErrUnverified.Error(), false},
 	{cache.ErrRefused, 503, codeRemoteSource, "the image's sources refuse to give it", true},
-	{catalog.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},
-	{upstream.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},
-	{cache.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},
+	{verify.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},
 	{context.DeadlineExceeded, 503, codeRemoteSource, "the image's sources did not answer in time", true},
 	{fs.ErrNotExist, 404, codeNotFound, "", false},
 	{manifest.ErrInvalid, 422, codeInvalidParameter, "a parameter is invalid", false},

@@ -10,8 +10,6 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
 )
 
@@ -40,9 +38,7 @@ func TestExplain(t *testing.T) {
 	f(honest, fs.ErrNotExist, 404, "ResourceNotFound")
 	f(honest, manifest.ErrInvalid, 422, "InvalidParameter")
 	f(honest, verify.ErrMismatch, 503, "RemoteSourceError")
-	f(honest, upstream.ErrUnavailable, 503, "RemoteSourceError")
-	f(honest, catalog.ErrUnavailable, 503, "RemoteSourceError")
-	f(honest, cache.ErrUnavailable, 503, "RemoteSourceError")
+	f(honest, verify.ErrUnavailable, 503, "RemoteSourceError")
 	f(honest, context.DeadlineExceeded, 503, "RemoteSourceError")
 	f(honest, cache.ErrNoSpace, 503, "StorageIsDown")
 	f(honest, cache.ErrDisk, 503, "StorageIsDown")
@@ -56,7 +52,7 @@ func TestExplain(t *testing.T) {
 	}
 
 	// "Cannot tell" wins over "not there", in either order.
-	for _, cannot := range []error{upstream.ErrUnavailable, catalog.ErrUnavailable, cache.ErrUnavailable, context.DeadlineExceeded} {
+	for _, cannot := range []error{verify.ErrUnavailable, context.DeadlineExceeded} {
 		f(honest, errors.Join(fs.ErrNotExist, cannot), 503, "RemoteSourceError")
 		f(honest, errors.Join(cannot, fs.ErrNotExist), 503, "RemoteSourceError")
 		f(helpful, cannot, 404, "ResourceNotFound")

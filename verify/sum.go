@@ -17,6 +17,11 @@ import (
 // what they should be".
 var ErrMismatch = errors.New("bytes do not match")
 
+// ErrUnavailable is matched when a source cannot tell: the source could not be asked, or
+// its answer makes no sense. "The source does not have the thing" is fs.ErrNotExist, "the
+// source refuses to give the thing" is fs.ErrPermission.
+var ErrUnavailable = errors.New("source unavailable")
+
 // Sum is a sha1 digest: the identity of an image file.
 type Sum [20]byte
 

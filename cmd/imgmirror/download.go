@@ -10,7 +10,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
 )
 
@@ -134,7 +133,7 @@ func (d *download) more() {
 		}
 		d.drop()
 	case errors.Is(err, io.EOF):
-		d.failed(fmt.Errorf("%w: %w at %d of %d", upstream.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size), false)
+		d.failed(fmt.Errorf("%w: %w at %d of %d", verify.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size), false)
 	default:
 		d.failed(err, false)
 	}
@@ -186,7 +185,7 @@ func (d *download) failed(err error, unopened bool) {
 	}
 	d.before = d.taken
 	switch {
-	case !errors.Is(err, upstream.ErrUnavailable):
+	case !errors.Is(err, verify.ErrUnavailable):
 		d.err = err
 	case d.empty >= emptyTries && d.reason != nil:
 		d.err = d.reason

@@ -17,7 +17,6 @@ import (
 
 	"imgmirror/config"
 	"imgmirror/manifest"
-	"imgmirror/proxy/upstream"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/verify"
 )
@@ -44,7 +43,7 @@ func (s *sender) open(_ context.Context, offset int64) (*verify.Stream, error) {
 	}
 	var body io.Reader = bytes.NewReader(s.data[offset:])
 	cut := func(n int64) {
-		body = io.MultiReader(io.LimitReader(body, n), iotest.ErrReader(fmt.Errorf("cut: %w", upstream.ErrUnavailable)))
+		body = io.MultiReader(io.LimitReader(body, n), iotest.ErrReader(fmt.Errorf("cut: %w", verify.ErrUnavailable)))
 	}
 	if len(s.cuts) > 0 {
 		cut(int64(s.cuts[0]))
@@ -83,8 +82,8 @@ func TestDownload(t *testing.T) {
 			}
 		})
 	}
-	gone := fmt.Errorf("%w: %w", upstream.ErrUnavailable, &net.OpError{Op: "dial", Err: errors.New("refused")})
-	away := fmt.Errorf("503: %w", upstream.ErrUnavailable)
+	gone := fmt.Errorf("%w: %w", verify.ErrUnavailable, &net.OpError{Op: "dial", Err: errors.New("refused")})
+	away := fmt.Errorf("503: %w", verify.ErrUnavailable)
 	f("whole", wantOf(data), &sender{data: data}, 0)
 	f("without a size", verify.Want{SHA1: sha1.Sum(data)}, &sender{data: data}, 0)
 	f("small", wantOf(data[:100]), &sender{data: data[:100]}, 0)
@@ -129,15 +128,15 @@ func TestDownloadFails(t *testing.T) {
 	f("another size", wantOf(data), &sender{data: data[:1000]}, verify.ErrMismatch, 1)
 	f("more than it said", wantOf(data), &sender{data: append(bytes.Clone(data), 0), size: int64(len(data))}, verify.ErrMismatch, 1)
 	f("nothing to check it by", verify.Want{Size: 5}, &sender{data: data[:5]}, verify.ErrMismatch, 0)
-	f("less than it said", wantOf(data), &sender{data: data[:1000], size: int64(len(data))}, upstream.ErrUnavailable, 1+emptyTries)
-	f("cut at the same place each time", wantOf(data), &sender{data: data, end: 700_000}, upstream.ErrUnavailable, 1+emptyTries)
-	f("not a byte", wantOf(data), &sender{data: data, end: -1}, upstream.ErrUnavailable, emptyTries)
+	f("less than it said", wantOf(data), &sender{data: data[:1000], size: int64(len(data))}, verify.ErrUnavailable, 1+emptyTries)
+	f("cut at the same place each time", wantOf(data), &sender{data: data, end: 700_000}, verify.ErrUnavailable, 1+emptyTries)
+	f("not a byte", wantOf(data), &sender{data: data, end: -1}, verify.ErrUnavailable, emptyTries)
 	f("not there", wantOf(data), &sender{data: data, fails: []error{fs.ErrNotExist}}, fs.ErrNotExist, 1)
 	cuts := make([]int, 1000)
 	for i := range cuts {
 		cuts[i] = 10
 	}
-	f("next to nothing each time", wantOf(data), &sender{data: data, cuts: cuts}, upstream.ErrUnavailable, downloadTries)
+	f("next to nothing each time", wantOf(data), &sender{data: data, cuts: cuts}, verify.ErrUnavailable, downloadTries)
 }
 
 // Who gives up waits for nothing.
@@ -161,7 +160,7 @@ func TestDownloadCancelled(t *testing.T) {
 // says nothing is named as the one that broke off.
 func TestDownloadReason(t *testing.T) {
 	data := upstreamtest.Bytes(1, 1_000_000)
-	lied := fmt.Errorf("GET /file: 503: RemoteSourceError: every source sends other bytes: %w", upstream.ErrUnavailable)
+	lied := fmt.Errorf("GET /file: 503: RemoteSourceError: every source sends other bytes: %w", verify.ErrUnavailable)
 	for _, c := range []struct {
 		name  string
 		fails []error
@@ -181,7 +180,7 @@ func TestDownloadReason(t *testing.T) {
 			}
 			defer d.Close()
 			_, err = io.ReadAll(d)
-			if !errors.Is(err, upstream.ErrUnavailable) || !strings.Contains(err.Error(), c.says) || len(s.asked) != c.asked {
+			if !errors.Is(err, verify.ErrUnavailable) || !strings.Contains(err.Error(), c.says) || len(s.asked) != c.asked {
 				t.Errorf("%s: asked %d times, %v", c.name, len(s.asked), err)
 			}
 		})
@@ -222,7 +221,7 @@ func TestDownloadWithoutRanges(t *testing.T) {
 		if times == 1 && (err != nil || !bytes.Equal(got, data) || asked != 2) {
 			t.Errorf("cut once: %d bytes, %v, asked %d times", len(got), err, asked)
 		}
-		if times == 0 && (!errors.Is(err, upstream.ErrUnavailable) || asked != 1+emptyTries) {
+		if times == 0 && (!errors.Is(err, verify.ErrUnavailable) || asked != 1+emptyTries) {
 			t.Errorf("cut each time: %d bytes, %v, asked %d times", len(got), err, asked)
 		}
 	}

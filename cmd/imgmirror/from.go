@@ -288,7 +288,7 @@ func remoteError(err error) error {
 	}{
 		{context.Canceled, "Interrupted"},
 		{verify.ErrMismatch, "RemoteSourceError"},
-		{upstream.ErrUnavailable, "RemoteSourceError"},
+		{verify.ErrUnavailable, "RemoteSourceError"},
 		{fs.ErrNotExist, "ResourceNotFound"},
 	} {
 		if errors.Is(err, row.is) {

@@ -11,6 +11,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/verify"
 )
 
 // generation is one catalogue over one set of sources, with the metrics of both.
@@ -88,7 +89,7 @@ func (l *liveCatalog) Get(ctx context.Context, id uuid.UUID) (catalog.Entry, err
 	for {
 		e, err := g.Get(ctx, id)
 		next := l.now.Load()
-		if next == g || !errors.Is(err, catalog.ErrUnavailable) {
+		if next == g || !errors.Is(err, verify.ErrUnavailable) {
 			return e, err
 		}
 		g = next

@@ -21,7 +21,6 @@ import (
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/published"
-	"imgmirror/proxy/upstream"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/verify"
 )
@@ -118,7 +117,7 @@ func TestHidden(t *testing.T) {
 type downCatalog struct{ Catalog }
 
 func (downCatalog) Refresh(context.Context) error {
-	return fmt.Errorf("source source: %w", upstream.ErrUnavailable)
+	return fmt.Errorf("source source: %w", verify.ErrUnavailable)
 }
 
 func TestImages(t *testing.T) {

@@ -173,7 +173,7 @@ func (in *importing) File(ctx context.Context, p *bundle.Piece) error {
 	body := &piece{r: p, at: begin, end: end, size: file.Size, interrupt: in.interrupt}
 	err := in.store(ctx, p, file, body)
 	for range joinTries { // another import may have broken off for which this one waited
-		if !errors.Is(err, cache.ErrUnavailable) || body.begun() || ctx.Err() != nil {
+		if !errors.Is(err, verify.ErrUnavailable) || body.begun() || ctx.Err() != nil {
 			break
 		}
 		err = in.store(ctx, p, file, body)

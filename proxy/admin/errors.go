@@ -11,10 +11,8 @@ import (
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/imported"
 	"imgmirror/proxy/published"
-	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
 )
 
@@ -75,9 +73,7 @@ var table = []struct {
 	{bundle.ErrInvalid, http.StatusUnprocessableEntity, codeBundle},
 	{cache.ErrUnverified, http.StatusServiceUnavailable, codeRemoteSource},
 	{verify.ErrMismatch, http.StatusServiceUnavailable, codeRemoteSource},
-	{catalog.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
-	{upstream.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
-	{cache.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
+	{verify.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, codeRemoteSource},
 	{context.Canceled, http.StatusServiceUnavailable, codeUnavailable},
 	{fs.ErrNotExist, http.StatusNotFound, codeNotFound},

@@ -170,7 +170,7 @@ func (s *Server) lookup(ctx context.Context, id uuid.UUID) (catalog.Entry, error
 	for _, h := range s.o.Catalog.Hidden(id) {
 		why += fmt.Sprintf("; source %s has it, and clients are not shown it: %s (%s)", h.Source, h.Detail, h.Reason)
 	}
-	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, catalog.ErrUnavailable) {
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, verify.ErrUnavailable) {
 		return e, refuse(http.StatusNotFound, codeNotFound, "image %s was not found%s", id, why)
 	}
 	return e, fmt.Errorf("%w%s", err, why)

@@ -25,10 +25,6 @@ import (
 	"imgmirror/verify"
 )
 
-// ErrUnavailable is matched by errors of Get when it is not known whether the image exists, because some
-// source could not be asked and none of the others has it.
-var ErrUnavailable = errors.New("no source could tell")
-
 // errStopped is the error of what would need goroutines after Run has returned.
 var errStopped = errors.New("the catalogue has stopped")
 

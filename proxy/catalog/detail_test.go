@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"imgmirror/verify"
 )
 
 // What a list does not tell of an image is asked for by uuid, once, and kept over refreshes and restarts, until the list
@@ -100,7 +102,7 @@ func TestDetailInVain(t *testing.T) {
 		time.Sleep(lookMemory)
 		a.set(func(f *fake) { f.getErr = errDown })
 		refresh(t, c)
-		if _, err := c.Get(t.Context(), id(2)); !errors.Is(err, ErrUnavailable) { // which is not that it has no files
+		if _, err := c.Get(t.Context(), id(2)); !errors.Is(err, verify.ErrUnavailable) { // which is not that it has no files
 			t.Errorf("by uuid, while the source cannot tell: %v", err)
 		}
 		time.Sleep(unsureLook)

@@ -133,7 +133,7 @@ func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
 }
 
 // completed is e with what its manifest lacks, if that can be learned within the time that a client waits; else e, as it is
-// for who asks on behalf of other mirrors (see via). The error matches ErrUnavailable when no source could tell of its files.
+// for who asks on behalf of other mirrors (see via). The error matches verify.ErrUnavailable when no source could tell of its files.
 func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 	if !terse(&e.Manifest) && e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
 		return e, nil
@@ -167,7 +167,7 @@ func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 		return e, nil
 	}
 	if terse(&now.Manifest) && now.Listed && c.looks.unsure(now.Manifest.UUID) {
-		return Entry{}, fmt.Errorf("image %s: %w of its files", now.Manifest.UUID, ErrUnavailable)
+		return Entry{}, fmt.Errorf("files of image %s: %w", now.Manifest.UUID, verify.ErrUnavailable)
 	}
 	return now, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/proxy/via"
+	"imgmirror/verify"
 )
 
 const (
@@ -57,7 +58,7 @@ type flight struct {
 //
 // The error matches fs.ErrNotExist when no source gives the image: none has it, or those that have it keep it
 // private, refuse it or are configured not to give it; if all said that they do not have it that is remembered
-// for 60 s. It matches ErrUnavailable when some source could not tell. This, and a refusal, are remembered for 1 s: a
+// for 60 s. It matches verify.ErrUnavailable when some source could not tell. This, and a refusal, are remembered for 1 s: a
 // client that asks again and again is no burden to a source that is ill. Offline, no source is asked and what is not
 // stored does not exist.
 //
@@ -82,7 +83,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 		}
 		return c.completed(ctx, f.entry)
 	case <-ctx.Done():
-		return Entry{}, fmt.Errorf("image %s: %w: %w", id, ErrUnavailable, ctx.Err())
+		return Entry{}, fmt.Errorf("image %s: %w: %w", id, verify.ErrUnavailable, ctx.Err())
 	}
 }
 
@@ -111,11 +112,11 @@ func (c *Catalog) search(id uuid.UUID, asked []string) *flight {
 	}
 	if len(c.lookups.running) >= maxFlights {
 		c.metrics.lookups.WithLabelValues(resultRefused).Inc()
-		return over(Entry{}, fmt.Errorf("image %s: %w: too many searches under way", id, ErrUnavailable))
+		return over(Entry{}, fmt.Errorf("image %s: %w: too many searches under way", id, verify.ErrUnavailable))
 	}
 	f := &flight{done: make(chan struct{})}
 	if !c.spawn(func(ctx context.Context) { c.fly(via.With(ctx, asked), w, f) }) {
-		return over(Entry{}, fmt.Errorf("image %s: %w: the catalogue has stopped", id, ErrUnavailable))
+		return over(Entry{}, fmt.Errorf("image %s: %w: the catalogue has stopped", id, verify.ErrUnavailable))
 	}
 	if c.lookups.running == nil {
 		c.lookups.running = make(map[wanted]*flight)
@@ -131,7 +132,7 @@ func (c *Catalog) fly(ctx context.Context, w wanted, f *flight) {
 	if err != nil {
 		f.err = err
 		memory := unsureMemory
-		if errors.Is(err, ErrUnavailable) {
+		if errors.Is(err, verify.ErrUnavailable) {
 			c.metrics.lookups.WithLabelValues(resultUnavailable).Inc()
 		} else {
 			c.metrics.lookups.WithLabelValues(resultAbsent).Inc()
@@ -193,7 +194,7 @@ func (c *Catalog) land(w wanted, err error, memory time.Duration) {
 
 // askInOrder asks the sources for id in order of priority: the next one as soon as one has said no or could
 // not tell, and also when it has had its head start without an answer. The first to have it wins. The error
-// matches ErrUnavailable or fs.ErrNotExist, the latter together with fs.ErrPermission when a source refused.
+// matches verify.ErrUnavailable or fs.ErrNotExist, the latter together with fs.ErrPermission when a source refused.
 func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
@@ -232,7 +233,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 		case <-timer.C:
 		case <-ctx.Done():
 			unsure = append(unsure, fmt.Errorf("image %s: %d sources gave no answer in time", id, pending))
-			return answer{}, fmt.Errorf("%w: %w", ErrUnavailable, errors.Join(unsure...))
+			return answer{}, fmt.Errorf("%w: %w", verify.ErrUnavailable, errors.Join(unsure...))
 		}
 		if next < len(c.sources) {
 			start()
@@ -241,7 +242,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 	}
 	switch {
 	case len(unsure) > 0:
-		return answer{}, fmt.Errorf("%w: %w", ErrUnavailable, errors.Join(unsure...))
+		return answer{}, fmt.Errorf("%w: %w", verify.ErrUnavailable, errors.Join(unsure...))
 	case len(refused) > 0:
 		return answer{}, fmt.Errorf("image %s: %w: %w", id, fs.ErrNotExist, errors.Join(refused...))
 	}

@@ -14,14 +14,15 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 func isNotExist(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrUnavailable)
+	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, verify.ErrUnavailable)
 }
 
 func isUnavailable(err error) bool {
-	return errors.Is(err, ErrUnavailable) && !errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, verify.ErrUnavailable) && !errors.Is(err, fs.ErrNotExist)
 }
 
 // An image that no list shows is found by uuid, kept as unlisted with its ancestry, and saved.
@@ -189,10 +190,10 @@ func TestGetHanging(t *testing.T) {
 	f(nil, 500*time.Millisecond, hanging("a"), having("b"))
 	f(nil, time.Second, hanging("a"), hanging("b"), having("c"))
 	f(nil, 1700*time.Millisecond, hanging("a"), hanging("b"), down("c"), hanging("d"), hanging("e"), hanging("f"), having("g"))
-	f(ErrUnavailable, 0, down("a"), lacking("b"))
-	f(ErrUnavailable, 2500*time.Millisecond, hanging("a"))
-	f(ErrUnavailable, 2500*time.Millisecond, hanging("a"), lacking("b"))
-	f(ErrUnavailable, 2500*time.Millisecond, lacking("a"), hanging("b"), down("c"))
+	f(verify.ErrUnavailable, 0, down("a"), lacking("b"))
+	f(verify.ErrUnavailable, 2500*time.Millisecond, hanging("a"))
+	f(verify.ErrUnavailable, 2500*time.Millisecond, hanging("a"), lacking("b"))
+	f(verify.ErrUnavailable, 2500*time.Millisecond, lacking("a"), hanging("b"), down("c"))
 	f(fs.ErrNotExist, 0, lacking("a"), lacking("b"))
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // numbers gathers what r has, as name{label values}: value, without what is zero.
@@ -84,7 +85,7 @@ func TestMetrics(t *testing.T) {
 	want["catalog_refreshes_total{unchanged,a}"], want["catalog_refreshes_total{failed,b}"] = 1, 1
 	success()
 	check("when a source fails")
-	if _, err := c.Get(t.Context(), id(50)); !errors.Is(err, ErrUnavailable) {
+	if _, err := c.Get(t.Context(), id(50)); !errors.Is(err, verify.ErrUnavailable) {
 		t.Fatal(err)
 	}
 	want["catalog_lookups_total{unavailable}"] = 1

@@ -7,12 +7,13 @@ import (
 	"strings"
 
 	"imgmirror/proxy/via"
+	"imgmirror/verify"
 )
 
 // Known gives the list now being served if it is known what there is: it has images, or every source has answered at
 // least once, in this process or, by its saved list, in an earlier one. Else that no image is on it tells nothing. Then
 // Known waits, until ctx ends at most, for the sources that have neither answered nor failed; an error matches
-// ErrUnavailable. Offline, the saved lists are all there is, and an empty list is the answer. A source that is a mirror
+// verify.ErrUnavailable. Offline, the saved lists are all there is, and an empty list is the answer. A source that is a mirror
 // on whose behalf ctx asks does not count: two mirrors that are each other's sources must not wait for each other.
 func (c *Catalog) Known(ctx context.Context) (*List, error) {
 	silent := c.silent(via.From(ctx))
@@ -28,7 +29,7 @@ func (c *Catalog) Known(ctx context.Context) (*List, error) {
 	if l := c.Current(); len(l.images) > 0 || len(silent) == 0 {
 		return l, nil
 	}
-	return nil, fmt.Errorf("%w: no answer yet from %s, and no image of another source", ErrUnavailable, strings.Join(silent, ", "))
+	return nil, fmt.Errorf("%w: no answer yet from %s, and no image of another source", verify.ErrUnavailable, strings.Join(silent, ", "))
 }
 
 // hasAnswered tells whether a list of s is known, old or new.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"imgmirror/verify"
 )
 
 // known is what Known says within two seconds, and how long it took.
@@ -37,9 +39,9 @@ func TestKnown(t *testing.T) {
 		void := &fake{t: t, name: "void"}
 		x := new(memory)
 		c := newCatalog(t, Options{Sources: sourcesOf(void, dead), Index: x})
-		f("none was asked", c, 0, ErrUnavailable, 2*time.Second)
+		f("none was asked", c, 0, verify.ErrUnavailable, 2*time.Second)
 		_ = c.Refresh(t.Context())
-		f("one has failed", c, 0, ErrUnavailable, 0)
+		f("one has failed", c, 0, verify.ErrUnavailable, 0)
 		f("the same offline", newCatalog(t, Options{Sources: sourcesOf(void, dead), Offline: true}), 0, nil, 0)
 		dead.set(func(f *fake) { f.err = nil })
 		refresh(t, c)

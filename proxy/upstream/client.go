@@ -232,7 +232,7 @@ func (c *Client) Close() error {
 
 // Get asks for one manifest by uuid, in one try. Errors: fs.ErrNotExist when the
 // source does not have it, or has it in a form that ingestion refuses (spec 1.8);
-// fs.ErrPermission; ErrUnavailable when the answer is not known.
+// fs.ErrPermission; verify.ErrUnavailable when the answer is not known.
 func (c *Client) Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
 	m, err := c.get(ctx, id)
 	c.metrics.health(err)
@@ -249,12 +249,12 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, erro
 // A source without ranges is read and thrown away up to the offset by the first
 // Reads; those that take longer than a second return no byte and no error, which shows that it is alive.
 // A Stream that brings no byte for StallTimeout, or breaks, returns an
-// error that matches ErrUnavailable. ctx bounds the Stream too, not only File.
+// error that matches verify.ErrUnavailable. ctx bounds the Stream too, not only File.
 //
 // What cannot be connected to is given up within 2 s.
 //
 // Errors: fs.ErrNotExist, fs.ErrPermission (the manifest's only address is one that we
-// refuse to ask counts as such), ErrUnavailable; anything else is an answer that makes no sense for this offset.
+// refuse to ask counts as such), verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
 func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
 	s, err := c.file(ctx, m, index, offset)
 	c.metrics.health(err)

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // directory is a source of kind directory; its rules are in the package comment.
@@ -144,7 +145,7 @@ func (d *directory) get(ctx context.Context, id uuid.UUID) (manifest.Manifest, e
 	d.mu.Unlock()
 	for _, u := range s.unread {
 		if ok && below(p.manifest, u.at) || strings.Contains(u.at, id.String()) {
-			return manifest.Manifest{}, fmt.Errorf("%w: %v", ErrUnavailable, u.err) //nolint:errorlint // what is there is not known
+			return manifest.Manifest{}, fmt.Errorf("%w: %v", verify.ErrUnavailable, u.err) //nolint:errorlint // what is there is not known
 		}
 	}
 	return manifest.Manifest{}, fmt.Errorf("%w: no manifest in %s has this uuid", fs.ErrNotExist, d.path)
@@ -208,7 +209,7 @@ func (d *directory) place(ctx context.Context, id uuid.UUID) (place, error) {
 	case ok && s.hides(p):
 		return p, nil
 	case !ok && s.mayHide():
-		return place{}, fmt.Errorf("%w: %s", ErrUnavailable, s.trouble())
+		return place{}, fmt.Errorf("%w: %s", verify.ErrUnavailable, s.trouble())
 	}
 	return place{}, fmt.Errorf("%w: no manifest in %s has this uuid", fs.ErrNotExist, d.path)
 }
@@ -218,5 +219,5 @@ func localError(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", verify.ErrUnavailable, err)
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // link makes a symbolic link at below root.
@@ -94,10 +95,10 @@ func TestDirectoryLinksOut(t *testing.T) {
 		{"an image's folder", map[string]string{"v": outside + "/u"}, "/v leads out of ", fs.ErrNotExist},
 		{"the folder above", map[string]string{"m.zfs": ".."}, "/m.zfs leads out of ", fs.ErrPermission},
 		{"a name that begins like the folder", map[string]string{"m.zfs": "ROOT-not"}, "/m.zfs leads out of ", fs.ErrPermission},
-		{"a ring", map[string]string{"m.zfs": "y", "y": "m.zfs"}, "/m.zfs: ", ErrUnavailable},
-		{"a ring of absolute links", map[string]string{"m.zfs": "ROOT/y", "y": "ROOT/m.zfs"}, "/m.zfs: ", ErrUnavailable},
+		{"a ring", map[string]string{"m.zfs": "y", "y": "m.zfs"}, "/m.zfs: ", verify.ErrUnavailable},
+		{"a ring of absolute links", map[string]string{"m.zfs": "ROOT/y", "y": "ROOT/m.zfs"}, "/m.zfs: ", verify.ErrUnavailable},
 		{"a link to itself", map[string]string{"m.json~": "x", "n.json": "n.json"}, "/n.json: ", fs.ErrNotExist},
-		{"nothing", map[string]string{"m.zfs": "ROOT/gone"}, "/m.zfs is a link to nothing", ErrUnavailable},
+		{"nothing", map[string]string{"m.zfs": "ROOT/gone"}, "/m.zfs is a link to nothing", verify.ErrUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			root := tree(t, map[string]string{"m.json": v2(1, nil, data)})

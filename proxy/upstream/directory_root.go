@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"imgmirror/verify"
 )
 
 // errLeadsOut is matched for a link whose target lies outside of the folder.
@@ -32,18 +34,18 @@ type dirRoot struct {
 	path string // of the folder, as configured
 }
 
-// openTree opens the folder. Errors match ErrUnavailable: a folder that is missing says nothing of its images.
+// openTree opens the folder. Errors match verify.ErrUnavailable: a folder that is missing says nothing of its images.
 func openTree(folder string) (*dirRoot, error) {
 	info, err := os.Stat(folder)
 	if err == nil && !info.IsDir() {
 		err = fmt.Errorf("%s is no folder", folder)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // see above
+		return nil, fmt.Errorf("%w: %v", verify.ErrUnavailable, err) //nolint:errorlint // see above
 	}
 	root, err := os.OpenRoot(folder)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // see above
+		return nil, fmt.Errorf("%w: %v", verify.ErrUnavailable, err) //nolint:errorlint // see above
 	}
 	return &dirRoot{root: root, path: folder}, nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // surveyed is what the names in a folder tell.
@@ -50,7 +51,7 @@ func survey(ctx context.Context, t *dirRoot) (surveyed, error) {
 	s := surveyor{tree: t, sum: sha256.New(), been: make(map[string]bool)}
 	fmt.Fprintf(s.sum, "%q\n", t.path)
 	if err := s.visit(found{name: ".", at: "."}); err != nil {
-		return surveyed{}, fmt.Errorf("%w: %v", ErrUnavailable, err) //nolint:errorlint // it says nothing of its images
+		return surveyed{}, fmt.Errorf("%w: %v", verify.ErrUnavailable, err) //nolint:errorlint // it says nothing of its images
 	}
 	for _, folder := range s.folders {
 		if err := ctx.Err(); err != nil {

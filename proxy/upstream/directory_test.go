@@ -17,6 +17,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 // tree writes files into a new folder; a name that ends in "/" is a folder, a content that begins with "-> " a link.
@@ -134,7 +135,7 @@ func TestDirectoryRefuses(t *testing.T) {
 			if err == nil {
 				st.Close()
 			}
-			if !errors.Is(err, test.match) || errors.Is(err, ErrUnavailable) {
+			if !errors.Is(err, test.match) || errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("error %v, want %v", err, test.match)
 			}
 		})
@@ -293,19 +294,19 @@ func TestDirectoryThatIsAwayIsNotEmpty(t *testing.T) {
 	if err := os.Rename(root, root+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.List(t.Context(), l); !errors.Is(err, ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+	if _, err := c.List(t.Context(), l); !errors.Is(err, verify.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("list: %v", err)
 	}
-	if _, err := c.Get(t.Context(), upstreamtest.ID(2)); !errors.Is(err, ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+	if _, err := c.Get(t.Context(), upstreamtest.ID(2)); !errors.Is(err, verify.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("get: %v", err)
 	}
-	if _, err := c.File(t.Context(), l.Images[0], 0, 0); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrUnavailable) {
+	if _, err := c.File(t.Context(), l.Images[0], 0, 0); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("file: %v", err)
 	}
 	if err := os.Mkdir(root, 0o755); err != nil { // a mount point without its mount
 		t.Fatal(err)
 	}
-	if _, err := c.List(t.Context(), l); !errors.Is(err, ErrUnavailable) {
+	if _, err := c.List(t.Context(), l); !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("empty for the first time: %v", err)
 	}
 	if l, err := c.List(t.Context(), l); err != nil || len(l.Images) != 0 {

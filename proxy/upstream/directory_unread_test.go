@@ -16,6 +16,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 // asNobody takes root's rights over files from the test, so that modes count; root is a folder of the test that stays within reach.
@@ -94,7 +95,7 @@ func TestDirectoryThatCannotBeReadEverywhere(t *testing.T) {
 	mode(t, root, "b.json", 0)
 	step(c, "and a manifest", root+"/b.json: permission denied", 1, 2, 3, 4)
 	step(c, "still", root+"/a: permission denied", 1, 2, 3, 4)
-	if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, ErrUnavailable) {
+	if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("an image in a folder that cannot be read: %v", err)
 	}
 	if _, err := c.Get(t.Context(), upstreamtest.ID(7)); !errors.Is(err, fs.ErrNotExist) {
@@ -105,7 +106,7 @@ func TestDirectoryThatCannotBeReadEverywhere(t *testing.T) {
 	}
 	restarted := newClient(t, Options{URL: root})
 	step(restarted, "after a restart", root+"/a: permission denied", 1, 2, 3, 4)
-	if _, err := restarted.File(t.Context(), image(1), 0, 0); !errors.Is(err, ErrUnavailable) {
+	if _, err := restarted.File(t.Context(), image(1), 0, 0); !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("a file that may be there: %v", err)
 	}
 	mode(t, root, "", 0o777)

@@ -10,13 +10,9 @@ import (
 	"net/http"
 	"strings"
 	"unicode"
-)
 
-// ErrUnavailable is matched when the source could not be asked (network, 5xx,
-// nonsense): whether it has the thing is not known. "It does not have it" is
-// fs.ErrNotExist (404, 410), "it will not give it" is fs.ErrPermission (401, 403);
-// other 4xx answers match none of the three.
-var ErrUnavailable = errors.New("source unavailable")
+	"imgmirror/verify"
+)
 
 // ErrNotModified tells that the list is the same as prev.
 var ErrNotModified = errors.New("not modified")
@@ -47,7 +43,8 @@ func (e *replyError) Error() string {
 	return s
 }
 
-// Is gives the status its meaning.
+// Is gives the status its meaning: 404 and 410 are fs.ErrNotExist, 401 and 403 fs.ErrPermission, 5xx and whatever is no
+// answer to the question verify.ErrUnavailable; other 4xx answers match none of the three.
 func (e *replyError) Is(target error) bool {
 	switch e.status {
 	case http.StatusNotFound, http.StatusGone:
@@ -55,18 +52,18 @@ func (e *replyError) Is(target error) bool {
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return target == fs.ErrPermission
 	}
-	return target == ErrUnavailable && !e.client()
+	return target == verify.ErrUnavailable && !e.client()
 }
 
 func (e *replyError) client() bool { return e.status >= 400 && e.status < 500 }
 
 // nonsenseError is an answer with a good status that cannot be what was asked
-// for. It matches ErrUnavailable: whether the source has the thing is not known.
+// for. It matches verify.ErrUnavailable: whether the source has the thing is not known.
 type nonsenseError struct{ err error }
 
 func (e *nonsenseError) Error() string        { return e.err.Error() }
 func (e *nonsenseError) Unwrap() error        { return e.err }
-func (e *nonsenseError) Is(target error) bool { return target == ErrUnavailable }
+func (e *nonsenseError) Is(target error) bool { return target == verify.ErrUnavailable }
 
 func nonsense(format string, args ...any) error {
 	return &nonsenseError{fmt.Errorf(format, args...)}
@@ -82,7 +79,7 @@ func retryable(err error) bool {
 	case errors.As(err, &reply):
 		return reply.status >= 500
 	}
-	return errors.Is(err, ErrUnavailable)
+	return errors.Is(err, verify.ErrUnavailable)
 }
 
 // protocolFailure tells whether a failed list says that the source is no longer of the kind it was.

@@ -104,7 +104,7 @@ func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
 		if err == nil {
 			return s, nil
 		}
-		if failed == nil || (errors.Is(err, ErrUnavailable) && !errors.Is(failed, ErrUnavailable)) {
+		if failed == nil || (errors.Is(err, verify.ErrUnavailable) && !errors.Is(failed, verify.ErrUnavailable)) {
 			failed = err
 		}
 		if !elsewhere(ctx, err) {

@@ -16,6 +16,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 // read gives the whole of a file.
@@ -240,7 +241,7 @@ func TestFileOfAStaticSourceWithoutItsList(t *testing.T) {
 	}
 	s.Stop()
 	c := newClient(t, Options{URL: s.URL() + "/", Kind: kindStatic})
-	if _, err := c.File(t.Context(), parse(t, doc), 0, 0); !errors.Is(err, ErrUnavailable) {
+	if _, err := c.File(t.Context(), parse(t, doc), 0, 0); !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("a source that is down: %v", err)
 	}
 }
@@ -266,13 +267,13 @@ func TestFileErrors(t *testing.T) {
 		{"not there", kindIMGAPI, with("path", "a"), 0, 404, fs.ErrNotExist, 1},
 		{"gone", kindDSAPI, with("path", "a"), 0, 410, fs.ErrNotExist, 1},
 		{"forbidden", kindIMGAPI, with("path", "a"), 0, 403, fs.ErrPermission, 1},
-		{"broken", kindIMGAPI, with("path", "a"), 0, 500, ErrUnavailable, 1},
-		{"no content", kindIMGAPI, with("path", "a"), 0, 204, ErrUnavailable, 1},
+		{"broken", kindIMGAPI, with("path", "a"), 0, 500, verify.ErrUnavailable, 1},
+		{"no content", kindIMGAPI, with("path", "a"), 0, 204, verify.ErrUnavailable, 1},
 		{"broken is not tried elsewhere", kindDSAPI, map[string]any{"files": []any{map[string]any{
-			"path": "a", "url": "/b", "sha1": file["sha1"], "size": 9}}}, 0, 500, ErrUnavailable, 1},
+			"path": "a", "url": "/b", "sha1": file["sha1"], "size": 9}}}, 0, 500, verify.ErrUnavailable, 1},
 		{"index beyond", kindIMGAPI, with("path", "a"), 1, 200, fs.ErrNotExist, 0},
 		{"index below", kindIMGAPI, with("path", "a"), -1, 200, fs.ErrNotExist, 0},
-		{"nobody at the other host", kindStatic, with("url", "http://127.0.0.1:1/a"), 0, 404, ErrUnavailable, 1},
+		{"nobody at the other host", kindStatic, with("url", "http://127.0.0.1:1/a"), 0, 404, verify.ErrUnavailable, 1},
 		{"path that climbs", kindStatic, with("path", "../../etc/passwd"), 0, 404, fs.ErrNotExist, 0},
 		{"path with nothing", kindStatic, with("path", "a//b"), 0, 404, fs.ErrNotExist, 0},
 	} {

@@ -14,6 +14,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 // The beginning of a file and its size are learned from every kind of source, for the price of the beginning.
@@ -111,7 +112,7 @@ func TestHeadAnswers(t *testing.T) {
 		"no ranges, and very long":    {file: endless, size: 9_000_000_000},
 		"gone":                        {file: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }, err: fs.ErrNotExist},
 		"refused":                     {file: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, err: fs.ErrPermission},
-		"broken":                      {file: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, err: ErrUnavailable},
+		"broken":                      {file: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, err: verify.ErrUnavailable},
 		"another part": {file: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 5-9/5000")
 			w.WriteHeader(http.StatusPartialContent)

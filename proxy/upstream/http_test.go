@@ -16,6 +16,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 func TestNewErrors(t *testing.T) {
@@ -118,7 +119,7 @@ func TestRedirects(t *testing.T) {
 			fmt.Fprint(w, v1List)
 		})})
 		_, err := c.List(t.Context(), manifest.Listing{})
-		if (err == nil) != ok || err != nil && (!errors.Is(err, ErrUnavailable) || retryable(err)) {
+		if (err == nil) != ok || err != nil && (!errors.Is(err, verify.ErrUnavailable) || retryable(err)) {
 			t.Errorf("%d redirects: %v", hops, err)
 		}
 	}
@@ -150,7 +151,7 @@ func TestTLS(t *testing.T) {
 	} {
 		test.o.URL, test.o.Kind = address, kindIMGAPI
 		_, err := newClient(t, test.o).List(t.Context(), manifest.Listing{})
-		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrUnavailable) {
+		if (err == nil) != test.ok || err != nil && !errors.Is(err, verify.ErrUnavailable) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
@@ -164,7 +165,7 @@ func TestRedirectFromHTTPSToHTTP(t *testing.T) {
 	})
 	address, caFile := newTLSServer(t, http.RedirectHandler(plain, http.StatusFound))
 	c := newClient(t, Options{URL: address, Kind: kindIMGAPI, CAFile: caFile, Token: "t"})
-	if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errRedirect) {
+	if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, errRedirect) {
 		t.Errorf("error %v", err)
 	}
 	c = newClient(t, Options{URL: address, Kind: kindIMGAPI, Insecure: true, Token: "t"})
@@ -202,7 +203,7 @@ func TestProxy(t *testing.T) {
 	}
 	t.Setenv("NO_PROXY", "images.example")
 	c := newClient(t, Options{URL: "http://images.example", Kind: kindIMGAPI})
-	if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, ErrUnavailable) || len(asked) != 3 {
+	if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) || len(asked) != 3 {
 		t.Errorf("NO_PROXY: %v, %d requests", err, len(asked))
 	}
 }
@@ -274,7 +275,7 @@ func TestNoAnswerInTime(t *testing.T) {
 	s.Inject(upstreamtest.Fault{Stall: true, Status: 200, Body: "x"})
 	c := newClient(t, Options{URL: s.URL(), Kind: kindIMGAPI, StallTimeout: 20 * time.Millisecond})
 	m := parse(t, small(1))
-	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errStalled) {
+	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, errStalled) {
 		t.Errorf("a body that stalls: %v", err)
 	}
 	s.Heal()
@@ -282,7 +283,7 @@ func TestNoAnswerInTime(t *testing.T) {
 	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, errStalled) || errors.Is(err, context.Canceled) {
 		t.Errorf("no answer: %v", err)
 	}
-	if _, err := c.File(t.Context(), m, 0, 0); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errStalled) {
+	if _, err := c.File(t.Context(), m, 0, 0); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, errStalled) {
 		t.Errorf("no answer to a file: %v", err)
 	}
 	if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, errStalled) {
@@ -304,7 +305,7 @@ func TestCallerLeaves(t *testing.T) {
 		s.Await(ctx, func(r []upstreamtest.Request) bool { return len(r) > 0 })
 		cancel()
 	}()
-	if _, err := c.List(ctx, manifest.Listing{}); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable) {
+	if _, err := c.List(ctx, manifest.Listing{}); !errors.Is(err, context.Canceled) || errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if up := value(t, c.metrics.up); up != 1 {
@@ -312,7 +313,7 @@ func TestCallerLeaves(t *testing.T) {
 	}
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := c.Get(ctx, upstreamtest.ID(1)); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUnavailable) {
+	if _, err := c.Get(ctx, upstreamtest.ID(1)); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("deadline: %v", err)
 	}
 	if up := value(t, c.metrics.up); up != 0 {

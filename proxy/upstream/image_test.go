@@ -11,6 +11,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 func TestGet(t *testing.T) {
@@ -32,12 +33,12 @@ func TestGet(t *testing.T) {
 			if path != "" && s.Count(path+upstreamtest.ID(1).String()) != 1 {
 				t.Errorf("requests %v", s.Requests())
 			}
-			if _, err := c.Get(t.Context(), upstreamtest.ID(2)); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrUnavailable) {
+			if _, err := c.Get(t.Context(), upstreamtest.ID(2)); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("an unknown image: %v", err)
 			}
 			s.Inject(upstreamtest.Fault{Status: 500})
 			s.Forget()
-			if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, ErrUnavailable) {
+			if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("a broken server: %v", err)
 			}
 			if s.Count("") != 1 {
@@ -65,14 +66,14 @@ func TestGetAnswers(t *testing.T) {
 	}{
 		{"good", good, nil},
 		{"byte order mark", "\ufeff" + good, nil},
-		{"another image", string(small(2)), ErrUnavailable},
-		{"html", "<html>login</html>", ErrUnavailable},
-		{"empty", "", ErrUnavailable},
-		{"empty object", "{}", ErrUnavailable},
-		{"cut short", good[:len(good)/2], ErrUnavailable},
+		{"another image", string(small(2)), verify.ErrUnavailable},
+		{"html", "<html>login</html>", verify.ErrUnavailable},
+		{"empty", "", verify.ErrUnavailable},
+		{"empty object", "{}", verify.ErrUnavailable},
+		{"cut short", good[:len(good)/2], verify.ErrUnavailable},
 		{"refused by ingestion", `{"v":2,"uuid":"` + id.String() + `"}`, fs.ErrNotExist},
 		{"left out in silence", strings.Replace(good, "zone-dataset", "vmimage", 1), nil},
-		{"too long", "[" + strings.Repeat(" ", maxManifestBody) + "]", ErrUnavailable},
+		{"too long", "[" + strings.Repeat(" ", maxManifestBody) + "]", verify.ErrUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -82,7 +83,7 @@ func TestGetAnswers(t *testing.T) {
 			if !errors.Is(err, test.match) {
 				t.Errorf("error %v, want %v", err, test.match)
 			}
-			if test.match == ErrUnavailable && errors.Is(err, fs.ErrNotExist) || test.match == fs.ErrNotExist && errors.Is(err, ErrUnavailable) {
+			if test.match == verify.ErrUnavailable && errors.Is(err, fs.ErrNotExist) || test.match == fs.ErrNotExist && errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("error %v matches both", err)
 			}
 		})
@@ -92,7 +93,7 @@ func TestGetAnswers(t *testing.T) {
 func TestGetFromABrokenStaticSource(t *testing.T) {
 	for name, answer := range map[string]string{"gone": "! 404", "html": "<html>", "number": "7"} {
 		c := newClient(t, Options{URL: serve(t, paths(map[string]string{"/": answer})), Kind: kindStatic})
-		if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
+		if _, err := c.Get(t.Context(), upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

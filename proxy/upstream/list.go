@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // List asks for the whole list, with prev's validators, and within 120 s. Connect errors, 5xx
@@ -25,20 +26,20 @@ import (
 // The Listing has Source, Kind, Images (without duplicates, in the order in which they came), the
 // validators and Fetched; Unlisted is prev's. When nothing has changed, it is prev with a
 // new Fetched, and the error is ErrNotModified. An empty list after a prev with images is an
-// error that matches ErrUnavailable the first time, and believed the second time in a
+// error that matches verify.ErrUnavailable the first time, and believed the second time in a
 // row (spec 5.3). Members of the list that ingestion refuses are left out and logged once.
 //
 // A source that is a mirror is asked how it came by its images, too: Mirror and Ways tell, and those that it has
 // through us are left out.
 //
-// Errors: ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address), ErrUnavailable, ctx.Err(); or another
+// Errors: ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address), verify.ErrUnavailable, ctx.Err(); or another
 // 4xx answer.
 func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listDeadline)
 	defer cancel()
 	l, err := c.list(ctx, prev)
 	if err == nil && !c.state.believe(len(l.Images), len(prev.Images) > 0) {
-		err = fmt.Errorf("%w: the list is empty, which is believed only if it is so again", ErrUnavailable)
+		err = fmt.Errorf("%w: the list is empty, which is believed only if it is so again", verify.ErrUnavailable)
 	}
 	if errors.Is(err, ErrNotModified) {
 		c.state.believe(len(prev.Images), false) // it ends a row of empty ones

@@ -18,6 +18,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 // small is a manifest that is small enough to have thousands of them.
@@ -160,7 +161,7 @@ func TestListPagingOfOddServers(t *testing.T) {
 				t.Error(err)
 			case test.fails == "" && !slices.Equal(ids(l.Images), test.want):
 				t.Errorf("%d images, want %d", len(l.Images), len(test.want))
-			case test.fails != "" && (err == nil || errors.Is(err, fs.ErrNotExist) || !errors.Is(err, ErrUnavailable)):
+			case test.fails != "" && (err == nil || errors.Is(err, fs.ErrNotExist) || !errors.Is(err, verify.ErrUnavailable)):
 				t.Errorf("error %v, want unavailable: %s", err, test.fails)
 			}
 		})
@@ -198,7 +199,7 @@ func TestListThatIsNone(t *testing.T) {
 				}
 				fmt.Fprint(w, test.body)
 			})})
-			if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, ErrUnavailable) {
+			if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("error %v", err)
 			}
 			if requests != 1 {
@@ -305,7 +306,7 @@ func TestListBoundIsOfTheDecodedBody(t *testing.T) {
 		w.Write(bomb)
 	})})
 	_, err := c.List(t.Context(), manifest.Listing{})
-	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "more than 67108864 bytes") {
+	if !errors.Is(err, verify.ErrUnavailable) || !strings.Contains(err.Error(), "more than 67108864 bytes") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -318,13 +319,13 @@ func TestListRetries(t *testing.T) {
 		match    error // nil: succeeds
 	}{
 		{"500 three times", upstreamtest.Fault{Status: 500, Times: 3}, 4, nil},
-		{"500 for good", upstreamtest.Fault{Status: 500}, 4, ErrUnavailable},
+		{"500 for good", upstreamtest.Fault{Status: 500}, 4, verify.ErrUnavailable},
 		{"503 once", upstreamtest.Fault{Status: 503, Times: 1}, 2, nil},
 		{"404", upstreamtest.Fault{Status: 404}, 1, fs.ErrNotExist},
 		{"410", upstreamtest.Fault{Status: 410}, 1, fs.ErrNotExist},
 		{"401", upstreamtest.Fault{Status: 401}, 1, fs.ErrPermission},
 		{"403", upstreamtest.Fault{Status: 403}, 1, fs.ErrPermission},
-		{"302 to nowhere", upstreamtest.Fault{Status: 302}, 1, ErrUnavailable},
+		{"302 to nowhere", upstreamtest.Fault{Status: 302}, 1, verify.ErrUnavailable},
 		{"no answer twice", upstreamtest.Fault{Drop: true, Times: 2}, 3, nil},
 		{"cut twice", upstreamtest.Fault{Cut: true, After: 100, Times: 2}, 3, nil},
 		{"cut without a length", upstreamtest.Fault{Cut: true, After: 100, Chunked: true, Times: 1}, 2, nil},
@@ -338,7 +339,7 @@ func TestListRetries(t *testing.T) {
 			if !errors.Is(err, test.match) {
 				t.Errorf("error %v, want %v", err, test.match)
 			}
-			for _, other := range []error{ErrUnavailable, fs.ErrNotExist, fs.ErrPermission} {
+			for _, other := range []error{verify.ErrUnavailable, fs.ErrNotExist, fs.ErrPermission} {
 				if other != test.match && errors.Is(err, other) {
 					t.Errorf("error %v matches %v", err, other)
 				}
@@ -354,7 +355,7 @@ func TestListOther4xxIsPlain(t *testing.T) {
 	s := newServer(t, upstreamtest.Options{})
 	s.Inject(upstreamtest.Fault{Status: 422})
 	_, err := newClient(t, Options{URL: s.URL(), Kind: kindIMGAPI}).List(t.Context(), manifest.Listing{})
-	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	if err == nil || errors.Is(err, verify.ErrUnavailable) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		t.Errorf("error %v", err)
 	}
 	if s.Count("") != 1 {
@@ -449,7 +450,7 @@ func TestEmptyListTwoStrikes(t *testing.T) {
 		_, err := c.List(t.Context(), full)
 		return err
 	}
-	if err := strike(); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "empty") {
+	if err := strike(); !errors.Is(err, verify.ErrUnavailable) || !strings.Contains(err.Error(), "empty") {
 		t.Errorf("first time: %v", err)
 	}
 	add(t, s, small(1))
@@ -457,7 +458,7 @@ func TestEmptyListTwoStrikes(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Remove(upstreamtest.ID(1))
-	if err := strike(); !errors.Is(err, ErrUnavailable) {
+	if err := strike(); !errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("first time again: %v", err)
 	}
 	s.Inject(upstreamtest.Fault{Status: 404, Times: 1})

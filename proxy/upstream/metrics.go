@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"imgmirror/verify"
 )
 
 // Metrics of all sources: made once, shared by their Clients.
@@ -86,7 +88,7 @@ func (m sourceMetrics) health(err error) {
 	switch {
 	case err == nil, errors.Is(err, ErrNotModified):
 		m.up.Set(1)
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, verify.ErrUnavailable):
 		m.up.Set(0)
 	}
 }

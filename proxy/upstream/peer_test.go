@@ -13,6 +13,7 @@ import (
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/proxy/via"
+	"imgmirror/verify"
 )
 
 // peer is a mirror as others see it.
@@ -78,7 +79,7 @@ func TestItself(t *testing.T) {
 			"file":     func(ctx context.Context) error { _, err := c.File(ctx, m, 0, 0); return err },
 		} {
 			err := ask(t.Context())
-			if !errors.Is(err, ErrItself) || !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrUnavailable) {
+			if !errors.Is(err, ErrItself) || !errors.Is(err, fs.ErrNotExist) || errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("%s, %s: %v", kind, what, err)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 var (
@@ -87,7 +88,7 @@ func TestDiscovery(t *testing.T) {
 				if !strings.Contains(err.Error(), test.want) {
 					t.Errorf("error %v, want %s", err, test.want)
 				}
-				if errors.Is(err, ErrUnavailable) == errors.Is(err, fs.ErrPermission) {
+				if errors.Is(err, verify.ErrUnavailable) == errors.Is(err, fs.ErrPermission) {
 					t.Errorf("error %v matches both or none of unavailable and not permitted", err)
 				}
 			} else if v.kind != test.want || c.Kind() != test.want {
@@ -132,7 +133,7 @@ func TestDiscoveryOfADeadHostAsksOnce(t *testing.T) {
 		return nil, &net.OpError{Op: "dial", Err: errors.New("nobody there")}
 	}})
 	_, err := c.resolve(t.Context())
-	if !errors.Is(err, ErrUnavailable) || !retryable(err) {
+	if !errors.Is(err, verify.ErrUnavailable) || !retryable(err) {
 		t.Errorf("error %v", err)
 	}
 	if dials.Load() != 1 {
@@ -164,7 +165,7 @@ func TestVerdictIsKeptThenProvedAnew(t *testing.T) {
 	broken := map[string]string{"/images": "! 503"}
 	api.Store(&broken)
 	for range 4 {
-		if _, err := list(); !errors.Is(err, ErrUnavailable) {
+		if _, err := list(); !errors.Is(err, verify.ErrUnavailable) {
 			t.Fatal(err)
 		}
 	}
@@ -193,7 +194,7 @@ func TestLastKnownKindStaysWhileNobodyAnswers(t *testing.T) {
 	}
 	s.Inject(upstreamtest.Fault{Path: "/images", Status: 200, Body: "<html>portal</html>"})
 	for range protocolFailures {
-		if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, ErrUnavailable) {
+		if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, verify.ErrUnavailable) {
 			t.Fatal(err)
 		}
 	}

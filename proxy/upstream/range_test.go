@@ -18,6 +18,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
 // open gives the stream of the one image of s from offset on.
@@ -52,10 +53,10 @@ func TestFaultyFiles(t *testing.T) {
 		{"range ignored, no length", upstreamtest.Fault{IgnoreRange: true, Chunked: true}, 50_000, data[50_000:], -1, nil},
 		{"no length", upstreamtest.Fault{Chunked: true}, 0, data, -1, nil},
 		{"range without a length", upstreamtest.Fault{Chunked: true}, 50_000, data[50_000:], 200_000, nil},
-		{"cut", upstreamtest.Fault{Cut: true, After: 70_000}, 0, data[:70_000], 200_000, ErrUnavailable},
-		{"cut after resuming", upstreamtest.Fault{Cut: true, After: 70_000}, 50_000, data[50_000:120_000], 200_000, ErrUnavailable},
-		{"cut without a length", upstreamtest.Fault{Cut: true, After: 70_000, Chunked: true}, 0, data[:70_000], -1, ErrUnavailable},
-		{"cut while skipping", upstreamtest.Fault{Cut: true, After: 20_000, IgnoreRange: true}, 50_000, nil, 200_000, ErrUnavailable},
+		{"cut", upstreamtest.Fault{Cut: true, After: 70_000}, 0, data[:70_000], 200_000, verify.ErrUnavailable},
+		{"cut after resuming", upstreamtest.Fault{Cut: true, After: 70_000}, 50_000, data[50_000:120_000], 200_000, verify.ErrUnavailable},
+		{"cut without a length", upstreamtest.Fault{Cut: true, After: 70_000, Chunked: true}, 0, data[:70_000], -1, verify.ErrUnavailable},
+		{"cut while skipping", upstreamtest.Fault{Cut: true, After: 20_000, IgnoreRange: true}, 50_000, nil, 200_000, verify.ErrUnavailable},
 		{"stalls", upstreamtest.Fault{Stall: true, After: 70_000}, 0, data[:70_000], 200_000, errStalled},
 		{"stalls while skipping", upstreamtest.Fault{Stall: true, After: 20_000, IgnoreRange: true}, 50_000, nil, 200_000, errStalled},
 		{"corrupt", upstreamtest.Fault{Corrupt: true, At: 150_000}, 0, flipped, 200_000, nil},
@@ -75,7 +76,7 @@ func TestFaultyFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := io.ReadAll(st)
-			if !errors.Is(err, test.match) || test.match != nil && !errors.Is(err, ErrUnavailable) {
+			if !errors.Is(err, test.match) || test.match != nil && !errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("ends with %v, want %v", err, test.match)
 			}
 			if !bytes.Equal(got, test.want) || size != test.size {
@@ -104,20 +105,20 @@ func TestRangeAnswers(t *testing.T) {
 		{"unit in capitals", 600, 206, "Bytes 600-999/1000", "", data[600:], data[600:], nil, true},
 		{"total unknown", 600, 206, "bytes 600-999/*", "", data[600:], data[600:], nil, true},
 		{"whole as a part", 0, 206, "bytes 0-999/1000", "", data, data, nil, true},
-		{"shorter than asked", 600, 206, "bytes 600-799/1000", "", data[600:800], data[600:800], ErrUnavailable, true},
+		{"shorter than asked", 600, 206, "bytes 600-799/1000", "", data[600:800], data[600:800], verify.ErrUnavailable, true},
 		{"wrong start", 600, 206, "bytes 599-999/1000", "", data[599:], nil, nil, false},
 		{"from the start", 600, 206, "bytes 0-999/1000", "", data, nil, nil, false},
 		{"wrong total", 600, 206, "bytes 600-1000/1001", "", append(data[600:1000:1000], 0), append(data[600:1000:1000], 0), nil, true},
-		{"no range told", 600, 206, "", "", data[600:], nil, ErrUnavailable, false},
-		{"garbage", 600, 206, "bytes 600-x/1000", "", data[600:], nil, ErrUnavailable, false},
-		{"unlike its length", 600, 206, "bytes 600-999/1000", "", data[:10], nil, ErrUnavailable, false},
+		{"no range told", 600, 206, "", "", data[600:], nil, verify.ErrUnavailable, false},
+		{"garbage", 600, 206, "bytes 600-x/1000", "", data[600:], nil, verify.ErrUnavailable, false},
+		{"unlike its length", 600, 206, "bytes 600-999/1000", "", data[:10], nil, verify.ErrUnavailable, false},
 		{"416", 600, 416, "", "", nil, nil, nil, false},
 		{"416 that contradicts itself", 600, 416, "bytes */1000", "", nil, nil, nil, false},
 		{"416 at the end", 600, 416, "bytes */600", "", nil, []byte{}, nil, true},
 		{"416 beyond the end", 600, 416, "bytes */599", "", nil, []byte{}, nil, true},
-		{"200 that is too short", 600, 200, "", "", data[:500], []byte{}, ErrUnavailable, true},
+		{"200 that is too short", 600, 200, "", "", data[:500], []byte{}, verify.ErrUnavailable, true},
 		{"200 that ends there", 1000, 200, "", "", data, []byte{}, nil, true},
-		{"304", 600, 304, "", "", nil, nil, ErrUnavailable, false},
+		{"304", 600, 304, "", "", nil, nil, verify.ErrUnavailable, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			address := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -255,7 +256,7 @@ func TestContextBoundsTheStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel(why)
-	if _, err := st.Read(make([]byte, 1)); !errors.Is(err, why) || !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable) {
+	if _, err := st.Read(make([]byte, 1)); !errors.Is(err, why) || !errors.Is(err, context.Canceled) || errors.Is(err, verify.ErrUnavailable) {
 		t.Errorf("ends with %v", err)
 	}
 }

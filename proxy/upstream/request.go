@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"imgmirror/proxy/via"
+	"imgmirror/verify"
 )
 
 // request is one GET, or HEAD.
@@ -130,14 +131,14 @@ func exchangeError(ctx context.Context, where string, wait time.Duration, err er
 	cause := context.Cause(ctx)
 	switch {
 	case cause == nil:
-		return fmt.Errorf("GET %s: %w: %w", where, ErrUnavailable, err)
+		return fmt.Errorf("GET %s: %w: %w", where, verify.ErrUnavailable, err)
 	case errors.Is(cause, errStalled):
-		return fmt.Errorf("GET %s: %w: %w (%s)", where, ErrUnavailable, errStalled, wait)
+		return fmt.Errorf("GET %s: %w: %w (%s)", where, verify.ErrUnavailable, errStalled, wait)
 	case !errors.Is(cause, ctx.Err()):
 		cause = fmt.Errorf("%w: %w", ctx.Err(), cause)
 	}
 	if errors.Is(cause, context.DeadlineExceeded) {
-		cause = fmt.Errorf("%w: %w", ErrUnavailable, cause)
+		cause = fmt.Errorf("%w: %w", verify.ErrUnavailable, cause)
 	}
 	return fmt.Errorf("GET %s: %w", where, cause)
 }
@@ -230,10 +231,10 @@ var errTooLong = errors.New("too long")
 // readError tells a broken transfer, which is worth a retry, from a body that makes no sense.
 func readError(where *url.URL, err error) error {
 	switch {
-	case errors.Is(err, ErrUnavailable), errors.Is(err, context.Canceled):
+	case errors.Is(err, verify.ErrUnavailable), errors.Is(err, context.Canceled):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return fmt.Errorf("GET %s: %w: cut short: %w", where, ErrUnavailable, err)
+		return fmt.Errorf("GET %s: %w: cut short: %w", where, verify.ErrUnavailable, err)
 	}
 	return nonsense("GET %s: %w", where, err)
 }

@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
+
+	"imgmirror/verify"
 )
 
 // skipPause is after how long a Read that skips comes back with nothing.
@@ -55,7 +57,7 @@ func (w *whole) skipAhead() error {
 // ended judges the end of the body.
 func (w *whole) ended(err error) error {
 	if errors.Is(err, io.EOF) && (w.skip > 0 || (w.size >= 0 && w.pos < w.size)) {
-		return fmt.Errorf("%s: %w: %w at %d of %d", w.name, ErrUnavailable, io.ErrUnexpectedEOF, w.pos, w.size)
+		return fmt.Errorf("%s: %w: %w at %d of %d", w.name, verify.ErrUnavailable, io.ErrUnexpectedEOF, w.pos, w.size)
 	}
 	return err
 }
@@ -74,7 +76,7 @@ func (l *local) Read(p []byte) (int, error) {
 	n, err := l.ReadCloser.Read(p)
 	l.received.Add(float64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+		err = fmt.Errorf("%w: %w", verify.ErrUnavailable, err)
 	}
 	return n, err
 }
@@ -113,7 +115,7 @@ func (t *throttle) Read(p []byte) (int, error) {
 	if t.limiter.WaitN(t.ctx, n) != nil && (err == nil || errors.Is(err, io.EOF)) {
 		err = t.ctx.Err()
 		if err == nil || errors.Is(err, context.DeadlineExceeded) { // it has passed, or is foreseen to
-			err = fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded)
+			err = fmt.Errorf("%w: %w", verify.ErrUnavailable, context.DeadlineExceeded)
 		}
 	}
 	return n, err

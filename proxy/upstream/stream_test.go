@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 // tripper is a transport made of a func, so that time can be a test's own.
@@ -61,7 +62,7 @@ func TestListRetriesDoubleTheirWait(t *testing.T) {
 			return reply(r, 503, strings.NewReader("")), nil
 		})
 		_, err := c.List(t.Context(), manifest.Listing{})
-		if !errors.Is(err, ErrUnavailable) {
+		if !errors.Is(err, verify.ErrUnavailable) {
 			t.Error(err)
 		}
 		if s := strings.Join(at, " "); s != "0s 1s 3s 7s" {
@@ -78,7 +79,7 @@ func TestListDeadline(t *testing.T) {
 		})
 		start := time.Now()
 		_, err := c.List(t.Context(), manifest.Listing{})
-		if took := time.Since(start); took != listDeadline || !errors.Is(err, ErrUnavailable) {
+		if took := time.Since(start); took != listDeadline || !errors.Is(err, verify.ErrUnavailable) {
 			t.Errorf("ended after %s with %v", took, err)
 		}
 	})
@@ -117,7 +118,7 @@ func TestStallTimeout(t *testing.T) {
 		time.Sleep(time.Minute) // a reader that is slow is no stall of the source
 		start := time.Now()
 		_, err = st.Read(make([]byte, 1))
-		if took := time.Since(start); took != 7*time.Second || !errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) {
+		if took := time.Since(start); took != 7*time.Second || !errors.Is(err, verify.ErrUnavailable) || errors.Is(err, context.Canceled) {
 			t.Errorf("ended after %s with %v", took, err)
 		}
 	})
@@ -139,7 +140,7 @@ func TestErrorBodyThatStalls(t *testing.T) {
 // A source that refuses everything at once, and never ends a body, is no reason to wait until patience ends: also not
 // while its kind is unknown, which takes several questions.
 func TestRefusalsWithoutAnEnd(t *testing.T) {
-	for status, want := range map[int]error{500: ErrUnavailable, 502: ErrUnavailable, 401: fs.ErrPermission} {
+	for status, want := range map[int]error{500: verify.ErrUnavailable, 502: verify.ErrUnavailable, 401: fs.ErrPermission} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newBubble(t, Options{}, func(r *http.Request) (*http.Response, error) {
 				return reply(r, status, silent{r.Context()}), nil
@@ -197,7 +198,7 @@ func TestFileConnectsInAHurry(t *testing.T) {
 				got = append(got, fmt.Sprint(r.URL.Host, " ", r.Context().Value(connectTimeoutKey{})))
 				return nil, unreachable
 			})
-			if _, err := c.File(t.Context(), image, is.index, 0); !errors.Is(err, ErrUnavailable) {
+			if _, err := c.File(t.Context(), image, is.index, 0); !errors.Is(err, verify.ErrUnavailable) {
 				t.Error(err)
 			}
 			if !slices.Equal(got, is.want) {
@@ -274,7 +275,7 @@ func TestThrottleEndsWithItsContext(t *testing.T) {
 		if n, err := body.Read(make([]byte, 512)); n != 512 || err != nil {
 			t.Fatalf("%d, %v", n, err)
 		}
-		if _, err := body.Read(make([]byte, 512)); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrUnavailable) {
+		if _, err := body.Read(make([]byte, 512)); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, verify.ErrUnavailable) {
 			t.Errorf("deadline: %v", err)
 		}
 		body = c.throttled(t.Context(), io.NopCloser(zeros{}))
@@ -324,7 +325,7 @@ func TestWholeKnowsAnEndThatComesTooEarly(t *testing.T) {
 		t.Helper()
 		w := &whole{ReadCloser: io.NopCloser(strings.NewReader(body)), skip: skip, pos: pos, size: size}
 		got, err := io.ReadAll(w)
-		if string(got) != want || errors.Is(err, io.ErrUnexpectedEOF) != early || early != errors.Is(err, ErrUnavailable) {
+		if string(got) != want || errors.Is(err, io.ErrUnexpectedEOF) != early || early != errors.Is(err, verify.ErrUnavailable) {
 			t.Errorf("%s", fmt.Sprint(body, skip, pos, size, ": ", string(got), err))
 		}
 	}
