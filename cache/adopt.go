@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -60,7 +61,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 		s.metrics.failure(sourceDisk, whereUnreadable)
 		return s.removeOrphan(sum, func(string) error { return s.moveToQuarantine(sum) })
 	case err != nil:
-		return diskError(err)
+		return disk.Error(err)
 	}
 	door := s.fileDoors.of(sum[0])
 	door.Lock()
@@ -104,7 +105,7 @@ func (s *Store) removeOrphan(sum verify.Sum, away func(path string) error) error
 		return nil
 	}
 	if err := away(s.dir.file(sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return diskError(err)
+		return disk.Error(err)
 	}
 	s.mu.Lock()
 	delete(s.orphans, sum)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -120,7 +121,7 @@ func (s *Store) removeCopy(id uuid.UUID) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return diskError(err)
+	return disk.Error(err)
 }
 
 // Absent tells whether the file is known not to be there. Without even its folder that is
@@ -187,7 +188,7 @@ func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) error {
 	}
 	data, err := c.encode()
 	if err == nil {
-		err = diskError(writeFile(s.dir.manifestCopy(id), data))
+		err = disk.Error(disk.Write(s.dir.manifestCopy(id), data, 0o644))
 	}
 	if err != nil {
 		return fmt.Errorf("copy of manifest %s: %w", id, err)

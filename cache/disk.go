@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -105,7 +106,7 @@ func (s *Store) recordAgain() error {
 
 // loadIndex opens the index and reads what it has of files.
 func (s *Store) loadIndex() (err error) {
-	if s.index, err = openIndex(s.dir.index(), func() (diskRoom, error) { return s.o.diskRoom(s.dir.index()) }, s.log); err != nil {
+	if s.index, err = openIndex(s.dir.index(), func() (disk.Room, error) { return s.o.diskRoom(s.dir.index()) }, s.log); err != nil {
 		return err
 	}
 	err = s.index.each(keyFile, func(key, value []byte) error {
@@ -220,7 +221,7 @@ func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Rea
 	case damaged(err):
 		return nil, s.reject(sum, f, whereUnreadable, err)
 	case err != nil:
-		return nil, diskError(err)
+		return nil, disk.Error(err)
 	case size != f.Digests.Size:
 		file.Close() // unread
 		return nil, s.reject(sum, f, whereSize, fmt.Errorf("on disk there are %d bytes", size))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -148,11 +149,11 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 // syncRemoved makes it last that a file was removed. What the index has of it goes by
 // itself at the next start.
 func (s *Store) syncRemoved(sum verify.Sum) error {
-	err := syncDir(filepath.Dir(s.dir.file(sum)))
+	err := disk.SyncFolder(filepath.Dir(s.dir.file(sum)))
 	if errors.Is(err, fs.ErrNotExist) { // it went with its folder
 		err = nil
 	}
-	return diskError(errors.Join(err, syncDir(s.dir.manifests())))
+	return disk.Error(errors.Join(err, disk.SyncFolder(s.dir.manifests())))
 }
 
 // pinnedUser finds a pinned image that needs f: it is its file, or one of an
@@ -251,7 +252,7 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 		s.mu.Lock()
 		s.files[sum] = f // there it is
 		s.mu.Unlock()
-		return false, diskError(err)
+		return false, disk.Error(err)
 	}
 	s.step("unlink")
 	s.space.removedFile(f.Digests.Size)

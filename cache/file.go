@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -46,8 +47,8 @@ func (d folder) make() error {
 		}
 	}
 	for _, dir := range []string{d.index(), d.files(), d.partials(), d.manifests()} {
-		err := makeAll(dir)
-		if takesNothing(err) && (dir == d.partials() || dir == d.manifests()) {
+		err := disk.MakeFolder(dir)
+		if disk.TakesNothing(err) && (dir == d.partials() || dir == d.manifests()) {
 			continue // what is there is served without them, until they can be made
 		}
 		if err != nil {
@@ -55,25 +56,6 @@ func (d folder) make() error {
 		}
 	}
 	return nil
-}
-
-// makeAll makes a folder, and those that it is in, unless they are there, and makes that last.
-func makeAll(dir string) error {
-	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return os.MkdirAll(dir, 0o755) // which says what else may be in its place
-	}
-	if err := makeAll(filepath.Dir(dir)); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
-}
-
-// takesNothing tells whether err is that of a disk that is full or read-only.
-func takesNothing(err error) bool {
-	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
 // readMade is os.ReadDir of a folder that make may have left out.
@@ -94,12 +76,12 @@ type lock struct {
 // acquire takes the lock that keeps a second process off the folder, which it makes
 // if need be. It is held until close; the end of the process closes it too.
 func (d folder) acquire() (*lock, error) {
-	if err := makeAll(string(d)); err != nil {
+	if err := disk.MakeFolder(string(d)); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
 	l := new(lock)
 	var err error
-	if l.folder, err = lockFolder(string(d)); err == nil {
+	if l.folder, err = disk.LockFolder(string(d)); err == nil {
 		l.file, err = d.lockName()
 	}
 	if err == nil {
@@ -118,7 +100,7 @@ func (d folder) acquire() (*lock, error) {
 func (d folder) lockName() (*os.File, error) {
 	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
-		full := errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EROFS)
+		full := disk.TakesNothing(err)
 		if f, err = os.Open(d.lockFile()); full && errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
@@ -146,15 +128,6 @@ func (l *lock) close() error {
 	return errors.Join(errs...)
 }
 
-// syncDir makes the names in dir survive a power failure.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // makeParent makes the folder that a verified file goes to, and makes that last.
 func (d folder) makeParent(file string) error {
 	err := os.Mkdir(filepath.Dir(file), 0o755)
@@ -164,64 +137,13 @@ func (d folder) makeParent(file string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(d.files())
+	return disk.SyncFolder(d.files())
 }
-
-// newPrefix begins the names of files that writeFile has not put in place yet.
-const newPrefix = ".new-"
 
 // removeUnended removes from dir what a process left there that ended during a
-// writeFile. No write may be under way. A failure does no harm, and is logged.
+// write of a whole file. No write may be under way. A failure does no harm, and is logged.
 func (s *Store) removeUnended(dir string) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		s.log.Warn("a folder cannot be read", "error", err)
-	}
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), newPrefix) {
-			continue
-		}
-		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-			s.log.Warn("a file that was never completed cannot be removed", "error", err)
-		}
-	}
-}
-
-// writeFile replaces the file at path, whole or not at all, power failures included.
-func writeFile(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), newPrefix+"*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if err == nil {
-		err = tmp.Sync()
-	}
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// diskError gives what this machine's disk says its meaning: ErrNoSpace, or
-// ErrDisk. It never matches fs.ErrNotExist, which is what sources say of
-// an image.
-func diskError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrDisk), errors.Is(err, ErrNoSpace): // it has it already
-		return err
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
-	default:
-		return fmt.Errorf("%w: %v", ErrDisk, err) //nolint:errorlint // see above
+	if err := disk.RemoveUnended(dir); err != nil {
+		s.log.Warn("files that were never completed cannot be removed", "error", err)
 	}
 }

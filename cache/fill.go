@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -255,7 +256,7 @@ func (f *fill) bring() error {
 		f.s.space.removedPartial(f.leftover)
 		f.leftover = 0
 		if err := os.Remove(f.s.dir.partial(f.name)); err != nil {
-			return diskError(err)
+			return disk.Error(err)
 		}
 	}
 	if err := f.s.present(); err != nil { // there is nowhere to put it
@@ -411,7 +412,7 @@ func (f *fill) abandon(r *round, err error) error {
 	f.leftover = 0
 	f.s.space.removedPartial(r.have)
 	if err := os.Remove(r.path); !errors.Is(err, fs.ErrNotExist) {
-		return diskError(err)
+		return disk.Error(err)
 	}
 	return nil // it was removed by hand
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -143,7 +144,7 @@ func (s *Store) disown(id uuid.UUID, sum verify.Sum) error {
 	if last { // first, for this is what may be refused
 		err := s.removeCopy(id)
 		if err == nil {
-			err = diskError(syncDir(s.dir.manifests()))
+			err = disk.Error(disk.SyncFolder(s.dir.manifests()))
 		}
 		if err != nil {
 			return err

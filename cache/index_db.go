@@ -12,6 +12,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
 	"golang.org/x/sys/unix"
+
+	"imgmirror/cache/disk"
 )
 
 const (
@@ -52,9 +54,9 @@ type index struct {
 
 // openIndex opens or makes the database in dir. Where it cannot be written now, its
 // content is read, and tend opens it later.
-func openIndex(dir string, room func() (diskRoom, error), log *slog.Logger) (_ *index, err error) {
+func openIndex(dir string, room func() (disk.Room, error), log *slog.Logger) (_ *index, err error) {
 	ix := &index{dir: dir, log: log, room: &indexRoom{dir: dir, now: room}}
-	if ix.lock, err = lockFolder(dir); err != nil {
+	if ix.lock, err = disk.LockFolder(dir); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	defer func() {
@@ -298,17 +300,12 @@ func (ix *index) writeChunk(changes []pair, size int64) error {
 	return nil
 }
 
-// down says that the index cannot be written, and why. Like diskError it never
-// matches fs.ErrNotExist.
+// down says that the index cannot be written, and why. The result never matches fs.ErrNotExist.
 func (ix *index) down(why error) error {
-	switch {
-	case errors.Is(why, ErrClosed):
+	if errors.Is(why, ErrClosed) {
 		return why
-	case errors.Is(why, unix.ENOSPC), errors.Is(why, unix.EDQUOT):
-		return fmt.Errorf("%w: the index cannot be written: %w", ErrNoSpace, why)
-	default:
-		return fmt.Errorf("%w: the index cannot be written: %v", ErrDisk, why) //nolint:errorlint // see above
 	}
+	return fmt.Errorf("the index cannot be written: %w", disk.Error(why))
 }
 
 // sync makes all that was written last, a power failure included.
@@ -320,7 +317,7 @@ func (ix *index) sync() error {
 	if ix.db == nil {
 		return ix.down(ix.why)
 	}
-	if err := errors.Join(ix.db.Sync(), syncDir(ix.dir)); err != nil {
+	if err := errors.Join(ix.db.Sync(), disk.SyncFolder(ix.dir)); err != nil {
 		ix.missed = ix.down(err)
 		return ix.missed
 	}
@@ -374,24 +371,10 @@ func (ix *index) tend() (again bool) {
 	return true
 }
 
-// lockFolder keeps other processes off a folder, whatever becomes of the files in
-// it, until the result is closed.
-func lockFolder(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close() //nolint:errcheck // nothing was written to it
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	return f, nil
-}
-
 // moveIndexAside makes room for a new index. One broken index is kept, for
 // those who want to know what happened. An index that a process has open stays.
 func (d folder) moveIndexAside() error {
-	lock, err := lockFolder(d.index())
+	lock, err := disk.LockFolder(d.index())
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"imgmirror/cache/disk"
 )
 
 var (
@@ -105,7 +107,7 @@ func (ix *index) renew() (err error) {
 func (ix *index) freshFolder() (lock *os.File, err error) {
 	data := folder(filepath.Dir(ix.dir))
 	if _, err := os.Lstat(ix.dir); err == nil {
-		other, err := lockFolder(ix.dir)
+		other, err := disk.LockFolder(ix.dir)
 		if err != nil {
 			return nil, err
 		}
@@ -114,11 +116,11 @@ func (ix *index) freshFolder() (lock *os.File, err error) {
 			return nil, err
 		}
 	}
-	if err := makeAll(ix.dir); err != nil {
+	if err := disk.MakeFolder(ix.dir); err != nil {
 		return nil, err
 	}
 	if err = ix.room.forTable(logBytes); err == nil {
-		lock, err = lockFolder(ix.dir)
+		lock, err = disk.LockFolder(ix.dir)
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.Remove(ix.dir))

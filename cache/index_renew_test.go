@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
@@ -80,7 +81,7 @@ func TestIndexFolderOfAnother(t *testing.T) {
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	other, err := lockFolder(dir)
+	other, err := disk.LockFolder(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"imgmirror/cache/disk"
 )
 
 const (
@@ -30,7 +32,7 @@ const (
 // used by one goroutine at a time.
 type indexRoom struct {
 	dir string
-	now func() (diskRoom, error)
+	now func() (disk.Room, error)
 
 	log       int   // number of the current log
 	filled    int64 // of it, at most
@@ -84,7 +86,7 @@ func (r *indexRoom) forWrite(size int64) (turn bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if room.readOnly {
+		if room.ReadOnly {
 			return false, unix.EROFS
 		}
 		return false, nil
@@ -113,12 +115,12 @@ func (r *indexRoom) forTable(size int64) error {
 		return err
 	}
 	switch {
-	case room.readOnly:
+	case room.ReadOnly:
 		return unix.EROFS
-	case room.noNames:
+	case room.NoNames:
 		return fmt.Errorf("%w: no more files", unix.ENOSPC)
 	}
-	need := max(size, r.filled) + min(max(room.total/64, leastSpare), mostSpare)
+	need := max(size, r.filled) + min(max(room.Total/64, leastSpare), mostSpare)
 	entries, err := os.ReadDir(r.dir)
 	if err != nil {
 		return err
@@ -131,8 +133,8 @@ func (r *indexRoom) forTable(size int64) error {
 			need += info.Size()
 		}
 	}
-	if room.free < need {
-		return fmt.Errorf("%w: %d bytes are free, the index needs %d to be written safely", unix.ENOSPC, room.free, need)
+	if room.Free < need {
+		return fmt.Errorf("%w: %d bytes are free, the index needs %d to be written safely", unix.ENOSPC, room.Free, need)
 	}
 	return r.mayMakeFiles()
 }
@@ -140,7 +142,7 @@ func (r *indexRoom) forTable(size int64) error {
 // mayMakeFiles fails unless this process may make as many files in the index as
 // badger may have to.
 func (r *indexRoom) mayMakeFiles() (err error) {
-	probe, err := os.CreateTemp(r.dir, newPrefix+"*")
+	probe, err := os.CreateTemp(r.dir, disk.NewPrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -16,19 +16,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
 // fakeRoom is what a disk says that it has left.
-type fakeRoom struct{ atomic.Pointer[diskRoom] }
+type fakeRoom struct{ atomic.Pointer[disk.Room] }
 
 func newRoom() *fakeRoom {
 	r := new(fakeRoom)
-	r.Store(&diskRoom{free: 1 << 40})
+	r.Store(&disk.Room{Free: 1 << 40})
 	return r
 }
 
-func (r *fakeRoom) ask(string) (diskRoom, error) { return *r.Load(), nil }
+func (r *fakeRoom) ask(string) (disk.Room, error) { return *r.Load(), nil }
 
 // namesIn lists what is in the index, but for what its lock file may be called.
 func namesIn(t *testing.T, s *Store) (names []string) {
@@ -60,10 +61,10 @@ func pairsOf(t *testing.T, each func(string, func(key, value []byte) error) erro
 // A full disk: what is on disk is served, before and after a restart; badger is given
 // nothing to write that could find no room; and all goes on when there is room again.
 func TestIndexWithoutRoom(t *testing.T) {
-	for what, none := range map[string]diskRoom{
-		"full":      {free: 0},
-		"no names":  {free: 1 << 40, noNames: true},
-		"read only": {free: 1 << 40, readOnly: true},
+	for what, none := range map[string]disk.Room{
+		"full":      {Free: 0},
+		"no names":  {Free: 1 << 40, NoNames: true},
+		"read only": {Free: 1 << 40, ReadOnly: true},
 	} {
 		t.Run(what, func(t *testing.T) {
 			room := newRoom()
@@ -79,13 +80,13 @@ func TestIndexWithoutRoom(t *testing.T) {
 
 			room.Store(&none)
 			before := namesIn(t, s)
-			if s.index.room.allocated && !none.readOnly { // a write that has its blocks is made
+			if s.index.room.allocated && !none.ReadOnly { // a write that has its blocks is made
 				if err := s.SaveUnlisted("b", testManifest(t, testID(1001), nil)); err != nil {
 					t.Errorf("a write into the log's own blocks: %v", err)
 				}
 			}
 			is := ErrNoSpace
-			if none.readOnly {
+			if none.ReadOnly {
 				is = ErrDisk
 			}
 			var refused error
@@ -123,7 +124,7 @@ func TestIndexWithoutRoom(t *testing.T) {
 				t.Error("the index is said to be writable")
 			}
 
-			room.Store(&diskRoom{free: 1 << 40})
+			room.Store(&disk.Room{Free: 1 << 40})
 			if !s.index.tend() || s.index.tend() {
 				t.Error("the index does not go on, or does so twice")
 			}
@@ -149,7 +150,7 @@ func TestIndexGoesOn(t *testing.T) {
 	room := newRoom()
 	s := openStore(t, Options{diskRoom: room.ask})
 	closeStore(t, s)
-	room.Store(&diskRoom{})
+	room.Store(&disk.Room{})
 	s = reopen(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -159,7 +160,7 @@ func TestIndexGoesOn(t *testing.T) {
 	l := manifest.Listing{Source: "b"}
 	tick <- time.Now()
 	wantError(t, s.SaveListing(l), ErrNoSpace)
-	room.Store(&diskRoom{free: 1 << 40})
+	room.Store(&disk.Room{Free: 1 << 40})
 	tick <- time.Now()
 	tick <- time.Now() // the one before has been dealt with
 	if err := s.SaveListing(l); err != nil {
@@ -184,7 +185,7 @@ func TestSnapshot(t *testing.T) {
 	if after := freeze(t, dir); !maps.EqualFunc(before, after, func(a, b frozenFile) bool { return a.size == b.size && bytes.Equal(a.data, b.data) }) {
 		t.Error("the folder was written to")
 	}
-	ix, err := openIndex(index, func() (diskRoom, error) { return diskRoom{free: 1 << 40}, nil }, testLog(t))
+	ix, err := openIndex(index, func() (disk.Room, error) { return disk.Room{Free: 1 << 40}, nil }, testLog(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +213,7 @@ func TestSnapshot(t *testing.T) {
 func TestIndexInUse(t *testing.T) {
 	s := openStore(t, Options{})
 	closeStore(t, s)
-	held, err := lockFolder(s.dir.index())
+	held, err := disk.LockFolder(s.dir.index())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"testing"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
@@ -17,9 +18,9 @@ func TestValidatorsComeLast(t *testing.T) {
 		}
 		after := manifest.Listing{Source: "a", Kind: "imgapi", ETag: "after", Images: before.Images[:1]}
 		left, room := writes, s.index.room.now
-		s.index.room.now = func() (diskRoom, error) {
+		s.index.room.now = func() (disk.Room, error) {
 			r, err := room()
-			r.readOnly = left <= 0
+			r.ReadOnly = left <= 0
 			left--
 			return r, err
 		}

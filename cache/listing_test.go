@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
@@ -158,7 +159,7 @@ func FuzzManifestCopy(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := openStore(t, Options{})
 		closeStore(t, s)
-		if err := writeFile(s.dir.manifestCopy(uuid.MustParse(testUUID)), data); err != nil {
+		if err := disk.Write(s.dir.manifestCopy(uuid.MustParse(testUUID)), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.dir.moveIndexAside(); err != nil {

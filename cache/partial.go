@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -200,9 +201,9 @@ func (s *Store) removePartial(name string) (bool, error) {
 	for _, f := range s.fills {
 		if f.name == name { // one that began meanwhile, and overwrites it
 			s.space.removedPartial(left.have)
-			return false, diskError(err)
+			return false, disk.Error(err)
 		}
 	}
 	s.partials[name] = left
-	return false, diskError(err)
+	return false, disk.Error(err)
 }

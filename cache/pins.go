@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
@@ -43,7 +44,7 @@ func loadPins(path string) (*pins, error) {
 		return p, nil
 	}
 	if err != nil {
-		p.unknown = diskError(err)
+		p.unknown = disk.Error(err)
 		return p, fmt.Errorf("every image counts as pinned: %w", err)
 	}
 	var faults []error
@@ -119,8 +120,8 @@ func (p *pins) save(ids map[uuid.UUID]bool) error {
 		lines = append(lines, id.String()+"\n")
 	}
 	slices.Sort(lines)
-	if err := writeFile(p.path, []byte(strings.Join(lines, ""))); err != nil {
-		return fmt.Errorf("pins: %w", diskError(err))
+	if err := disk.Write(p.path, []byte(strings.Join(lines, "")), 0o644); err != nil {
+		return fmt.Errorf("pins: %w", disk.Error(err))
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -67,7 +68,7 @@ func (s *Store) lookPlaces() error {
 	}
 	at, err := placeOf(s.dir.files())
 	if err != nil {
-		return diskError(err)
+		return disk.Error(err)
 	}
 	if at == s.places.files {
 		return nil
@@ -87,7 +88,7 @@ func (s *Store) sameData() error {
 	if err == nil && at != s.places.data {
 		err = fmt.Errorf("%s is another folder than before; is its disk mounted?", s.dir)
 	}
-	return diskError(err)
+	return disk.Error(err)
 }
 
 // recognised tells whether most of the known files are in DATA/files.
@@ -133,7 +134,7 @@ func (s *Store) gone(sum verify.Sum) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist): // it was removed with all that was in it
 		return true, nil
 	case err != nil:
-		return false, diskError(err)
+		return false, disk.Error(err)
 	case !parent.IsDir():
 		return false, fmt.Errorf("%w: %s is no folder", ErrDisk, filepath.Dir(path))
 	}
@@ -142,7 +143,7 @@ func (s *Store) gone(sum verify.Sum) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil
 	case err != nil:
-		return false, diskError(err)
+		return false, disk.Error(err)
 	}
 	return false, nil
 }
@@ -158,7 +159,7 @@ func (s *Store) remake(dir string) error {
 	err := os.Mkdir(dir, 0o755)
 	if err == nil {
 		s.log.Warn("a folder was gone, and is made anew", "path", dir)
-		return syncDir(string(s.dir))
+		return disk.SyncFolder(string(s.dir))
 	}
 	if errors.Is(err, fs.ErrExist) {
 		_, err = placeOf(dir)
@@ -202,10 +203,10 @@ func (s *Store) Look() (down, hampered error) {
 		err := s.usable(dir)
 		switch {
 		case err == nil:
-		case (dir == s.dir.partials() || dir == s.dir.files()) && !takesNothing(err):
-			down = errors.Join(down, diskError(err))
+		case (dir == s.dir.partials() || dir == s.dir.files()) && !disk.TakesNothing(err):
+			down = errors.Join(down, disk.Error(err))
 		default:
-			hampered = errors.Join(hampered, diskError(err))
+			hampered = errors.Join(hampered, disk.Error(err))
 		}
 	}
 	if down == nil && s.suspect.Load() {
@@ -213,17 +214,17 @@ func (s *Store) Look() (down, hampered error) {
 		switch {
 		case err == nil:
 			s.suspect.Store(false)
-		case takesNothing(err), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		case disk.TakesNothing(err), errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
 			// what is there is served
 		default:
-			down = diskError(err)
+			down = disk.Error(err)
 		}
 	}
 	if err := s.index.trouble(); err != nil {
 		hampered = errors.Join(hampered, err)
 	}
 	if err := s.pins.restore(); err != nil {
-		hampered = errors.Join(hampered, diskError(err))
+		hampered = errors.Join(hampered, disk.Error(err))
 	}
 	return down, hampered
 }
@@ -261,7 +262,7 @@ func (s *Store) suspectDisk(err error) {
 }
 
 func tryDisk(dir string) error {
-	f, err := os.CreateTemp(dir, newPrefix+"*")
+	f, err := os.CreateTemp(dir, disk.NewPrefix+"*")
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -181,7 +182,7 @@ func (r *Reader) open() (opened bool, err error) {
 		return true, nil
 	}
 	if err := r.closeFile(); err != nil {
-		return false, diskError(err)
+		return false, disk.Error(err)
 	}
 	f := r.fill
 	f.mu.Lock()
@@ -206,7 +207,7 @@ func (r *Reader) open() (opened bool, err error) {
 		r.round.lost.Store(true)
 		return false, nil
 	}
-	return false, diskError(err)
+	return false, disk.Error(err)
 }
 
 // SendTo writes exactly n bytes (as told by Wait, or fewer) to w through w's

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -66,7 +67,7 @@ func (f *fill) begin() (*round, error) {
 	}
 	file, err := f.s.openPartial(r.path, f.leftover)
 	if err != nil {
-		return nil, diskError(err)
+		return nil, disk.Error(err)
 	}
 	r.file = file
 	if sizeOf(file) < r.leftover { // it was removed, or cut, by hand
@@ -74,7 +75,7 @@ func (f *fill) begin() (*round, error) {
 		f.leftover, r.have, r.leftover = 0, 0, 0
 		if err := file.Truncate(0); err != nil {
 			file.Close() // unread
-			return nil, diskError(err)
+			return nil, disk.Error(err)
 		}
 	}
 	if _, err := file.Seek(r.leftover, io.SeekStart); err != nil {

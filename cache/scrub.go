@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -125,12 +126,12 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 		if err := s.reject(sum, f, whereUnreadable, err); err != nil {
 			return CheckUnreadable, err
 		}
-		return CheckQuarantined, diskError(err)
+		return CheckQuarantined, disk.Error(err)
 	}
 	// Not again at once: a disk that fails gets no better from being asked.
 	f.checked.Store(time.Now().UnixNano())
 	f.dirty.Store(true)
-	return CheckUnreadable, diskError(err)
+	return CheckUnreadable, disk.Error(err)
 }
 
 // hashFile takes the digests of a stored file, and its stamp: nil if that has
@@ -216,7 +217,7 @@ func (s *Store) quarantine(sum verify.Sum, f *stored) error {
 func (s *Store) moveToQuarantine(sum verify.Sum) error {
 	if _, err := os.Stat(s.dir.quarantine()); errors.Is(err, fs.ErrNotExist) {
 		if err := s.remake(s.dir.quarantine()); err != nil {
-			return diskError(err)
+			return disk.Error(err)
 		}
 	}
 	name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
@@ -237,7 +238,7 @@ func (s *Store) capQuarantine(files int, size int64) error {
 		return nil
 	}
 	if err != nil {
-		return diskError(err)
+		return disk.Error(err)
 	}
 	type inmate struct {
 		path string
@@ -257,7 +258,7 @@ func (s *Store) capQuarantine(files int, size int64) error {
 	slices.SortFunc(all, func(a, b inmate) int { return cmp.Or(cmp.Compare(a.when, b.when), cmp.Compare(a.path, b.path)) })
 	for len(all) > 0 && (len(all) > files || size < 0) {
 		if err := os.RemoveAll(all[0].path); err != nil {
-			return diskError(err)
+			return disk.Error(err)
 		}
 		size += all[0].size
 		all = all[1:]

@@ -3,6 +3,8 @@ package cache
 import (
 	"fmt"
 	"sync"
+
+	"imgmirror/cache/disk"
 )
 
 // space keeps account of bytes: what is stored, and what running fills have
@@ -32,7 +34,7 @@ func (s *space) lockFree() (free int64, unlock func(), err error) {
 	s.mu.Unlock()
 	free, err = s.free()
 	if err != nil {
-		return 0, nil, diskError(err)
+		return 0, nil, disk.Error(err)
 	}
 	s.mu.Lock()
 	return free - (s.written - written), s.mu.Unlock, nil
@@ -157,4 +159,11 @@ func (s *space) limit() int64 {
 		return min(s.max, room)
 	}
 	return room
+}
+
+// Free is what this process may still write on the file system of path, in
+// bytes. path must exist.
+func Free(path string) (int64, error) {
+	room, err := disk.RoomOf(path)
+	return room.Free, err
 }

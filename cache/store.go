@@ -20,14 +20,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
 var (
 	// ErrNoSpace says that there is no room for the file within max_size and min_free (or the disk said ENOSPC).
-	ErrNoSpace = errors.New("no space in the cache")
+	ErrNoSpace = disk.ErrNoSpace
 	// ErrDisk says that the data folder cannot be read or written just now: what is there is not known.
-	ErrDisk = errors.New("the data folder cannot be used")
+	ErrDisk = disk.ErrUnusable
 	// ErrClosed says that the store is closing or closed.
 	ErrClosed = errors.New("cache is closed")
 	// ErrRefused is the verify.ErrUnavailable of a file that each source which may have the file refuses to give.
@@ -68,7 +69,7 @@ type Options struct {
 	Logger     *slog.Logger // nil: silent
 	Registerer prometheus.Registerer
 
-	diskRoom func(path string) (diskRoom, error) // what the disk has left for the index; nil: ask it
+	diskRoom func(path string) (disk.Room, error) // what the disk has left for the index; nil: ask it
 }
 
 // Defaults of Options.
@@ -156,7 +157,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		o.Registerer = prometheus.NewRegistry()
 	}
 	if o.diskRoom == nil {
-		o.diskRoom = roomOf
+		o.diskRoom = disk.RoomOf
 	}
 	s := &Store{
 		o:     o,

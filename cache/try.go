@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -163,7 +164,7 @@ func (f *fill) take(r *round, c *candidate, p []byte) (over bool, err error) {
 		}
 	}
 	if _, err := r.file.Write(p); err != nil {
-		return true, diskError(err)
+		return true, disk.Error(err)
 	}
 	f.booked -= n
 	f.s.space.wrote(n)

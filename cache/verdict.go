@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
@@ -84,7 +85,7 @@ func (f *fill) publish(r *round) error {
 		err = f.record(r, info)
 	}
 	if err != nil {
-		return fmt.Errorf("publish: %w", diskError(err))
+		return fmt.Errorf("publish: %w", disk.Error(err))
 	}
 	r.close()
 	f.leftover = 0
@@ -211,5 +212,5 @@ func (f *fill) moveIn(r *round) error {
 	r.path = final
 	f.mu.Unlock()
 	s.step("rename")
-	return syncDir(filepath.Dir(final))
+	return disk.SyncFolder(filepath.Dir(final))
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"imgmirror/cache/disk"
 )
 
 // unfinished is what the file in flight is called until it is complete. It
@@ -65,11 +67,7 @@ func MakeFolder(dir string) error {
 		}
 		return err
 	}
-	parent, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		return err
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return disk.SyncFolder(filepath.Dir(dir))
 }
 
 // survey finds what is complete: the first entries of which a file of the right

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/cache/disk"
 	"imgmirror/cmd/imgmirror/failure"
 )
 
@@ -283,7 +284,7 @@ func (o tarOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c
 	if err = errors.Join(err, f.Close()); err != nil {
 		return "", err
 	}
-	return path, syncFolder(filepath.Dir(path))
+	return path, disk.SyncFolder(filepath.Dir(path))
 }
 
 // fillTar writes what f lacks of a volume's tar.
@@ -306,13 +307,4 @@ func fillTar(ctx context.Context, f *os.File, h bundle.Head, c bundle.Content, p
 
 func sameHead(a, b bundle.Head) bool {
 	return a.Volume == b.Volume && bytes.Equal(a.Index.Bytes(), b.Index.Bytes()) && bytes.Equal(a.Sig, b.Sig)
-}
-
-// syncFolder makes the names in a folder last.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"imgmirror/cache/disk"
 )
 
 const (
@@ -26,10 +25,8 @@ func ReadToken(path string) (token string, warnings []string, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		token, err = makeToken(path)
-		for _, disk := range []error{unix.EROFS, unix.ENOSPC, unix.EDQUOT} {
-			if errors.Is(err, disk) {
-				return newToken(), []string{fmt.Sprintf("the token of this run is in memory alone, where no operator can read it: %v", err)}, nil
-			}
+		if disk.TakesNothing(err) {
+			return newToken(), []string{fmt.Sprintf("the token of this run is in memory alone, where no operator can read it: %v", err)}, nil
 		}
 		return token, nil, err
 	}
@@ -61,7 +58,7 @@ func ReadToken(path string) (token string, warnings []string, err error) {
 
 func newToken() string { return rand.Text() + rand.Text() }
 
-// makeToken writes a new token to path: all of it, or nothing.
+// makeToken writes a new token to path, whole or not at all, for its owner alone.
 func makeToken(path string) (token string, err error) {
 	defer func() {
 		if err != nil {
@@ -69,14 +66,5 @@ func makeToken(path string) (token string, err error) {
 		}
 	}()
 	token = newToken()
-	f, err := os.CreateTemp(filepath.Dir(path), ".admin.token-") // mode 0600
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(f.Name()) //nolint:errcheck // it has been renamed, or is of no use
-	_, err = f.WriteString(token + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return "", err
-	}
-	return token, os.Rename(f.Name(), path)
+	return token, disk.Write(path, []byte(token+"\n"), 0o600)
 }

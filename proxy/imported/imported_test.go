@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
@@ -184,7 +185,7 @@ func TestDamage(t *testing.T) {
 	w := newWorld(t)
 	w.add(image(t, baseID, "base"), monday)
 	w.add(image(t, childID, "child"), monday)
-	half := filepath.Join(w.dir, newName+"123")
+	half := filepath.Join(w.dir, disk.NewPrefix+"123")
 	for path, text := range map[string]string{
 		filepath.Join(w.dir, childID.String()+".json"): `{"bundle":`,
 		half:                               `{`,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
@@ -34,9 +35,6 @@ func (s *Source) path(id uuid.UUID) string {
 	return filepath.Join(s.o.Dir, id.String()+".json")
 }
 
-// newName begins the names of records that are being written.
-const newName = ".new-"
-
 // load reads all records.
 func (s *Source) load() (map[uuid.UUID]record, error) {
 	images := make(map[uuid.UUID]record)
@@ -49,7 +47,7 @@ func (s *Source) load() (map[uuid.UUID]record, error) {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.o.Dir, e.Name())
-		if strings.HasPrefix(e.Name(), newName) { // a write that never ended
+		if strings.HasPrefix(e.Name(), disk.NewPrefix) { // a write that never ended
 			if err := os.Remove(path); err != nil {
 				s.log.Warn("a record that was never completed cannot be removed", "error", err)
 			}
@@ -93,50 +91,15 @@ func (s *Source) save(r record) error {
 	if err != nil {
 		return err
 	}
-	if err := s.makeFolder(); err != nil {
+	if err := disk.MakeFolder(s.o.Dir); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.o.Dir, newName)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), s.path(r.manifest.UUID))
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncFolder(s.o.Dir)
+	return disk.Write(s.path(r.manifest.UUID), data, 0o600)
 }
 
 func (s *Source) remove(id uuid.UUID) error {
 	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncFolder(s.o.Dir)
-}
-
-// makeFolder makes the folder of records, unless it is there, and makes that last.
-func (s *Source) makeFolder() error {
-	if _, err := os.Stat(s.o.Dir); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.MkdirAll(s.o.Dir, 0o755); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(s.o.Dir))
-}
-
-// syncFolder makes what was made, renamed or removed in a folder last.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return disk.SyncFolder(s.o.Dir)
 }

@@ -1,6 +1,6 @@
 //go:build darwin || freebsd
 
-package cache
+package disk
 
 import "golang.org/x/sys/unix"
 
