@@ -34,15 +34,16 @@ var imports = map[string][]string{
 	"proxy/published":             {"verify", "manifest"},
 	"proxy/imported":              {"verify", "manifest", "cache/disk"},
 	"zfsimport":                   {"verify", "manifest"},
-	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via"},
-	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published", "proxy/imported"},
+	"proxy/meaning":               {"verify", "manifest", "cache"},
+	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning"},
+	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published", "proxy/imported", "proxy/meaning"},
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
 	"cmd/imgmirror/failure":       {"proxy/admin"},
 	"cmd/imgmirror": {
 		"cmd/imgmirror/failure",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
-		"proxy/via", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
+		"proxy/via", "proxy/meaning", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // errCut ends replies that are still waiting at the drain deadline.
-var errCut = errors.New("the drain deadline has passed")
+var errCut = fmt.Errorf("%w: the drain deadline has passed", cache.ErrClosed)
 
 // errNotSent is why a body has no bytes when not even its header could be sent.
 var errNotSent = errors.New("the reply's header could not be sent")

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"imgmirror/proxy/meaning"
 )
 
 // conns are the open client connections: how many there may be, in all and of
@@ -156,7 +158,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 
 // tooMany is the whole reply to a connection over a limit.
 var tooMany = func() []byte {
-	body := (&apiError{status: 503, code: codeUnavailable, message: "too many connections are open"}).body()
+	body := (&apiError{status: 503, code: meaning.Unavailable, message: "too many connections are open"}).body()
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\n"+
 		"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 }()

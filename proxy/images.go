@@ -12,6 +12,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/via"
 )
 
@@ -68,7 +69,7 @@ func (s *Server) list(req *request) (*catalog.List, error) {
 	list, err := s.catalog.Known(ctx)
 	if err != nil {
 		req.set(hdrRetryAfter, strconv.Itoa(int(listRetry/time.Second)))
-		return nil, &apiError{status: 503, code: codeRemoteSource, message: "there is no list yet: the sources have not answered", cause: err}
+		return nil, &apiError{status: 503, code: meaning.RemoteSource, message: "there is no list yet: the sources have not answered", cause: err}
 	}
 	return list, nil
 }

@@ -3,6 +3,8 @@ package proxy
 import (
 	"encoding/json"
 	"strings"
+
+	"imgmirror/proxy/meaning"
 )
 
 // pong is the body of GET /ping. Without "imgapi" imgadm refuses the source.
@@ -22,16 +24,16 @@ func pong(version string) []byte {
 // samples are the errors that GET /ping?error=NAME simulates (spec 2.3).
 var samples = map[string]apiError{
 	"ValidationFailedError":       {status: 422, code: codeValidationFailed, message: "boom", fields: []fieldError{}},
-	"InvalidParameterError":       {status: 422, code: codeInvalidParameter, message: "boom", fields: []fieldError{}},
+	"InvalidParameterError":       {status: 422, code: meaning.InvalidParameter, message: "boom", fields: []fieldError{}},
 	"ImageFilesImmutableError":    {status: 422, code: "ImageFilesImmutable", message: "boom"},
 	"ImageAlreadyActivatedError":  {status: 422, code: "ImageAlreadyActivated", message: "boom"},
 	"NoActivationNoFileError":     {status: 422, code: "NoActivationNoFile", message: "boom"},
 	"OperatorOnlyError":           {status: 403, code: "OperatorOnly", message: "boom"},
 	"ImageUuidAlreadyExistsError": {status: 409, code: "ImageUuidAlreadyExists", message: "boom"},
-	"StorageIsDownError":          {status: 503, code: codeStorageIsDown, message: "boom"},
+	"StorageIsDownError":          {status: 503, code: meaning.StorageIsDown, message: "boom"},
 	"StorageUnsupportedError":     {status: 503, code: "StorageUnsupported", message: "boom"},
-	"RemoteSourceError":           {status: 503, code: codeRemoteSource, message: "boom"},
-	"InternalError":               {status: 500, code: codeInternal, message: "boom"},
+	"RemoteSourceError":           {status: 503, code: meaning.RemoteSource, message: "boom"},
+	"InternalError":               {status: 500, code: meaning.Internal, message: "boom"},
 }
 
 // unsampled are the codes of spec 2.8 that have no sample.
@@ -61,7 +63,7 @@ func sampleError(name string) error {
 	full := name
 	switch {
 	case name == "":
-		full = codeInternal
+		full = meaning.Internal
 	case !strings.HasSuffix(name, "Error"):
 		full += "Error"
 	}
@@ -69,10 +71,10 @@ func sampleError(name string) error {
 		return &e
 	}
 	if unsampled[full] {
-		return &apiError{status: 500, code: codeInternal, message: "there is no sample of " + full}
+		return &apiError{status: 500, code: meaning.Internal, message: "there is no sample of " + full}
 	}
 	return &apiError{
-		status: 422, code: codeInvalidParameter, message: "there is no error " + full,
+		status: 422, code: meaning.InvalidParameter, message: "there is no error " + full,
 		fields: []fieldError{{Field: "error", Code: "Missing"}},
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"imgmirror/proxy/meaning"
 )
 
 // request is one request on its way to its reply. It lives as long as its
@@ -238,7 +240,7 @@ func (s *Server) finish(r *record, sent int64, err error) {
 
 // badRequest is a 400 for what is no proper request.
 func badRequest(message string) *apiError {
-	return &apiError{status: 400, code: codeBadRequest, message: message}
+	return &apiError{status: 400, code: meaning.BadRequest, message: message}
 }
 
 // notAllowed is the 405 of a known path.

@@ -2,54 +2,18 @@ package proxy
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/verify"
+	"imgmirror/proxy/meaning"
 )
 
-// The codes of error bodies (spec 2.8) that are used in more than one place.
-const (
-	codeBadRequest       = "BadRequestError"
-	codeInternal         = "InternalError"
-	codeInvalidParameter = "InvalidParameter"
-	codeNotFound         = "ResourceNotFound"
-	codeRemoteSource     = "RemoteSourceError"
-	codeStorageIsDown    = "StorageIsDown"
-	codeUnauthorized     = "UnauthorizedError"
-	codeUnavailable      = "ServiceUnavailableError"
-	codeValidationFailed = "ValidationFailed"
-)
-
-// table gives errors from below their status. The first row that matches
-// counts: an error may well join "no answer from this source" with "not there"
-// from another, and then what is there is not known.
-var table = []struct {
-	is      error
-	status  int
-	code    string
-	message string
-	cannot  bool // the sources cannot be asked: subject to Options.OnUnreachable
-}{
-	{errCut, 503, codeUnavailable, "the server is shutting down", false},
-	{cache.ErrClosed, 503, codeUnavailable, "the server is shutting down", false},
-	{context.Canceled, 503, codeUnavailable, "the server is shutting down", false},
-	{cache.ErrNoSpace, 503, codeStorageIsDown, "there is no space to store the file", false},
-	{cache.ErrDisk, 503, codeStorageIsDown, "the mirror's disk cannot be read or written", false},
-	{verify.ErrMismatch, 503, codeRemoteSource, "what the image's sources sent is not what its manifest says", false},
-	{cache.ErrUnverified, 503, codeRemoteSource, cache.ErrUnverified.Error(), false},
-	{cache.ErrRefused, 503, codeRemoteSource, "the image's sources refuse to give it", true},
-	{verify.ErrUnavailable, 503, codeRemoteSource, "the image's sources cannot be reached", true},
-	{context.DeadlineExceeded, 503, codeRemoteSource, "the image's sources did not answer in time", true},
-	{fs.ErrNotExist, 404, codeNotFound, "", false},
-	{manifest.ErrInvalid, 422, codeInvalidParameter, "a parameter is invalid", false},
-} // none matches: 500 InternalError
+// codeValidationFailed is the code of replies about more than one field.
+const codeValidationFailed = "ValidationFailed"
 
 // apiError is an error reply: a status and the body of spec 2.8.
 type apiError struct {
@@ -98,20 +62,20 @@ func (e *apiError) body() []byte {
 
 // notFound is a 404 with its message.
 func notFound(format string, args ...any) *apiError {
-	return &apiError{status: 404, code: codeNotFound, message: fmt.Sprintf(format, args...)}
+	return &apiError{status: 404, code: meaning.NotFound, message: fmt.Sprintf(format, args...)}
 }
 
 // invalidParameter is a 422 about one query parameter.
 func invalidParameter(field, message string) *apiError {
 	return &apiError{
-		status: 422, code: codeInvalidParameter, message: message,
+		status: 422, code: meaning.InvalidParameter, message: message,
 		fields: []fieldError{{Field: field, Code: "Invalid", Message: message}},
 	}
 }
 
 // unauthorized is the 401 of what only an operator of the reference server may.
 func unauthorized(message string) *apiError {
-	return &apiError{status: 401, code: codeUnauthorized, message: message}
+	return &apiError{status: 401, code: meaning.Unauthorized, message: message}
 }
 
 // explain turns any error into the reply to make of it. absent is what to say
@@ -128,37 +92,32 @@ func (s *Server) explain(err error, absent string) *apiError {
 	var wrong *cache.WrongBytesError
 	if errors.As(err, &wrong) {
 		return &apiError{
-			status: 503, code: codeRemoteSource, cause: err,
+			status: 503, code: meaning.RemoteSource, cause: err,
 			message: "wrong bytes from " + strings.Join(wrong.Sources, ", ") + ": what was sent is not what the image's manifest says",
 		}
 	}
-	for _, row := range table {
-		if !errors.Is(err, row.is) {
-			continue
-		}
-		if row.status == 404 {
-			return &apiError{status: 404, code: codeNotFound, message: absent, cause: err}
-		}
-		if row.cannot && s.unreachable == UnreachableNotFound {
-			return &apiError{status: 404, code: codeNotFound, message: "image not found: " + row.message, cause: err}
-		}
-		e := &apiError{status: row.status, code: row.code, message: row.message, cause: err}
-		if row.code == codeInvalidParameter {
-			e.fields = []fieldError{}
-		}
-		return e
+	m := meaning.Of(err)
+	switch {
+	case m.Status == 404:
+		return &apiError{status: 404, code: m.Code, message: absent, cause: err}
+	case m.Unreachable && s.unreachable == UnreachableNotFound:
+		return &apiError{status: 404, code: meaning.NotFound, message: "image not found: " + m.Message, cause: err}
 	}
-	return &apiError{status: 500, code: codeInternal, message: "internal error", cause: err}
+	e := &apiError{status: m.Status, code: m.Code, message: m.Message, cause: err}
+	if m.Code == meaning.InvalidParameter {
+		e.fields = []fieldError{}
+	}
+	return e
 }
 
 // queryFault is the reply to a query that cannot be understood.
 func queryFault(q *manifest.QueryError) *apiError {
-	if q.Outer == codeUnauthorized {
+	if q.Outer == meaning.Unauthorized {
 		return unauthorized(q.Message)
 	}
 	code := q.Outer
 	if code == "" {
-		code = codeInvalidParameter
+		code = meaning.InvalidParameter
 	}
 	return &apiError{
 		status: 422, code: code, message: q.Message,

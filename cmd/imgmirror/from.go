@@ -18,6 +18,7 @@ import (
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
 	"imgmirror/zfsimport"
@@ -282,18 +283,8 @@ func (run *installing) one(ctx context.Context, batch admin.Batch, image manifes
 
 // remoteError gives what the mirror answered, or the want of an answer, its code.
 func remoteError(err error) error {
-	for _, row := range []struct {
-		is   error
-		code string
-	}{
-		{context.Canceled, "Interrupted"},
-		{verify.ErrMismatch, "RemoteSourceError"},
-		{verify.ErrUnavailable, "RemoteSourceError"},
-		{fs.ErrNotExist, "ResourceNotFound"},
-	} {
-		if errors.Is(err, row.is) {
-			return &failure.Error{Code: row.code, Err: err}
-		}
+	if m := meaning.Of(err); m.Code != meaning.Internal && !errors.Is(err, context.Canceled) {
+		return &failure.Error{Code: m.Code, Err: err}
 	}
 	return err
 }

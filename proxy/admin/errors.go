@@ -1,24 +1,21 @@
 package admin
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"unicode/utf8"
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
-	"imgmirror/manifest"
 	"imgmirror/proxy/imported"
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/published"
-	"imgmirror/verify"
 )
 
 // The codes of error replies.
 const (
-	codeBadRequest       = "BadRequestError"
+	codeBadRequest       = meaning.BadRequest
 	codeBundle           = "InvalidBundle"
 	codeBundleBase       = "BundleBaseMissing"
 	codeBundleTrust      = "BundleNotTrusted"
@@ -29,18 +26,18 @@ const (
 	codeImagePublished   = "ImagePublished"
 	codeImageExists      = "ImageUuidAlreadyExists"
 	codeDependent        = "ImageHasDependentImages"
-	codeInternal         = "InternalError"
-	codeInvalidParameter = "InvalidParameter"
+	codeInternal         = meaning.Internal
+	codeInvalidParameter = meaning.InvalidParameter
 	codeMethodNotAllowed = "MethodNotAllowedError"
-	codeNotFound         = "ResourceNotFound"
+	codeNotFound         = meaning.NotFound
 	codeOriginMissing    = "OriginDoesNotExist"
 	codeOriginNotInPool  = "OriginNotInstalled"
-	codeRemoteSource     = "RemoteSourceError"
-	codeStorageIsDown    = "StorageIsDown"
+	codeRemoteSource     = meaning.RemoteSource
+	codeStorageIsDown    = meaning.StorageIsDown
 	codeTooLarge         = "RequestEntityTooLargeError"
 	codeTooManyJobs      = "TooManyJobs"
-	codeUnauthorized     = "UnauthorizedError"
-	codeUnavailable      = "ServiceUnavailableError"
+	codeUnauthorized     = meaning.Unauthorized
+	codeUnavailable      = meaning.Unavailable
 	codeUnsupportedType  = "UnsupportedMediaTypeError"
 )
 
@@ -57,32 +54,21 @@ func refuse(status int, code, format string, args ...any) error {
 
 func (r *refusal) Error() string { return r.told.Message }
 
-// table gives errors from below their status, as the one of the client listener
-// does; but operators are told all that is known. The first row that matches
-// counts.
+// table has the meanings that the client listener has not, before those of package meaning. The first
+// row that matches counts. Operators are told all that is known.
 var table = []struct {
 	is     error
 	status int
 	code   string
 }{
-	{cache.ErrClosed, http.StatusServiceUnavailable, codeUnavailable},
 	{imported.ErrRecord, http.StatusServiceUnavailable, codeStorageIsDown},
-	{cache.ErrNoSpace, http.StatusServiceUnavailable, codeStorageIsDown},
-	{cache.ErrDisk, http.StatusServiceUnavailable, codeStorageIsDown},
 	{bundle.ErrSignature, http.StatusUnprocessableEntity, codeBundleTrust},
 	{bundle.ErrInvalid, http.StatusUnprocessableEntity, codeBundle},
-	{cache.ErrUnverified, http.StatusServiceUnavailable, codeRemoteSource},
-	{verify.ErrMismatch, http.StatusServiceUnavailable, codeRemoteSource},
-	{verify.ErrUnavailable, http.StatusServiceUnavailable, codeRemoteSource},
-	{context.DeadlineExceeded, http.StatusServiceUnavailable, codeRemoteSource},
-	{context.Canceled, http.StatusServiceUnavailable, codeUnavailable},
-	{fs.ErrNotExist, http.StatusNotFound, codeNotFound},
 	{cache.ErrPinned, http.StatusConflict, codeImagePinned},
 	{published.ErrExists, http.StatusConflict, codeImageExists},
 	{published.ErrDependent, http.StatusConflict, codeDependent},
 	{published.ErrOrigin, http.StatusUnprocessableEntity, codeOriginMissing},
-	{manifest.ErrInvalid, http.StatusUnprocessableEntity, codeInvalidParameter},
-} // none matches: 500 InternalError
+}
 
 // judge gives an error its status and what is told of it.
 func judge(err error) (int, *Error) {
@@ -103,7 +89,8 @@ func judge(err error) (int, *Error) {
 			return row.status, &Error{row.code, err.Error()}
 		}
 	}
-	return http.StatusInternalServerError, &Error{codeInternal, err.Error()}
+	m := meaning.Of(err)
+	return m.Status, &Error{m.Code, err.Error()}
 }
 
 // explain is what is told of an error.

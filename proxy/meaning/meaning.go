@@ -1,0 +1,63 @@
+// Package meaning is the one table from errors of the mirror's parts to the status and the code of
+// replies. The parts know nothing of HTTP; the client listener and the API speak by this table.
+package meaning
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"imgmirror/cache"
+	"imgmirror/manifest"
+	"imgmirror/verify"
+)
+
+// The codes of error replies (spec 2.8) that have a row in the table, or that both listeners give.
+const (
+	BadRequest       = "BadRequestError"
+	Internal         = "InternalError"
+	InvalidParameter = "InvalidParameter"
+	NotFound         = "ResourceNotFound"
+	RemoteSource     = "RemoteSourceError"
+	StorageIsDown    = "StorageIsDown"
+	Unauthorized     = "UnauthorizedError"
+	Unavailable      = "ServiceUnavailableError"
+)
+
+// Meaning is what an error means to whoever asked.
+type Meaning struct {
+	is     error
+	Status int
+	Code   string
+	// Message is what clients are told, "" for the text of the one who was asked; operators
+	// are told the text of the error.
+	Message string
+	// Unreachable tells that the sources cannot be asked (cache.on_unreachable).
+	Unreachable bool
+}
+
+// table is in order of weight: an error may well join "no answer from this source" with "not
+// there" from another source, and then what is there is not known.
+var table = []Meaning{
+	{cache.ErrClosed, 503, Unavailable, "the server is shutting down", false},
+	{context.Canceled, 503, Unavailable, "the server is shutting down", false},
+	{cache.ErrNoSpace, 503, StorageIsDown, "there is no space to store the file", false},
+	{cache.ErrDisk, 503, StorageIsDown, "the mirror's disk cannot be read or written", false},
+	{verify.ErrMismatch, 503, RemoteSource, "what the image's sources sent is not what its manifest says", false},
+	{cache.ErrUnverified, 503, RemoteSource, cache.ErrUnverified.Error(), false},
+	{cache.ErrRefused, 503, RemoteSource, "the image's sources refuse to give it", true},
+	{verify.ErrUnavailable, 503, RemoteSource, "the image's sources cannot be reached", true},
+	{context.DeadlineExceeded, 503, RemoteSource, "the image's sources did not answer in time", true},
+	{fs.ErrNotExist, 404, NotFound, "", false},
+	{manifest.ErrInvalid, 422, InvalidParameter, "a parameter is invalid", false},
+}
+
+// Of gives the first row that err matches; 500 Internal if no row does.
+func Of(err error) Meaning {
+	for _, m := range table {
+		if errors.Is(err, m.is) {
+			return m
+		}
+	}
+	return Meaning{Status: 500, Code: Internal, Message: "internal error"}
+}
