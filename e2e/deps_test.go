@@ -40,8 +40,10 @@ var imports = map[string][]string{
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
 	"cmd/imgmirror/failure":       {"proxy/admin"},
+	"cmd/imgmirror/table":         {"cmd/imgmirror/failure"},
+	"cmd/imgmirror/progress":      {"cmd/imgmirror/failure", "cmd/imgmirror/table", "proxy/admin"},
 	"cmd/imgmirror": {
-		"cmd/imgmirror/failure",
+		"cmd/imgmirror/failure", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
 		"proxy/via", "proxy/meaning", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
@@ -54,7 +56,7 @@ var owners = map[string][]string{
 	"github.com/valyala/fasthttp":      {"proxy"},
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
-	"github.com/spf13/cobra":           {"cmd/imgmirror"},
+	"github.com/spf13/cobra":           {"cmd/imgmirror", "cmd/imgmirror/table", "cmd/imgmirror/progress"},
 	"github.com/coreos/go-systemd":     {"cmd/imgmirror"},
 	"github.com/minio/minio-go":        {"cache/s3"},
 }

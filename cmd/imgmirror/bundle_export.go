@@ -11,6 +11,8 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 )
@@ -56,7 +58,7 @@ func newBundleExportCmd() *cobra.Command {
 		Example: "  imgmirror bundle export -o may.tar --fill --newest 10 os=smartos\n" +
 			"  imgmirror bundle export -o june.tar --since may.tar --sign key os=smartos\n" +
 			"  imgmirror bundle export -o /media/disk/ --since theirs.json name=~base",
-		Args:              wantedArgs,
+		Args:              wantedArgs(&e.wanted),
 		ValidArgsFunction: completeUUIDs(onDisk),
 	}
 	f := cmd.Flags()
@@ -69,8 +71,8 @@ func newBundleExportCmd() *cobra.Command {
 	f.BoolVarP(&e.dry, "dry-run", "n", false, "tell what would be exported")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "print nothing")
 	addServerFlags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if err := e.check(cmd, args); err != nil {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := e.check(cmd); err != nil {
 			return err
 		}
 		n := needFiles
@@ -97,14 +99,11 @@ func (e *exporting) interrupted() error {
 }
 
 // check finds out what can be without asking the mirror.
-func (e *exporting) check(cmd *cobra.Command, args []string) (err error) {
+func (e *exporting) check(cmd *cobra.Command) (err error) {
 	if !e.dry {
 		if err := needFlags(cmd, "output"); err != nil {
 			return err
 		}
-	}
-	if e.wanted, err = readWanted(args); err != nil {
-		return err
 	}
 	if e.newest < 0 {
 		return failure.Usage("--newest %d: must be 0 or more", e.newest)
@@ -174,7 +173,7 @@ func (e *exporting) say(format string, args ...any) error {
 	if e.quiet {
 		return nil
 	}
-	_, err := fmt.Fprintln(out, printable(fmt.Sprintf(format, args...)))
+	_, err := fmt.Fprintln(out, table.Printable(fmt.Sprintf(format, args...)))
 	return err
 }
 
@@ -193,11 +192,11 @@ func (e *exporting) preview() error {
 			items[i].State = admin.ItemPresent
 		}
 	}
-	out, err := itemTable.layout(&tableFlags{fields: itemTable.defaults})
+	out, err := itemTable.Layout(nil)
 	if err != nil {
 		return err
 	}
-	return out.print(e.cmd.OutOrStdout(), items, same)
+	return out.Print(e.cmd.OutOrStdout(), items)
 }
 
 // goesOn is an error unless the bundle that is there, whole or not, is what this
@@ -251,15 +250,18 @@ func (e *exporting) goesOn(h bundle.Head, whole bool) error {
 
 // write writes all volumes.
 func (e *exporting) write(ctx context.Context, to output, first bundle.Head) error {
-	show := &exportProgress{show: newProgress(e.cmd.ErrOrStderr(), e.quiet), name: to.name()}
+	show := progress.New(e.cmd.ErrOrStderr(), e.quiet)
 	heads := volumesOf(first)
+	var before, total int64 // bytes of the volumes before the one at hand; of all
 	for _, h := range heads {
-		show.total += h.Size()
+		total += h.Size()
 	}
 	for _, h := range heads {
-		path, err := to.write(ctx, e.cmd, h, e, show.at)
-		show.done += h.Size()
-		show.show.clear()
+		path, err := to.write(ctx, e.cmd, h, e, func(offset int64) {
+			show.Tick(progress.Transfer(to.name(), before+offset, total))
+		})
+		before += h.Size()
+		show.Clear()
 		if err != nil {
 			return err
 		}
@@ -268,21 +270,4 @@ func (e *exporting) write(ctx context.Context, to output, first bundle.Head) err
 		}
 	}
 	return e.say("%d images, %s", len(first.Index.Images), humanize.Bytes(uint64(first.Index.Size())))
-}
-
-// exportProgress is one bar for all volumes.
-type exportProgress struct {
-	show        *progress
-	name        string
-	done, total int64 // of the volumes before the one at hand; of all
-	next        time.Time
-}
-
-func (p *exportProgress) at(offset int64) {
-	if now := time.Now(); now.After(p.next) {
-		p.next = now.Add(paintEvery)
-		p.show.paint(admin.Job{Items: []admin.Item{{
-			UUID: p.name, Name: p.name, State: admin.JobRunning, Done: p.done + offset, Total: p.total,
-		}}})
-	}
 }

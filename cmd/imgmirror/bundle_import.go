@@ -11,33 +11,31 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
 )
 
 // importedTable shows what became of the images of bundles.
-var importedTable = table[admin.ImportedImage]{
-	defaults: "uuid,name,version,size,state,reason",
-	columns: []column[admin.ImportedImage]{
-		{"uuid", func(i admin.ImportedImage) any { return i.UUID }},
-		{"name", func(i admin.ImportedImage) any { return i.Name }},
-		{"version", func(i admin.ImportedImage) any { return i.Version }},
-		{"size", func(i admin.ImportedImage) any { return size(i.Size) }},
-		{"state", func(i admin.ImportedImage) any { return i.State }},
-		{"reason", func(i admin.ImportedImage) any {
-			if i.Error == nil {
-				return ""
-			}
-			return i.Error.Message
-		}},
-	},
-}
+var importedTable = table.New("uuid,name,version,size,state,reason",
+	table.Field("uuid", func(i admin.ImportedImage) any { return i.UUID }),
+	table.Field("name", func(i admin.ImportedImage) any { return i.Name }),
+	table.Field("version", func(i admin.ImportedImage) any { return i.Version }),
+	table.Field("size", func(i admin.ImportedImage) any { return table.Size(i.Size) }),
+	table.Field("state", func(i admin.ImportedImage) any { return i.State }),
+	table.Field("reason", func(i admin.ImportedImage) any {
+		if i.Error == nil {
+			return ""
+		}
+		return i.Error.Message
+	}),
+)
 
 func newBundleImportCmd() *cobra.Command {
 	var quiet bool
@@ -59,9 +57,9 @@ func newBundleImportCmd() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print failures only")
 	addServerFlags(cmd)
-	flags := importedTable.flags(cmd)
+	flags := importedTable.Flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		out, err := importedTable.layout(flags)
+		out, err := importedTable.Layout(flags)
 		if err != nil {
 			return err
 		}
@@ -70,13 +68,13 @@ func newBundleImportCmd() *cobra.Command {
 			return err
 		}
 		return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
-			in := &importRun{s: s, show: newProgress(cmd.ErrOrStderr(), quiet)}
+			in := &importRun{s: s, show: progress.New(cmd.ErrOrStderr(), quiet)}
 			err := in.all(ctx, cmd.InOrStdin(), volumes)
 			if !quiet && len(in.reports) > 0 {
-				if flags.json {
-					err = errors.Join(err, printJSON(cmd.OutOrStdout(), in.reports))
+				if flags.JSON {
+					err = errors.Join(err, table.JSON(cmd.OutOrStdout(), in.reports))
 				} else {
-					err = errors.Join(err, out.print(cmd.OutOrStdout(), in.images(), same))
+					err = errors.Join(err, out.Print(cmd.OutOrStdout(), in.images()))
 				}
 			}
 			return in.outcome(err)
@@ -134,7 +132,7 @@ func inOrder(all []volume) {
 // importRun is the import of some volumes.
 type importRun struct {
 	s       *session
-	show    *progress
+	show    *progress.Bars
 	reports []admin.BundleImport // the last one of each bundle
 	added   map[string]bool      // uuids, in whatever volume
 }
@@ -144,7 +142,7 @@ func (in *importRun) all(ctx context.Context, stdin io.Reader, volumes []volume)
 	in.added = make(map[string]bool)
 	for _, v := range volumes {
 		report, err := in.one(ctx, stdin, v)
-		in.show.clear()
+		in.show.Clear()
 		if err != nil {
 			if ctx.Err() != nil {
 				return failure.New(failure.CodeInterrupted, "interrupted; what has arrived is kept, and the same command goes on from there")
@@ -304,8 +302,7 @@ type sending struct {
 	holes  []admin.Hole // that are ahead
 	at     int64        // in the volume
 	sent   int64
-	show   *progress
-	next   time.Time // of the next painting
+	show   *progress.Bars
 	ended  bool
 	failed error // of r
 }
@@ -321,10 +318,7 @@ func (u *sending) Read(p []byte) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		u.failed = err
 	}
-	if now := time.Now(); now.After(u.next) {
-		u.next = now.Add(paintEvery)
-		u.show.paint(admin.Job{Items: []admin.Item{{UUID: u.name, Name: u.name, State: admin.JobRunning, Done: u.sent, Total: u.total}}})
-	}
+	u.show.Tick(progress.Transfer(u.name, u.sent, u.total))
 	return n, err
 }
 
@@ -351,6 +345,6 @@ func (u *sending) end() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.ended = true
-	u.show.clear()
+	u.show.Clear()
 	return u.failed
 }

@@ -14,6 +14,7 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
@@ -80,11 +81,8 @@ func (e *exporting) complete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = following{
-		session: e.s, quiet: e.quiet || e.output == "-",
-		done: map[string]string{admin.JobDone: "fetched", admin.ItemPresent: "is here already"},
-	}.follow(ctx, e.cmd, job)
-	if err != nil {
+	f := progress.Following{Client: e.s.Client, Quiet: e.quiet || e.output == "-", Done: fetched}
+	if err := f.Follow(ctx, e.cmd, job); err != nil {
 		return err
 	}
 	if err := e.plan(ctx); err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 )
 
 // bundledRow is one image of a bundle as a row.
@@ -20,32 +21,29 @@ type bundledRow struct {
 	volume string
 }
 
-var bundledTable = table[bundledRow]{
-	defaults: "uuid,name,version,size,volumes",
-	columns: []column[bundledRow]{
-		{"uuid", func(r bundledRow) any { return r.image.UUID.String() }},
-		{"name", func(r bundledRow) any { return r.image.Name }},
-		{"version", func(r bundledRow) any { return r.image.Version }},
-		{"origin", func(r bundledRow) any {
-			if r.image.Origin == uuid.Nil {
-				return ""
-			}
-			return r.image.Origin.String()
-		}},
-		{"size", func(r bundledRow) any { return r.size() }},
-		{"volumes", func(r bundledRow) any { return r.volume }},
-		{"sha1", func(r bundledRow) any { return r.image.Files[0].SHA1.String() }},
-		{"sha256", func(r bundledRow) any { return r.image.Files[0].SHA256.String() }},
-		{"file", func(r bundledRow) any { return r.image.Files[0].Path }},
-	},
-}
+var bundledTable = table.New("uuid,name,version,size,volumes",
+	table.Field("uuid", func(r bundledRow) any { return r.image.UUID.String() }),
+	table.Field("name", func(r bundledRow) any { return r.image.Name }),
+	table.Field("version", func(r bundledRow) any { return r.image.Version }),
+	table.Field("origin", func(r bundledRow) any {
+		if r.image.Origin == uuid.Nil {
+			return ""
+		}
+		return r.image.Origin.String()
+	}),
+	table.Field("size", func(r bundledRow) any { return r.size() }),
+	table.Field("volumes", func(r bundledRow) any { return r.volume }),
+	table.Field("sha1", func(r bundledRow) any { return r.image.Files[0].SHA1.String() }),
+	table.Field("sha256", func(r bundledRow) any { return r.image.Files[0].SHA256.String() }),
+	table.Field("file", func(r bundledRow) any { return r.image.Files[0].Path }),
+)
 
-func (r bundledRow) size() size {
+func (r bundledRow) size() table.Size {
 	var n int64
 	for _, f := range r.image.Files {
 		n += f.Size
 	}
-	return size(n)
+	return table.Size(n)
 }
 
 // shownBundle is what show tells of a bundle as JSON.
@@ -73,9 +71,9 @@ func newBundleShowCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public `KEY`, or a file with one, that is trusted (repeatable)")
-	flags := bundledTable.flags(cmd)
+	flags := bundledTable.Flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		out, err := bundledTable.layout(flags)
+		out, err := bundledTable.Layout(flags)
 		if err != nil {
 			return err
 		}
@@ -88,10 +86,10 @@ func newBundleShowCmd() *cobra.Command {
 			return err
 		}
 		s := describeBundle(media, trusted)
-		if flags.json {
-			err = printJSON(cmd.OutOrStdout(), s)
+		if flags.JSON {
+			err = table.JSON(cmd.OutOrStdout(), s)
 		} else {
-			err = s.print(cmd.OutOrStdout(), out, flags.noHeader)
+			err = s.print(cmd.OutOrStdout(), out)
 		}
 		if err != nil {
 			return err
@@ -141,8 +139,8 @@ func describeBundle(media *bundle.Media, trusted bundle.Trusted) shownBundle {
 }
 
 // print prints the bundle as a table, behind what it is as a whole.
-func (s shownBundle) print(w io.Writer, out layout[bundledRow], noHeader bool) error {
-	if !noHeader {
+func (s shownBundle) print(w io.Writer, out table.Layout[bundledRow]) error {
+	if !out.NoHeader {
 		if err := s.summary(w); err != nil {
 			return err
 		}
@@ -151,7 +149,7 @@ func (s shownBundle) print(w io.Writer, out layout[bundledRow], noHeader bool) e
 	for i, m := range s.Index.Images {
 		rows[i] = bundledRow{m, volumeList(m)}
 	}
-	return out.print(w, rows, same)
+	return out.Print(w, rows)
 }
 
 func (s shownBundle) summary(w io.Writer) error {
@@ -168,13 +166,13 @@ func (s shownBundle) summary(w io.Writer) error {
 		"mirror     " + x.Mirror.Name + " " + x.Mirror.Version,
 		"signature  " + signature,
 		fmt.Sprintf("volumes    %s of %d", joinInts(s.Volumes), x.Volumes),
-		fmt.Sprintf("images     %d, %s", len(x.Images), cell(size(s.Size))),
+		fmt.Sprintf("images     %d, %s", len(x.Images), table.Cell(table.Size(s.Size))),
 	}
 	if len(x.Requires) > 0 {
 		lines = append(lines, fmt.Sprintf("requires   %d images that the receiver must have (%s)", len(x.Requires), x.Since))
 	}
 	for _, l := range lines {
-		if _, err := fmt.Fprintln(w, printable(l)); err != nil {
+		if _, err := fmt.Fprintln(w, table.Printable(l)); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
@@ -19,7 +20,7 @@ import (
 func TestSendingLeavesOutHoles(t *testing.T) {
 	f := func(holes []admin.Hole, want string) {
 		t.Helper()
-		up := &sending{r: strings.NewReader("0123456789"), total: 10, holes: holes, show: newProgress(io.Discard, true)}
+		up := &sending{r: strings.NewReader("0123456789"), total: 10, holes: holes, show: progress.New(io.Discard, true)}
 		got, err := io.ReadAll(up)
 		if string(got) != want || err != nil || up.end() != nil {
 			t.Errorf("%v: sent %q, %v; want %q", holes, got, err, want)

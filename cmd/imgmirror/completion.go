@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 )
 
 func newCompletionCmd() *cobra.Command {
@@ -72,7 +73,7 @@ func completeUUIDs(list func(context.Context, *session) ([]candidate, error)) co
 		var found []string
 		for _, c := range all {
 			if strings.HasPrefix(c.uuid, typed) {
-				found = append(found, cobra.CompletionWithDesc(c.uuid, printable(c.name+"@"+c.version)))
+				found = append(found, cobra.CompletionWithDesc(c.uuid, table.Printable(c.name+"@"+c.version)))
 			}
 		}
 		return found, none

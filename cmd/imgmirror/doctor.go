@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
 )
@@ -18,14 +19,11 @@ const (
 	findingFailed  = "failed"
 )
 
-var findingTable = table[admin.Finding]{
-	defaults: "state,check,message",
-	columns: []column[admin.Finding]{
-		{"state", func(f admin.Finding) any { return f.State }},
-		{"check", func(f admin.Finding) any { return f.Check }},
-		{"message", func(f admin.Finding) any { return f.Message }},
-	},
-}
+var findingTable = table.New("state,check,message",
+	table.Field("state", func(f admin.Finding) any { return f.State }),
+	table.Field("check", func(f admin.Finding) any { return f.Check }),
+	table.Field("message", func(f admin.Finding) any { return f.Message }),
+)
 
 func newDoctorCmd() *cobra.Command {
 	var quiet bool
@@ -41,9 +39,9 @@ func newDoctorCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print warnings and failures only")
 	addServerFlags(cmd)
 	addServeFlags(cmd)
-	flags := findingTable.flags(cmd)
+	flags := findingTable.Flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, err := findingTable.layout(flags)
+		out, err := findingTable.Layout(flags)
 		if err != nil {
 			return err
 		}
@@ -60,7 +58,7 @@ func newDoctorCmd() *cobra.Command {
 		if quiet {
 			findings = slices.DeleteFunc(findings, func(f admin.Finding) bool { return f.State == findingOK })
 		}
-		if err := out.print(cmd.OutOrStdout(), findings, same); err != nil {
+		if err := out.Print(cmd.OutOrStdout(), findings); err != nil {
 			return err
 		}
 		if failed > 0 {
@@ -73,34 +71,17 @@ func newDoctorCmd() *cobra.Command {
 
 // examine has a running mirror check itself, or checks the configuration.
 func examine(cmd *cobra.Command) ([]admin.Finding, error) {
-	server, err := cmd.Flags().GetString("server")
-	if err != nil {
-		return nil, err
-	}
-	if server != "" {
-		s, err := connect(cmd, needFiles)
-		if err != nil {
-			return nil, err
-		}
-		return askDoctor(cmd.Context(), s)
-	}
-	cfg, err := loadConfig(cmd)
-	if err != nil {
-		return []admin.Finding{{Check: "configuration", State: findingFailed, Message: err.Error()}}, nil
-	}
-	s, err := connectSocket(cmd.Context(), cfg)
+	s, cfg, err := connectRunning(cmd)
 	switch {
+	case err != nil && failure.Of(err).Code == failure.CodeConfig:
+		return []admin.Finding{{Check: "configuration", State: findingFailed, Message: err.Error()}}, nil
 	case err != nil:
 		return nil, err
 	case s != nil:
-		return askDoctor(cmd.Context(), s)
+		defer s.close() //nolint:errcheck // drops idle connections
+		return s.Doctor(cmd.Context())
 	}
 	return diagnose(cmd.Context(), cfg, "", ""), nil
-}
-
-func askDoctor(ctx context.Context, s *session) ([]admin.Finding, error) {
-	defer s.close() //nolint:errcheck // drops idle connections
-	return s.Doctor(ctx)
 }
 
 // diagnose checks everything, sources side by side, within diagnoseLimit.

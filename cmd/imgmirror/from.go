@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
@@ -125,7 +127,7 @@ func (r *remote) wanted(ctx context.Context, w admin.Wanted, there map[string]bo
 
 // installFrom is install --from: images of another mirror go straight into the
 // pool of this machine. Nothing else is needed, and nothing is kept.
-func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out layout[admin.Item]) error {
+func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out table.Layout[admin.Item]) error {
 	cfg, err := loadConfig(cmd)
 	if err != nil {
 		return err
@@ -158,9 +160,9 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out layou
 	images = zfsimport.Families(images)
 	run.plan(ctx, images)
 	if o.dry {
-		return out.print(cmd.OutOrStdout(), run.job.Items, same)
+		return out.Print(cmd.OutOrStdout(), run.job.Items)
 	}
-	return run.install(ctx, images, o.following(nil, out.flags.json))
+	return run.install(ctx, images, o.following(out.JSON))
 }
 
 // installing is a job as the mirror's, done by the verb itself.
@@ -170,7 +172,6 @@ type installing struct {
 	options installOptions
 	there   map[string]bool // by the uuids in the pool: imgadm has a record of it
 	job     admin.Job
-	next    time.Time // of the next painting
 }
 
 // prepare looks into the pool.
@@ -208,9 +209,8 @@ func (run *installing) plan(ctx context.Context, images []manifest.Manifest) {
 }
 
 // install does the job and tells how it goes.
-func (run *installing) install(ctx context.Context, images []manifest.Manifest, f following) error {
-	show := newProgress(run.cmd.ErrOrStderr(), f.quiet || f.json)
-	told := make(map[string]bool)
+func (run *installing) install(ctx context.Context, images []manifest.Manifest, f progress.Following) error {
+	show := progress.New(run.cmd.ErrOrStderr(), f.Quiet || f.JSON)
 	missing := make(map[uuid.UUID]bool) // those that are not there after their turn
 	var waiting []manifest.Manifest
 	for i, image := range images {
@@ -230,15 +230,15 @@ func (run *installing) install(ctx context.Context, images []manifest.Manifest, 
 			item.State, item.Error = admin.JobFailed, &admin.Error{Code: "OriginNotInstalled",
 				Message: fmt.Sprintf("its origin %s could not be installed", image.Origin)}
 		}
-		_, good := f.done[item.State]
+		_, good := f.Done[item.State]
 		missing[image.UUID] = !good
 		if ctx.Err() != nil && !good {
-			show.clear()
+			show.Clear()
 			return failure.New(failure.CodeInterrupted, "cancelled; what was not installed yet is downloaded anew by the same command")
 		}
-		f.tell(run.cmd, show, run.job, told)
+		f.Tell(run.cmd, show, run.job)
 	}
-	show.clear()
+	show.Clear()
 	ended := time.Now().UTC()
 	run.job.State, run.job.Ended = admin.JobDone, &ended
 	for _, bad := range missing {
@@ -246,30 +246,27 @@ func (run *installing) install(ctx context.Context, images []manifest.Manifest, 
 			run.job.State = admin.JobFailed
 		}
 	}
-	if f.json {
-		if err := printJSON(run.cmd.OutOrStdout(), run.job); err != nil {
+	if f.JSON {
+		if err := table.JSON(run.cmd.OutOrStdout(), run.job); err != nil {
 			return err
 		}
 	}
-	return f.outcome(run.job)
+	return f.Outcome(run.job)
 }
 
 // one installs or stages one image.
-func (run *installing) one(ctx context.Context, batch admin.Batch, image manifest.Manifest, item *admin.Item, show *progress) {
+func (run *installing) one(ctx context.Context, batch admin.Batch, image manifest.Manifest, item *admin.Item, show *progress.Bars) {
 	item.State = admin.JobRunning
-	progress := func(in admin.Intake) {
+	taken := func(in admin.Intake) {
 		item.Done, item.Fetched, item.Received = in.Read, in.Read, in.Written
-		if now := time.Now(); now.After(run.next) {
-			run.next = now.Add(paintEvery)
-			show.paint(run.job)
-		}
+		show.Tick(run.job)
 	}
 	var state string
 	var err error
 	if run.options.stage {
-		state, err = run.Stage(ctx, image, progress)
+		state, err = run.Stage(ctx, image, taken)
 	} else {
-		state, err = batch.Install(ctx, image, progress)
+		state, err = batch.Install(ctx, image, taken)
 	}
 	switch {
 	case err == nil:

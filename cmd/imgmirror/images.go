@@ -1,17 +1,101 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"imgmirror/cmd/imgmirror/failure"
-	"imgmirror/manifest"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
 )
+
+func newAvailCmd() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "avail [FILTER...]",
+		Short: "List the images that the mirror offers",
+		Long:  "Lists the merged catalogue of all sources: what imgadm avail shows on a node.\n\n" + filterHelp,
+		Args:  filterArgs,
+	}
+	return tableVerb(cmd, imageTable, needLists, func(ctx context.Context, s *session, args []string) ([]imageRow, error) {
+		images, err := s.Images(ctx, args...)
+		if err != nil {
+			return nil, err
+		}
+		if err := warnOfSilence(ctx, s, cmd.ErrOrStderr()); err != nil {
+			return nil, err
+		}
+		return imageRows(images)
+	})
+}
+
+// warnOfSilence names the sources whose images are missing because they have never answered.
+func warnOfSilence(ctx context.Context, s *session, to io.Writer) error {
+	sources, err := s.Sources(ctx)
+	for _, source := range sources {
+		if source.LastSuccess == nil && source.LastError != "" {
+			fmt.Fprintf(to, "warning: source %s has never answered: %s\n", source.Name, source.LastError)
+		}
+	}
+	return err
+}
+
+func newAncestryCmd() *cobra.Command {
+	var id uuid.UUID
+	cmd := &cobra.Command{
+		Use:               "ancestry UUID",
+		Short:             "List an image and the images that it builds on",
+		Long:              "Lists an image, its origin, the origin of that, down to the root.",
+		Args:              uuidArg(&id),
+		ValidArgsFunction: completeUUIDs(offered),
+	}
+	return tableVerb(cmd, imageTable, needLists, func(ctx context.Context, s *session, _ []string) ([]imageRow, error) {
+		images, err := s.Ancestry(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return imageRows(images)
+	})
+}
+
+func newShowCmd() *cobra.Command {
+	var id uuid.UUID
+	var sources bool
+	cmd := &cobra.Command{
+		Use:   "show UUID",
+		Short: "Print the manifest of an image",
+		Long: "Prints the manifest of an image as clients get it, also of one that no list shows. With --sources\n" +
+			"it is an object: the manifest, the source that it is from, all sources that have the image's files,\n" +
+			"whether the image is listed, cached and pinned here, and hidden: why clients are not shown it. Without\n" +
+			"--sources the last is told on stderr.",
+		Args:              uuidArg(&id),
+		ValidArgsFunction: completeUUIDs(offered),
+	}
+	cmd.Flags().BoolVar(&sources, "sources", false, "tell also where the image comes from")
+	addServerFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return withSession(cmd, needLists, func(ctx context.Context, s *session) error {
+			image, err := s.Image(ctx, id)
+			if err != nil {
+				return err
+			}
+			if sources {
+				return table.JSON(cmd.OutOrStdout(), image)
+			}
+			for _, h := range image.Hidden {
+				fmt.Fprintf(cmd.ErrOrStderr(), "imgmirror show: image %s is not shown to clients: source %s: %s (%s)\n",
+					id, h.Source, table.Printable(h.Detail), h.Reason)
+			}
+			return table.JSON(cmd.OutOrStdout(), image.Manifest)
+		})
+	}
+	return cmd
+}
 
 // imageRow is an image of the catalogue as a row.
 type imageRow struct {
@@ -19,7 +103,35 @@ type imageRow struct {
 	m shown
 }
 
-// shown is what the table shows of a manifest. The mirror has checked it.
+// imageRows reads manifests; there may be 100,000 of them.
+func imageRows(images []admin.Image) ([]imageRow, error) {
+	rows := make([]imageRow, len(images))
+	for i, image := range images {
+		rows[i].Image = image
+		if err := json.Unmarshal(image.Manifest, &rows[i].m, table.AsSent); err != nil {
+			return nil, fmt.Errorf("a manifest in the mirror's answer: %w", err)
+		}
+	}
+	return rows, nil
+}
+
+// imageTable shows images of the catalogue: imgadm's fields, and where an image
+// is to be had.
+var imageTable = table.New("uuid,name,version,os,type,pub", slices.Concat(
+	shownFields(func(r imageRow) (string, shown) { return r.m.UUID, r.m }),
+	[]table.Column[imageRow]{
+		table.Field("origin", func(r imageRow) any { return r.m.Origin }),
+		table.Field("size", func(r imageRow) any { return r.m.size() }),
+		table.Field("sha1", func(r imageRow) any { return r.m.file().SHA1 }),
+		table.Field("compression", func(r imageRow) any { return r.m.file().Compression }),
+		table.Field("source", func(r imageRow) any { return r.Source }),
+		table.Field("sources", func(r imageRow) any { return strings.Join(r.Sources, ",") }),
+		table.Field("listed", func(r imageRow) any { return r.Listed }),
+		table.Field("cached", func(r imageRow) any { return r.Cached }),
+		table.Field("pinned", func(r imageRow) any { return r.Pinned }),
+	})...)
+
+// shown is what tables show of a manifest. The mirror has checked the manifest.
 type shown struct {
 	UUID        string      `json:"uuid"`
 	Name        string      `json:"name"`
@@ -40,49 +152,28 @@ type shownFile struct {
 	Compression string `json:"compression"`
 }
 
-// imageRows reads manifests; there may be 100,000 of them.
-func imageRows(images []admin.Image) ([]imageRow, error) {
-	rows := make([]imageRow, len(images))
-	for i, image := range images {
-		rows[i].Image = image
-		if err := json.Unmarshal(image.Manifest, &rows[i].m, jsonAsSent); err != nil {
-			return nil, fmt.Errorf("a manifest in the mirror's answer: %w", err)
-		}
+// shownFields are the columns that all tables of images begin with: the uuid, and imgadm's
+// fields of the manifest.
+func shownFields[T any](of func(T) (id string, m shown)) []table.Column[T] {
+	field := func(name string, value func(m shown) any) table.Column[T] {
+		return table.Field(name, func(row T) any { _, m := of(row); return value(m) })
 	}
-	return rows, nil
+	return []table.Column[T]{
+		table.Field("uuid", func(row T) any { id, _ := of(row); return id }),
+		field("name", func(m shown) any { return m.Name }),
+		field("version", func(m shown) any { return m.Version }),
+		field("os", func(m shown) any { return m.OS }),
+		field("type", func(m shown) any { return m.Type }),
+		field("pub", func(m shown) any { day, _, _ := strings.Cut(m.PublishedAt, "T"); return day }),
+		field("published", func(m shown) any { return m.PublishedAt }),
+		field("state", func(m shown) any { return m.State }),
+		field("owner", func(m shown) any { return m.Owner }),
+		field("public", func(m shown) any { return m.Public }),
+	}
 }
-
-// imageTable shows images of the catalogue: imgadm's fields, and where an image
-// is to be had.
-var imageTable = table[imageRow]{
-	defaults: "uuid,name,version,os,type,pub",
-	columns: []column[imageRow]{
-		{"uuid", func(r imageRow) any { return r.m.UUID }},
-		{"name", func(r imageRow) any { return r.m.Name }},
-		{"version", func(r imageRow) any { return r.m.Version }},
-		{"os", func(r imageRow) any { return r.m.OS }},
-		{"type", func(r imageRow) any { return r.m.Type }},
-		{"pub", func(r imageRow) any { day, _, _ := strings.Cut(r.m.PublishedAt, "T"); return day }},
-		{"published", func(r imageRow) any { return r.m.PublishedAt }},
-		{"state", func(r imageRow) any { return r.m.State }},
-		{"owner", func(r imageRow) any { return r.m.Owner }},
-		{"public", func(r imageRow) any { return r.m.Public }},
-		{"origin", func(r imageRow) any { return r.m.Origin }},
-		{"size", func(r imageRow) any { return r.m.size() }},
-		{"sha1", func(r imageRow) any { return r.m.file().SHA1 }},
-		{"compression", func(r imageRow) any { return r.m.file().Compression }},
-		{"source", func(r imageRow) any { return r.Source }},
-		{"sources", func(r imageRow) any { return strings.Join(r.Sources, ",") }},
-		{"listed", func(r imageRow) any { return r.Listed }},
-		{"cached", func(r imageRow) any { return r.Cached }},
-		{"pinned", func(r imageRow) any { return r.Pinned }},
-	},
-}
-
-func (r imageRow) json() any { return r.Image }
 
 // size is that of all files; -1 when no source tells.
-func (m shown) size() size {
+func (m shown) size() table.Size {
 	var n int64
 	for _, f := range m.Files {
 		if f.Size == 0 {
@@ -90,7 +181,7 @@ func (m shown) size() size {
 		}
 		n += f.Size
 	}
-	return size(n)
+	return table.Size(n)
 }
 
 // file is the first one; zero when there is none.
@@ -99,64 +190,4 @@ func (m shown) file() shownFile {
 		return shownFile{}
 	}
 	return m.Files[0]
-}
-
-// filterHelp explains filters to those who ask for help.
-const filterHelp = `A filter is FIELD=VALUE, FIELD=~SUBSTRING or FIELD!=VALUE; of several, all must hold. Fields are
-uuid, name, version, os, type, state, owner, public, origin, published_at, description and tag.KEY.`
-
-// filterArgs is for verbs whose arguments are filters only.
-func filterArgs(_ *cobra.Command, args []string) error {
-	for _, a := range args {
-		if _, err := manifest.ParseFilter(a); err != nil {
-			return &failure.Error{Code: failure.CodeUsage, Err: err}
-		}
-	}
-	return nil
-}
-
-// uuidArg is for verbs with one image as their argument.
-func uuidArg(cmd *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return failure.Usage("want one UUID, not %d arguments", len(args))
-	}
-	_, err := parseUUID(args[0])
-	return err
-}
-
-func parseUUID(s string) (uuid.UUID, error) {
-	id, ok := manifest.ParseUUID(strings.ToLower(s))
-	if !ok {
-		return id, failure.Usage("%q is not a UUID", s)
-	}
-	return id, nil
-}
-
-// readWanted reads arguments that are UUIDs, filters or both.
-func readWanted(args []string) (admin.Wanted, error) {
-	var w admin.Wanted
-	for _, a := range args {
-		if strings.Contains(a, "=") {
-			if err := filterArgs(nil, []string{a}); err != nil {
-				return w, err
-			}
-			w.Filters = append(w.Filters, a)
-			continue
-		}
-		id, err := parseUUID(a)
-		if err != nil {
-			return w, err
-		}
-		w.UUIDs = append(w.UUIDs, id.String())
-	}
-	return w, nil
-}
-
-// wantedArgs is for verbs that need at least one UUID or filter.
-func wantedArgs(_ *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return failure.Usage("want UUIDs or filters")
-	}
-	_, err := readWanted(args)
-	return err
 }

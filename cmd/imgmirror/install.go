@@ -2,12 +2,19 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
+	"imgmirror/zfsimport"
 )
 
 // takeOutLimit is how long a mirror may take to get an image that was half
@@ -22,6 +29,7 @@ type installOptions struct {
 
 func newInstallCmd() *cobra.Command {
 	var o installOptions
+	var wanted admin.Wanted
 	cmd := &cobra.Command{
 		Use:   "install {UUID|FILTER}...",
 		Short: "Put images and their origins into the local zpool",
@@ -33,7 +41,7 @@ func newInstallCmd() *cobra.Command {
 			"into the pool: no data folder, no mirror on this machine, is needed for that.\n\n" + filterHelp,
 		Example: "  imgmirror install name=base-64-lts version=24.4.0\n" +
 			"  imgmirror install --from http://mirror:8080 7c5d3e40-9f61-40ac-9d82-2e3f4a5b6c73",
-		Args:              wantedArgs,
+		Args:              wantedArgs(&wanted),
 		ValidArgsFunction: completeUUIDs(offered),
 	}
 	f := cmd.Flags()
@@ -43,13 +51,9 @@ func newInstallCmd() *cobra.Command {
 	f.BoolVarP(&o.dry, "dry-run", "n", false, "tell what would be installed")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print failures only")
 	addServerFlags(cmd)
-	flags := itemTable.flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		wanted, err := readWanted(args)
-		if err != nil {
-			return err
-		}
-		out, err := itemTable.layout(flags)
+	flags := itemTable.Flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		out, err := itemTable.Layout(flags)
 		if err != nil {
 			return err
 		}
@@ -60,24 +64,11 @@ func newInstallCmd() *cobra.Command {
 			return installFrom(cmd, o, wanted, out)
 		}
 		request := admin.Install{UUIDs: wanted.UUIDs, Filters: wanted.Filters, Pool: o.pool, Stage: o.stage}
-		n := needStore
 		if o.dry {
-			n = needLists
+			return withTable(cmd, out, needLists, func(ctx context.Context, s *session) ([]admin.Item, error) { return s.InstallDry(ctx, request) })
 		}
-		return withSession(cmd, n, func(ctx context.Context, s *session) error {
-			if o.dry {
-				items, err := s.InstallDry(ctx, request)
-				if err != nil {
-					return err
-				}
-				return out.print(cmd.OutOrStdout(), items, same)
-			}
-			job, err := s.Install(ctx, request)
-			if err != nil {
-				return err
-			}
-			return o.following(s, flags.json).follow(ctx, cmd, job)
-		})
+		return withJob(cmd, needStore, o.following(out.JSON),
+			func(ctx context.Context, s *session) (admin.Job, error) { return s.Install(ctx, request) })
 	}
 	return cmd
 }
@@ -98,17 +89,91 @@ func (o installOptions) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// following tells how images fare; s may be nil.
-func (o installOptions) following(s *session, asJSON bool) following {
-	f := following{
-		session: s, quiet: o.quiet, json: asJSON, cancelLimit: takeOutLimit,
-		done: map[string]string{
+// following tells how images fare.
+func (o installOptions) following(asJSON bool) progress.Following {
+	f := progress.Following{
+		Quiet: o.quiet, JSON: asJSON, CancelLimit: takeOutLimit,
+		Done: map[string]string{
 			admin.JobDone: "installed", admin.ItemPresent: "is installed already",
 			admin.ItemRepaired: "is installed already, and is in imgadm's records again",
 		},
 	}
 	if o.stage {
-		f.done = map[string]string{admin.JobDone: "staged", admin.ItemPresent: "is staged already"}
+		f.Done = map[string]string{admin.JobDone: "staged", admin.ItemPresent: "is staged already"}
 	}
 	return f
+}
+
+// installedRow is an image in a pool as a row.
+type installedRow struct {
+	admin.Installed
+	m shown // zero without a record
+}
+
+// installedTable shows images as "imgadm list" does.
+var installedTable = table.New("uuid,name,version,os,type,pub", slices.Concat(
+	shownFields(func(r installedRow) (string, shown) { return r.UUID, r.m }),
+	[]table.Column[installedRow]{
+		table.Field("origin", func(r installedRow) any { return r.Origin }),
+		table.Field("used", func(r installedRow) any { return table.Size(r.Used) }),
+		table.Field("clones", func(r installedRow) any { return r.Clones }),
+		table.Field("zpool", func(r installedRow) any { return r.Pool }),
+		table.Field("dataset", func(r installedRow) any { return r.Dataset }),
+		table.Field("snapshot", func(r installedRow) any { return r.Snapshot }),
+		table.Field("source", func(r installedRow) any { return r.Source }),
+		table.Field("record", func(r installedRow) any { return r.Record }),
+	})...)
+
+func newInstalledCmd() *cobra.Command {
+	var pool string
+	cmd := &cobra.Command{
+		Use:   "installed",
+		Short: "List the images in the local zpool",
+		Long: "Lists the images in the local zpool, whoever put them there. ZFS tells which ones there are; what\n" +
+			"they are called is in imgadm's records, and an image without one shows \"-\".",
+		Args: noArgs,
+	}
+	cmd.Flags().StringVarP(&pool, "pool", "P", "", "`POOL` to look into (default: zfsimport.pool)")
+	addServerFlags(cmd)
+	flags := installedTable.Flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		out, err := installedTable.Layout(flags)
+		if err != nil {
+			return err
+		}
+		all, err := installed(cmd, pool)
+		if err != nil {
+			return err
+		}
+		rows := make([]installedRow, len(all))
+		for i, image := range all {
+			rows[i].Installed = image
+			if image.Manifest == nil {
+				continue
+			}
+			if err := json.Unmarshal(jsontext.Value(image.Manifest), &rows[i].m, table.AsSent); err != nil {
+				return fmt.Errorf("imgadm's record of %s: %w", image.UUID, err)
+			}
+		}
+		return out.Print(cmd.OutOrStdout(), rows)
+	}
+	return cmd
+}
+
+// installed asks the mirror; when none runs on the data folder, which has nothing
+// to do with pools, it looks for itself.
+func installed(cmd *cobra.Command, pool string) ([]admin.Installed, error) {
+	s, cfg, err := connectRunning(cmd)
+	switch {
+	case err != nil:
+		return nil, err
+	case s != nil:
+		defer s.close() //nolint:errcheck // drops idle connections
+		return s.Installed(cmd.Context(), pool)
+	}
+	importer, err := zfsimport.New(zfsOptions(cfg))
+	if err != nil {
+		return nil, err
+	}
+	return installer{Importer: importer}.Installed(cmd.Context(), pool)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
 )
 
@@ -46,12 +47,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	e := failure.Of(err)
-	name := strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "imgmirror"), " ")
-	if name == "" {
-		fmt.Fprintf(stderr, "imgmirror: error (%s): %s\n", e.Code, printableLines(e.Error()))
-	} else {
-		fmt.Fprintf(stderr, "imgmirror %s: error (%s): %s\n", name, e.Code, printableLines(e.Error()))
+	lines := strings.Split(strings.ReplaceAll(e.Error(), "\t", " "), "\n")
+	for i, l := range lines {
+		lines[i] = table.Printable(l)
 	}
+	fmt.Fprintf(stderr, "%s: error (%s): %s\n", cmd.CommandPath(), e.Code, strings.Join(lines, "\n"))
 	return e.Exit(cmd.Name() == "serve" && os.Getenv("SMF_FMRI") != "")
 }
 
@@ -110,14 +110,6 @@ func newRootCmd() *cobra.Command {
 		newDoctorCmd(), newConfigCmd(), newVersionCmd(), newCompletionCmd(), newManCmd(), newHealthcheckCmd(),
 	)
 	return root
-}
-
-// noArgs refuses positional arguments as a usage error.
-func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return failure.Usage("unexpected argument %q", args[0])
-	}
-	return nil
 }
 
 // sameSignal is how soon after the first a signal is taken for the same wish:

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/manifest"
 	"imgmirror/proxy/published"
 	"imgmirror/verify"
@@ -148,13 +149,13 @@ func createManifest(ctx context.Context, out, warn io.Writer, m imageManifest, f
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	m.Files[0].SHA1, m.Files[0].Size = got.SHA1, got.Size
-	return printJSON(out, m)
+	return table.JSON(out, m)
 }
 
 // check makes m what clients get, if it is one that can be published.
 func (m imageManifest) check() (manifest.Manifest, error) {
 	var text bytes.Buffer
-	if err := printJSON(&text, m); err != nil {
+	if err := table.JSON(&text, m); err != nil {
 		return manifest.Manifest{}, err
 	}
 	image, err := published.Check(text.Bytes())

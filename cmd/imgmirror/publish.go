@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
-	"imgmirror/manifest"
+	"imgmirror/cmd/imgmirror/progress"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/published"
 	"imgmirror/verify"
@@ -75,14 +76,16 @@ func newPublishCmd() *cobra.Command {
 				return err
 			}
 			return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
-				up := &uploading{from: in, image: image, show: newProgress(cmd.ErrOrStderr(), quiet)}
+				up := progress.NewReader(in, progress.New(cmd.ErrOrStderr(), quiet), admin.Item{
+					UUID: image.UUID.String(), Name: image.Name, Version: image.Version, Total: image.Files[0].Size,
+				})
 				got, err := s.Publish(ctx, text, up)
-				up.end()
+				up.End()
 				switch {
 				case err != nil || quiet:
 					return err
 				case asJSON:
-					return printJSON(cmd.OutOrStdout(), got)
+					return table.JSON(cmd.OutOrStdout(), got)
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "published image %s (%s@%s)\n", image.UUID, image.Name, image.Version)
 				return err
@@ -99,45 +102,14 @@ func newPublishCmd() *cobra.Command {
 }
 
 func newUnpublishCmd() *cobra.Command {
-	var quiet bool
-	cmd := &cobra.Command{
+	var id uuid.UUID
+	return removeVerb(&cobra.Command{
 		Use:   "unpublish UUID",
 		Short: "Take back an image of the mirror's own",
 		Long: "Takes back an image that was published on this mirror, and removes its file, which has no other\n" +
 			"source, unless another image has the same one. An image that others are incremental to is refused.",
-		Args: uuidArg,
-	}
-	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing")
-	addServerFlags(cmd)
-	flags := removedTable.flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		id, err := parseUUID(args[0])
-		if err != nil {
-			return err
-		}
-		out, err := removedTable.layout(flags)
-		if err != nil {
-			return err
-		}
-		return withSession(cmd, needFiles, func(ctx context.Context, s *session) error {
-			removed, err := s.Unpublish(ctx, id)
-			if err != nil || quiet {
-				return err
-			}
-			return out.print(cmd.OutOrStdout(), removed, same)
-		})
-	}
-	return cmd
-}
-
-// needFlags refuses a command line without flags that must be there.
-func needFlags(cmd *cobra.Command, names ...string) error {
-	for _, name := range names {
-		if !cmd.Flags().Changed(name) {
-			return failure.Usage("--%s is missing", name)
-		}
-	}
-	return nil
+		Args: uuidArg(&id),
+	}, new(bool), func(ctx context.Context, s *session) ([]admin.Removed, error) { return s.Unpublish(ctx, id) })
 }
 
 // unlessStopped does what may wait for somebody for ever, as the opening of a
@@ -179,42 +151,4 @@ func readManifest(name string) ([]byte, error) {
 		err = failure.New("InvalidParameter", "%s has more than %d bytes: it is no manifest", name, maxManifestFile)
 	}
 	return text, err
-}
-
-// uploading paints the progress of a file as it is read.
-type uploading struct {
-	from  io.Reader
-	image manifest.Manifest
-
-	mu    sync.Mutex // guards what follows: the one who sends may outlive the request
-	show  *progress
-	done  int64
-	next  time.Time // of the next painting
-	ended bool
-}
-
-// paintEvery is how often a bar changes at most.
-const paintEvery = 200 * time.Millisecond
-
-func (u *uploading) Read(p []byte) (int, error) {
-	n, err := u.from.Read(p)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.done += int64(n)
-	if now := time.Now(); !u.ended && now.After(u.next) {
-		u.next = now.Add(paintEvery)
-		u.show.paint(admin.Job{Items: []admin.Item{{
-			UUID: u.image.UUID.String(), Name: u.image.Name, Version: u.image.Version,
-			State: admin.JobRunning, Done: u.done, Total: u.image.Files[0].Size,
-		}}})
-	}
-	return n, err
-}
-
-// end takes the bar away for good.
-func (u *uploading) end() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.ended = true
-	u.show.clear()
 }

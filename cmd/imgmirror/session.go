@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/progress"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
 )
@@ -53,32 +55,77 @@ func withSession(cmd *cobra.Command, n need, do func(context.Context, *session) 
 	return errors.Join(do(cmd.Context(), s), s.close())
 }
 
+// withTable prints the rows that cmd's mirror gives.
+func withTable[T any](cmd *cobra.Command, out table.Layout[T], n need, ask func(context.Context, *session) ([]T, error)) error {
+	return withSession(cmd, n, func(ctx context.Context, s *session) error {
+		rows, err := ask(ctx, s)
+		if err != nil {
+			return err
+		}
+		return out.Print(cmd.OutOrStdout(), rows)
+	})
+}
+
+// withJob has cmd's mirror start a job, and stays until the job is over.
+func withJob(cmd *cobra.Command, n need, f progress.Following, start func(context.Context, *session) (admin.Job, error)) error {
+	return withSession(cmd, n, func(ctx context.Context, s *session) error {
+		job, err := start(ctx, s)
+		if err != nil {
+			return err
+		}
+		f.Client = s.Client
+		return f.Follow(ctx, cmd, job)
+	})
+}
+
+// tableVerb completes a verb that only asks its mirror for rows, and prints them.
+func tableVerb[T any](cmd *cobra.Command, t table.Table[T], n need, ask func(ctx context.Context, s *session, args []string) ([]T, error)) *cobra.Command {
+	addServerFlags(cmd)
+	flags := t.Flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		out, err := t.Layout(flags)
+		if err != nil {
+			return err
+		}
+		return withTable(cmd, out, n, func(ctx context.Context, s *session) ([]T, error) { return ask(ctx, s, args) })
+	}
+	return cmd
+}
+
 // connect finds the mirror that cmd is meant for.
 func connect(cmd *cobra.Command, n need) (*session, error) {
-	server, err := cmd.Flags().GetString("server")
-	if err != nil {
-		return nil, err
-	}
-	tokenFile, err := cmd.Flags().GetString("token-file")
-	if err != nil {
-		return nil, err
-	}
-	switch {
-	case server != "":
-		return connectServer(server, tokenFile)
-	case tokenFile != "":
-		return nil, failure.Usage("--token-file is for --server")
-	}
-	cfg, err := loadConfig(cmd)
-	if err != nil {
-		return nil, err
-	}
-	s, err := connectSocket(cmd.Context(), cfg)
+	s, cfg, err := connectRunning(cmd)
 	if s != nil || err != nil {
 		return s, err
 	}
 	return openLocal(cmd.Context(), cfg, n, slog.New(slog.NewTextHandler(cmd.ErrOrStderr(),
 		&slog.HandlerOptions{Level: slog.LevelError})))
+}
+
+// connectRunning is connect for a mirror that runs. When none runs, there is no session, but
+// the configuration.
+func connectRunning(cmd *cobra.Command) (*session, *config.Config, error) {
+	server, err := cmd.Flags().GetString("server")
+	if err != nil {
+		return nil, nil, err
+	}
+	tokenFile, err := cmd.Flags().GetString("token-file")
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case server != "":
+		s, err := connectServer(server, tokenFile)
+		return s, nil, err
+	case tokenFile != "":
+		return nil, nil, failure.Usage("--token-file is for --server")
+	}
+	cfg, err := loadConfig(cmd)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := connectSocket(cmd.Context(), cfg)
+	return s, cfg, err
 }
 
 // connectServer is for a mirror on another machine.

@@ -12,26 +12,24 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
 )
 
-var sourceTable = table[admin.Source]{
-	defaults: "name,url,kind,state,images,refreshed,error",
-	columns: []column[admin.Source]{
-		{"name", func(s admin.Source) any { return s.Name }},
-		{"url", func(s admin.Source) any { return s.URL }},
-		{"kind", func(s admin.Source) any { return s.Kind }},
-		{"state", func(s admin.Source) any { return stateText(s) }},
-		{"images", func(s admin.Source) any { return s.Images }},
-		{"hidden", func(s admin.Source) any { return hiddenText(s.Hidden) }},
-		{"refreshed", func(s admin.Source) any { return timeOf(s.LastSuccess) }},
-		{"tried", func(s admin.Source) any { return timeOf(s.LastTry) }},
-		{"asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }},
-		{"error", func(s admin.Source) any { return s.LastError }},
-		{"check", func(s admin.Source) any { return checkText(s) }},
-		{"took", func(s admin.Source) any { return tookText(s.Check) }},
-	},
-}
+var sourceTable = table.New("name,url,kind,state,images,refreshed,error",
+	table.Field("name", func(s admin.Source) any { return s.Name }),
+	table.Field("url", func(s admin.Source) any { return s.URL }),
+	table.Field("kind", func(s admin.Source) any { return s.Kind }),
+	table.Field("state", func(s admin.Source) any { return stateText(s) }),
+	table.Field("images", func(s admin.Source) any { return s.Images }),
+	table.Field("hidden", func(s admin.Source) any { return hiddenText(s.Hidden) }),
+	table.Field("refreshed", func(s admin.Source) any { return timeOf(s.LastSuccess) }),
+	table.Field("tried", func(s admin.Source) any { return timeOf(s.LastTry) }),
+	table.Field("asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }),
+	table.Field("error", func(s admin.Source) any { return s.LastError }),
+	table.Field("check", func(s admin.Source) any { return checkText(s) }),
+	table.Field("took", func(s admin.Source) any { return tookText(s.Check) }),
+)
 
 // checkedFields are the defaults with -c.
 const checkedFields = "name,url,kind,images,check,took"
@@ -50,12 +48,12 @@ func newSourcesCmd() *cobra.Command {
 	}
 	cmd.Flags().BoolVarP(&check, "check", "c", false, "ask each source now; exit 1 if one fails")
 	addServerFlags(cmd)
-	flags := sourceTable.flags(cmd)
+	flags := sourceTable.Flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if check && !cmd.Flags().Changed("output") {
-			flags.fields = checkedFields
+			flags.Fields = checkedFields
 		}
-		out, err := sourceTable.layout(flags)
+		out, err := sourceTable.Layout(flags)
 		if err != nil {
 			return err
 		}
@@ -72,7 +70,7 @@ func newSourcesCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := out.print(cmd.OutOrStdout(), sources, same); err != nil {
+			if err := out.Print(cmd.OutOrStdout(), sources); err != nil {
 				return err
 			}
 			failed := 0

@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"bytes"
@@ -76,18 +76,18 @@ func TestRemaining(t *testing.T) {
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen, out bytes.Buffer
-		p := newProgress(&screen, false)
+		p := New(&screen, false)
 		p.terminal, p.width = &screen, func() int { return 100 }
 		job := admin.Job{Items: []admin.Item{
 			{UUID: "a", Name: "one", State: admin.JobRunning, Done: 10, Total: 100},
 			{UUID: "b", Name: "two", State: admin.ItemWaiting, Total: 100},
 		}}
-		p.paint(job)
+		p.Paint(job)
 		time.Sleep(time.Second)
 		job.Items[0].Done = 60
-		p.paint(job)
-		p.say(&out, "one: %s", "fetched\x1b")
-		p.clear()
+		p.Paint(job)
+		p.Say(&out, "one: %s", "fetched\x1b")
+		p.Clear()
 
 		first, rest, _ := strings.Cut(screen.String(), "\r\x1b[2A\x1b[J")
 		second, end, _ := strings.Cut(rest, "\r\x1b[2A\x1b[J")
@@ -110,7 +110,7 @@ func TestProgress(t *testing.T) {
 func TestProgressInstall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var screen bytes.Buffer
-		p := newProgress(&screen, false)
+		p := New(&screen, false)
 		p.terminal, p.width = &screen, func() int { return 100 }
 		job := admin.Job{Kind: "install", Items: []admin.Item{
 			{UUID: "a", Name: "one", State: admin.JobRunning, Done: 0, Fetched: 50, Total: 100},
@@ -118,11 +118,11 @@ func TestProgressInstall(t *testing.T) {
 			{UUID: "c", Name: "three", State: admin.ItemWaiting, Total: 100},
 			{UUID: "d", Name: "four", State: admin.ItemWaiting, Fetched: 100, Total: 100}, // cached
 		}}
-		p.paint(job)
+		p.Paint(job)
 		time.Sleep(time.Second)
 		job.Items[0].Done, job.Items[0].Fetched = 20, 60
 		screen.Reset()
-		p.paint(job)
+		p.Paint(job)
 		lines := strings.Split(strings.TrimPrefix(screen.String(), "\r\x1b[4A\x1b[J"), "\n")
 		if len(lines) != 5 || lines[4] != "" {
 			t.Fatalf("painted %q", lines)
@@ -149,9 +149,9 @@ func TestProgressNoTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	p := newProgress(f, false)
-	p.paint(admin.Job{Items: []admin.Item{{UUID: "a", State: admin.JobRunning}}})
-	p.clear()
+	p := New(f, false)
+	p.Paint(admin.Job{Items: []admin.Item{{UUID: "a", State: admin.JobRunning}}})
+	p.Clear()
 	if info, err := f.Stat(); err != nil || info.Size() != 0 {
 		t.Errorf("%d bytes, %v", info.Size(), err)
 	}

@@ -1,4 +1,4 @@
-package main
+package progress
 
 import (
 	"bytes"
@@ -22,9 +22,9 @@ func TestOutcome(t *testing.T) {
 		cmd := &cobra.Command{}
 		cmd.SetOut(&out)
 		cmd.SetErr(&errs)
-		verb := following{quiet: quiet, done: map[string]string{admin.JobDone: "fetched", admin.ItemPresent: "is here already"}}
-		verb.tell(cmd, newProgress(&errs, true), job, map[string]bool{})
-		err := verb.outcome(job)
+		verb := Following{Quiet: quiet, Done: map[string]string{admin.JobDone: "fetched", admin.ItemPresent: "is here already"}}
+		verb.Tell(cmd, New(&errs, true), job)
+		err := verb.Outcome(job)
 		if out.String() != stdout || errs.String() != stderr {
 			t.Errorf("printed %q and %q, want %q and %q", out.String(), errs.String(), stdout, stderr)
 		}
@@ -54,12 +54,12 @@ func TestTellOnce(t *testing.T) {
 	var out bytes.Buffer
 	cmd := &cobra.Command{}
 	cmd.SetOut(&out)
-	verb := following{done: map[string]string{admin.JobDone: "ok"}}
-	told := map[string]bool{}
+	verb := Following{Done: map[string]string{admin.JobDone: "ok"}}
+	show := New(&out, true)
 	job := admin.Job{Items: []admin.Item{{UUID: "a", State: admin.JobRunning}, {UUID: "b", State: admin.ItemWaiting}}}
 	for _, state := range []string{admin.JobRunning, admin.JobDone, admin.JobDone} {
 		job.Items[0].State = state
-		verb.tell(cmd, newProgress(&out, true), job, told)
+		verb.Tell(cmd, show, job)
 	}
 	if out.String() != "a: ok\n" {
 		t.Errorf("printed %q", out.String())

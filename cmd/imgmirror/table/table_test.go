@@ -1,4 +1,4 @@
-package main
+package table
 
 import (
 	"bytes"
@@ -20,15 +20,12 @@ type fruit struct {
 	Picked time.Time `json:"picked"`
 }
 
-var fruitTable = table[fruit]{
-	defaults: "name,weight,ripe",
-	columns: []column[fruit]{
-		{"name", func(f fruit) any { return f.Name }},
-		{"weight", func(f fruit) any { return size(f.Weight) }},
-		{"ripe", func(f fruit) any { return f.Ripe }},
-		{"picked", func(f fruit) any { return f.Picked }},
-	},
-}
+var fruitTable = New("name,weight,ripe",
+	Field("name", func(f fruit) any { return f.Name }),
+	Field("weight", func(f fruit) any { return Size(f.Weight) }),
+	Field("ripe", func(f fruit) any { return f.Ripe }),
+	Field("picked", func(f fruit) any { return f.Picked }),
+)
 
 var fruits = []fruit{
 	{Name: "plum", Weight: 1500, Ripe: true, Picked: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)},
@@ -40,14 +37,14 @@ var fruits = []fruit{
 func printed(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := &cobra.Command{Use: "x", SilenceErrors: true, SilenceUsage: true}
-	flags := fruitTable.flags(cmd)
+	flags := fruitTable.Flags(cmd)
 	var b bytes.Buffer
 	cmd.RunE = func(*cobra.Command, []string) error {
-		out, err := fruitTable.layout(flags)
+		out, err := fruitTable.Layout(flags)
 		if err != nil {
 			return err
 		}
-		return out.print(&b, fruits, same)
+		return out.Print(&b, fruits)
 	}
 	cmd.SetArgs(args)
 	err := cmd.Execute()

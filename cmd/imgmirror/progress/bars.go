@@ -1,4 +1,5 @@
-package main
+// Package progress shows on a terminal how a verb's work goes, and tells how the work ended.
+package progress
 
 import (
 	"fmt"
@@ -12,22 +13,24 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
 
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
 )
 
-// progress shows a job as it goes: a bar for each image under way, below the
-// lines that say gives out. Without a terminal there are only the lines. It is
-// used by one goroutine.
-type progress struct {
+// Bars shows a job as it goes: a bar for each image under way, below the lines that Say gives
+// out. Without a terminal there are only the lines. Bars is for one goroutine.
+type Bars struct {
 	terminal io.Writer  // where bars are painted; nil: nowhere
 	width    func() int // of the terminal
 	painted  int        // lines below which the cursor stands
+	next     time.Time  // of the next painting by Tick
 	meters   map[string]*meter
+	told     map[string]bool // uuids of images that Following.Tell is done with
 }
 
-// newProgress paints on stderr if that is a terminal, and quiet was not asked for.
-func newProgress(stderr io.Writer, quiet bool) *progress {
-	p := &progress{meters: make(map[string]*meter)}
+// New paints on stderr if stderr is a terminal, and quiet was not asked for.
+func New(stderr io.Writer, quiet bool) *Bars {
+	p := &Bars{meters: make(map[string]*meter), told: make(map[string]bool)}
 	f, ok := stderr.(*os.File)
 	if quiet || !ok || !term.IsTerminal(int(f.Fd())) {
 		return p
@@ -43,19 +46,35 @@ func newProgress(stderr io.Writer, quiet bool) *progress {
 	return p
 }
 
-// say writes a line to w, above the bars.
-func (p *progress) say(w io.Writer, format string, args ...any) {
-	p.clear()
-	fmt.Fprintln(w, printable(fmt.Sprintf(format, args...)))
+// Say writes a line to w, above the bars.
+func (p *Bars) Say(w io.Writer, format string, args ...any) {
+	p.Clear()
+	fmt.Fprintln(w, table.Printable(fmt.Sprintf(format, args...)))
 }
 
-// paint shows the images of j that are under way; of an install, their download
+// tickEvery is how often Tick paints at most.
+const tickEvery = 200 * time.Millisecond
+
+// Tick is Paint for a caller that knows of each byte: most calls paint nothing.
+func (p *Bars) Tick(j admin.Job) {
+	if now := time.Now(); now.After(p.next) {
+		p.next = now.Add(tickEvery)
+		p.Paint(j)
+	}
+}
+
+// Transfer is a job with one image, or with something else of a name, under way.
+func Transfer(name string, done, total int64) admin.Job {
+	return admin.Job{Items: []admin.Item{{UUID: name, Name: name, State: admin.JobRunning, Done: done, Total: total}}}
+}
+
+// Paint shows the images of j that are under way; of an install, their download
 // and what the pool has taken in.
-func (p *progress) paint(j admin.Job) {
+func (p *Bars) Paint(j admin.Job) {
 	if p.terminal == nil {
 		return
 	}
-	p.clear()
+	p.Clear()
 	now := time.Now()
 	var lines []string
 	add := func(i admin.Item, what string) {
@@ -94,8 +113,8 @@ func (p *progress) paint(j admin.Job) {
 	p.painted = len(lines)
 }
 
-// clear takes the bars away; the cursor stands where the first one was.
-func (p *progress) clear() {
+// Clear takes the bars away; the cursor stands where the first one was.
+func (p *Bars) Clear() {
 	if p.painted > 0 {
 		fmt.Fprintf(p.terminal, "\r\x1b[%dA\x1b[J", p.painted)
 		p.painted = 0
@@ -134,9 +153,9 @@ func label(i admin.Item) string {
 	case i.Name == "":
 		return i.UUID
 	case i.Version == "":
-		return printable(i.Name)
+		return table.Printable(i.Name)
 	}
-	return printable(i.Name + "@" + i.Version)
+	return table.Printable(i.Name + "@" + i.Version)
 }
 
 // cut is s in at most width columns.
@@ -147,7 +166,7 @@ func cut(s string, width int) string {
 	return string([]rune(s)[:max(width, 0)])
 }
 
-// remaining is how long n bytes take: 1:02:03, 2:03, or --:-- when nobody knows.
+// remaining is how long n bytes take: 1:02:03, 2:03, or --:-- when the rate is not known.
 func remaining(n, rate int64) string {
 	if rate <= 0 {
 		return "--:--"
@@ -162,8 +181,8 @@ func remaining(n, rate int64) string {
 // meterSpan is what a rate is measured over.
 const meterSpan = 5 * time.Second
 
-// meter tells the rate of the last seconds. What was there when it began, as
-// of a download that is resumed, does not count.
+// meter tells the rate of the last seconds. The bytes of the first sample, as of a download
+// that is resumed, do not count.
 type meter struct {
 	samples []sample
 }
