@@ -11,6 +11,7 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/media"
 	"imgmirror/cmd/imgmirror/progress"
 	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/manifest"
@@ -130,18 +131,18 @@ func (e *exporting) run(ctx context.Context) error {
 	if e.dry {
 		return e.preview()
 	}
-	to := newOutput(e.output)
-	unlock, err := to.lock()
+	to := media.NewOutput(e.output, e.cmd.OutOrStdout())
+	unlock, err := to.Lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	head, err := to.unfinished()
+	head, err := to.Unfinished()
 	if err != nil {
 		return err
 	}
 	if head != nil {
-		done, err := to.complete(*head)
+		done, err := to.Complete(*head)
 		if err != nil {
 			return err
 		}
@@ -212,7 +213,7 @@ func (e *exporting) goesOn(h bundle.Head, whole bool) error {
 	if h.Index.Since != e.words {
 		return other("what they leave out is not the same")
 	}
-	for _, v := range volumesOf(h) {
+	for _, v := range media.Volumes(h) {
 		if e.volumeSize == 0 && h.Index.Volumes > 1 || e.volumeSize > 0 && v.Size() > e.volumeSize {
 			return other("its volumes have another size")
 		}
@@ -249,16 +250,16 @@ func (e *exporting) goesOn(h bundle.Head, whole bool) error {
 }
 
 // write writes all volumes.
-func (e *exporting) write(ctx context.Context, to output, first bundle.Head) error {
+func (e *exporting) write(ctx context.Context, to media.Output, first bundle.Head) error {
 	show := progress.New(e.cmd.ErrOrStderr(), e.quiet)
-	heads := volumesOf(first)
+	heads := media.Volumes(first)
 	var before, total int64 // bytes of the volumes before the one at hand; of all
 	for _, h := range heads {
 		total += h.Size()
 	}
 	for _, h := range heads {
-		path, err := to.write(ctx, e.cmd, h, e, func(offset int64) {
-			show.Tick(progress.Transfer(to.name(), before+offset, total))
+		path, err := to.Write(ctx, h, e, func(offset int64) {
+			show.Tick(progress.Transfer(to.Name(), before+offset, total))
 		})
 		before += h.Size()
 		show.Clear()

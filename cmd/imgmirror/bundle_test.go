@@ -52,21 +52,6 @@ func TestFindVolumesOrder(t *testing.T) {
 	}
 }
 
-func TestTarOutputPath(t *testing.T) {
-	f := func(o tarOutput, volume, of int, want string) {
-		t.Helper()
-		if got := o.path(volume, of); got != want {
-			t.Errorf("volume %d of %d of %s is %s, want %s", volume, of, o, got, want)
-		}
-	}
-	f("may.tar", 1, 1, "may.tar")
-	f("may.tar", 2, 12, "may.002.tar")
-	f("/a.b/may", 3, 3, "/a.b/may.003")
-	if diff := cmp.Diff(`a\[1]\*`, escapeGlob("a[1]*")); diff != "" {
-		t.Error(diff)
-	}
-}
-
 // TestNoteVolumes: what one volume brought counts, whatever the next one says.
 func TestNoteVolumes(t *testing.T) {
 	in := &importRun{added: make(map[string]bool)}

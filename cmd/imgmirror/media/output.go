@@ -1,4 +1,6 @@
-package main
+// Package media has bundles on what carries them: a folder, a tar, a tar for each volume, a
+// pipe.
+package media
 
 import (
 	"bytes"
@@ -12,7 +14,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"imgmirror/cache/bundle"
@@ -20,22 +21,25 @@ import (
 	"imgmirror/cmd/imgmirror/failure"
 )
 
-// output is where a bundle is written to.
-type output interface {
-	name() string
-	// lock keeps other exports out of there; it comes before all that follows.
-	lock() (unlock func(), err error)
-	// unfinished gives the head of what an earlier export has left there; nil: nothing.
-	unfinished() (*bundle.Head, error)
-	// complete tells whether all of the bundle that unfinished gave is there.
-	complete(h bundle.Head) (bool, error)
-	// write writes a volume, or what is missing of it, and tells where it is.
-	write(ctx context.Context, cmd *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (path string, err error)
+// Output is where a bundle is written to. Its errors have codes.
+type Output interface {
+	// Name is what a person calls the output.
+	Name() string
+	// Lock keeps other exports out of there; a caller locks before any of what follows.
+	Lock() (unlock func(), err error)
+	// Unfinished gives the head of what an earlier export has left there; nil: nothing.
+	Unfinished() (*bundle.Head, error)
+	// Complete tells whether all of the bundle that Unfinished gave is there.
+	Complete(h bundle.Head) (bool, error)
+	// Write writes a volume, or what is missing of the volume, and tells where the volume is.
+	// progress is called with the bytes of the volume that are there.
+	Write(ctx context.Context, h bundle.Head, c bundle.Content, progress func(int64)) (path string, err error)
 }
 
-func newOutput(path string) output {
+// NewOutput is the output at path: a folder, a tar, or out when path is "-". Nothing is opened.
+func NewOutput(path string, out io.Writer) Output {
 	if path == "-" {
-		return stdout{}
+		return stdout{out}
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() || strings.HasSuffix(path, string(os.PathSeparator)) {
 		return folderOutput(filepath.Clean(path))
@@ -44,27 +48,27 @@ func newOutput(path string) output {
 }
 
 // stdout is a bundle on standard output: all of it at once.
-type stdout struct{}
+type stdout struct{ to io.Writer }
 
-func (stdout) name() string                      { return "bundle" }
-func (stdout) lock() (func(), error)             { return func() {}, nil }
-func (stdout) unfinished() (*bundle.Head, error) { return nil, nil }
+func (stdout) Name() string                      { return "bundle" }
+func (stdout) Lock() (func(), error)             { return func() {}, nil }
+func (stdout) Unfinished() (*bundle.Head, error) { return nil, nil }
 
-func (stdout) complete(bundle.Head) (bool, error) { return false, nil }
+func (stdout) Complete(bundle.Head) (bool, error) { return false, nil }
 
-func (stdout) write(ctx context.Context, cmd *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
-	return "-", bundle.Write(ctx, cmd.OutOrStdout(), h, 0, c, progress)
+func (o stdout) Write(ctx context.Context, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
+	return "-", bundle.Write(ctx, o.to, h, 0, c, progress)
 }
 
 // folderOutput is a bundle's tree in a folder.
 type folderOutput string
 
-func (o folderOutput) name() string { return filepath.Base(string(o)) }
+func (o folderOutput) Name() string { return filepath.Base(string(o)) }
 
 // folderLock is the file that is locked, and there, while a folder is written to.
 const folderLock = ".imgmirror-lock"
 
-func (o folderOutput) lock() (func(), error) {
+func (o folderOutput) Lock() (func(), error) {
 	if err := bundle.MakeFolder(string(o)); err != nil {
 		return nil, err
 	}
@@ -78,7 +82,7 @@ func (o folderOutput) lock() (func(), error) {
 		return nil, err
 	}
 	return func() {
-		os.Remove(path) //nolint:errcheck // it only is a lock while it is locked
+		os.Remove(path) //nolint:errcheck // an unlocked file is no lock
 		f.Close()
 	}, nil
 }
@@ -97,14 +101,14 @@ func lockFile(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	if named, err := os.Stat(f.Name()); err != nil || !os.SameFile(is, named) { // whoever had the lock was done with it
+	if named, err := os.Stat(f.Name()); err != nil || !os.SameFile(is, named) { // the process that had the lock has ended its work
 		return failure.New("Busy", "%s was being written by another process until now", f.Name())
 	}
 	return nil
 }
 
-func (o folderOutput) unfinished() (*bundle.Head, error) {
-	_, err := os.Stat(filepath.Join(string(o), bundle.WebName)) // it comes behind the head
+func (o folderOutput) Unfinished() (*bundle.Head, error) {
+	_, err := os.Stat(filepath.Join(string(o), bundle.WebName)) // the first file behind the head
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, o.clear()
 	}
@@ -121,8 +125,8 @@ func (o folderOutput) unfinished() (*bundle.Head, error) {
 	return &bundle.Head{Index: media.Index, Volume: media.Volumes[0], Sig: media.Sig}, nil
 }
 
-func (o folderOutput) complete(h bundle.Head) (bool, error) {
-	for _, h := range volumesOf(h) {
+func (o folderOutput) Complete(h bundle.Head) (bool, error) {
+	for _, h := range Volumes(h) {
 		f, err := o.open(h)
 		if err != nil {
 			return false, err
@@ -136,8 +140,8 @@ func (o folderOutput) complete(h bundle.Head) (bool, error) {
 	return true, nil
 }
 
-// volumesOf gives the heads of all volumes.
-func volumesOf(h bundle.Head) []bundle.Head {
+// Volumes gives the heads of all volumes of the bundle that h is the head of a volume of.
+func Volumes(h bundle.Head) []bundle.Head {
 	heads := make([]bundle.Head, h.Index.Volumes)
 	for i := range heads {
 		heads[i] = bundle.Head{Index: h.Index, Volume: i + 1, Sig: h.Sig}
@@ -145,7 +149,7 @@ func volumesOf(h bundle.Head) []bundle.Head {
 	return heads
 }
 
-// clear removes what an export left that had not come to its first manifest.
+// clear removes what an export left that ended before its first manifest.
 func (o folderOutput) clear() error {
 	entries, err := os.ReadDir(string(o))
 	for _, e := range entries {
@@ -156,13 +160,13 @@ func (o folderOutput) clear() error {
 	return err
 }
 
-func (o folderOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
+func (o folderOutput) Write(ctx context.Context, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
 	f, err := o.open(h)
 	if err != nil {
 		return "", err
 	}
 	if err := bundle.Write(ctx, f, h, f.Offset(), c, progress); err != nil {
-		f.Close() //nolint:errcheck // it is not complete, and that is known
+		f.Close() //nolint:errcheck // the error of the volume is told
 		return "", err
 	}
 	return string(o), f.Close()
@@ -177,16 +181,16 @@ func (o folderOutput) open(h bundle.Head) (*bundle.Folder, error) {
 	return f, err
 }
 
-// tarOutput is a tar, or one for each volume. What is not complete has the name
-// of what it will be and partialSuffix.
+// tarOutput is a tar, or one for each volume. A tar that is not complete has partialSuffix behind
+// its name.
 type tarOutput string
 
 const partialSuffix = ".partial"
 
-func (o tarOutput) name() string { return filepath.Base(string(o)) }
+func (o tarOutput) Name() string { return filepath.Base(string(o)) }
 
 // lock does nothing: each volume is locked as it is written.
-func (o tarOutput) lock() (func(), error) { return func() {}, nil }
+func (o tarOutput) Lock() (func(), error) { return func() {}, nil }
 
 // path is where a volume is written to.
 func (o tarOutput) path(volume, of int) string {
@@ -197,7 +201,7 @@ func (o tarOutput) path(volume, of int) string {
 	return fmt.Sprintf("%s.%03d%s", strings.TrimSuffix(string(o), ext), volume, ext)
 }
 
-func (o tarOutput) unfinished() (*bundle.Head, error) {
+func (o tarOutput) Unfinished() (*bundle.Head, error) {
 	ext := filepath.Ext(string(o))
 	volumes, err := filepath.Glob(escapeGlob(strings.TrimSuffix(string(o), ext)) + ".[0-9][0-9][0-9]" + escapeGlob(ext))
 	if err != nil {
@@ -227,8 +231,8 @@ func (o tarOutput) unfinished() (*bundle.Head, error) {
 	return nil, nil
 }
 
-func (o tarOutput) complete(h bundle.Head) (bool, error) {
-	for _, h := range volumesOf(h) {
+func (o tarOutput) Complete(h bundle.Head) (bool, error) {
+	for _, h := range Volumes(h) {
 		info, err := os.Stat(o.path(h.Volume, h.Index.Volumes))
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
@@ -250,7 +254,7 @@ func headOf(path string) (bundle.Head, error) {
 	if err != nil {
 		return bundle.Head{}, err
 	}
-	if !info.Mode().IsRegular() { // opening it might wait for ever
+	if !info.Mode().IsRegular() { // opening a pipe might wait for ever
 		return bundle.Head{}, failure.New("FileExists", "%s is no regular file (%s): \"-\" is standard output", path, info.Mode().Type())
 	}
 	f, err := os.Open(path)
@@ -261,7 +265,7 @@ func headOf(path string) (bundle.Head, error) {
 	return bundle.ReadHead(f)
 }
 
-func (o tarOutput) write(ctx context.Context, _ *cobra.Command, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
+func (o tarOutput) Write(ctx context.Context, h bundle.Head, c bundle.Content, progress func(int64)) (string, error) {
 	path := o.path(h.Volume, h.Index.Volumes)
 	if there, err := headOf(path); err == nil {
 		if info, err := os.Stat(path); err != nil || info.Size() != h.Size() || !sameHead(there, h) {
@@ -293,7 +297,7 @@ func fillTar(ctx context.Context, f *os.File, h bundle.Head, c bundle.Content, p
 		return err
 	}
 	there, err := bundle.ReadHead(f)
-	if err != nil || !sameHead(there, h) { // it did not come as far as that
+	if err != nil || !sameHead(there, h) { // there is no head, or another
 		if err := f.Truncate(0); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-package main
+package media
 
 import (
 	"os"
@@ -22,7 +22,7 @@ func TestFolderOutputClears(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if h, err := folderOutput(dir).unfinished(); h != nil || err != nil {
+	if h, err := folderOutput(dir).Unfinished(); h != nil || err != nil {
 		t.Fatal(h, err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -44,7 +44,7 @@ func TestTarOutputPipe(t *testing.T) {
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tarOutput(pipe).unfinished(); err == nil || failure.Of(err).Code != "FileExists" || !strings.Contains(err.Error(), pipe) {
+	if _, err := tarOutput(pipe).Unfinished(); err == nil || failure.Of(err).Code != "FileExists" || !strings.Contains(err.Error(), pipe) {
 		t.Errorf("%v", err)
 	}
 }
@@ -71,12 +71,27 @@ func TestLockFile(t *testing.T) {
 // TestFolderOutputLock: the lock is gone when it is given up.
 func TestFolderOutputLock(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
-	unlock, err := folderOutput(dir).lock()
+	unlock, err := folderOutput(dir).Lock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	unlock()
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
 		t.Errorf("left are %v, %v", entries, err)
+	}
+}
+
+func TestTarOutputPath(t *testing.T) {
+	f := func(o tarOutput, volume, of int, want string) {
+		t.Helper()
+		if got := o.path(volume, of); got != want {
+			t.Errorf("volume %d of %d of %s is %s, want %s", volume, of, o, got, want)
+		}
+	}
+	f("may.tar", 1, 1, "may.tar")
+	f("may.tar", 2, 12, "may.002.tar")
+	f("/a.b/may", 3, 3, "/a.b/may.003")
+	if got := escapeGlob("a[1]*"); got != `a\[1]\*` {
+		t.Error(got)
 	}
 }
