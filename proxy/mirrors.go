@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 
 	"imgmirror/cache"
 	"imgmirror/proxy/catalog"
@@ -60,17 +61,18 @@ func onBehalf(ids []string, sources []cache.Source) []cache.Source {
 // errCircle ends the wait of a mirror for a file that mirrors wait for in a circle.
 var errCircle = fmt.Errorf("mirrors wait for each other: %w", fs.ErrNotExist)
 
-// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids: it ends with errCircle when
-// they wait for each other. done must be called.
+// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids: the context ends with
+// errCircle when these wait for each other. done must be called; it ends the watch and returns after the watch.
 func (s *Server) unlessCircular(ids []string, e catalog.Entry, index int) (ctx context.Context, done func()) {
 	if len(ids) == 0 {
 		return s.base, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(via.With(s.base, ids))
-	go func() {
+	var watch sync.WaitGroup
+	watch.Go(func() {
 		if s.catalog.InCircle(ctx, e, index) {
 			cancel(errCircle)
 		}
-	}()
-	return ctx, func() { cancel(nil) }
+	})
+	return ctx, func() { cancel(nil); watch.Wait() }
 }

@@ -1,8 +1,12 @@
 package proxy
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/via"
 )
 
@@ -27,5 +31,29 @@ func TestVia(t *testing.T) {
 	}
 	if got := f.get("/paths"); got.status != 200 || got.body != `{"rest":[],"others":[]}` {
 		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
+// lingering is a catalogue with a watch for circles that ends a while after its context.
+type lingering struct {
+	Catalog
+	ended atomic.Bool
+}
+
+func (l *lingering) InCircle(ctx context.Context, _ catalog.Entry, _ int) bool {
+	<-ctx.Done()
+	time.Sleep(50 * time.Millisecond)
+	l.ended.Store(true)
+	return false
+}
+
+// The watch for a circle of mirrors is over when the mirror that has asked has its reply.
+func TestCircleWatchEnds(t *testing.T) {
+	f := three(t)
+	watch := &lingering{Catalog: f.options.Catalog}
+	f.options.ID, f.options.Catalog = via.NewID(), watch
+	f.start()
+	if got := f.get("/images/"+id(1)+"/file", "Via: "+via.Format(via.NewID())); !watch.ended.Load() {
+		t.Errorf("the watch goes on after the reply: %d %s", got.status, got.body)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/verify"
 )
@@ -25,25 +26,29 @@ func (s *Server) obtain(e catalog.Entry) error {
 	}
 	ctx, cancel := context.WithTimeout(s.base, lookupTimeout)
 	defer cancel()
-	seen := make(map[uuid.UUID]bool)
-	for {
-		id := e.Manifest.UUID
-		seen[id] = true
-		if !s.stored(e) && !s.catalog.Reachable(ctx, e) {
-			return s.explain(fmt.Errorf("image %s: %w", id, errOutOfReach), "")
-		}
-		origin := e.Manifest.Origin
-		if origin == uuid.Nil || seen[origin] {
+	check := func(e catalog.Entry) error {
+		if s.stored(e) || s.catalog.Reachable(ctx, e) {
 			return nil
 		}
-		var err error
-		if e, err = s.catalog.Get(ctx, origin); errors.Is(err, verify.ErrUnavailable) {
-			return s.explain(err, "")
-		} else if err != nil {
-			return nil // an origin that no source has: no other answer makes the chain whole
-		}
+		return fmt.Errorf("image %s: %w", e.Manifest.UUID, errOutOfReach)
 	}
+	err := check(e)
+	if err == nil {
+		_, err = manifest.Chain(e, manifestOf, func(origin uuid.UUID) (catalog.Entry, error) {
+			e, err := s.catalog.Get(ctx, origin)
+			if err == nil {
+				err = check(e)
+			}
+			return e, err
+		})
+	}
+	if errors.Is(err, verify.ErrUnavailable) {
+		return s.explain(err, "")
+	}
+	return nil // no other answer makes a broken chain whole
 }
+
+func manifestOf(e catalog.Entry) manifest.Manifest { return e.Manifest }
 
 // stored tells that clients of imgadm's kind, which want one file of an image,
 // can have it from disk.

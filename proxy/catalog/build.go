@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"io/fs"
 	"slices"
 	"sync"
 
@@ -349,24 +350,21 @@ func fits(m manifest.Manifest, i int, f manifest.Facts) bool {
 func (l *List) brokenChains(absent map[uuid.UUID]bool) map[uuid.UUID]string {
 	broken := make(map[uuid.UUID]string)
 	for _, r := range l.records {
-		if !r.listed {
+		if !r.listed || !r.manifest.HasOrigin() {
 			continue
 		}
-		// A cycle never ends, so the limit on the depth finds it too.
-		id := r.manifest.Origin
-		for depth := 1; id != uuid.Nil; depth++ {
-			if depth > maxDepth {
-				broken[r.manifest.UUID] = "origins form a cycle or are more than 100"
-				break
+		_, err := manifest.Chain(*r.manifest, func(m manifest.Manifest) manifest.Manifest { return m }, func(id uuid.UUID) (manifest.Manifest, error) {
+			origin, ok := l.record(id)
+			switch {
+			case ok:
+				return *origin.manifest, nil
+			case absent[id]:
+				return manifest.Manifest{}, fs.ErrNotExist
 			}
-			parent, ok := l.record(id)
-			if !ok {
-				if absent[id] {
-					broken[r.manifest.UUID] = "no source has origin " + id.String()
-				}
-				break
-			}
-			id = parent.manifest.Origin
+			return manifest.Manifest{}, manifest.ErrChainEnd
+		})
+		if err != nil {
+			broken[r.manifest.UUID] = err.Error()
 		}
 	}
 	return broken

@@ -76,7 +76,7 @@ func TestOriginFromElsewhere(t *testing.T) {
 		refresh(t, c)
 		counts(2)
 		wantShown(t, c, 2, 3) // broken, but listed
-		if n := log.count("chain of origins is broken", id(3).String(), "no source has origin "+id(13).String()); n != 1 {
+		if n := log.count("chain of origins is broken", id(3).String(), "origin "+id(13).String()+" of image "+id(3).String()+" was not found"); n != 1 {
 			t.Errorf("logged %d times", n)
 		}
 		if got := testutil.ToFloat64(c.metrics.broken); got != 1 {
