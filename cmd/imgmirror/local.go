@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/valyala/fasthttp/fasthttputil"
 	"golang.org/x/sync/errgroup"
 
 	"imgmirror/cmd/imgmirror/failure"
@@ -44,15 +45,15 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	if err != nil {
 		return nil, errors.Join(err, cleanup())
 	}
-	pipe := admin.NewPipe()
-	client, err := admin.NewClient(admin.ClientOptions{Dial: pipe.Dial})
+	ln := fasthttputil.NewInmemoryListener()
+	client, err := admin.NewClient(admin.ClientOptions{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
 	if err != nil {
 		m.close()
 		return nil, errors.Join(err, cleanup())
 	}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
-	go func() { done <- m.runLocal(serving, pipe) }()
+	go func() { done <- m.runLocal(serving, ln) }()
 	if n != needFiles && n != needCheck {
 		limited, cancel := context.WithTimeout(ctx, refreshLimit)
 		refresh := m.catalog.RefreshDue

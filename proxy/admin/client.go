@@ -53,6 +53,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 	transport.DialContext = dialer.DialContext
 	if o.Dial != nil {
 		transport.Proxy = nil
+		// A new connection costs little here, and an in-memory one serves no second request: its timeouts are no
+		// net.Error, so that net/http takes the end of a request for a client that has left.
+		transport.DisableKeepAlives = true
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
 		if o.URL == "" {
 			o.URL = "http://localhost"

@@ -243,20 +243,3 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 		t.Errorf("%+v %v", ended, err)
 	}
 }
-
-func TestPipe(t *testing.T) {
-	p := NewPipe()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := p.Dial(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
-	}
-	p.Close()
-	p.Close()
-	if _, err := p.Dial(t.Context()); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("%v", err)
-	}
-	if _, err := p.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("%v", err)
-	}
-}

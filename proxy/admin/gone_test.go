@@ -10,19 +10,21 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/valyala/fasthttp/fasthttputil"
 )
 
 // overPipe is a server's own time, in which dial connects to its listener.
 func overPipe(t *testing.T, do func(t *testing.T, s *Server, dial func(request string) net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Catalog: struct{ Catalog }{}})
-		pipe := NewPipe()
+		ln := fasthttputil.NewInmemoryListener()
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx, nil, pipe) }()
+		go func() { done <- s.Run(ctx, nil, ln) }()
 		do(t, s, func(request string) net.Conn {
 			t.Helper()
-			conn, err := pipe.Dial(ctx)
+			conn, err := ln.Dial()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +90,7 @@ func TestFollowersLeaveNothing(t *testing.T) {
 
 		deaf := follow("")
 		want("one takes nothing", 1)
-		time.Sleep(keepAlive + eventTimeout + time.Second)
+		time.Sleep(10*keepAlive + eventTimeout) // the connection takes some events in advance
 		want("one took nothing", 0)
 
 		one := follow("?job=" + job.state.ID)

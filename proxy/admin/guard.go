@@ -34,24 +34,20 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-// crossSite says what is wrong with a request that a browser makes for a page
-// that is not the mirror's own; "" when nothing is. Browsers tell on such pages
-// by Sec-Fetch-Site or Origin, which no page can take away. What they cannot
-// tell is that a foreign name was made to point here: so to a browser the mirror
-// is known by addresses, localhost and Options.Hosts only.
+// crossSite says what is wrong with a request that a browser makes for a page of another site; "" when nothing is.
+// Browsers tell the site by Sec-Fetch-Site and Origin, and no page can take these away. Neither shows that a foreign name
+// resolves to this machine: a browser knows the mirror by addresses, localhost and Options.Hosts only.
 func (s *Server) crossSite(r *http.Request) string {
-	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
-	if site == "" && origin == "" {
-		return "" // no browser, or one that asks for a page's own picture: it has no token
+	origin := r.Header.Get("Origin")
+	if r.Header.Get("Sec-Fetch-Site") == "" && origin == "" {
+		return "" // no browser, or a page's own picture, which has no token
 	}
-	if site != "" && site != "same-origin" && site != "none" {
+	write := *r
+	write.Method = http.MethodPost // reads are no more open than writes
+	err := new(http.CrossOriginProtection).Check(&write)
+	from, bad := url.Parse(origin)
+	if err != nil || bad != nil || origin != "" && !s.knownHost(from.Host) {
 		return "requests from pages of other sites are refused"
-	}
-	if origin != "" {
-		u, err := url.Parse(origin)
-		if err != nil || u.Host == "" || !strings.EqualFold(u.Host, r.Host) {
-			return "requests from pages of other sites are refused"
-		}
 	}
 	if !s.knownHost(r.Host) {
 		return "browsers must call the mirror by an address or a name of its own"
@@ -59,8 +55,8 @@ func (s *Server) crossSite(r *http.Request) string {
 	return ""
 }
 
-// knownHost tells whether a Host header is the mirror's own: an address or
-// localhost, on which nobody else's name service decides, or one of Options.Hosts.
+// knownHost tells whether a Host header is the mirror's own: an address, localhost, or one of Options.Hosts. No foreign
+// name service decides on these.
 func (s *Server) knownHost(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

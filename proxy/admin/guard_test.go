@@ -17,6 +17,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/valyala/fasthttp/fasthttputil"
+
 	"imgmirror/cache"
 )
 
@@ -439,13 +441,13 @@ func (s slowVacuum) Vacuum(ctx context.Context, _ bool) ([]cache.Evicted, error)
 func TestTimeOfRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Catalog: struct{ Catalog }{}, Store: slowVacuum{takes: time.Hour}})
-		pipe := NewPipe()
+		ln := fasthttputil.NewInmemoryListener()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx, nil, pipe) }()
+		go func() { done <- s.Run(ctx, nil, ln) }()
 		ask := func(head, body string) string {
 			t.Helper()
-			conn, err := pipe.Dial(t.Context())
+			conn, err := ln.Dial()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,12 +3,15 @@ package admin
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/valyala/fasthttp/fasthttputil"
 
 	"imgmirror/cache"
 	"imgmirror/proxy/upstream/upstreamtest"
@@ -172,11 +175,11 @@ func TestJobsAreBounded(t *testing.T) {
 func TestStopEndsJobsAndEvents(t *testing.T) {
 	f := newFixture(t)
 	f.source.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: 1000})
-	pipe := NewPipe()
+	ln := fasthttputil.NewInmemoryListener()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx, nil, pipe) }()
-	client, err := NewClient(ClientOptions{Dial: pipe.Dial})
+	go func() { done <- f.Run(ctx, nil, ln) }()
+	client, err := NewClient(ClientOptions{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
 	if err != nil {
 		t.Fatal(err)
 	}

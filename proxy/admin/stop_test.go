@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/valyala/fasthttp/fasthttputil"
 )
 
 // A stop waits neither for connections that ask nothing, nor for those that
@@ -15,12 +17,12 @@ import (
 func TestStopIsNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Catalog: struct{ Catalog }{}})
-		pipe := NewPipe()
+		ln := fasthttputil.NewInmemoryListener()
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx, nil, pipe) }()
+		go func() { done <- s.Run(ctx, nil, ln) }()
 		dial := func() net.Conn {
-			conn, err := pipe.Dial(ctx)
+			conn, err := ln.Dial()
 			if err != nil {
 				t.Fatal(err)
 			}
