@@ -41,7 +41,7 @@ cross:
 		GOOS=$${p%/*} GOARCH=$${p#*/} $(BUILD) -o "$$out" ./cmd/imgmirror; \
 	done
 
-# imgmirror(8) and imgmirror.yaml(5), made from the commands and the keys.
+# imgmirror(8), a page of each verb, and imgmirror.yaml(5), made from the commands and the keys.
 man: build
 	mkdir -p dist/man
 	./imgmirror man dist/man

@@ -2,7 +2,7 @@ package main
 
 import (
 	"fmt"
-	"io"
+	"reflect"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,8 +11,7 @@ import (
 	"imgmirror/config"
 )
 
-// keyHelp says what each key of the configuration does, and each key of an
-// entry of sources, channels and prefetch.
+// keyHelp is the text on each key of the configuration, and on each key of an entry of sources, channels and prefetch.
 var keyHelp = map[string]string{
 	"listen":     "address of the client listener",
 	"public_url": "base of the file URLs in DSAPI replies; empty: as the client asked",
@@ -20,7 +19,7 @@ var keyHelp = map[string]string{
 	"offline":    "true: no source is ever asked",
 
 	"tls.cert_file": "certificate chain of the client listener, PEM; with key_file, or neither",
-	"tls.key_file":  "its private key, PEM",
+	"tls.key_file":  "private key of the certificate, PEM",
 
 	"log.level":  "debug, info, warn or error",
 	"log.format": "text, json or bunyan",
@@ -28,7 +27,7 @@ var keyHelp = map[string]string{
 	"admin.listen":     "address of the admin listener: metrics, health, API; empty: the socket in the data folder only",
 	"admin.token_file": "file of the API's token; empty: admin.token in the data folder, made at the first start",
 
-	"sources":                 "image servers in order of priority: of an image that several have, the first one's manifest is served. An empty list asks none. Each entry is a URL or has these keys:",
+	"sources":                 "image servers in order of priority: where several have an image, the manifest of the first is served. An empty list asks none. Each entry is a URL, or has the keys that follow",
 	"sources[].name":          "unique; left out: the host and port of the url",
 	"sources[].url":           "address of the server, or of a folder on this machine",
 	"sources[].kind":          "auto, imgapi, dsapi, static or directory",
@@ -46,7 +45,7 @@ var keyHelp = map[string]string{
 	"sources[].serve_private": "true: its private images are served to everyone",
 	"sources[].as_channels":   "channels of its images whose manifests name none, when channels are on",
 
-	"channels":               "channels that the mirror offers; none: channels are off. Each entry is a name or has these keys:",
+	"channels":               "channels that the mirror offers; none: channels are off. Each entry is a name, or has the keys that follow",
 	"channels[].name":        "what clients ask for",
 	"channels[].description": "what clients are shown",
 	"channels[].default":     "true: the channel of clients that name none",
@@ -69,20 +68,20 @@ var keyHelp = map[string]string{
 	"clients.stall_timeout":   "how long a client may take nothing before it is cut off",
 	"clients.drain_timeout":   "how long open replies may go on when the mirror stops",
 	"clients.max_connections": "connections of clients at the same time",
-	"clients.max_per_address": "of them, from one address; 0: no limit; imgadm needs 6 for an image with origins",
+	"clients.max_per_address": "connections from one address; 0: no limit; imgadm needs 6 for an image with origins",
 
 	"verify.scrub_every":      "how often every file on disk is hashed again; 0: never",
-	"verify.scrub_rate":       "bytes per second that it reads; empty: no limit",
+	"verify.scrub_rate":       "bytes per second that the scrub reads; empty: no limit",
 	"verify.allow_unverified": "true: a file that nothing can be checked against is accepted",
 
 	"bundle.trusted_keys":      "public keys, or files with one: a signed bundle is taken only if one of them has signed it",
 	"bundle.require_signature": "true: a bundle without a signature is refused",
 
-	"prefetch":          "what is fetched before anyone asks. Each entry is a filter or has these keys:",
+	"prefetch":          "what is fetched before a client asks. Each entry is a filter, or has the keys that follow",
 	"prefetch[].match":  "filters: all must match",
 	"prefetch[].newest": "how many of the newest matching images; 0: all",
 
-	"zfsimport.enabled":  "true: images are installed into the local pool by themselves",
+	"zfsimport.enabled":  "true: images are installed into the local pool without being asked for",
 	"zfsimport.pool":     "the pool",
 	"zfsimport.images":   "UUIDs or filters of the images to install",
 	"zfsimport.zfs_path": "the folder of zfs and zpool, or the zfs command; empty: PATH, then the usual folders",
@@ -97,69 +96,60 @@ var keyHelp = map[string]string{
 	"s3.path_style":      "true: the bucket is in the path of the URL and not in the host name",
 }
 
-// entryKeys are the keys of an entry of a list, in the order of the struct.
-var entryKeys = map[string][]string{
-	"sources": {"name", "url", "kind", "channel", "refresh", "include", "exclude", "insecure", "ca_file", "username",
-		"password_file", "token_file", "proxy", "rate_limit", "serve_private", "as_channels"},
-	"channels": {"name", "description", "default"},
-	"prefetch": {"match", "newest"},
+// entryTypes are the lists of the configuration whose entries have keys.
+var entryTypes = map[string]reflect.Type{
+	"sources":  reflect.TypeFor[config.Source](),
+	"channels": reflect.TypeFor[config.Channel](),
+	"prefetch": reflect.TypeFor[config.Prefetch](),
 }
 
-// configPage writes imgmirror.yaml(5).
-func configPage(w io.Writer, _ *cobra.Command) error {
+// configPage is imgmirror.yaml(5) in the form that cobra's writer takes.
+func configPage() (*cobra.Command, error) {
 	defaults := config.Defaults()
 	text, err := defaults.YAML()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var values map[string]any
 	if err := yaml.Unmarshal(text, &values); err != nil {
-		return err
+		return nil, err
 	}
-	m := &manWriter{}
-	m.title("imgmirror.yaml", 5)
-	m.section("NAME")
-	fmt.Fprintln(m, "imgmirror.yaml \\- configuration of imgmirror")
-	m.section("DESCRIPTION")
-	m.text("The file is YAML, at " + config.DefaultFile + " or where --config says. Keys that are left out keep their\n" +
-		"defaults; unknown ones are errors. Sizes are written like 500GB or 64MiB, durations like 20s, 10m or 24h.\n" +
-		"imgmirror config check tells everything that is wrong at once, imgmirror config show prints what is in effect.\n\n" +
-		"Each key may also come from the environment, under the name given with it; lists as JSON or with commas between\n" +
-		"their values. An empty variable counts as not set, two quotes (\"\") set the empty text. Options on the command\n" +
-		"line win over the environment, the environment over the file.\n\n" +
-		"A filter is FIELD=VALUE, FIELD=~SUBSTRING or FIELD!=VALUE, with the fields uuid, name, version, os, type, state,\n" +
-		"owner, public, origin, published_at, description and tag.KEY. Secrets are named by file and never printed.")
-	m.section("KEYS")
+	var b strings.Builder
+	b.WriteString("The file is YAML, at " + config.DefaultFile + ` or where --config says. Keys that are left out keep their
+defaults; unknown ones are errors. Sizes are written like 500GB or 64MiB, durations like 20s, 10m or 24h.
+"imgmirror config check" tells everything that is wrong at once, "imgmirror config show" prints what is in effect.
+
+Each key may also come from the environment, under the name given with it; lists as JSON or with commas between
+their values. An empty variable counts as not set, two quotes ("") set the empty text. Options on the command
+line win over the environment, the environment over the file.
+
+A filter is FIELD=VALUE, FIELD=~SUBSTRING or FIELD!=VALUE, with the fields uuid, name, version, os, type, state,
+owner, public, origin, published_at, description and tag.KEY. Secrets are named by file and never printed.
+
+# KEYS
+`)
+	item := func(key, help string) { fmt.Fprintf(&b, "**%s**\n: %s\n\n", key, strings.ReplaceAll(help, "*", `\*`)) }
 	for _, key := range config.Keys() {
 		help := keyHelp[key]
 		if help == "" {
-			return fmt.Errorf("no text for the key %s", key)
+			return nil, fmt.Errorf("no text for the key %s", key)
 		}
-		entries := entryKeys[key]
-		if entries == nil {
+		entry := entryTypes[key]
+		if entry == nil {
 			help += ". Default: " + defaultText(values, key) + "."
 		}
-		m.item(key, help+"\n("+config.EnvName(key)+")")
-		if entries == nil {
-			continue
+		item(key, help+" ("+config.EnvName(key)+")")
+		if entry != nil {
+			for i := range entry.NumField() {
+				name := key + "[]." + entry.Field(i).Tag.Get("yaml")
+				item(name, keyHelp[name])
+			}
 		}
-		fmt.Fprintln(m, ".RS")
-		for _, entry := range entries {
-			m.item(entry, keyHelp[key+"[]."+entry])
-		}
-		fmt.Fprintln(m, ".RE")
 	}
-	m.section("DEFAULTS")
-	m.text("What runs without any file:")
-	fmt.Fprintln(m, ".nf")
-	for line := range strings.Lines(string(text)) {
-		fmt.Fprintln(m, escape(strings.TrimSuffix(line, "\n")))
-	}
-	fmt.Fprintln(m, ".fi")
-	m.section("SEE ALSO")
-	fmt.Fprintln(m, "\\fBimgmirror\\fR(8)")
-	_, err = m.WriteTo(w)
-	return err
+	b.WriteString("# DEFAULTS\nWhat runs without any file:\n\n```\n" + string(text) + "```\n\n# SEE ALSO\n**imgmirror(8)**\n")
+	page := &cobra.Command{Use: "imgmirror.yaml", Short: "Configuration of imgmirror", Long: b.String(), DisableAutoGenTag: true}
+	page.Flags().Bool("help", false, "") // in the place of cobra's own: a file has no options
+	return page, page.Flags().MarkHidden("help")
 }
 
 // defaultText is the value of key, "section.name", in values.

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,66 +14,82 @@ import (
 	"imgmirror/config"
 )
 
-// manPages writes the pages and reads them back without the escapes.
-func manPages(t *testing.T) (dir, commands, configuration string) {
+// manPages writes the pages and gives their texts without the formatter's escapes, by file name.
+func manPages(t *testing.T) (dir string, pages map[string]string) {
 	t.Helper()
 	dir = t.TempDir()
 	if code := run([]string{"man", dir}, os.Stdout, os.Stderr); code != 0 {
 		t.Fatalf("exit %d", code)
 	}
-	read := func(name string) string {
-		data, err := os.ReadFile(filepath.Join(dir, name))
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = make(map[string]string)
+	for _, file := range files {
+		data, err := os.ReadFile(filepath.Join(dir, file.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return strings.NewReplacer(`\-`, "-", `\e`, `\`, `\fB`, "", `\fR`, "", `\fI`, "").Replace(string(data))
+		text := strings.NewReplacer(`\-`, "-", `\&`, "", `\\`, `\`, `\fB`, "", `\fR`, "", `\fP`, "", `\fI`, "").Replace(string(data))
+		pages[file.Name()] = strings.Join(strings.Fields(text), " ")
 	}
-	return dir, read("imgmirror.8"), read("imgmirror.yaml.5")
+	return dir, pages
 }
 
-// TestManPages: every verb, option and key is there.
+// TestManPages: every verb has its page with all its words and options, and every key its entry.
 func TestManPages(t *testing.T) {
-	dir, commands, configuration := manPages(t)
+	dir, pages := manPages(t)
+	has := func(page, text string) {
+		t.Helper()
+		if text = strings.Join(strings.Fields(text), " "); !strings.Contains(pages[page], text) {
+			t.Errorf("%s: no %q", page, text)
+		}
+	}
 	var walk func(c *cobra.Command)
 	walk = func(c *cobra.Command) {
+		name := strings.ReplaceAll(c.CommandPath(), " ", "-")
+		has(name+".8", name+" - "+c.Short)
+		for paragraph := range strings.SplitSeq(c.Long, "\n\n") {
+			has(name+".8", paragraph)
+		}
+		has(name+".8", c.Example)
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				has(name+".8", "--"+f.Name)
+			}
+		})
 		for _, sub := range c.Commands() {
-			if sub.Hidden || sub.Name() == "help" {
-				continue
-			}
-			if sub.HasSubCommands() {
+			if !sub.Hidden && sub.Name() != "help" {
+				has(name+".8", name+"-"+sub.Name()+"(8)")
 				walk(sub)
-				continue
 			}
-			_, part, found := strings.Cut(commands, ".SS "+sub.CommandPath())
-			part, _, _ = strings.Cut(part, "\n.S")
-			if !found {
-				t.Errorf("no section on %s", sub.CommandPath())
-			}
-			sub.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
-				if f.Name != "help" && !strings.Contains(part, "--"+f.Name) {
-					t.Errorf("%s: no option --%s", sub.CommandPath(), f.Name)
-				}
-			})
 		}
 	}
 	walk(newRootCmd())
+	for _, text := range []string{
+		".SH FILES", config.DefaultFile, "DATA/admin.sock", "DATA/admin.token", "imgmirror.yaml(5)", ".SH ENVIRONMENT",
+		".SH EXIT STATUS", ".TP 0 success", ".TP 1 failure", ".TP 2 the command", ".TP 95, 96", "--config", "--data-dir",
+	} {
+		has("imgmirror.8", text)
+	}
 	for _, key := range config.Keys() {
-		if !strings.Contains(configuration, ".TP\n"+key+"\n") || !strings.Contains(configuration, "("+config.EnvName(key)+")") {
-			t.Errorf("no entry on %s", key)
-		}
+		has("imgmirror.yaml.5", ".TP "+key+" ")
+		has("imgmirror.yaml.5", "("+config.EnvName(key)+")")
 	}
-	if !strings.Contains(configuration, "Default: 10GB.") {
-		t.Error("the default of cache.min_free is not told")
+	for key, help := range keyHelp {
+		has("imgmirror.yaml.5", ".TP "+key+" "+help)
 	}
-	for _, page := range []string{"imgmirror.8", "imgmirror.yaml.5"} {
-		man, err := exec.LookPath("groff")
-		if err != nil && os.Getenv("CI") == "true" {
-			t.Fatal("missing: groff (e2e/install.sh installs it)")
-		}
-		if err != nil {
-			t.Skip("missing: groff")
-		}
-		out, err := exec.Command(man, "-man", "-Tutf8", "-ww", "-z", filepath.Join(dir, page)).CombinedOutput()
+	has("imgmirror.yaml.5", "Default: 10GB.")
+	groff, err := exec.LookPath("groff")
+	if err != nil && os.Getenv("CI") == "true" {
+		t.Fatal("missing: groff (e2e/install.sh installs it)")
+	}
+	if err != nil {
+		t.Skip("missing: groff")
+	}
+	for page := range pages {
+		out, err := exec.Command(groff, "-man", "-Tutf8", "-ww", "-z", filepath.Join(dir, page)).CombinedOutput()
 		if err != nil || len(out) > 0 {
 			t.Errorf("%s: %v\n%s", page, err, out)
 		}
@@ -84,19 +99,9 @@ func TestManPages(t *testing.T) {
 // TestKeyHelp: the table has what the configuration has, and nothing else.
 func TestKeyHelp(t *testing.T) {
 	want := config.Keys()
-	for list, entry := range map[string]reflect.Type{
-		"sources":  reflect.TypeFor[config.Source](),
-		"channels": reflect.TypeFor[config.Channel](),
-		"prefetch": reflect.TypeFor[config.Prefetch](),
-	} {
-		var keys []string
+	for list, entry := range entryTypes {
 		for i := range entry.NumField() {
-			name := entry.Field(i).Tag.Get("yaml")
-			keys = append(keys, name)
-			want = append(want, list+"[]."+name)
-		}
-		if !slices.Equal(keys, entryKeys[list]) {
-			t.Errorf("entries of %s: %q, want %q", list, entryKeys[list], keys)
+			want = append(want, list+"[]."+entry.Field(i).Tag.Get("yaml"))
 		}
 	}
 	for _, key := range want {

@@ -109,9 +109,9 @@ func newManifestCreateCmd() *cobra.Command {
 	flags.StringVar(&id, "uuid", "", "the image's own `UUID` (default: a new one)")
 	flags.StringVar(&m.Description, "description", "", "what it is, in a sentence or two")
 	flags.StringVar(&m.Homepage, "homepage", "", "`URL` of its home page")
-	flags.StringVar(&m.NICDriver, "nic-driver", "", "type zvol: virtio, e1000, …")
-	flags.StringVar(&m.DiskDriver, "disk-driver", "", "type zvol: virtio, ide, scsi, …")
-	flags.StringVar(&m.CPUType, "cpu-type", "", "type zvol: host, qemu64, …")
+	flags.StringVar(&m.NICDriver, "nic-driver", "", "type zvol: virtio, e1000, ...")
+	flags.StringVar(&m.DiskDriver, "disk-driver", "", "type zvol: virtio, ide, scsi, ...")
+	flags.StringVar(&m.CPUType, "cpu-type", "", "type zvol: host, qemu64, ...")
 	flags.IntVar(&m.ImageSize, "image-size", 0, "type zvol: size of the disk in `MiB`")
 	return cmd
 }
