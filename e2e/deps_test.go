@@ -44,8 +44,9 @@ var imports = map[string][]string{
 	"cmd/imgmirror/table":         {"cmd/imgmirror/failure"},
 	"cmd/imgmirror/progress":      {"cmd/imgmirror/failure", "cmd/imgmirror/table", "proxy/admin"},
 	"cmd/imgmirror/media":         {"cmd/imgmirror/failure", "cache/bundle", "cache/disk"},
+	"cmd/imgmirror/demo":          {"verify", "manifest", "config"},
 	"cmd/imgmirror": {
-		"cmd/imgmirror/failure", "cmd/imgmirror/media", "cmd/imgmirror/table", "cmd/imgmirror/progress",
+		"cmd/imgmirror/demo", "cmd/imgmirror/failure", "cmd/imgmirror/media", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
 		"proxy/via", "proxy/meaning", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},

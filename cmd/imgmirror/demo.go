@@ -2,33 +2,16 @@ package main
 
 import (
 	"context"
-	"embed"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
-	"net/http"
-	"os"
-	"path/filepath"
-	"strings"
+	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/demo"
 	"imgmirror/config"
 )
-
-// sampleImages is a folder of real, small images: UUID/manifest.json beside its
-// file. demo/README.md tells how they were made.
-//
-//go:embed demo/*-*-*-*-*
-var sampleImages embed.FS
-
-// demoImport is the image that the demo imports: the last of a chain of three.
-const demoImport = "sample-app"
 
 func newDemoCmd() *cobra.Command {
 	var once bool
@@ -40,7 +23,11 @@ func newDemoCmd() *cobra.Command {
 			"would, stops the image server and imports it again. No network is needed.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return demo(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), listen, once)
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
+			start := func(ctx context.Context, dir, listen string, source config.Source) (*demo.Mirror, error) {
+				return startDemo(ctx, log, dir, listen, source)
+			}
+			return demo.Tell(cmd.Context(), cmd.OutOrStdout(), listen, once, start)
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the story instead of serving on")
@@ -48,104 +35,8 @@ func newDemoCmd() *cobra.Command {
 	return cmd
 }
 
-// demo tells the story on out and, unless once, keeps the mirror serving until
-// ctx ends.
-func demo(ctx context.Context, out, stderr io.Writer, listen string, once bool) (err error) {
-	dir, err := os.MkdirTemp("", "imgmirror-demo-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-
-	images := filepath.Join(dir, "images")
-	if err := unpackSamples(images); err != nil {
-		return err
-	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-
-	// The source is a mirror as well: of a folder. So the two talk real IMGAPI.
-	source, err := startDemoMirror(ctx, log, filepath.Join(dir, "source"), "127.0.0.1:0",
-		config.Source{Name: "samples", URL: config.URL(images), Kind: "directory", Refresh: time.Hour})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, source.stop()) }()
-	mirror, err := startDemoMirror(ctx, log, filepath.Join(dir, "mirror"), listen,
-		config.Source{Name: "upstream", URL: config.URL(source.url), Kind: "auto", Refresh: time.Hour})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, mirror.stop()) }()
-
-	fmt.Fprintf(out, "An image server (the source) runs on %s\n", source.url)
-	fmt.Fprintf(out, "and a mirror of it on              %s\n", mirror.url)
-	client := &imageClient{
-		base: mirror.url,
-		http: &http.Client{Transport: &http.Transport{Proxy: nil}},
-		say:  func(format string, args ...any) { fmt.Fprintf(out, "   "+format+"\n", args...) },
-	}
-
-	fmt.Fprintf(out, "\n1. An import of %s from the mirror, which has no file yet:\n", demoImport)
-	uuid, served, first, err := client.demoImport(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\n2. The source is stopped.\n")
-	if err := source.stop(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\n3. The same import again:\n")
-	_, again, second, err := client.demoImport(ctx)
-	if err != nil {
-		return err
-	}
-
-	fetched, err := counterSum(mirror.registry, "imgmirror_upstream_received_bytes_total")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\nThe first import took %s, the second %s.\n",
-		first.Round(time.Millisecond/10), second.Round(time.Millisecond/10))
-	fmt.Fprintf(out, "Fetched from the source: %s (lists and manifests included). Served to the client: %s of image files.\n",
-		humanize.Bytes(uint64(fetched)), humanize.Bytes(uint64(served+again)))
-	fmt.Fprintf(out, "\nTo try while the mirror runs:\n"+
-		"   curl -s %[1]s/images\n   curl -sI %[1]s/images/%[2]s/file\n"+
-		"or, on a compute node that reaches it: imgadm sources -a %[1]s\n", mirror.url, uuid)
-	if once {
-		return nil
-	}
-	fmt.Fprintf(out, "\nIt serves on until Ctrl-C.\n")
-	<-ctx.Done()
-	return nil
-}
-
-// demoImport lists the images, finds the demo's image by name and imports it.
-func (c *imageClient) demoImport(ctx context.Context) (uuid string, bytes int64, took time.Duration, err error) {
-	start := time.Now()
-	images, err := c.list(ctx)
-	if err != nil {
-		return "", 0, 0, err
-	}
-	for _, m := range images {
-		if m.Name == demoImport {
-			bytes, err = c.importImage(ctx, m.UUID)
-			return m.UUID, bytes, time.Since(start), err
-		}
-	}
-	return "", 0, 0, fmt.Errorf("GET %s/images: no image named %s", c.base, demoImport)
-}
-
-// demoMirror is a running mirror of the demo.
-type demoMirror struct {
-	url      string
-	registry *prometheus.Registry
-	cancel   context.CancelFunc
-	done     chan error // receives run's result once
-	stopped  bool
-}
-
-// startDemoMirror starts a mirror of one source and returns when it is ready.
-func startDemoMirror(ctx context.Context, log *slog.Logger, dir, listen string, source config.Source) (*demoMirror, error) {
+// startDemo is the demo's way to start a mirror.
+func startDemo(ctx context.Context, log *slog.Logger, dir, listen string, source config.Source) (*demo.Mirror, error) {
 	cfg := config.Defaults()
 	cfg.Listen = listen
 	cfg.Admin.Listen = ""
@@ -158,65 +49,21 @@ func startDemoMirror(ctx context.Context, log *slog.Logger, dir, listen string, 
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	d := &demoMirror{
-		url:      "http://" + m.server.Addr().String(),
-		registry: m.registry,
-		cancel:   cancel,
-		done:     make(chan error, 1),
-	}
-	go func() { d.done <- m.run(ctx) }()
+	done := make(chan error, 1)
+	go func() { done <- m.run(ctx) }()
 	select {
 	case <-m.catalog.Ready():
-		return d, nil
-	case err := <-d.done:
+	case err := <-done:
 		cancel()
 		return nil, errors.Join(err, ctx.Err())
 	}
-}
-
-// stop ends the mirror and waits for it; a second call does nothing.
-func (d *demoMirror) stop() error {
-	if d.stopped {
-		return nil
-	}
-	d.stopped = true
-	d.cancel()
-	return <-d.done
-}
-
-// unpackSamples writes the embedded images to dir.
-func unpackSamples(dir string) error {
-	return fs.WalkDir(sampleImages, "demo", func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
+	var stop sync.Once
+	return &demo.Mirror{
+		URL:     "http://" + m.server.Addr().String(),
+		Metrics: m.registry,
+		Stop: func() (err error) {
+			stop.Do(func() { cancel(); err = <-done })
 			return err
-		}
-		target := filepath.Join(dir, filepath.FromSlash(strings.TrimPrefix(path, "demo")))
-		if e.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		data, err := sampleImages.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, data, 0o644)
-	})
-}
-
-// counterSum adds up a counter over its labels.
-func counterSum(g prometheus.Gatherer, name string) (float64, error) {
-	families, err := g.Gather()
-	if err != nil {
-		return 0, err
-	}
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		var sum float64
-		for _, m := range f.GetMetric() {
-			sum += m.GetCounter().GetValue()
-		}
-		return sum, nil
-	}
-	return 0, fmt.Errorf("no metric %s", name)
+		},
+	}, nil
 }
