@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -73,7 +74,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 		return nil
 	}
 	info := Info{Digests: digests, Added: time.Now().UTC()}
-	if err := s.index.put(filePair(&info, mark)); err != nil {
+	if err := s.index.Write(index.PutFile(index.File{Info: info, Stamp: mark})); err != nil {
 		return err
 	}
 	s.log.Info("a file on disk was checked and taken in", "sum", sum, "size", digests.Size)

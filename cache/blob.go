@@ -3,10 +3,10 @@ package cache
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/index"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -91,12 +91,7 @@ type Source struct {
 }
 
 // Info is what is known of a file on disk.
-type Info struct {
-	Digests     verify.Digests
-	ModTime     time.Time // the source's Last-Modified; zero when it sent none
-	ContentType string
-	Added       time.Time
-}
+type Info = index.Info
 
 // Result tells how a request was met: the X-Cache header.
 type Result string

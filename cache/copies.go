@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -59,21 +60,21 @@ func (s *Store) loadCopies(ctx context.Context, there func(verify.Sum) bool) err
 			}
 		}
 	}
-	complete, err := s.index.has(keyComplete)
+	complete, err := s.index.Complete()
 	if err != nil || complete {
 		return err
 	}
 	if err := s.rebuild(ctx, there); err != nil {
 		return err
 	}
-	return s.later(s.index.put(pair{keyComplete, []byte("1")}))
+	return s.later(s.index.Write(index.PutComplete()))
 }
 
 // rebuild gives a new index what the copies of manifests tell: those of images
 // with a file.
 func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error {
 	lists := make(map[string]*manifest.Listing)
-	var changes []pair
+	var changes []index.Change
 	for id := range s.copies {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -95,22 +96,22 @@ func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error 
 		changes = append(changes, s.learned(id, c)...)
 	}
 	for _, l := range lists {
-		if err := s.later(s.saveListing(*l)); err != nil {
+		if err := s.later(s.index.SaveListing(*l)); err != nil {
 			return err
 		}
 	}
-	return s.later(s.index.write(changes))
+	return s.later(s.index.Write(changes...))
 }
 
 // learned takes from a copy what its image's manifest does not tell, and gives what
 // the index is to hold of that.
-func (s *Store) learned(id uuid.UUID, c manifestCopy) (changes []pair) {
+func (s *Store) learned(id uuid.UUID, c manifestCopy) (changes []index.Change) {
 	for key, sum := range c.Sums {
 		s.aliases[key] = sum
-		changes = append(changes, aliasPair(key, sum))
+		changes = append(changes, index.PutAlias(key, sum))
 	}
-	for index, f := range c.Facts {
-		changes = append(changes, factsPair(manifest.FileID{Image: id, Index: index}, f))
+	for i, f := range c.Facts {
+		changes = append(changes, index.PutFacts(manifest.FileID{Image: id, Index: i}, f))
 	}
 	return changes
 }

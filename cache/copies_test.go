@@ -5,6 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 )
 
 // A process that ends in the middle of an eviction leaves a folder that the next
@@ -43,7 +48,7 @@ func TestCrashWhileEvicting(t *testing.T) {
 			}
 			crashed = openStore(t, Options{Dir: noIndex})
 			wantCopies(t, crashed, two)
-			if l, err := crashed.Listing("a"); err != nil || len(l.Images) != 1 {
+			if l, err := crashed.Lists().Listing("a"); err != nil || len(l.Images) != 1 {
 				t.Errorf("Listing = %+v, %v", l, err)
 			}
 		})
@@ -136,4 +141,25 @@ func TestFilesNotMounted(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What lies in manifests/ may come from anywhere: it never keeps a store from opening.
+func FuzzManifestCopy(f *testing.F) {
+	f.Add([]byte(`{"source":"a","manifest":{}}`))
+	f.Add([]byte(`{"source":"a","sums":{"k":"da39a3ee5e6b4b0d3255bfef95601890afd80709"},"manifest":{"v":2}}`))
+	f.Add([]byte(`[`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := openStore(t, Options{})
+		closeStore(t, s)
+		if err := disk.Write(s.dir.manifestCopy(uuid.MustParse(testUUID)), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := index.MoveAside(s.dir.index()); err != nil {
+			t.Fatal(err)
+		}
+		s = reopen(t, s)
+		if _, err := s.Lists().Listings(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -28,15 +29,15 @@ const (
 // the store is shared.
 func (s *Store) load(ctx context.Context) error {
 	err := s.loadIndex()
-	if errors.Is(err, errCorrupt) {
+	if errors.Is(err, index.ErrCorrupt) {
 		s.log.Error("the index cannot be read: it is rebuilt from the files", "error", err)
 		if s.index != nil {
-			_ = s.index.close() // it is lost anyway
+			_ = s.index.Close() // it is lost anyway
 			s.index = nil
 		}
 		clear(s.files)
 		clear(s.aliases)
-		if err := s.dir.moveIndexAside(); err != nil {
+		if err := index.MoveAside(s.dir.index()); err != nil {
 			return err
 		}
 		err = s.loadIndex()
@@ -78,9 +79,9 @@ func (s *Store) later(err error) error {
 func (s *Store) tendIndex() error {
 	var lost error
 	if s.present() == nil { // else the index may be away with its disk
-		lost = s.index.renew()
+		lost = s.index.Renew()
 	}
-	if s.index.tend() {
+	if s.index.Tend() {
 		return errors.Join(lost, s.recordAgain())
 	}
 	return lost
@@ -90,51 +91,39 @@ func (s *Store) tendIndex() error {
 // been refused. What went meanwhile the next start finds gone.
 func (s *Store) recordAgain() error {
 	s.mu.RLock()
-	changes := make([]pair, 0, len(s.files)+len(s.images)+len(s.aliases))
+	changes := make([]index.Change, 0, len(s.files)+len(s.images)+len(s.aliases))
 	for _, f := range s.files {
-		changes = append(changes, filePair(&f.Info, f.stamp.Load()))
+		changes = append(changes, index.PutFile(index.File{Info: f.Info, Stamp: f.stamp.Load()}))
 	}
 	for id, im := range s.images {
-		changes = append(changes, imagePair(id, im))
+		changes = append(changes, index.PutImage(id, im))
 	}
 	for key, sum := range s.aliases {
-		changes = append(changes, aliasPair(key, sum))
+		changes = append(changes, index.PutAlias(key, sum))
 	}
 	s.mu.RUnlock()
-	return s.index.write(changes)
+	return s.index.Write(changes...)
 }
 
 // loadIndex opens the index and reads what it has of files.
 func (s *Store) loadIndex() (err error) {
-	if s.index, err = openIndex(s.dir.index(), func() (disk.Room, error) { return s.o.diskRoom(s.dir.index()) }, s.log); err != nil {
+	dir := s.dir.index()
+	s.index, err = index.Open(index.Options{Dir: dir, Room: func() (disk.Room, error) { return s.o.diskRoom(dir) }, Logger: s.log})
+	if err != nil {
 		return err
 	}
-	err = s.index.each(keyFile, func(key, value []byte) error {
-		info, mark, err := readFile(key, value)
-		if err == nil {
-			f := newStored(*info, new(hold), info.Added)
-			f.stamp.Store(mark)
-			s.files[info.Digests.SHA1] = f
-		}
-		return err
+	err = s.index.Files(func(known index.File) {
+		f := newStored(known.Info, new(hold), known.Added)
+		f.stamp.Store(known.Stamp)
+		s.files[known.Digests.SHA1] = f
 	})
 	if err == nil {
 		err = s.loadUses()
 	}
 	if err == nil {
-		err = s.index.each(keyAlias, func(key, value []byte) error {
-			var sum verify.Sum
-			if copy(sum[:], value) != len(sum) {
-				return fmt.Errorf("%w: alias %q", errCorrupt, key)
-			}
-			s.aliases[string(key)] = sum
-			return nil
-		})
+		err = s.index.Aliases(func(key string, sum verify.Sum) { s.aliases[key] = sum })
 	}
-	if err != nil {
-		return judgeIndex(err)
-	}
-	return nil
+	return err
 }
 
 // loadFiles drops records without a file and notes files without a record. It
@@ -147,7 +136,7 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 	}
 	there := make(map[verify.Sum]bool, len(s.files))
 	unknown = make(map[string]bool)
-	var gone []string
+	var gone []index.Change
 	for _, parent := range parents {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -193,9 +182,9 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		}
 		s.log.Warn("a file is gone from the disk", "sum", sum)
 		delete(s.files, sum)
-		gone = append(gone, keyFile+string(sum[:]), keyUse+string(sum[:]))
+		gone = append(gone, index.DropFile(sum), index.DropUse(sum))
 	}
-	return unknown, s.later(s.index.remove(gone...))
+	return unknown, s.later(s.index.Write(gone...))
 }
 
 // openFile gives a Reader on a verified file whose hold the caller has taken;
@@ -310,7 +299,7 @@ func (s *Store) Run(ctx context.Context) error {
 			err = s.sweep()
 		case <-tidy.C:
 			s.removeStale()
-			err = s.index.collect()
+			err = s.index.Collect()
 		}
 		if err != nil {
 			s.log.Warn("housekeeping failed", "error", err)

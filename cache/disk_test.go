@@ -347,7 +347,7 @@ func TestIndexLost(t *testing.T) {
 			wantData(t, s, k, nameless, Miss, &fake{name: "a", data: nameless})
 			s.work.Wait()
 			id, facts := manifest.FileID{Image: k.Image, Index: 0}, manifest.Facts{SHA1: sumOf(nameless), Size: 1000, Compression: "none"}
-			must(s.SaveFacts(id, facts))
+			must(s.Lists().SaveFacts(id, facts))
 			other := noise(3, 1000) // a second file of the image takes nothing from what is known of the first
 			k1 := k
 			k1.Index, k1.Want = 1, verify.Want{SHA1: sumOf(other)}
@@ -358,10 +358,10 @@ func TestIndexLost(t *testing.T) {
 			s = reopen(t, s)
 			wantData(t, s, b, data, Hit)
 			wantData(t, s, k, nameless, Hit)
-			if all, err := s.Facts(); err != nil || len(all) != 1 || all[id] != facts {
+			if all, err := s.Lists().Facts(); err != nil || len(all) != 1 || all[id] != facts {
 				t.Errorf("Facts = %v, %v", all, err)
 			}
-			lists, err := s.Listings()
+			lists, err := s.Lists().Listings()
 			if err != nil || len(lists) != 2 {
 				t.Fatalf("Listings = %v, %v", lists, err)
 			}
@@ -605,7 +605,7 @@ func TestOnPublishDuringClose(t *testing.T) {
 	closing := make(chan struct{})
 	s = openStore(t, Options{Dir: dir, OnPublish: func(_ Blob, info Info) {
 		<-closing
-		if err := s.SaveFacts(id, manifest.Facts{SHA1: info.Digests.SHA1, Size: info.Digests.Size}); err != nil {
+		if err := s.Lists().SaveFacts(id, manifest.Facts{SHA1: info.Digests.SHA1, Size: info.Digests.Size}); err != nil {
 			t.Error(err)
 		}
 	}})
@@ -613,10 +613,10 @@ func TestOnPublishDuringClose(t *testing.T) {
 	wantData(t, s, blobOf(data), data, Miss, always("a", data, reply{}))
 	context.AfterFunc(s.ctx, func() { close(closing) })
 	closeStore(t, s)
-	if err := s.SaveFacts(id, manifest.Facts{}); !errors.Is(err, ErrClosed) {
+	if err := s.Lists().SaveFacts(id, manifest.Facts{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
-	facts, err := openStore(t, Options{Dir: dir}).Facts()
+	facts, err := openStore(t, Options{Dir: dir}).Lists().Facts()
 	if err != nil || facts[id].SHA1 != sumOf(data) {
 		t.Errorf("facts %v, %v", facts, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -256,17 +257,17 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 	}
 	s.step("unlink")
 	s.space.removedFile(f.Digests.Size)
-	keys := []string{keyFile + string(sum[:]), keyUse + string(sum[:])}
+	changes := []index.Change{index.DropFile(sum), index.DropUse(sum)}
 	s.mu.Lock()
 	for key, of := range s.aliases {
 		if of == sum {
-			keys = append(keys, keyAlias+key)
+			changes = append(changes, index.DropAlias(key))
 			delete(s.aliases, key)
 		}
 	}
 	s.mu.Unlock()
 	// From here on failures leave traces in the index that the next start removes.
-	if err := s.index.remove(keys...); err != nil {
+	if err := s.index.Write(changes...); err != nil {
 		s.log.Error("the record of a removed file cannot be removed", "sum", sum, "error", err)
 	}
 	s.step("unrecord")

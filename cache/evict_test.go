@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/index"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -135,19 +136,19 @@ func wantConsistent(t testing.TB, s *Store) {
 	if len(disk) != len(s.files) {
 		t.Errorf("%d files on disk, %d in the tables", len(disk), len(s.files))
 	}
-	records := func(prefix string) map[string]bool {
-		all := make(map[string]bool)
-		if err := s.index.each(prefix, func(key, _ []byte) error { all[string(key)] = true; return nil }); err != nil {
-			t.Fatal(err)
-		}
-		return all
+	files := make(map[verify.Sum]bool)
+	if err := s.index.Files(func(f index.File) { files[f.Digests.SHA1] = true }); err != nil {
+		t.Fatal(err)
 	}
-	files, images := records(keyFile), records(keyImage)
+	images, err := s.index.Images()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(files) != len(s.files) {
 		t.Errorf("%d files in the index, %d in the tables", len(files), len(s.files))
 	}
 	for sum := range s.files {
-		if !files[string(sum[:])] {
+		if !files[sum] {
 			t.Errorf("file %s is not in the index", sum)
 		}
 	}
@@ -156,7 +157,7 @@ func wantConsistent(t testing.TB, s *Store) {
 	}
 	children := make(map[uuid.UUID]int)
 	for id, im := range s.images {
-		if !images[string(id[:])] {
+		if images[id] == nil {
 			t.Errorf("image %s is not in the index", id)
 		}
 		if im.Origin != uuid.Nil {
@@ -674,7 +675,7 @@ func TestImagesAreLearnedFromCopies(t *testing.T) {
 	root.store(t, s)
 	child.store(t, s)
 	for _, m := range []*sample{root, child} {
-		if err := s.index.remove(keyImage + string(m.id[:])); err != nil {
+		if err := s.index.Write(index.DropImage(m.id)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -39,14 +39,9 @@ func (d folder) file(sum verify.Sum) string {
 // partial is where a download of the blobs with that fill key grows.
 func (d folder) partial(name string) string { return filepath.Join(d.partials(), name) }
 
-// make makes the folders that are not there yet.
+// make makes the folders that are not there yet, but for that of the index.
 func (d folder) make() error {
-	if info, err := os.Stat(d.index()); err == nil && !info.IsDir() {
-		if err := d.moveAside(); err != nil {
-			return fmt.Errorf("data folder: %w", err)
-		}
-	}
-	for _, dir := range []string{d.index(), d.files(), d.partials(), d.manifests()} {
+	for _, dir := range []string{d.files(), d.partials(), d.manifests()} {
 		err := disk.MakeFolder(dir)
 		if disk.TakesNothing(err) && (dir == d.partials() || dir == d.manifests()) {
 			continue // what is there is served without them, until they can be made

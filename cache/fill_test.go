@@ -486,7 +486,7 @@ func TestClose(t *testing.T) {
 		}
 		_, err = s.File(t.Context(), blobOf(data), sources(src))
 		wantError(t, err, ErrClosed)
-		_, err = s.Listings()
+		_, err = s.Lists().Listings()
 		wantError(t, err, ErrClosed)
 		wantError(t, s.Run(t.Context()), ErrClosed)
 	})

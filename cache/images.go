@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,30 +9,14 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
 
-// image is what eviction knows of an image that has a file on disk. The values
-// in Store.images are immutable.
-type image struct {
-	Origin uuid.UUID    `json:"origin,omitzero"`
-	Source string       `json:"source,omitempty"` // that its manifest is from
-	Sums   []verify.Sum `json:"sums"`             // of its files that are on disk
-}
-
-// imagePair is the record of an image in the index.
-func imagePair(id uuid.UUID, im *image) pair {
-	v, err := json.Marshal(im)
-	if err != nil {
-		panic(err) // a struct of plain values
-	}
-	return pair{keyImage + string(id[:]), v}
-}
-
 // setImage puts im (nil: no file of it is left) in the place of what is known
 // of id. s.mu is held.
-func (s *Store) setImage(id uuid.UUID, im *image) {
+func (s *Store) setImage(id uuid.UUID, im *index.Image) {
 	old := s.images[id]
 	if old != nil && old.Origin != uuid.Nil {
 		if s.children[old.Origin]--; s.children[old.Origin] == 0 {
@@ -93,7 +76,7 @@ func (s *Store) note(b Blob, sum verify.Sum, coming bool) error {
 	}
 	old := s.images[b.Image]
 	news := !s.belongs(sum, b.Image) || old.Source != b.Source
-	im := &image{Origin: originOf(b.Manifest), Source: b.Source, Sums: []verify.Sum{sum}}
+	im := &index.Image{Origin: originOf(b.Manifest), Source: b.Source, Sums: []verify.Sum{sum}}
 	if news {
 		if old != nil {
 			im.Sums = append(im.Sums, slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum })...)
@@ -104,11 +87,11 @@ func (s *Store) note(b Blob, sum verify.Sum, coming bool) error {
 	s.mu.Unlock()
 	var err error
 	if news {
-		pairs := []pair{imagePair(b.Image, im)}
+		changes := []index.Change{index.PutImage(b.Image, im)}
 		if b.Want.SHA1.IsZero() { // else a start that knows the image may not know what its file is called
-			pairs = append(pairs, aliasPair(b.Key, sum))
+			changes = append(changes, index.PutAlias(b.Key, sum))
 		}
-		err = s.index.put(pairs...)
+		err = s.index.Write(changes...)
 	}
 	if news || !copied {
 		err = errors.Join(err, s.copyManifest(b, sum))
@@ -153,7 +136,7 @@ func (s *Store) disown(id uuid.UUID, sum verify.Sum) error {
 	if err := s.forgetImage(id, sum, true); err != nil {
 		return err
 	}
-	return s.index.sync()
+	return s.index.Sync()
 }
 
 // forgetImage is unnoteImage; present: also if the file is on disk.
@@ -171,18 +154,18 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	if f != nil {
 		f.images = slices.DeleteFunc(slices.Clone(f.images), func(o uuid.UUID) bool { return o == id })
 	}
-	var im *image
+	var im *index.Image
 	if left := slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum }); len(left) > 0 {
-		im = &image{Origin: old.Origin, Source: old.Source, Sums: left}
+		im = &index.Image{Origin: old.Origin, Source: old.Source, Sums: left}
 	} else {
 		delete(s.copies, id)
 	}
 	s.setImage(id, im)
 	s.mu.Unlock()
 	if im != nil {
-		return s.index.put(imagePair(id, im))
+		return s.index.Write(index.PutImage(id, im))
 	}
-	return errors.Join(s.index.remove(keyImage+string(id[:])), s.removeCopy(id))
+	return errors.Join(s.index.Write(index.DropImage(id)), s.removeCopy(id))
 }
 
 // Own records that b's image has the file, which is on disk, and keeps a copy of
@@ -200,7 +183,7 @@ func (s *Store) Own(b Blob) error {
 	s.mu.RUnlock()
 	err := s.note(b, sum, false)
 	if err == nil {
-		err = s.index.sync()
+		err = s.index.Sync()
 	}
 	if err != nil && !had {
 		err = errors.Join(err, s.forgetImage(b.Image, sum, true))
@@ -256,22 +239,9 @@ func (s *Store) touchOrigin(b Blob) {
 // file goes: a removal, or a fill, was cut short. there tells of a sum whether
 // its file is on disk, or may be. It runs after loadCopies.
 func (s *Store) loadImages(there func(verify.Sum) bool) error {
-	known := make(map[uuid.UUID]*image)
 	changed := make(map[uuid.UUID]bool)
-	var changes []pair
-	err := s.index.each(keyImage, func(key, value []byte) error {
-		id, err := uuid.FromBytes(key)
-		im := new(image)
-		if err == nil {
-			err = json.Unmarshal(value, im)
-		}
-		if err != nil { // the copy of its manifest tells it again
-			s.log.Warn("what is known of an image cannot be read", "key", fmt.Sprintf("%x", key), "error", err)
-			return nil
-		}
-		known[id] = im
-		return nil
-	})
+	var changes []index.Change
+	known, err := s.index.Images()
 	if err != nil {
 		return err
 	}
@@ -291,12 +261,12 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 		im.Sums = slices.DeleteFunc(slices.Clone(had), func(sum verify.Sum) bool { return !there(sum) })
 		if len(im.Sums) == 0 {
 			if !changed[id] {
-				changes = append(changes, pair{key: keyImage + string(id[:])})
+				changes = append(changes, index.DropImage(id))
 			}
 			s.dropCopy(id, had)
 		} else {
 			if changed[id] || len(im.Sums) != len(had) {
-				changes = append(changes, imagePair(id, im))
+				changes = append(changes, index.PutImage(id, im))
 			}
 			s.setImage(id, im)
 		}
@@ -306,12 +276,12 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 			}
 		}
 	}
-	return s.later(s.index.write(changes))
+	return s.later(s.index.Write(changes...))
 }
 
 // image tells which files the image of a copy has, whose manifest is m.
-func (c manifestCopy) image(m manifest.Manifest) *image {
-	im := &image{Origin: originOf(m), Source: c.Source}
+func (c manifestCopy) image(m manifest.Manifest) *index.Image {
+	im := &index.Image{Origin: originOf(m), Source: c.Source}
 	for _, f := range m.Files {
 		if !f.SHA1.IsZero() && !slices.Contains(im.Sums, f.SHA1) {
 			im.Sums = append(im.Sums, f.SHA1)

@@ -96,7 +96,7 @@ func keepImages(t testing.TB) kept {
 	}
 	save := func() {
 		t.Helper()
-		if err := errors.Join(s.SaveListing(list), s.SaveUnlisted("other", large)); err != nil {
+		if err := errors.Join(s.Lists().SaveListing(list), s.Lists().SaveUnlisted("other", large)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -118,7 +118,7 @@ func keepImages(t testing.TB) kept {
 // want fails the test unless each image is served without a source, and listed.
 func (k kept) want(t testing.TB, s *Store) {
 	t.Helper()
-	listings, err := s.Listings()
+	listings, err := s.Lists().Listings()
 	if err != nil {
 		t.Errorf("Listings: %v", err)
 	}
@@ -135,72 +135,6 @@ func (k kept) want(t testing.TB, s *Store) {
 		if !slices.Contains(known, b.Image) {
 			t.Errorf("image %d is in no saved list of its source", i)
 		}
-	}
-}
-
-// What badger would fail over, or end the process, although nothing of use is in it,
-// costs no saved list.
-func TestIndexMended(t *testing.T) {
-	k := keepImages(t)
-	mem := func(t *testing.T, dir string) string {
-		names, err := filepath.Glob(filepath.Join(dir, "*.mem"))
-		if err != nil || len(names) != 1 {
-			t.Fatalf("logs %v, %v", names, err)
-		}
-		return names[0]
-	}
-	write := func(t *testing.T, path string, at int64, data string) {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err == nil {
-			_, err = f.WriteAt([]byte(data), at)
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for what, damage := range map[string]func(t *testing.T, dir string){
-		"DISCARD is a folder": func(t *testing.T, dir string) {
-			path := filepath.Join(dir, "DISCARD")
-			if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "sub"), 0o755)); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"DISCARD is cut":       func(t *testing.T, dir string) { os.Truncate(filepath.Join(dir, "DISCARD"), 8) },
-		"KEYREGISTRY is empty": func(t *testing.T, dir string) { os.Truncate(filepath.Join(dir, "KEYREGISTRY"), 0) },
-		"KEYREGISTRY is wrong": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "KEYREGISTRY"), 20, "x") },
-		"a log of another key": func(t *testing.T, dir string) { write(t, mem(t, dir), 3, "\x01") },
-		"an empty log": func(t *testing.T, dir string) {
-			if err := os.WriteFile(logName(dir, 99), nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"a log that claims 4 GiB": func(t *testing.T, dir string) { // 2 bytes, then key 9, value 1<<32-1, time 0
-			end := int64(0)
-			if logs, err := readLogs(dir); err != nil {
-				t.Fatal(err)
-			} else {
-				end = int64(logs[0].end)
-			}
-			write(t, mem(t, dir), end, "\x00\x00\x09\xff\xff\xff\xff\x0f\x00something")
-		},
-	} {
-		t.Run(what, func(t *testing.T) {
-			folder := k.folder.thaw(t)
-			damage(t, filepath.Join(folder, "index"))
-			s := openStore(t, Options{Dir: folder})
-			k.want(t, s)
-			l, err := s.Listing("joyent")
-			if err != nil || len(l.Images) != 397 {
-				t.Errorf("the saved list has %d images of 397, %v", len(l.Images), err)
-			}
-			if logs, err := readLogs(s.dir.index()); err != nil || len(logs) == 0 {
-				t.Errorf("logs %v, %v", logs, err)
-			}
-			if _, err := os.Stat(s.dir.index() + ".broken"); err == nil {
-				t.Error("the index was given up")
-			}
-		})
 	}
 }
 
@@ -247,7 +181,7 @@ func TestIndexDamaged(t *testing.T) {
 				folder[name] = frozenFile{d.data, d.size}
 				s := openStore(t, Options{Dir: folder.thaw(t)})
 				k.want(t, s)
-				if err := s.SaveUnlisted("joyent", testManifest(t, testID(999), nil)); err != nil {
+				if err := s.Lists().SaveUnlisted("joyent", testManifest(t, testID(999), nil)); err != nil {
 					t.Errorf("a write: %v", err)
 				}
 				closeStore(t, s)

@@ -9,12 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"imgmirror/cache/disk"
 	"imgmirror/manifest"
 )
 
 // The folder of the index is removed, moved away or replaced while the mirror runs: what is
-// on disk is served, writes fail as of a disk, the look tells, and all that the index
+// on disk is served, writes fail as of a disk, the look tells, and what the index
 // held is in the new one.
 func TestIndexFolderRemoved(t *testing.T) {
 	for what, take := range map[string]func(dir string) error{
@@ -29,16 +28,16 @@ func TestIndexFolderRemoved(t *testing.T) {
 			one := newSample(t, 1, 1000, nil)
 			one.store(t, s)
 			s.work.Wait()
-			if err := s.SaveListing(manifest.Listing{Source: "b", ETag: "x", Images: someManifests(t, 300)}); err != nil {
+			later := testManifest(t, testID(1000), nil)
+			if err := s.Lists().SaveListing(manifest.Listing{Source: "b", ETag: "x", Images: someManifests(t, 300)}); err != nil {
 				t.Fatal(err)
 			}
-			before := pairsOf(t, s.index.each)
 			if err := take(s.dir.index()); err != nil {
 				t.Fatal(err)
 			}
 
 			if what != "replaced" {
-				err := s.index.put(pair{"x", []byte("y")})
+				err := s.Lists().SaveUnlisted("b", later)
 				wantError(t, err, ErrDisk)
 				if errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("%v says that an image is not there", err)
@@ -57,46 +56,16 @@ func TestIndexFolderRemoved(t *testing.T) {
 			if _, hampered := s.Look(); hampered != nil {
 				t.Errorf("Look: %v", hampered)
 			}
-			if err := s.index.put(pair{"x", []byte("y")}); err != nil {
+			if err := s.Lists().SaveUnlisted("b", later); err != nil {
 				t.Error(err)
 			}
 			closeStore(t, s)
 			s = reopen(t, s)
-			after := pairsOf(t, s.index.each)
-			before["x"] = "y"
-			for key, value := range before {
-				if after[key] != value {
-					t.Errorf("%.40q is %.40q, was %.40q", key, after[key], value)
-				}
+			if l, err := s.Lists().Listing("b"); err != nil || len(l.Images) != 300 || len(l.Unlisted) != 1 {
+				t.Errorf("lists of %d and %d images, %v", len(l.Images), len(l.Unlisted), err)
 			}
 			wantData(t, s, one.blob, one.data, Hit)
 		})
-	}
-}
-
-// Another process has taken the place of the index that was removed: its folder stays.
-func TestIndexFolderOfAnother(t *testing.T) {
-	s := openStore(t, Options{})
-	dir := s.dir.index()
-	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	other, err := disk.LockFolder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.tendIndex(); !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, ErrDisk) {
-		t.Errorf("renewed: %v", err)
-	}
-	at, err := os.Stat(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if its, err := other.Stat(); err != nil || !os.SameFile(at, its) {
-		t.Errorf("the other's folder was replaced (%v)", err)
-	}
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
 	}
 }
 

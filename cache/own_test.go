@@ -43,8 +43,8 @@ func TestOwnNeedsItsCopy(t *testing.T) {
 	if from := s.From("a"); len(from) > 0 {
 		t.Errorf("From = %v after a refusal", from)
 	}
-	if noted, err := s.index.has(keyImage + string(own.Image[:])); noted || err != nil {
-		t.Errorf("the index has the image: %t, %v", noted, err)
+	if noted, err := s.index.Images(); noted[own.Image] != nil || err != nil {
+		t.Errorf("the index has the image: %v, %v", noted, err)
 	}
 	unblock()
 	if err := s.Own(own); err != nil {

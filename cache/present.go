@@ -220,7 +220,7 @@ func (s *Store) Look() (down, hampered error) {
 			down = disk.Error(err)
 		}
 	}
-	if err := s.index.trouble(); err != nil {
+	if err := s.index.Trouble(); err != nil {
 		hampered = errors.Join(hampered, err)
 	}
 	if err := s.pins.restore(); err != nil {

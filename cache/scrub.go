@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -136,7 +137,7 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 
 // hashFile takes the digests of a stored file, and its stamp: nil if that has
 // changed meanwhile.
-func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, *stamp, error) {
+func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, *index.Stamp, error) {
 	file, _, before, err := openRegular(s.dir.file(sum))
 	if err != nil {
 		return verify.Digests{}, nil, err

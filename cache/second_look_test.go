@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -138,7 +139,7 @@ func TestCheckHoldsEveryDigest(t *testing.T) {
 			info := s.files[m.sum()].Info
 			s.mu.RUnlock()
 			differ(&info.Digests)
-			if err := s.index.put(filePair(&info, nil)); err != nil { // what a collision would be
+			if err := s.index.Write(index.PutFile(index.File{Info: info})); err != nil { // what a collision would be
 				t.Fatal(err)
 			}
 			s = reopenLater(t, s)

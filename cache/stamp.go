@@ -10,38 +10,30 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
-// stamp is what the file system tells of a file beside its bytes. Whatever
-// program writes to a file, or puts another in its place, changes the stamp; so do
-// chmod, a hard link and a restore from backup, which leave the bytes as they are.
-// Bits that the disk itself turns do not show in it.
-type stamp struct {
-	Modified int64  `json:"mtime"` // Unix nanoseconds
-	Changed  int64  `json:"ctime"`
-	Inode    uint64 `json:"inode"`
-}
-
-func stampOf(st *unix.Stat_t) stamp {
-	return stamp{
+func stampOf(st *unix.Stat_t) index.Stamp {
+	return index.Stamp{
 		Modified: unix.TimespecToNsec(st.Mtim), Changed: unix.TimespecToNsec(st.Ctim),
 		Inode: uint64(st.Ino), //nolint:unconvert // the types differ between systems
 	}
 }
 
 // readStamp is stampOf an open file.
-func readStamp(file *os.File) (stamp, error) {
+func readStamp(file *os.File) (index.Stamp, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return stamp{}, fmt.Errorf("fstat %s: %w", file.Name(), err)
+		return index.Stamp{}, fmt.Errorf("fstat %s: %w", file.Name(), err)
 	}
 	return stampOf(&st), nil
 }
 
 // markOf is readStamp for a record; nil when it cannot be told, so that the first
 // who opens the file tells it.
-func markOf(file *os.File) *stamp {
+func markOf(file *os.File) *index.Stamp {
 	mark, err := readStamp(file)
 	if err != nil {
 		return nil
@@ -49,26 +41,23 @@ func markOf(file *os.File) *stamp {
 	return &mark
 }
 
-// errIrregular says that something else than a file stands in a file's place.
-var errIrregular = errors.New("a folder, link, pipe or device stands in the place of a file")
-
 // openRegular opens a file of the cache to read, and tells its size and stamp. It
-// waits for no pipe or device and follows no link: these are errIrregular.
-func openRegular(path string) (*os.File, int64, stamp, error) {
+// waits for no pipe or device and follows no link: these are disk.ErrIrregular.
+func openRegular(path string) (*os.File, int64, index.Stamp, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		if info, lost := os.Lstat(path); lost == nil && !info.Mode().IsRegular() {
-			err = fmt.Errorf("%s: %w", path, errIrregular)
+			err = fmt.Errorf("%s: %w", path, disk.ErrIrregular)
 		}
-		return nil, 0, stamp{}, err
+		return nil, 0, index.Stamp{}, err
 	}
 	var st unix.Stat_t
 	if err = unix.Fstat(int(file.Fd()), &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-		err = fmt.Errorf("%s: %w", path, errIrregular)
+		err = fmt.Errorf("%s: %w", path, disk.ErrIrregular)
 	}
 	if err != nil {
 		file.Close() // unread
-		return nil, 0, stamp{}, err
+		return nil, 0, index.Stamp{}, err
 	}
 	return file, st.Size, stampOf(&st), nil
 }
@@ -81,7 +70,7 @@ func readRegular(path string) ([]byte, error) {
 	}
 	defer file.Close() // read only
 	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s: %w", path, errIrregular))
+		return nil, errors.Join(err, fmt.Errorf("%s: %w", path, disk.ErrIrregular))
 	}
 	return io.ReadAll(file)
 }
@@ -89,13 +78,13 @@ func readRegular(path string) ([]byte, error) {
 // damaged tells whether err is about these bytes on the disk, and not about the
 // folder, this process or the machine: asking again brings nothing.
 func damaged(err error) bool {
-	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, errIrregular)
+	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EBADMSG) || errors.Is(err, disk.ErrIrregular)
 }
 
 // unchanged tells whether the file with that stamp still is the one that was
 // hashed last. A file of which no stamp was kept (the record is of an older
 // version) counts as unchanged, and has one from then on.
-func (f *stored) unchanged(now stamp) bool {
+func (f *stored) unchanged(now index.Stamp) bool {
 	if f.stamp.CompareAndSwap(nil, &now) {
 		f.unsaved.Store(true)
 		return true
@@ -104,7 +93,7 @@ func (f *stored) unchanged(now stamp) bool {
 }
 
 // stamped notes the stamp of the file whose bytes have been found right.
-func (f *stored) stamped(now stamp) {
+func (f *stored) stamped(now index.Stamp) {
 	if before := f.stamp.Swap(&now); before == nil || *before != now {
 		f.unsaved.Store(true)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -259,7 +260,7 @@ func TestRecordWithoutStamp(t *testing.T) {
 	s.mu.RLock()
 	f := s.files[m.sum()]
 	s.mu.RUnlock()
-	if err := s.index.put(filePair(&f.Info, nil)); err != nil {
+	if err := s.index.Write(index.PutFile(index.File{Info: f.Info})); err != nil {
 		t.Fatal(err)
 	}
 	s = reopenLater(t, s)
@@ -282,7 +283,7 @@ func TestOrphanIsNoFile(t *testing.T) {
 	s := openStore(t, Options{})
 	m := newSample(t, 1, 1000, nil)
 	m.store(t, s)
-	if err := s.index.remove(keyFile + string(m.blob.Want.SHA1[:])); err != nil {
+	if err := s.index.Write(index.DropFile(m.sum())); err != nil {
 		t.Fatal(err)
 	}
 	s = reopenLater(t, s)

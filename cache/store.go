@@ -1,4 +1,4 @@
-// Package cache owns the data folder: the badger index, the verified files
+// Package cache owns the data folder: the index (in cache/index), the verified files
 // named by sha1, the downloads in flight. It learns bytes only through the
 // Open funcs of its callers, and lets none of them have a final name, or be
 // read to the end, before verify has judged them. It knows nothing of HTTP.
@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -30,7 +31,7 @@ var (
 	// ErrDisk says that the data folder cannot be read or written just now: what is there is not known.
 	ErrDisk = disk.ErrUnusable
 	// ErrClosed says that the store is closing or closed.
-	ErrClosed = errors.New("cache is closed")
+	ErrClosed = index.ErrClosed
 	// ErrRefused is the verify.ErrUnavailable of a file that each source which may have the file refuses to give.
 	ErrRefused = fmt.Errorf("%w: the sources refuse to give the file", verify.ErrUnavailable)
 	// ErrUnverified says that a file is not taken because neither its manifest nor a source tells a digest of it.
@@ -86,7 +87,7 @@ type Store struct {
 	log     *slog.Logger
 	dir     folder
 	lock    *lock
-	index   *index
+	index   *index.Index
 	space   *space
 	metrics *metrics
 	slots   *slots
@@ -116,21 +117,20 @@ type Store struct {
 	imageDoors doors      // an image's record and the copy of its manifest, by uuid
 	names      sync.Mutex // the making of a partial file, and the removing of a stale one
 
-	lists   sync.Mutex // held while saved lists are read or replaced: two generations of a catalogue may do so at once
 	copying sync.Mutex // held while a copy of a manifest is read and replaced; after its image's door
 
-	mu       sync.RWMutex           // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
-	closed   bool                   // no fill begins any more
-	ended    bool                   // none is left: the index is being closed
-	files    map[verify.Sum]*stored // verified files
-	images   map[uuid.UUID]*image   // that have a file on disk; the values are immutable
-	children map[uuid.UUID]int      // of an image, present or not: how many of images have it as their origin
-	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
-	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
-	partials map[string]leftover    // unfinished downloads that no fill is working on, by their files' names
-	copies   map[uuid.UUID]struct{} // images with a copy in DATA/manifests
-	fills    map[string]*fill       // in flight, by Blob.fillKey
-	liars    map[liar]lie           // who sent wrong bytes, and when: asked last
+	mu       sync.RWMutex               // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
+	closed   bool                       // no fill begins any more
+	ended    bool                       // none is left: the index is being closed
+	files    map[verify.Sum]*stored     // verified files
+	images   map[uuid.UUID]*index.Image // that have a file on disk; the values are immutable
+	children map[uuid.UUID]int          // of an image, present or not: how many of images have it as their origin
+	aliases  map[string]verify.Sum      // Blob.Key to the sum that its bytes turned out to have
+	orphans  map[verify.Sum]int64       // files on disk of which the index knows nothing: adopted once hashed; their sizes
+	partials map[string]leftover        // unfinished downloads that no fill is working on, by their files' names
+	copies   map[uuid.UUID]struct{}     // images with a copy in DATA/manifests
+	fills    map[string]*fill           // in flight, by Blob.fillKey
+	liars    map[liar]lie               // who sent wrong bytes, and when: asked last
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt
@@ -170,7 +170,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 
 		wakeRun:  make(chan struct{}, 1),
 		files:    make(map[verify.Sum]*stored),
-		images:   make(map[uuid.UUID]*image),
+		images:   make(map[uuid.UUID]*index.Image),
 		children: make(map[uuid.UUID]int),
 		aliases:  make(map[string]verify.Sum),
 		orphans:  make(map[verify.Sum]int64),
@@ -229,7 +229,7 @@ func (s *Store) Close() error {
 func (s *Store) release() error {
 	var err error
 	if s.index != nil {
-		err = s.index.close()
+		err = s.index.Close()
 	}
 	return errors.Join(err, s.lock.close())
 }

@@ -3,7 +3,6 @@ package cache
 import (
 	"bytes"
 	"cmp"
-	"encoding/binary"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -29,8 +29,8 @@ type stored struct {
 	dirty   atomic.Bool  // used, checked or idle are newer than what the index has
 	wrong   atomic.Bool  // its bytes were found wrong: nobody who has it open may go on
 
-	stamp   atomic.Pointer[stamp] // of the file whose bytes were hashed; nil: not known yet
-	unsaved atomic.Bool           // stamp is newer than what the index has
+	stamp   atomic.Pointer[index.Stamp] // of the file whose bytes were hashed; nil: not known yet
+	unsaved atomic.Bool                 // stamp is newer than what the index has
 }
 
 func newStored(info Info, h *hold, used time.Time) *stored {
@@ -117,32 +117,23 @@ func (s *Store) Files() []File {
 	return all
 }
 
-// useLen is the length of the record of a file's use: when it was last used, and
-// last found right, then 1 if it is idle.
-const useLen = 17
-
 // flushUses writes what of the files' use, and of their stamps, is newer than the
 // index.
 func (s *Store) flushUses() error {
-	var news []pair
+	var news []index.Change
 	var again []*atomic.Bool // what is to be set again if that cannot be written
 	s.mu.RLock()
 	for sum, f := range s.files {
 		if f.unsaved.Swap(false) {
-			news, again = append(news, filePair(&f.Info, f.stamp.Load())), append(again, &f.unsaved)
+			news, again = append(news, index.PutFile(index.File{Info: f.Info, Stamp: f.stamp.Load()})), append(again, &f.unsaved)
 		}
 		if f.dirty.Swap(false) {
-			u := pair{keyUse + string(sum[:]), make([]byte, useLen)}
-			binary.BigEndian.PutUint64(u.value[:8], uint64(f.used.Load()))
-			binary.BigEndian.PutUint64(u.value[8:16], uint64(f.checked.Load()))
-			if f.idle.Load() {
-				u.value[16] = 1
-			}
-			news, again = append(news, u), append(again, &f.dirty)
+			use := index.Use{Used: time.Unix(0, f.used.Load()), Checked: time.Unix(0, f.checked.Load()), Idle: f.idle.Load()}
+			news, again = append(news, index.PutUse(sum, use)), append(again, &f.dirty)
 		}
 	}
 	s.mu.RUnlock()
-	err := s.index.write(news)
+	err := s.index.Write(news...)
 	if err != nil {
 		for _, unsaved := range again {
 			unsaved.Store(true)
@@ -151,28 +142,25 @@ func (s *Store) flushUses() error {
 	return err
 }
 
-// loadUses reads what flushUses wrote, and removes what is of files that are gone.
+// loadUses reads what flushUses wrote, and drops the records of files that are gone.
 func (s *Store) loadUses() error {
 	now := time.Now().UnixNano()
-	var gone []string
-	err := s.index.each(keyUse, func(key, value []byte) error {
-		var sum verify.Sum
-		copy(sum[:], key)
+	var gone []index.Change
+	err := s.index.Uses(func(sum verify.Sum, u index.Use) {
 		f := s.files[sum]
-		if f == nil || len(key) != len(sum) || len(value) != useLen && len(value) != useLen-1 {
-			gone = append(gone, keyUse+string(key))
-			return nil
+		if f == nil {
+			gone = append(gone, index.DropUse(sum))
+			return
 		}
 		// A clock that was ahead must not keep a file for ever.
-		f.used.Store(min(now, int64(binary.BigEndian.Uint64(value[:8]))))
-		f.checked.Store(min(now, int64(binary.BigEndian.Uint64(value[8:16]))))
-		f.idle.Store(len(value) == useLen && value[16] == 1) // older records are shorter
-		return nil
+		f.used.Store(min(now, u.Used.UnixNano()))
+		f.checked.Store(min(now, u.Checked.UnixNano()))
+		f.idle.Store(u.Idle)
 	})
 	if err != nil {
 		return err
 	}
-	return s.later(s.index.remove(gone...))
+	return s.later(s.index.Write(gone...))
 }
 
 // doors are locks that many keys share: of each key one at a time is worked on.

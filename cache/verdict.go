@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/disk"
+	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
@@ -78,7 +79,7 @@ func (f *fill) unverified(c *candidate) {
 func (f *fill) publish(r *round) error {
 	s := f.s
 	sum := r.digests.SHA1
-	info := Info{Digests: r.digests, ModTime: cleanTime(r.modTime), ContentType: r.contentType, Added: time.Now().UTC()}
+	info := Info{Digests: r.digests, ModTime: index.CleanTime(r.modTime), ContentType: r.contentType, Added: time.Now().UTC()}
 	err := r.file.Sync()
 	if err == nil {
 		s.step("sync")
@@ -131,11 +132,11 @@ func (f *fill) record(r *round, info Info) error {
 		return err
 	}
 	mark := markOf(r.file) // after the rename, which changes it
-	pairs := []pair{filePair(&info, mark)}
+	changes := []index.Change{index.PutFile(index.File{Info: info, Stamp: mark})}
 	if f.want.SHA1.IsZero() {
-		pairs = append(pairs, aliasPair(f.first.Key, sum))
+		changes = append(changes, index.PutAlias(f.first.Key, sum))
 	}
-	if err := s.index.put(pairs...); err != nil { // the file is there: the next start adopts it
+	if err := s.index.Write(changes...); err != nil { // the file is there: the next start adopts it
 		s.log.Error("a file cannot be recorded", "sum", sum, "error", err)
 	}
 	s.step("record")

@@ -15,6 +15,8 @@ var (
 	ErrNoSpace = errors.New("no space in the cache")
 	// ErrUnusable says that the data folder cannot be read or written just now: its content is not known.
 	ErrUnusable = errors.New("the data folder cannot be used")
+	// ErrIrregular says that something else than a file stands in a file's place.
+	ErrIrregular = errors.New("a folder, link, pipe or device stands in the place of a file")
 )
 
 // Error gives an error of this machine's disk its meaning: ErrNoSpace or ErrUnusable. The result never matches

@@ -171,7 +171,7 @@ func (m *mirror) newGeneration(cfg *config.Config) (*generation, error) {
 	}
 	g.Catalog, err = catalog.New(catalog.Options{
 		Sources:          sources,
-		Index:            m.store,
+		Index:            m.store.Lists(),
 		Offline:          cfg.Offline,
 		Channels:         channels(cfg),
 		HideBrokenChains: cfg.Catalog.HideBrokenChains,

@@ -50,7 +50,7 @@ func (m *mirror) newPublished() (*published.Source, error) {
 // whose file was stored and noted as theirs when the last process ended, before
 // the list was saved: or its last changes were lost with the power.
 func (m *mirror) publishedBefore() ([]manifest.Manifest, error) {
-	saved, err := m.store.Listing(published.Name)
+	saved, err := m.store.Lists().Listing(published.Name)
 	if err != nil {
 		return nil, err
 	}

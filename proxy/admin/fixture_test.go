@@ -103,7 +103,7 @@ func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
 			{Source: client, URL: source.URL(), Refresh: time.Hour},
 			{Source: f.bundles, Refresh: time.Hour, ServePrivate: true, Withdraws: true},
 		},
-		Index:       f.store,
+		Index:       f.store.Lists(),
 		NotModified: upstream.ErrNotModified,
 	})
 	if err != nil {

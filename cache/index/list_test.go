@@ -1,8 +1,9 @@
-package cache
+package index
 
 import (
 	"bytes"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -12,25 +13,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"imgmirror/cache/disk"
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
-
-func testID(n int) string { return fmt.Sprintf("01b2c898-945f-11e1-a523-%012x", n) }
-
-func someManifests(t testing.TB, n int) []manifest.Manifest {
-	all := make([]manifest.Manifest, n)
-	for i := range all {
-		all[i] = testManifest(t, testID(i), []byte{byte(i)})
-	}
-	return all
-}
 
 // versions gives the version of each of a list's entries in the index: it changes
 // with each write.
-func versions(t testing.TB, s *Store, source string) map[string]uint64 {
+func versions(t testing.TB, ix *Index, source string) map[string]uint64 {
 	all := make(map[string]uint64)
-	err := s.index.db.View(func(txn *badger.Txn) error {
+	err := ix.db.View(func(txn *badger.Txn) error {
 		for _, prefix := range []string{packPrefix(source), manifestPrefix(source)} {
 			o := badger.DefaultIteratorOptions
 			o.Prefix = []byte(prefix)
@@ -57,8 +48,8 @@ func raws(images []manifest.Manifest) []string {
 }
 
 func TestListings(t *testing.T) {
-	s := openStore(t, Options{})
-	if got, err := s.Listings(); err != nil || len(got) != 0 {
+	ix := open(t, Options{})
+	if got, err := ix.Listings(); err != nil || len(got) != 0 {
 		t.Fatalf("of a new store: %v, %v", got, err)
 	}
 	m := someManifests(t, 10)
@@ -70,7 +61,7 @@ func TestListings(t *testing.T) {
 	b.Refusals.Refused, b.Refusals.First = 7, []manifest.Refusal{{UUID: m[0].UUID, Reason: "no name"}, {Skip: true, Reason: "nuked"}}
 	check := func(want ...manifest.Listing) {
 		t.Helper()
-		got, err := s.Listings()
+		got, err := ix.Listings()
 		if err != nil || len(got) != len(want) {
 			t.Fatalf("%d lists, %v; want %d", len(got), err, len(want))
 		}
@@ -95,7 +86,7 @@ func TestListings(t *testing.T) {
 	}
 	save := func(l manifest.Listing) {
 		t.Helper()
-		if err := s.SaveListing(l); err != nil {
+		if err := ix.SaveListing(l); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,46 +94,44 @@ func TestListings(t *testing.T) {
 	save(a)
 	check(a, b)
 
-	changed := testManifest(t, testID(1), []byte("other"))
+	changed := testManifest(t, 1, `"description":"other",`)
 	a.Images = []manifest.Manifest{m[0], changed, m[2], m[5]} // 3 and 4 are gone, 5 is listed now
 	a.Unlisted = m[6:7]
 	a.ETag = ""
 	save(a)
 	check(a, b)
-	if err := s.SaveUnlisted("b", m[9]); err != nil {
+	if err := ix.SaveUnlisted("b", m[9]); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SaveUnlisted("new", m[0]); err != nil {
+	if err := ix.SaveUnlisted("new", m[0]); err != nil {
 		t.Fatal(err)
 	}
 	b.Unlisted = m[9:10]
 	check(a, b, manifest.Listing{Source: "new", Unlisted: m[:1]})
 
-	closeStore(t, s)
-	s = reopen(t, s)
+	ix = reopen(t, ix)
 	check(a, b, manifest.Listing{Source: "new", Unlisted: m[:1]})
 	save(manifest.Listing{Source: "b"})
 	check(a, manifest.Listing{Source: "b"}, manifest.Listing{Source: "new", Unlisted: m[:1]})
 }
 
 func TestFacts(t *testing.T) {
-	s := openStore(t, Options{})
-	id := uuid.MustParse(testUUID)
+	ix := open(t, Options{})
+	id := uuid.MustParse(testID(1))
 	want := map[manifest.FileID]manifest.Facts{
-		{Image: id, Index: 0}:   {SHA1: sumOf([]byte("a")), Size: 1, Compression: "gzip"},
-		{Image: id, Index: 300}: {SHA1: sumOf([]byte("b")), Size: 1 << 40, Compression: "none"},
+		{Image: id, Index: 0}:   {SHA1: verify.Sum{1}, Size: 1, Compression: "gzip"},
+		{Image: id, Index: 300}: {SHA1: verify.Sum{2}, Size: 1 << 40, Compression: "none"},
 	}
 	for id, f := range want {
-		if err := s.SaveFacts(id, manifest.Facts{Size: 7}); err != nil {
+		if err := ix.Write(PutFacts(id, manifest.Facts{Size: 7})); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.SaveFacts(id, f); err != nil {
+		if err := ix.Write(PutFacts(id, f)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	closeStore(t, s)
-	s = reopen(t, s)
-	got, err := s.Facts()
+	ix = reopen(t, ix)
+	got, err := ix.Facts()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,61 +140,40 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// What lies in manifests/ may come from anywhere: it never keeps a store from opening.
-func FuzzManifestCopy(f *testing.F) {
-	f.Add([]byte(`{"source":"a","manifest":{}}`))
-	f.Add([]byte(`{"source":"a","sums":{"k":"da39a3ee5e6b4b0d3255bfef95601890afd80709"},"manifest":{"v":2}}`))
-	f.Add([]byte(`[`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		s := openStore(t, Options{})
-		closeStore(t, s)
-		if err := disk.Write(s.dir.manifestCopy(uuid.MustParse(testUUID)), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.dir.moveIndexAside(); err != nil {
-			t.Fatal(err)
-		}
-		s = reopen(t, s)
-		if _, err := s.Listings(); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 // The record of a file is either read as it was written or refused.
 func FuzzRecord(f *testing.F) {
-	good := filePair(&Info{Added: time.Now()}, &stamp{Modified: 1, Changed: 2, Inode: 3})
+	good := PutFile(File{Info: Info{Added: time.Now()}, Stamp: &Stamp{Modified: 1, Changed: 2, Inode: 3}})
 	f.Add([]byte(good.key[len(keyFile):]), good.value)
 	f.Add([]byte("x"), []byte("{}"))
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		info, mark, err := readFile(key, value)
+		file, err := readFile(key, value)
 		if err != nil {
 			return
 		}
-		p := filePair(info, mark)
-		again, _, err := readFile([]byte(p.key[len(keyFile):]), p.value)
-		if err != nil || *again != *info {
-			t.Fatalf("%+v was read again as %+v, %v", info, again, err)
+		p := PutFile(file)
+		again, err := readFile([]byte(p.key[len(keyFile):]), p.value)
+		if err != nil || again.Info != file.Info {
+			t.Fatalf("%+v was read again as %+v, %v", file, again, err)
 		}
 	})
 }
 
 func BenchmarkListings(b *testing.B) {
-	s := openStore(b, Options{})
+	ix := open(b, Options{})
 	l := manifest.Listing{Source: "a", Images: someManifests(b, 100_000)}
 	b.Run("first save of 100000", func(b *testing.B) {
 		i := 0
 		for b.Loop() {
 			i++
 			l.Source = fmt.Sprint(i)
-			if err := s.SaveListing(l); err != nil {
+			if err := ix.SaveListing(l); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("save of 100000 unchanged", func(b *testing.B) {
 		for b.Loop() {
-			if err := s.SaveListing(l); err != nil {
+			if err := ix.SaveListing(l); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -215,19 +183,19 @@ func BenchmarkListings(b *testing.B) {
 // What a source has no more is told apart from what it lists and what it gave by
 // uuid, until it is one of these again.
 func TestListingRetired(t *testing.T) {
-	dir := t.TempDir()
-	s := openStore(t, Options{Dir: dir})
+	dir := filepath.Join(t.TempDir(), "index")
+	ix := open(t, Options{Dir: dir})
 	m := someManifests(t, 3)
 	save := func(l manifest.Listing) {
 		t.Helper()
 		l.Source = "a"
-		if err := s.SaveListing(l); err != nil {
+		if err := ix.SaveListing(l); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want := func(images, unlisted, retired []manifest.Manifest) {
 		t.Helper()
-		got, err := s.Listings()
+		got, err := ix.Listings()
 		if err != nil || len(got) != 1 {
 			t.Fatalf("%d listings, %v", len(got), err)
 		}
@@ -243,10 +211,10 @@ func TestListingRetired(t *testing.T) {
 	}
 	save(manifest.Listing{Images: m[:1], Unlisted: m[1:2], Retired: m[2:]})
 	want(m[:1], m[1:2], m[2:])
-	if err := s.Close(); err != nil {
+	if err := ix.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = openStore(t, Options{Dir: dir})
+	ix = open(t, Options{Dir: dir})
 	want(m[:1], m[1:2], m[2:])
 	save(manifest.Listing{Images: m[2:], Retired: m[:1]})
 	want(m[2:], nil, m[:1])
@@ -255,7 +223,7 @@ func TestListingRetired(t *testing.T) {
 // Two that save lists of one source at the same time, as two generations of the
 // catalogue may at a reload, leave the list of one of them, whole.
 func TestListingSavedByTwo(t *testing.T) {
-	s := openStore(t, Options{})
+	ix := open(t, Options{})
 	m := someManifests(t, 1500)
 	lists := map[string]manifest.Listing{
 		"one": {Source: "a", ETag: "one", Images: m[:1000]},
@@ -265,13 +233,13 @@ func TestListingSavedByTwo(t *testing.T) {
 		var saving sync.WaitGroup
 		for _, l := range lists {
 			saving.Go(func() {
-				if err := s.SaveListing(l); err != nil {
+				if err := ix.SaveListing(l); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		saving.Wait()
-		got, err := s.Listings()
+		got, err := ix.Listings()
 		if err != nil || len(got) != 1 {
 			t.Fatalf("%d lists, %v", len(got), err)
 		}
@@ -285,22 +253,22 @@ func TestListingSavedByTwo(t *testing.T) {
 
 // What a source told by uuid of an image of its list is kept beside what the list says.
 func TestListingDetails(t *testing.T) {
-	dir := t.TempDir()
-	s := openStore(t, Options{Dir: dir})
+	dir := filepath.Join(t.TempDir(), "index")
+	ix := open(t, Options{Dir: dir})
 	entry := someManifests(t, 1)[0]
 	detail, err := manifest.Parse(bytes.Replace(entry.Raw(), []byte("{"), []byte(`{"description":"more",`), 1), manifest.ParseOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := s.SaveListing(manifest.Listing{Source: "a", Images: []manifest.Manifest{entry}, Details: []manifest.Manifest{detail}}); err != nil {
+		if err := ix.SaveListing(manifest.Listing{Source: "a", Images: []manifest.Manifest{entry}, Details: []manifest.Manifest{detail}}); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Close(); err != nil {
+		if err := ix.Close(); err != nil {
 			t.Fatal(err)
 		}
-		s = openStore(t, Options{Dir: dir})
-		got, err := s.Listings()
+		ix = open(t, Options{Dir: dir})
+		got, err := ix.Listings()
 		if err != nil || len(got) != 1 {
 			t.Fatal(got, err)
 		}

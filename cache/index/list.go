@@ -1,7 +1,6 @@
-package cache
+package index
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -35,26 +34,17 @@ type listingMeta struct {
 
 func manifestPrefix(source string) string { return keyManifest + source + "\x00" }
 
-// Listings gives the saved lists of all sources (catalog's Index interface), in
-// order of their names, images in order of their uuids. Manifests are read as
-// from a source whose private images are not served: parse Raw again where that
-// is not so. A list that was rebuilt from DATA/manifests after a loss of the
-// index has no Kind, validators or Fetched. An image that has a file on disk, and a copy
-// of its manifest from a source, and that is in no list of that source, is given as
-// Retired: it may have left the list, or the list be older than it.
-func (s *Store) Listings() ([]manifest.Listing, error) {
-	if err := s.enterIndex(); err != nil {
-		return nil, err
-	}
-	defer s.calls.Done()
-	s.lists.Lock()
-	defer s.lists.Unlock()
+// Listings gives the saved lists of all sources, in order of their names, images in order of their uuids. Manifests
+// are read as from a source whose private images are not served: parse Raw again where the source is another one.
+func (ix *Index) Listings() ([]manifest.Listing, error) {
+	ix.lists.Lock()
+	defer ix.lists.Unlock()
 
 	var all []manifest.Listing
-	err := s.index.each(keyListing, func(key, value []byte) error {
+	err := ix.each(keyListing, func(key, value []byte) error {
 		var meta listingMeta
 		if err := json.Unmarshal(value, &meta); err != nil { // its manifests may still be good
-			s.log.Warn("what is saved of a list cannot be read", "source", string(key), "error", err)
+			ix.log.Warn("what is saved of a list cannot be read", "source", string(key), "error", err)
 			meta = listingMeta{}
 		}
 		all = append(all, manifest.Listing{
@@ -68,24 +58,20 @@ func (s *Store) Listings() ([]manifest.Listing, error) {
 		return nil, err
 	}
 	for i := range all {
-		if err := s.loadManifests(&all[i]); err != nil {
+		if err := ix.loadManifests(&all[i]); err != nil {
 			return nil, fmt.Errorf("saved list of %s: %w", all[i].Source, err)
 		}
 	}
-	return s.withStored(all), nil
+	return all, nil
 }
 
-// Listing gives the saved list of one source, as Listings does; without one it
+// Listing gives the saved list of one source, as Listings does; without one the result
 // is empty but for the source's name.
-func (s *Store) Listing(source string) (manifest.Listing, error) {
+func (ix *Index) Listing(source string) (manifest.Listing, error) {
 	l := manifest.Listing{Source: source}
-	if err := s.enterIndex(); err != nil {
-		return l, err
-	}
-	defer s.calls.Done()
-	s.lists.Lock()
-	defer s.lists.Unlock()
-	if err := s.loadManifests(&l); err != nil {
+	ix.lists.Lock()
+	defer ix.lists.Unlock()
+	if err := ix.loadManifests(&l); err != nil {
 		return l, fmt.Errorf("saved list of %s: %w", source, err)
 	}
 	return l, nil
@@ -93,12 +79,12 @@ func (s *Store) Listing(source string) (manifest.Listing, error) {
 
 // loadManifests fills in l's images from the index. What can be read no more is
 // left out: its source will send it again.
-func (s *Store) loadManifests(l *manifest.Listing) error {
-	singles, err := s.index.loadSingles(l.Source)
+func (ix *Index) loadManifests(l *manifest.Listing) error {
+	singles, err := ix.loadSingles(l.Source)
 	if err != nil {
 		return err
 	}
-	packs, err := s.index.loadPacks(l.Source)
+	packs, err := ix.loadPacks(l.Source)
 	if err != nil {
 		return err
 	}
@@ -121,7 +107,7 @@ func (s *Store) loadManifests(l *manifest.Listing) error {
 		*images = distinct(append(packed, single[kind]...))
 	}
 	for _, err := range faults {
-		s.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", err)
+		ix.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", err)
 	}
 	return nil
 }
@@ -172,100 +158,49 @@ func distinct(images []manifest.Manifest) []manifest.Manifest {
 }
 
 // SaveListing replaces the saved list of l.Source, Unlisted, Retired and Details included, and
-// makes that last; only what changed is written, give or take a hundred manifests. After a crash in the middle
-// the saved list may be a mix of old and new, with the old validators; what is in
-// both is there.
-func (s *Store) SaveListing(l manifest.Listing) error {
-	if err := s.enterIndex(); err != nil {
-		return err
-	}
-	defer s.calls.Done()
-	s.lists.Lock()
-	defer s.lists.Unlock()
-	if err := s.saveListing(l); err != nil {
+// makes that last; only what changed is written, give or take a hundred manifests. A crash in the middle may leave
+// a mix of the old list and the new one, with the old validators; what is in both lists is there.
+func (ix *Index) SaveListing(l manifest.Listing) error {
+	ix.lists.Lock()
+	defer ix.lists.Unlock()
+	if err := ix.saveListing(l); err != nil {
 		return fmt.Errorf("save the list of %s: %w", l.Source, err)
 	}
 	return nil
 }
 
-func (s *Store) saveListing(l manifest.Listing) error {
-	if err := s.index.savePacks(l); err != nil {
+func (ix *Index) saveListing(l manifest.Listing) error {
+	if err := ix.savePacks(l); err != nil {
 		return err
 	}
 	// Last: validators must not vouch for a list that is not there.
 	meta, err := json.Marshal(listingMeta{
-		Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: cleanTime(l.Fetched), From: l.From,
+		Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: CleanTime(l.Fetched), From: l.From,
 		Refusals: l.Refusals,
 	})
 	if err != nil {
 		return err
 	}
-	if err := s.index.put(pair{keyListing + l.Source, meta}); err != nil {
+	if err := ix.Write(Change{keyListing + l.Source, meta}); err != nil {
 		return err
 	}
-	return s.index.sync()
+	return ix.Sync()
 }
 
 // SaveUnlisted adds one manifest that source gave by uuid, or replaces it.
-func (s *Store) SaveUnlisted(source string, m manifest.Manifest) error {
-	if err := s.enterIndex(); err != nil {
-		return err
-	}
-	defer s.calls.Done()
-	s.lists.Lock()
-	defer s.lists.Unlock()
-	pairs := []pair{{manifestPrefix(source) + string(m.UUID[:]), slices.Concat([]byte{entryUnlisted}, m.Raw())}}
-	known, err := s.index.has(keyListing + source)
+func (ix *Index) SaveUnlisted(source string, m manifest.Manifest) error {
+	ix.lists.Lock()
+	defer ix.lists.Unlock()
+	changes := []Change{{manifestPrefix(source) + string(m.UUID[:]), slices.Concat([]byte{entryUnlisted}, m.Raw())}}
+	known, err := ix.has(keyListing + source)
 	if err == nil && !known { // without this the manifest would not be found again
-		pairs = append(pairs, pair{keyListing + source, []byte("{}")})
+		changes = append(changes, Change{keyListing + source, []byte("{}")})
 	}
 	if err == nil {
-		err = s.index.put(pairs...)
+		err = ix.Write(changes...)
 	}
 	if err != nil {
 		return fmt.Errorf("save manifest %s of %s: %w", m.UUID, source, err)
 	}
 	return nil
-}
-
-// Facts gives what was learned of files whose manifests lacked it.
-func (s *Store) Facts() (map[manifest.FileID]manifest.Facts, error) {
-	if err := s.enterIndex(); err != nil {
-		return nil, err
-	}
-	defer s.calls.Done()
-	all := make(map[manifest.FileID]manifest.Facts)
-	err := s.index.each(keyFacts, func(key, value []byte) error {
-		var f manifest.Facts
-		if err := json.Unmarshal(value, &f); err != nil || len(key) != len(uuid.UUID{})+4 {
-			s.log.Warn("saved facts cannot be read", "key", fmt.Sprintf("%x", key), "error", err)
-			return nil
-		}
-		id := manifest.FileID{Index: int(binary.BigEndian.Uint32(key[16:]))}
-		copy(id.Image[:], key)
-		all[id] = f
-		return nil
-	})
-	return all, err
-}
-
-// SaveFacts adds, or replaces, what was learned of one file.
-func (s *Store) SaveFacts(id manifest.FileID, f manifest.Facts) error {
-	if err := s.enterIndex(); err != nil {
-		return err
-	}
-	defer s.calls.Done()
-	if err := s.index.put(factsPair(id, f)); err != nil {
-		return fmt.Errorf("save facts of %s: %w", id.Image, err)
-	}
-	s.copyFacts(id, f)
-	return nil
-}
-
-func factsPair(id manifest.FileID, f manifest.Facts) pair {
-	value, err := json.Marshal(f)
-	if err != nil {
-		panic(err) // a struct of plain values
-	}
-	return pair{keyFacts + string(binary.BigEndian.AppendUint32(id.Image[:], uint32(id.Index))), value}
 }

@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"encoding/binary"
@@ -35,7 +35,7 @@ func readSnapshot(dir string) (*snapshot, error) {
 	}
 	for _, path := range tables {
 		if err := eachOfTable(path, take); err != nil {
-			return nil, fmt.Errorf("%w: table %s: %w", errCorrupt, path, err)
+			return nil, fmt.Errorf("%w: table %s: %w", ErrCorrupt, path, err)
 		}
 	}
 	logs, err := readLogs(dir)
@@ -74,7 +74,7 @@ func liveTables(dir string) (paths []string, err error) {
 	defer f.Close() // read only
 	m, _, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir).WithLogger(nil))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	for id := range m.Tables {
 		paths = append(paths, table.NewFilename(id, dir))
@@ -110,7 +110,7 @@ func eachOfTable(path string, f func(key []byte, e logEntry)) (err error) {
 // readPointer reads a large value, which is in a file of its own kind.
 func readPointer(dir string, pointer []byte) ([]byte, error) {
 	if len(pointer) != 12 {
-		return nil, errCorrupt
+		return nil, ErrCorrupt
 	}
 	number, length, offset := binary.NativeEndian.Uint32(pointer), binary.NativeEndian.Uint32(pointer[4:]), binary.NativeEndian.Uint32(pointer[8:])
 	f, err := os.Open(filepath.Join(dir, fmt.Sprintf("%06d.vlog", number)))
@@ -120,7 +120,7 @@ func readPointer(dir string, pointer []byte) ([]byte, error) {
 	defer f.Close() // read only
 	info, err := f.Stat()
 	if err != nil || int64(offset)+int64(length) > info.Size() {
-		return nil, errors.Join(errCorrupt, err)
+		return nil, errors.Join(ErrCorrupt, err)
 	}
 	data := make([]byte, length)
 	if _, err := f.ReadAt(data, int64(offset)); err != nil {
@@ -128,7 +128,7 @@ func readPointer(dir string, pointer []byte) ([]byte, error) {
 	}
 	_, e, n := readEntry(data)
 	if n == 0 {
-		return nil, errCorrupt
+		return nil, ErrCorrupt
 	}
 	return e.value, nil
 }
@@ -138,7 +138,7 @@ func (s *snapshot) has(key string) bool {
 	return ok
 }
 
-// each is index.each.
+// each is Index.each.
 func (s *snapshot) each(prefix string, f func(key, value []byte) error) error {
 	first, _ := slices.BinarySearch(s.keys, prefix)
 	for _, key := range s.keys[first:] {

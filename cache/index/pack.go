@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"bytes"
@@ -102,7 +102,7 @@ func unpack(value []byte) (texts [][]byte, err error) {
 // Only packs that changed are written. Where all that does not fit into one
 // transaction a crash may leave some of it undone: hence the order, in which a
 // manifest is where it belongs before it leaves the pack that it was in.
-func (ix *index) savePacks(l manifest.Listing) error {
+func (ix *Index) savePacks(l manifest.Listing) error {
 	old := make(map[string][]byte) // sums, by key; nil where the pack is not what it was
 	prefix := packPrefix(l.Source)
 	err := ix.each(prefix, func(key, value []byte) error {
@@ -119,31 +119,31 @@ func (ix *index) savePacks(l manifest.Listing) error {
 	listed := inOrder(l.Images)
 	unlisted := notIn(inOrder(l.Unlisted), listed)
 	retired := notIn(notIn(inOrder(l.Retired), listed), unlisted)
-	var changed []pair
+	var changed []Change
 	for _, part := range []struct {
 		kind   byte
 		images []*manifest.Manifest
 	}{{entryListed, listed}, {entryUnlisted, unlisted}, {entryRetired, retired}, {entryDetail, inOrder(l.Details)}} {
 		for p := range packs(l.Source, part.kind, part.images) {
 			if !bytes.Equal(p.sum[:], old[p.key]) {
-				changed = append(changed, pair{p.key, p.value()})
+				changed = append(changed, Change{p.key, p.value()})
 			}
 			delete(old, p.key)
 		}
 	}
 	slices.Reverse(changed) // images that left a pack are in one after it
 	for key := range old {
-		changed = append(changed, pair{key: key})
+		changed = append(changed, Change{key: key})
 	}
 	prefix = manifestPrefix(l.Source)
 	err = ix.each(prefix, func(key, _ []byte) error {
-		changed = append(changed, pair{key: prefix + string(key)})
+		changed = append(changed, Change{key: prefix + string(key)})
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return ix.write(changed)
+	return ix.Write(changed...)
 }
 
 // inOrder gives images in order of their uuids, one of each.
@@ -168,7 +168,7 @@ func notIn(images, others []*manifest.Manifest) []*manifest.Manifest {
 }
 
 // loadPacks gives the packs of a source, by kind, in order of their keys.
-func (ix *index) loadPacks(source string) (map[byte][][]byte, error) {
+func (ix *Index) loadPacks(source string) (map[byte][][]byte, error) {
 	saved := make(map[byte][][]byte)
 	err := ix.each(packPrefix(source), func(key, value []byte) error {
 		if len(key) > 0 {
@@ -203,7 +203,7 @@ type single struct {
 
 // loadSingles gives the entries of a source that are in no pack: what SaveUnlisted
 // added since the list was saved, or all that a version before packs saved.
-func (ix *index) loadSingles(source string) (entries [][]byte, err error) {
+func (ix *Index) loadSingles(source string) (entries [][]byte, err error) {
 	err = ix.each(manifestPrefix(source), func(_, value []byte) error {
 		if len(value) > 1 {
 			entries = append(entries, bytes.Clone(value))

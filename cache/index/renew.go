@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"errors"
@@ -18,8 +18,8 @@ var (
 	errRemoved  = errors.New("its folder was removed, or another one put in its place")
 )
 
-// trouble tells why the index cannot be written, as far as that is known; nil if it can be.
-func (ix *index) trouble() error {
+// Trouble tells why the index cannot be written, as far as that is known; nil if the index can be.
+func (ix *Index) Trouble() error {
 	ix.writing.Lock()
 	defer ix.writing.Unlock()
 	ix.state.RLock()
@@ -42,7 +42,7 @@ func (ix *index) trouble() error {
 }
 
 // inPlace tells whether the folder of the index is the one that was opened.
-func (ix *index) inPlace() (bool, error) {
+func (ix *Index) inPlace() (bool, error) {
 	opened, err := ix.lock.Stat()
 	if err != nil {
 		return false, err
@@ -54,10 +54,10 @@ func (ix *index) inPlace() (bool, error) {
 	return err == nil && os.SameFile(opened, now), err
 }
 
-// renew makes the folder of the index anew when it was removed, with all that the
+// Renew makes the folder of the index anew when the folder was removed, with all that the
 // index holds: badger has its files open, and reads them as before. What stands in the
 // folder's place is moved aside. An index that another process has open stays.
-func (ix *index) renew() (err error) {
+func (ix *Index) Renew() (err error) {
 	ix.writing.Lock()
 	defer ix.writing.Unlock()
 	ix.state.Lock()
@@ -69,9 +69,9 @@ func (ix *index) renew() (err error) {
 		return err
 	}
 	held := &snapshot{values: make(map[string][]byte)}
-	var changes []pair
+	var changes []Change
 	err = ix.eachLocked("", func(key, value []byte) error {
-		c := pair{string(key), slices.Clone(value)}
+		c := Change{string(key), slices.Clone(value)}
 		held.keys, held.values[c.key] = append(held.keys, c.key), c.value
 		changes = append(changes, c)
 		return nil
@@ -104,15 +104,14 @@ func (ix *index) renew() (err error) {
 }
 
 // freshFolder makes the folder of the index, if there is room for an index in it.
-func (ix *index) freshFolder() (lock *os.File, err error) {
-	data := folder(filepath.Dir(ix.dir))
+func (ix *Index) freshFolder() (lock *os.File, err error) {
 	if _, err := os.Lstat(ix.dir); err == nil {
 		other, err := disk.LockFolder(ix.dir)
 		if err != nil {
 			return nil, err
 		}
 		defer other.Close() //nolint:errcheck // nothing was written to it
-		if err := data.moveAside(); err != nil {
+		if err := moveAside(ix.dir); err != nil {
 			return nil, err
 		}
 	}

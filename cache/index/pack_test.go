@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"bytes"
@@ -31,17 +31,17 @@ func manyManifests(t testing.TB, n int) []manifest.Manifest {
 	return images
 }
 
-func mustSave(t testing.TB, s *Store, l manifest.Listing) {
+func mustSave(t testing.TB, ix *Index, l manifest.Listing) {
 	t.Helper()
-	if err := s.SaveListing(l); err != nil {
+	if err := ix.SaveListing(l); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // wantImages fails unless source's saved list has images, byte for byte.
-func wantImages(t testing.TB, s *Store, source string, images []manifest.Manifest) {
+func wantImages(t testing.TB, ix *Index, source string, images []manifest.Manifest) {
 	t.Helper()
-	l, err := s.Listing(source)
+	l, err := ix.Listing(source)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,20 +52,20 @@ func wantImages(t testing.TB, s *Store, source string, images []manifest.Manifes
 
 // An image that comes, changes or goes costs the packs that it is in, and no other.
 func TestPacksThatStay(t *testing.T) {
-	s := openStore(t, Options{})
+	ix := open(t, Options{})
 	m := manyManifests(t, 3000)
 	written := func(images []manifest.Manifest) (gone, news int) {
 		t.Helper()
-		before := versions(t, s, "a")
-		mustSave(t, s, manifest.Listing{Source: "a", Images: images})
-		after := versions(t, s, "a")
+		before := versions(t, ix, "a")
+		mustSave(t, ix, manifest.Listing{Source: "a", Images: images})
+		after := versions(t, ix, "a")
 		for key, version := range after {
 			if before[key] != version {
 				news++
 			}
 			delete(before, key)
 		}
-		wantImages(t, s, "a", images)
+		wantImages(t, ix, "a", images)
 		return len(before), news
 	}
 	_, all := written(m)
@@ -83,33 +83,33 @@ func TestPacksThatStay(t *testing.T) {
 		t.Errorf("one image more: %d packs gone, %d written", gone, news)
 	}
 	changed := slices.Clone(m)
-	changed[7] = testManifest(t, testID(7), []byte("other"))
+	changed[7] = testManifest(t, 7, `"description":"other",`)
 	if gone, news := written(changed); gone != 0 || news != 1 {
 		t.Errorf("one image changed: %d packs gone, %d written", gone, news)
 	}
 	shuffled := slices.Clone(changed)
 	slices.Reverse(shuffled)
-	mustSave(t, s, manifest.Listing{Source: "a", Images: shuffled})
-	wantImages(t, s, "a", changed)
+	mustSave(t, ix, manifest.Listing{Source: "a", Images: shuffled})
+	wantImages(t, ix, "a", changed)
 	if gone, news := written(nil); gone != all || news != 0 {
 		t.Errorf("no images: %d packs gone, %d written", gone, news)
 	}
 }
 
 // asBeforePacks puts l into the index as versions did that knew no packs.
-func asBeforePacks(t testing.TB, s *Store, l manifest.Listing) {
+func asBeforePacks(t testing.TB, ix *Index, l manifest.Listing) {
 	t.Helper()
 	for kind, images := range map[byte][]manifest.Manifest{
 		entryListed: l.Images, entryUnlisted: l.Unlisted, entryRetired: l.Retired,
 	} {
 		for _, m := range images {
-			err := s.index.put(pair{manifestPrefix(l.Source) + string(m.UUID[:]), slices.Concat([]byte{kind}, m.Raw())})
+			err := ix.Write(Change{manifestPrefix(l.Source) + string(m.UUID[:]), slices.Concat([]byte{kind}, m.Raw())})
 			if err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if err := s.index.put(pair{keyListing + l.Source, []byte(`{"kind":"imgapi"}`)}); err != nil {
+	if err := ix.Write(Change{keyListing + l.Source, []byte(`{"kind":"imgapi"}`)}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -119,9 +119,9 @@ func asBeforePacks(t testing.TB, s *Store, l manifest.Listing) {
 func TestIndexBeforePacks(t *testing.T) {
 	m := manyManifests(t, 600)
 	l := manifest.Listing{Source: "a", Kind: "imgapi", Images: m[:500], Unlisted: m[500:550], Retired: m[550:]}
-	check := func(s *Store) {
+	check := func(ix *Index) {
 		t.Helper()
-		got, err := s.Listings()
+		got, err := ix.Listings()
 		if err != nil || len(got) != 1 || got[0].Kind != "imgapi" {
 			t.Fatalf("%d listings, %v", len(got), err)
 		}
@@ -133,36 +133,35 @@ func TestIndexBeforePacks(t *testing.T) {
 			}
 		}
 	}
-	s := openStore(t, Options{})
-	asBeforePacks(t, s, l)
-	check(s)
-	mustSave(t, s, l)
-	for key := range versions(t, s, "a") {
+	ix := open(t, Options{})
+	asBeforePacks(t, ix, l)
+	check(ix)
+	mustSave(t, ix, l)
+	for key := range versions(t, ix, "a") {
 		if strings.HasPrefix(key, keyManifest) {
 			t.Fatalf("%q is still there", key)
 		}
 	}
-	check(s)
-	asBeforePacks(t, s, l) // the packs are there and the old entries not yet gone
-	check(s)
-	closeStore(t, s)
-	s = reopen(t, s)
-	check(s)
+	check(ix)
+	asBeforePacks(t, ix, l) // the packs are there and the old entries not yet gone
+	check(ix)
+	ix = reopen(t, ix)
+	check(ix)
 
 	// An entry of its own is newer than any pack.
-	newer := testManifest(t, testID(520), []byte("newer"))
-	if err := s.SaveUnlisted("a", newer); err != nil {
+	newer := testManifest(t, 520, `"description":"newer",`)
+	if err := ix.SaveUnlisted("a", newer); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SaveUnlisted("a", m[3]); err != nil {
+	if err := ix.SaveUnlisted("a", m[3]); err != nil {
 		t.Fatal(err)
 	}
 	l.Images = slices.Delete(slices.Clone(l.Images), 3, 4)
 	l.Unlisted = slices.Insert(slices.Clone(l.Unlisted), 0, m[3])
 	l.Unlisted[21] = newer
-	check(s)
-	mustSave(t, s, l)
-	check(s)
+	check(ix)
+	mustSave(t, ix, l)
+	check(ix)
 }
 
 // A crash in the middle of a save leaves packs of both lists, which overlap: what
@@ -183,19 +182,19 @@ func TestPacksOfTwoLists(t *testing.T) {
 				of[raw] = true
 			}
 			both = slices.DeleteFunc(both, func(raw string) bool { return !of[raw] })
-			var news []pair
+			var news []Change
 			for p := range packs("a", entryListed, inOrder(lists[1])) {
-				news = append(news, pair{p.key, p.value()})
+				news = append(news, Change{p.key, p.value()})
 			}
 			for n := range news {
-				s := openStore(t, Options{})
-				mustSave(t, s, manifest.Listing{Source: "a", Images: lists[0]})
+				ix := open(t, Options{})
+				mustSave(t, ix, manifest.Listing{Source: "a", Images: lists[0]})
 				for _, p := range slices.Backward(news[n:]) {
-					if err := s.index.put(p); err != nil {
+					if err := ix.Write(p); err != nil {
 						t.Fatal(err)
 					}
 				}
-				l, err := s.Listing("a")
+				l, err := ix.Listing("a")
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -207,7 +206,7 @@ func TestPacksOfTwoLists(t *testing.T) {
 				if len(left) > 0 {
 					t.Fatalf("%d of %d packs written: %d manifests of both lists are missing", len(news)-n, len(news), len(left))
 				}
-				closeStore(t, s)
+				mustClose(t, ix)
 			}
 		})
 	}
@@ -216,12 +215,12 @@ func TestPacksOfTwoLists(t *testing.T) {
 // A pack that is not what it was is left out, whatever has become of it: it
 // never gives manifests that no source sent.
 func TestDamagedPack(t *testing.T) {
-	s := openStore(t, Options{})
+	ix := open(t, Options{})
 	m := manyManifests(t, 1000)
-	mustSave(t, s, manifest.Listing{Source: "a", Images: m})
-	keys := slices.Sorted(maps.Keys(versions(t, s, "a")))
+	mustSave(t, ix, manifest.Listing{Source: "a", Images: m})
+	keys := slices.Sorted(maps.Keys(versions(t, ix, "a")))
 	var good []byte
-	err := s.index.each(keys[1], func(_, value []byte) error { good = bytes.Clone(value); return nil })
+	err := ix.each(keys[1], func(_, value []byte) error { good = bytes.Clone(value); return nil })
 	if err != nil || len(good) == 0 {
 		t.Fatal(len(good), err)
 	}
@@ -246,12 +245,12 @@ func TestDamagedPack(t *testing.T) {
 		"other bytes that are manifests": other, "empty": {}, "a sum alone": good[:32], "half a sum": good[:16], "cut": good[:len(good)-1], "flipped": flipped, "longer": append(bytes.Clone(good), 0),
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := s.index.put(pair{keys[1], value}); err != nil {
+			if err := ix.Write(Change{keys[1], value}); err != nil {
 				t.Fatal(err)
 			}
-			wantImages(t, s, "a", rest)
-			mustSave(t, s, manifest.Listing{Source: "a", Images: m})
-			wantImages(t, s, "a", m)
+			wantImages(t, ix, "a", rest)
+			mustSave(t, ix, manifest.Listing{Source: "a", Images: m})
+			wantImages(t, ix, "a", m)
 		})
 	}
 }

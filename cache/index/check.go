@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"github.com/dgraph-io/badger/v4/table"
+
+	"imgmirror/cache/disk"
 )
 
 // checkFiles fails where something else than a file stands in the place of one of
@@ -18,7 +20,7 @@ func checkFiles(dir string) error {
 	for _, e := range entries {
 		switch path := filepath.Join(dir, e.Name()); filepath.Ext(e.Name()) {
 		case "", ".sst", ".vlog", logSuffix:
-			if name := e.Name(); name == "KEYREGISTRY" || name == "DISCARD" { // mendIndex makes them anew
+			if name := e.Name(); name == "KEYREGISTRY" || name == "DISCARD" { // mend makes them anew
 				continue
 			}
 			info, err := os.Stat(path)
@@ -26,7 +28,7 @@ func checkFiles(dir string) error {
 				return err
 			}
 			if !info.Mode().IsRegular() {
-				return fmt.Errorf("%w: %s: %w", errCorrupt, path, errIrregular)
+				return fmt.Errorf("%w: %s: %w", ErrCorrupt, path, disk.ErrIrregular)
 			}
 		}
 	}
@@ -52,7 +54,7 @@ func checkTables(dir string) error {
 			return err
 		}
 		if err := checkTable(data, id); err != nil {
-			return fmt.Errorf("%w: table %s: %w", errCorrupt, path, err)
+			return fmt.Errorf("%w: table %s: %w", ErrCorrupt, path, err)
 		}
 	}
 	return nil

@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"errors"
@@ -24,13 +24,13 @@ const (
 	spareFiles = 8
 )
 
-// indexRoom knows what badger is about to write through memory maps, and makes
+// room knows what badger is about to write through memory maps, and makes
 // sure of the room for that. The current log gets its blocks when it is made, so
 // that a write into it finds them on a full disk, too. A log that turns becomes a table,
 // tables are merged into new ones, and a new log is made: a write that may bring that
 // about begins only if there is room for all tables once more, and much to spare. It is
 // used by one goroutine at a time.
-type indexRoom struct {
+type room struct {
 	dir string
 	now func() (disk.Room, error)
 
@@ -40,7 +40,7 @@ type indexRoom struct {
 }
 
 // atOpen finds badger's logs, and fails if the disk has no room for an open.
-func (r *indexRoom) atOpen() (logs []*logFile, err error) {
+func (r *room) atOpen() (logs []*logFile, err error) {
 	if logs, err = readLogs(r.dir); err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (r *indexRoom) atOpen() (logs []*logFile, err error) {
 }
 
 // opened looks for the log that badger has made when it was opened.
-func (r *indexRoom) opened() {
+func (r *room) opened() {
 	r.log, r.filled = 0, 0
 	entries, _ := os.ReadDir(r.dir) // without it there are no blocks in advance
 	for _, e := range entries {
@@ -64,7 +64,7 @@ func (r *indexRoom) opened() {
 }
 
 // allocate gives the current log its blocks, if that leaves enough for the tables.
-func (r *indexRoom) allocate() {
+func (r *room) allocate() {
 	r.allocated = false
 	if r.forTable(logBytes+memTable) != nil {
 		return
@@ -79,7 +79,7 @@ func (r *indexRoom) allocate() {
 
 // forWrite fails if there is no room for a write of that size. turn: the log may
 // turn with it.
-func (r *indexRoom) forWrite(size int64) (turn bool, err error) {
+func (r *room) forWrite(size int64) (turn bool, err error) {
 	turn = r.filled+size > nearTurn
 	if r.allocated && !turn && size < valueThreshold {
 		room, err := r.now()
@@ -98,7 +98,7 @@ func (r *indexRoom) forWrite(size int64) (turn bool, err error) {
 }
 
 // wrote notes a write of that size.
-func (r *indexRoom) wrote(size int64) {
+func (r *room) wrote(size int64) {
 	r.filled += size
 	if _, err := os.Stat(logName(r.dir, r.log+1)); err == nil {
 		r.log++
@@ -109,7 +109,7 @@ func (r *indexRoom) wrote(size int64) {
 
 // forTable fails if there is no room for a table of that size, for the tables once
 // more and a new log, or if no files can be made.
-func (r *indexRoom) forTable(size int64) error {
+func (r *room) forTable(size int64) error {
 	room, err := r.now()
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (r *indexRoom) forTable(size int64) error {
 
 // mayMakeFiles fails unless this process may make as many files in the index as
 // badger may have to.
-func (r *indexRoom) mayMakeFiles() (err error) {
+func (r *room) mayMakeFiles() (err error) {
 	probe, err := os.CreateTemp(r.dir, disk.NewPrefix+"*")
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"bytes"
@@ -149,11 +149,11 @@ func readEntry(data []byte) (key []byte, e logEntry, length int) {
 // versionOf gives the version that badger appends to a key.
 func versionOf(key []byte) uint64 { return ^uint64(0) - binary.BigEndian.Uint64(key[len(key)-8:]) }
 
-// mendIndex takes out of dir what would make badger fail, or end the process,
+// mend takes out of dir what would make badger fail, or end the process,
 // although nothing of use is in it: the rest of a log behind a damage, where badger might
 // take any number for a length, a registry of keys that are not used, and statistics
 // that it makes anew.
-func mendIndex(dir string, logs []*logFile, log *slog.Logger) error {
+func mend(dir string, logs []*logFile, log *slog.Logger) error {
 	for _, l := range logs {
 		if rest := len(bytes.TrimRight(l.data[l.end:], "\x00")); rest > 0 {
 			log.Error("the end of the index's log cannot be read: what was recorded last is made up from the files", "path", l.path, "at", l.end, "bytes", rest)

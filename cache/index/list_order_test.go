@@ -1,4 +1,4 @@
-package cache
+package index
 
 import (
 	"testing"
@@ -11,27 +11,21 @@ import (
 // source that answered "not modified" to it would leave the old images listed for ever.
 func TestValidatorsComeLast(t *testing.T) {
 	for writes := range 12 {
-		s := openStore(t, Options{})
+		left := 1 << 30
+		ix := open(t, Options{Room: func() (disk.Room, error) {
+			left--
+			return disk.Room{Free: 1 << 40, ReadOnly: left < 0}, nil
+		}})
 		before := manifest.Listing{Source: "a", Kind: "imgapi", ETag: "before", Images: someManifests(t, 400)}
-		if err := s.SaveListing(before); err != nil {
+		if err := ix.SaveListing(before); err != nil {
 			t.Fatal(err)
 		}
 		after := manifest.Listing{Source: "a", Kind: "imgapi", ETag: "after", Images: before.Images[:1]}
-		left, room := writes, s.index.room.now
-		s.index.room.now = func() (disk.Room, error) {
-			r, err := room()
-			r.ReadOnly = left <= 0
-			left--
-			return r, err
-		}
-		failed := s.SaveListing(after) != nil
-		s.index.room.now = room
-		dir := s.o.Dir
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		s = openStore(t, Options{Dir: dir})
-		lists, err := s.Listings()
+		left = writes
+		failed := ix.SaveListing(after) != nil
+		left = 1 << 30
+		ix = reopen(t, ix)
+		lists, err := ix.Listings()
 		if err != nil || len(lists) != 1 {
 			t.Fatalf("%d lists, %v", len(lists), err)
 		}
