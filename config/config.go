@@ -1,8 +1,7 @@
-// Package config owns the settings of a mirror: their names, defaults and
-// rules, and how a file, the environment and the command line are laid over
-// one another. It reads; it acts on nothing. Whether a certificate loads, a
-// folder can be written or a filter names a known field is found out by those
-// who use the value.
+// Package config owns the settings of a mirror: names, defaults, rules, and the order in which a
+// file, the environment and the command line override one another. The package reads and acts on
+// nothing. The users of a value find out whether a certificate loads, a folder can be written or a
+// filter names a known field.
 package config
 
 import (
@@ -11,12 +10,11 @@ import (
 	"time"
 )
 
-// DefaultFile is read when no file is named and it exists.
+// DefaultFile is read when no file is named and DefaultFile exists.
 const DefaultFile = "/etc/imgmirror/imgmirror.yaml"
 
-// Config is one complete set of settings; its fields mirror the keys of the
-// YAML file. A value from Load has passed Validate. It is not changed after
-// that: a reload makes a new one.
+// Config is one complete set of settings; its fields mirror the keys of the YAML file. A Config
+// from Load has passed Validate and never changes: a reload makes a new one.
 type Config struct {
 	Listen    string     `yaml:"listen"`     // address of the client listener
 	PublicURL URL        `yaml:"public_url"` // base of the file URLs in DSAPI replies; "" = taken from each request
@@ -61,7 +59,7 @@ type Log struct {
 func (l Log) SlogLevel() slog.Level {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(l.Level)); err != nil {
-		return slog.LevelInfo // cannot be after Validate
+		return slog.LevelInfo // ruled out by Validate
 	}
 	return level
 }
@@ -97,7 +95,7 @@ type Source struct {
 	Proxy        URL           `yaml:"proxy"`      // "" = HTTP(S)_PROXY and NO_PROXY of the environment
 	RateLimit    Size          `yaml:"rate_limit"` // bytes per second; 0 = no limit
 	ServePrivate bool          `yaml:"serve_private"`
-	AsChannels   []string      `yaml:"as_channels"` // channels of its images that name none, when channels are on
+	AsChannels   []string      `yaml:"as_channels"` // channels of images whose manifests name none, when channels are on
 }
 
 // Channel is one channel that the mirror offers.
@@ -146,14 +144,14 @@ type Verify struct {
 	AllowUnverified bool          `yaml:"allow_unverified"`
 }
 
-// Bundle says whose archives are believed.
+// Bundle says which archives are trusted.
 type Bundle struct {
 	TrustedKeys      []string `yaml:"trusted_keys"`
 	RequireSignature bool     `yaml:"require_signature"`
 }
 
-// Prefetch is one rule for what is fetched before anyone asks: images that
-// match all filters, the newest ones only when Newest is above 0.
+// Prefetch is one rule for images that are fetched before a client asks: images that match all
+// filters, only the newest ones when Newest is above 0.
 type Prefetch struct {
 	Match  []string `yaml:"match"`
 	Newest int      `yaml:"newest"`
@@ -212,7 +210,7 @@ func Defaults() Config {
 	}
 }
 
-// What a source has when its entry does not say.
+// The values of a source whose entry names none.
 const (
 	defaultKind    = "auto"
 	defaultRefresh = 10 * time.Minute

@@ -9,9 +9,9 @@ import (
 // Fault is one thing that is wrong with the settings. The error of Load and of
 // Validate is a join of Faults, unless a file cannot be read at all.
 type Fault struct {
-	Key    string // "cache.max_size", "sources[1].url"; "" when it is about the whole file
-	Value  string // what was given, quoted, passwords masked; "" when there is nothing to show
-	Place  string // where it was given: "FILE:LINE", the environment variable, "command line"; "" when unknown
+	Key    string // "cache.max_size", "sources[1].url"; "" for a fault of the whole file
+	Value  string // the given value, quoted, passwords masked; "" when there is nothing to show
+	Place  string // where the value was given: "FILE:LINE", the environment variable, "command line"; "" when unknown
 	Reason string
 }
 
@@ -35,7 +35,7 @@ func (p places) of(key string) string {
 	return ""
 }
 
-// override forgets what is known of key and all in it.
+// override forgets the places of key and of all keys in it, and notes place for key.
 func (p places) override(key, place string) {
 	for k := range p {
 		if k == key || strings.HasPrefix(k, key+"[") || strings.HasPrefix(k, key+".") {
@@ -66,7 +66,7 @@ func didYouMean(name string, candidates []string) string {
 // being one.
 func distance(a, b string) int {
 	if d := len(a) - len(b); d > 2 || d < -2 {
-		return 3 // far enough for everyone who asks
+		return 3 // above the limit of every caller
 	}
 	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range row {

@@ -49,9 +49,8 @@ func same(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// leaves walks the keys of c with their values, in the order of the file. The
-// struct is the one table of keys: file, environment, flags and defaults are
-// all read against it.
+// leaves walks the keys of c with their values, in the order of the file. The struct is the one
+// table of keys: file, environment, flags and defaults are read against the struct.
 func leaves(c Config) func(yield func(key string, value any) bool) {
 	return func(yield func(string, any) bool) {
 		walk(reflect.ValueOf(c), "", yield)
@@ -120,8 +119,8 @@ var (
 // entries says how an entry of a list of objects is completed.
 var entries = map[reflect.Type]struct {
 	short string         // the key that a plain text in place of an object sets
-	list  bool           // that key is a list
-	unset map[string]any // what keys are that the object leaves out
+	list  bool           // the key short is a list
+	unset map[string]any // values of keys that the object leaves out
 }{
 	reflect.TypeFor[Source]():   {short: "url", unset: map[string]any{"kind": defaultKind, "refresh": defaultRefresh}},
 	reflect.TypeFor[Channel]():  {short: "name"},

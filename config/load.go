@@ -20,26 +20,23 @@ import (
 type LoadOptions struct {
 	// File must exist when it is named. "" is Default, if that exists.
 	File string
-	// Default is read when File is "" and it exists; "" is DefaultFile.
+	// Default is read when File is "" and Default exists; "" is DefaultFile.
 	Default string
-	// Environ is the environment as os.Environ gives it. Of each key it may
-	// hold EnvName(key): the value as in the file, a list as JSON or separated
-	// by commas, sources as a JSON list of objects. An empty variable counts as
-	// not set; two quotes ("") set the empty text.
+	// Environ is the environment in the form of os.Environ. EnvName(key) sets key: the value as
+	// in the file, a list as JSON or separated by commas, sources as a JSON list of objects. An
+	// empty variable counts as not set; two quotes ("") set the empty text.
 	Environ []string
-	// Flags holds what was set on the command line, by key: a value of the
-	// key's type, or its text as Environ has it, or []string for a list. A list
-	// of URLs is a list of sources.
+	// Flags holds the values of the command line, by key: a value of the key's type, its text in
+	// the form of Environ, or []string for a list. A list of URLs is a list of sources.
 	Flags map[string]any
 }
 
-// Load reads the settings: defaults < file < environment < flags. Its error
-// joins every *Fault there is in them, of form and of Validate's rules alike;
-// a file that is named but missing matches fs.ErrNotExist.
+// Load reads the settings: defaults < file < environment < flags. Its error joins a *Fault for each
+// value of a wrong form and for each broken rule of Validate. The error on a missing file that File
+// names matches fs.ErrNotExist.
 //
-// A variable that begins with IMGMIRROR_ and belongs to no key is a warning
-// and not a fault: Docker and Kubernetes put such variables (IMGMIRROR_PORT, …)
-// beside a service of that name.
+// A variable that begins with IMGMIRROR_ and belongs to no key is a warning and no fault: Docker
+// and Kubernetes put such variables (IMGMIRROR_PORT, …) beside a service of that name.
 func Load(o LoadOptions) (*Config, error) {
 	file, data, err := readFile(o)
 	if err != nil {
@@ -68,10 +65,9 @@ func readFile(o LoadOptions) (name string, data []byte, err error) {
 }
 
 func load(file string, data []byte, o LoadOptions) (*Config, error) {
-	// One viper of our own lays the layers over one another. It is given values
-	// that have been read against the types of the keys, with their places kept,
-	// and the environment by Set and not by BindEnv, which would look at the
-	// environment of the process whatever Environ says.
+	// viper lays the layers over one another. Each layer's values have been read against the types
+	// of the keys, and their places are kept. The environment comes in by Set: BindEnv looks at the
+	// environment of the process and not at Environ.
 	v := viper.New()
 	for key, value := range leaves(Defaults()) {
 		v.SetDefault(key, value)
@@ -121,8 +117,8 @@ func load(file string, data []byte, o LoadOptions) (*Config, error) {
 	return c, nil
 }
 
-// environment picks the variables that set keys, and warns of those that look
-// as if they should.
+// environment picks the variables that set keys. It warns of a variable that has the prefix and
+// sets no key.
 func environment(environ []string) (env map[string]string, warnings []string) {
 	keys := make(map[string]string)
 	for _, key := range Keys() {
@@ -149,7 +145,7 @@ func environment(environ []string) (env map[string]string, warnings []string) {
 	return env, slices.Compact(warnings)
 }
 
-// text reads what a variable or a flag holds.
+// text reads the text of a variable or a flag.
 func (r *reader) text(s string, t reflect.Type, key string) (any, bool) {
 	if s == `""` {
 		s = ""
@@ -175,7 +171,7 @@ func (r *reader) flag(v any, t reflect.Type, key string) (any, bool) {
 	case []string:
 		return r.value(sequence(v), t, key)
 	case URL:
-		return r.text(string(v), t, key) // printed, it would be masked
+		return r.text(string(v), t, key) // fmt.Sprint masks the password
 	default:
 		return r.text(fmt.Sprint(v), t, key)
 	}

@@ -11,9 +11,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// YAML writes every effective value in the form of the file; Load reads it
-// back as it was. Secrets are not in it: the settings hold the names of their
-// files only, and passwords in URLs are masked.
+// YAML writes every effective value in the form of the file; Load reads the same values back. It
+// contains no secrets: the settings hold the names of secret files only, and passwords in URLs are
+// masked.
 func (c Config) YAML() ([]byte, error) {
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)

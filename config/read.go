@@ -15,8 +15,8 @@ import (
 // maxNodes bounds what one document may unfold to through its aliases.
 const maxNodes = 100_000
 
-// reader turns YAML nodes into values of the types that the keys have. What it
-// cannot turn it leaves out and reports, so that one look finds every fault.
+// reader turns YAML nodes into values of the keys' types. A node that has no such value is left out
+// and reported, so that one pass finds every fault.
 type reader struct {
 	name   string // of the file or variable
 	lines  bool   // places are name:line, not just name
@@ -60,7 +60,7 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, key string) (any, bool) {
 	null := n.Kind == yaml.ScalarNode && n.Tag == "!!null"
 	switch {
 	case null && t.Kind() == reflect.Struct && !strings.HasSuffix(key, "]"):
-		return nil, false // a section with everything in it commented out
+		return nil, false // a section whose keys are all commented out
 	case null:
 		r.fault(n, key, "", `has no value: leave the key out for its default, or write "" or []`)
 	case t.Kind() == reflect.Struct:
@@ -137,7 +137,7 @@ func (r *reader) list(n *yaml.Node, elem reflect.Type, key string) (any, bool) {
 		if v, ok := r.value(c, elem, fmt.Sprintf("%s[%d]", key, i)); ok {
 			values = append(values, v)
 		} else if elem.Kind() == reflect.Struct {
-			values = append(values, map[string]any{}) // keeps the numbers of those after it right
+			values = append(values, map[string]any{}) // keeps the numbers of later entries right
 		}
 	}
 	return values, true
@@ -189,8 +189,8 @@ func parse(t reflect.Type, s string) (any, error) {
 	}
 }
 
-// nearby lists what an unknown key beside fields may have been meant to be: one
-// of them, or a key elsewhere in the file.
+// nearby lists the keys that an unknown key beside fields may stand for: one of fields, or a key
+// elsewhere in the file.
 func nearby(fields []field, section string) []string {
 	var names []string
 	for _, f := range fields {

@@ -10,9 +10,8 @@ import (
 // maxSecret is far above any password, token or key.
 const maxSecret = 64 << 10
 
-// ReadSecret reads the secret that is all of a file but one line end after it.
-// An empty or absurdly large file is an error. Errors name the file and never
-// what is in it.
+// ReadSecret reads a file that is one secret, with or without a line end. An empty file is an
+// error, and so is one above maxSecret. Errors name the file and never its content.
 func ReadSecret(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -34,7 +33,7 @@ func ReadSecret(path string) (string, error) {
 }
 
 // readableSecrets warns of secret files that everyone on this machine can read.
-// It is no fault: in a container they often are, and nobody else is there.
+// It is no fault: a container often has such files, and no other users.
 func readableSecrets(c Config) (warnings []string) {
 	type secret struct{ key, path string }
 	secrets := []secret{

@@ -9,9 +9,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Size is a number of bytes, or of bytes per second where the key is a rate.
-// In text it has a unit, decimal (10GB) or binary (64MiB); without one it is
-// in bytes, and the empty text is 0.
+// Size is a number of bytes, or of bytes per second where the key is a rate. In text it has a unit,
+// decimal (10GB) or binary (64MiB). A number without a unit is bytes, and the empty text is 0.
 type Size int64
 
 const (
@@ -32,8 +31,8 @@ var units = []struct {
 	{"KiB", 1 << 10}, {"kB", 1e3},
 }
 
-// ParseSize reads what String writes and whatever else a person would: "10GB",
-// "1.5 TiB", "500000000". The error says nothing of s.
+// ParseSize reads the texts of String and other usual forms: "10GB", "1.5 TiB", "500000000". The
+// error does not repeat s.
 func ParseSize(s string) (Size, error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
@@ -50,8 +49,8 @@ func ParseSize(s string) (Size, error) {
 	return Size(n), nil
 }
 
-// String writes s exactly, in the largest unit that it is a whole number of:
-// "10GB", "64MiB", "1500MB", "0B".
+// String writes s exactly, in the largest unit of which s is a whole number: "10GB", "64MiB",
+// "1500MB", "0B".
 func (s Size) String() string {
 	for _, u := range units {
 		if s != 0 && s%u.size == 0 {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// nameSources gives a name to each source without one: the host of its URL, or
-// the folder's name, with -2, -3 … when that is taken. A source of kind auto
-// whose URL can only be a folder becomes a directory.
+// nameSources gives a name to each source without one: the host of its URL, or the folder's name,
+// with -2, -3 … behind a name that is taken. A source of kind auto whose URL can only be a folder
+// becomes a directory.
 func nameSources(sources []Source) {
 	taken := make(map[string]bool)
 	for i := range sources {
@@ -25,7 +25,7 @@ func nameSources(sources []Source) {
 		}
 		base := s.defaultName()
 		if base == "" {
-			continue // the URL is beyond use, and Validate says so
+			continue // a useless URL, which Validate reports
 		}
 		name := base
 		for n := 2; taken[name]; n++ {

@@ -15,8 +15,7 @@ import (
 
 // The forms that values must have.
 var (
-	// A filter is FIELD=VALUE, FIELD=~SUBSTRING or FIELD!=VALUE; which fields
-	// there are is not this package's business.
+	// A filter is FIELD=VALUE, FIELD=~SUBSTRING or FIELD!=VALUE. Package manifest knows the fields.
 	filterForm  = regexp.MustCompile(`^[a-z_]+(\.[^=!~]+)?(=~|!=|=)`)
 	uuidForm    = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	channelForm = regexp.MustCompile(`^[a-z][a-z0-9_-]*$`)
@@ -35,8 +34,8 @@ const (
 // machine or the network. The error joins a *Fault for each that is broken.
 func (c *Config) Validate() error { return errors.Join(c.check(nil)...) }
 
-// check is Validate, silent about keys that known has faults of already: what
-// stands there is not what the user wrote.
+// check is Validate without faults of keys that known has faults of already: such a key has not the
+// value that the user wrote.
 func (c *Config) check(known []error) []error {
 	k := &checker{places: c.places}
 	for _, err := range known {
@@ -103,7 +102,7 @@ func (k *checker) server(c *Config) {
 	k.oneOf("log.format", c.Log.Format, "text", "json", "bunyan")
 }
 
-// images checks what is said of images, whatever source they come from.
+// images checks the rules about images of any source.
 func (k *checker) images(c *Config) {
 	defaults := 0
 	for i, ch := range c.Channels {
@@ -131,7 +130,7 @@ func (k *checker) images(c *Config) {
 	}
 	z := c.ZFSImport
 	if !poolForm.MatchString(z.Pool) {
-		k.fault("zfsimport.pool", z.Pool, "is no name of a pool")
+		k.fault("zfsimport.pool", z.Pool, "must be the name of a pool")
 	}
 	for i, s := range z.Images {
 		if !uuidForm.MatchString(s) {
@@ -295,10 +294,11 @@ func (k *checker) between(key string, n, least, most int) {
 	}
 }
 
-// importSockets is how many connections one imgadm import of an image with origins has open: five for files, one for manifests.
+// importSockets is the number of connections that one imgadm import of an image with origins has
+// open: five for files, one for manifests.
 const importSockets = 6
 
-// narrowLimits warns of limits under which a client fails that does nothing wrong.
+// narrowLimits warns of limits that cut off well-behaved clients.
 func narrowLimits(c Config) (warnings []string) {
 	for _, limit := range []struct {
 		key string

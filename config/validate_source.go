@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// The names of the sources that are always there: the mirror's own images, and
-// those that bundles brought.
+// The names of the built-in sources: the mirror's own images, and the images that bundles brought.
 const (
 	publishedName = "published"
 	importedName  = "imported"
@@ -82,8 +81,7 @@ func (k *checker) sourceURL(key string, s URL) {
 	}
 }
 
-// folder checks a source of kind directory, which has no use for what is about
-// the network.
+// folder checks a source of kind directory. Keys about the network are faults there.
 func (k *checker) folder(key string, s *Source) {
 	text := string(s.URL)
 	switch u, err := url.Parse(text); {
@@ -112,7 +110,7 @@ func (k *checker) folder(key string, s *Source) {
 	}
 }
 
-// credentials: one way to log in, and a whole one.
+// credentials checks that a source has one way to log in, and a complete one.
 func (k *checker) credentials(key string, s *Source) {
 	inURL := false
 	if u, err := parseServerURL(string(s.URL)); err == nil && s.Kind != "directory" {
@@ -128,8 +126,8 @@ func (k *checker) credentials(key string, s *Source) {
 	}
 }
 
-// nameRune tells whether r may be in the name of a source: what a host, a port
-// and an IPv6 address are written with.
+// nameRune tells whether the name of a source may have r: the characters of hosts, ports and IPv6
+// addresses.
 func nameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:[]", r)
 }

@@ -7,9 +7,9 @@ import (
 	"os"
 )
 
-// File hashes the file at path and judges it against want. The digests are
-// valid also when the error matches ErrMismatch; any other error (not there,
-// unreadable, ctx ended) means that nothing is known of the bytes.
+// File hashes the file at path and judges it against want. The digests are valid also when the
+// error matches ErrMismatch. Every other error (a missing or unreadable file, an ended ctx) leaves
+// the bytes unjudged.
 func File(ctx context.Context, path string, want Want) (Digests, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -16,28 +16,29 @@ import (
 
 const (
 	headLen = 64 << 10
-	// blockLen holds the first block of a bzip2 file, which is undone as a whole: 900 kB, packed or hard to pack.
+	// blockLen holds the first block of a bzip2 file: 900 kB, packed or hard to pack. A block decompresses as a whole.
 	blockLen = 1 << 20
 )
 
-// ErrNoStream is matched by what is said of a file that holds no ZFS stream.
+// ErrNoStream is matched by the verdict on a file that holds no ZFS stream.
 var ErrNoStream = errors.New("not a ZFS stream")
 
-// errFiltered stands for an xz file that tells nothing.
+// errFiltered is the end of a look into an xz file with other filters.
 var errFiltered = errors.New("xz: filters besides LZMA2")
 
-// Head is what the first bytes of a file tell of it.
+// Head is the knowledge that the first bytes of a file give.
 type Head struct {
 	Kind   string // as KindOf names it
-	Inside string // likewise, of what a file of kind gzip, bzip2 or xz holds; "" when that tells nothing
-	Broken error  // why such a file's first bytes do not decompress
+	Inside string // kind of the content of a gzip, bzip2 or xz file; "" when unknown
+	Broken error  // why the first bytes of a compressed file do not decompress
 }
 
 // HeadSize is the size of the buffer that ReadHead needs.
 const HeadSize = blockLen
 
-// ReadHead looks at what in is about to give, without taking it. It decompresses 2 KiB at most, in little memory
-// whatever the file claims. The buffer of in must have HeadSize. The error is that of the reader.
+// ReadHead looks at the next bytes of in without taking them. ReadHead decompresses 2 KiB at most,
+// in little memory whatever the file claims. The buffer of in must have HeadSize. The error is that
+// of the reader.
 func ReadHead(in *bufio.Reader) (Head, error) {
 	n := headLen
 	head, err := in.Peek(n)
@@ -51,7 +52,7 @@ func ReadHead(in *bufio.Reader) (Head, error) {
 	return headOf(head, err == nil), nil
 }
 
-// headOf is ReadHead of bytes; more: they are not all of the file.
+// headOf is ReadHead of bytes; more tells that the file goes on behind head.
 func headOf(head []byte, more bool) Head {
 	h := Head{Kind: KindOf(head)}
 	if h.Compression() == "none" {
@@ -65,7 +66,7 @@ func headOf(head []byte, more bool) Head {
 		got, err = unpacked.Read(inside[n:])
 		n += got
 	}
-	cut := more && errors.Is(err, io.ErrUnexpectedEOF) // by us
+	cut := more && errors.Is(err, io.ErrUnexpectedEOF) // the end of head, not of the file
 	if err != nil && !errors.Is(err, io.EOF) && !cut && !errors.Is(err, errFiltered) {
 		h.Broken = err
 	}
@@ -75,8 +76,8 @@ func headOf(head []byte, more bool) Head {
 	return h
 }
 
-// unpacker undoes a compression. It gives io.EOF at the end of what was compressed, and io.ErrUnexpectedEOF where head
-// ends before that.
+// unpacker decompresses head. The reader ends with io.EOF at the end of the compressed data, and
+// with io.ErrUnexpectedEOF where head ends earlier.
 func unpacker(kind string, head []byte) (io.Reader, error) {
 	in := bytes.NewReader(head)
 	switch kind {
@@ -92,9 +93,9 @@ func unpacker(kind string, head []byte) (io.Reader, error) {
 	return xzUnpacker(head)
 }
 
-// xzUnpacker gives the first block of an xz file. It takes as much memory as is needed for a few bytes; xz.Reader takes
-// as much as the file says, up to 4 GiB. What went through other filters, which nobody uses for ZFS streams, tells
-// nothing.
+// xzUnpacker gives the first block of an xz file, in the memory that a few bytes need; xz.Reader
+// takes as much as the file claims, up to 4 GiB. A block with other filters, which are unusual for
+// ZFS streams, tells nothing.
 func xzUnpacker(head []byte) (io.Reader, error) {
 	const streamHeader, lzma2 = 12, 0x21
 	if len(head) < streamHeader+4 {
@@ -104,7 +105,7 @@ func xzUnpacker(head []byte) (io.Reader, error) {
 		return nil, errors.New("xz: the file's header is damaged")
 	}
 	block := head[streamHeader:]
-	if block[0] == 0 { // the index: there is no block
+	if block[0] == 0 { // the index comes first: no block
 		return bytes.NewReader(nil), nil
 	}
 	size := (int(block[0]) + 1) * 4
@@ -115,7 +116,7 @@ func xzUnpacker(head []byte) (io.Reader, error) {
 		return nil, errors.New("xz: the header of a block is damaged")
 	}
 	filter := block[2 : size-4]
-	for _, flag := range []byte{0x40, 0x80} { // the sizes of the block, when they are given
+	for _, flag := range []byte{0x40, 0x80} { // the optional sizes of the block
 		if block[1]&flag == 0 {
 			continue
 		}
@@ -131,18 +132,18 @@ func xzUnpacker(head []byte) (io.Reader, error) {
 	return lzma.Reader2Config{DictCap: lzma.MinDictCap}.NewReader2(bytes.NewReader(block[size:]))
 }
 
-// hasCRC tells that b ends with the checksum of what comes before it.
+// hasCRC tells that b ends with the checksum of the bytes before it.
 func hasCRC(b []byte) bool {
 	at := len(b) - 4
 	return crc32.ChecksumIEEE(b[:at]) == binary.LittleEndian.Uint32(b[at:])
 }
 
-// Compression is the one that the file is compressed by, of the four that clients know.
+// Compression is the file's compression, of the four that clients know.
 func (h Head) Compression() string { return CompressionOf(h.Kind) }
 
-// CheckStream tells whether the file holds a ZFS stream, as it is or compressed by gzip, bzip2 or xz. The error matches
-// ErrNoStream and says what the file looks like. What a compressed file holds may be of no known kind: then the error
-// is nil, and Known false.
+// CheckStream tells whether the file holds a ZFS stream, plain or compressed by gzip, bzip2 or xz.
+// The error matches ErrNoStream and names the kind of the file. For a compressed file of unknown
+// content the error is nil, and Known is false.
 func (h Head) CheckStream() error {
 	packed := h.Compression() != "none"
 	what := DescribeKind(h.Kind)
@@ -159,5 +160,5 @@ func (h Head) CheckStream() error {
 	return fmt.Errorf("the file is %s, %w", what, ErrNoStream)
 }
 
-// Known tells that the file was seen to hold a ZFS stream.
+// Known tells that the first bytes show a ZFS stream.
 func (h Head) Known() bool { return h.Kind == KindZFS || h.Inside == KindZFS }

@@ -13,10 +13,10 @@ const (
 	KindEmpty = "empty"
 )
 
-// kindLen is how many first bytes tell nearly all kinds.
+// kindLen is the number of first bytes that tell nearly all kinds.
 const kindLen = 2 << 10
 
-// kinds are what files are known by, by their first bytes. Of several the first counts.
+// kinds are recognised by the first bytes, in this order: the first match counts.
 var kinds = []struct {
 	name string
 	what string // for people: "the file is …"
@@ -71,8 +71,8 @@ var kinds = []struct {
 	}},
 }
 
-// KindOf names what the file that begins with head looks like: "gzip", "zfs", "zstd", "tar", …; "" when its first
-// bytes tell nothing. A file of which head is only a part must not be shorter than head.
+// KindOf names the kind of the file that begins with head: "gzip", "zfs", "zstd", "tar", …; "" when
+// the first bytes tell nothing. A partial head must be long enough: see kindLen.
 func KindOf(head []byte) string {
 	for _, k := range kinds {
 		if k.is(head) {
@@ -82,7 +82,7 @@ func KindOf(head []byte) string {
 	return ""
 }
 
-// DescribeKind is what people call a kind, so that "the file is …" can be said of it.
+// DescribeKind is the text for people on a kind; the text follows "the file is …".
 func DescribeKind(kind string) string {
 	for _, k := range kinds {
 		if k.name == kind {
@@ -101,7 +101,7 @@ func CompressionOf(kind string) string {
 	return "none"
 }
 
-// magic tells that one of these is at that place.
+// magic tells that b has one of the numbers at that offset.
 func magic(at int, any ...string) func([]byte) bool {
 	return func(head []byte) bool {
 		if len(head) <= at {
@@ -119,8 +119,8 @@ func magic(at int, any ...string) func([]byte) bool {
 // zfsMagic is DMU_BACKUP_MAGIC.
 const zfsMagic = 0x2F5bacbac
 
-// isZFS finds the begin record of a stream: its type, which is 0, the length of what follows it, the magic number; all
-// in the byte order of the machine that sent it.
+// isZFS finds the begin record of a stream: type 0, the length of the payload, the magic number,
+// all in the byte order of the sending machine.
 func isZFS(b []byte) bool {
 	if len(b) < 16 {
 		return false
@@ -133,7 +133,8 @@ func isZFS(b []byte) bool {
 	return false
 }
 
-// isZstd knows the frames of today, those of before 0.8, and skippable ones, which some programs begin with.
+// isZstd knows today's frames, frames of versions before 0.8, and skippable frames, which some
+// programs begin with.
 func isZstd(b []byte) bool {
 	if len(b) < 4 {
 		return false
@@ -147,8 +148,8 @@ func isZstd(b []byte) bool {
 	return false
 }
 
-// isLZMA knows the .lzma files of xz and of its forerunners: the usual properties, a size of the dictionary that these
-// have, the size of the data.
+// isLZMA knows the .lzma files of xz and of its forerunners: the usual properties, a usual size of
+// the dictionary, the size of the data.
 func isLZMA(b []byte) bool {
 	if len(b) < 13 || b[0] != 0x5d {
 		return false
@@ -157,7 +158,7 @@ func isLZMA(b []byte) bool {
 	return dict >= 1<<12 && dict&0xffff == 0 && (size == 1<<64-1 || size < 1<<40)
 }
 
-// isTar goes by the checksum of the first header, which archives of all ages have.
+// isTar compares the checksum of the first header, which archives of all ages have.
 func isTar(b []byte) bool {
 	const block, at, length = 512, 148, 8
 	if len(b) < block || b[0] == 0 {
@@ -176,7 +177,7 @@ func isTar(b []byte) bool {
 	return sum == stated
 }
 
-// isExt finds the superblock: its magic number, a state and a behaviour on errors that there are.
+// isExt finds the superblock: its magic number, and valid values of state and error behaviour.
 func isExt(b []byte) bool {
 	const super = 1024
 	if len(b) < super+64 {
@@ -186,7 +187,7 @@ func isExt(b []byte) bool {
 	return word(56) == 0xef53 && word(58) <= 7 && word(60) >= 1 && word(60) <= 3
 }
 
-// isDisk finds a partition table: four entries that are active or not, or that of GPT.
+// isDisk finds a partition table: four entries, each active or inactive, or GPT's.
 func isDisk(b []byte) bool {
 	if len(b) >= 520 && string(b[512:520]) == "EFI PART" {
 		return true
@@ -202,12 +203,12 @@ func isDisk(b []byte) bool {
 	return true
 }
 
-// text is b without a byte order mark and white space before it.
+// text is b without a byte order mark and without leading white space.
 func text(b []byte) []byte {
 	return bytes.TrimLeft(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), " \t\r\n\f")
 }
 
-// isHTML looks for what a page begins with; comments and an XML declaration may come before it.
+// isHTML looks for the beginning of a page, behind comments and an XML declaration.
 func isHTML(b []byte) bool {
 	rest := bytes.ToLower(text(b))
 	for _, skip := range []struct{ from, to string }{{"<?xml", "?>"}, {"<!--", "-->"}} {
@@ -222,7 +223,7 @@ func isHTML(b []byte) bool {
 	return magic(0, "<!doctype html", "<html", "<head", "<body", "<title", "<script", "<meta")(rest)
 }
 
-// isJSON tells text that opens an object or an array.
+// isJSON tells that text opens an object or an array.
 func isJSON(b []byte) bool {
 	rest := text(b)
 	if len(rest) == 0 || !isText(b) {
@@ -237,7 +238,8 @@ func isJSON(b []byte) bool {
 	return false
 }
 
-// isText tells UTF-8 without control characters; what head cuts off at its end does not count.
+// isText tells that b is UTF-8 without control characters; a character that the end of head cuts
+// does not count.
 func isText(b []byte) bool {
 	b = b[:min(len(b), 512)]
 	for len(b) > 0 {

@@ -1,6 +1,5 @@
-// Package verify owns what "the bytes are right" means. It is the only place
-// where bytes from outside are judged. It knows nothing of HTTP, of files'
-// homes or of manifests.
+// Package verify owns the meaning of "the bytes are right", and is the only place where bytes from
+// outside are judged. The package knows neither HTTP nor the homes of files nor manifests.
 package verify
 
 import (
@@ -13,8 +12,7 @@ import (
 	"time"
 )
 
-// ErrMismatch is matched (errors.Is) by every verdict "these bytes are not
-// what they should be".
+// ErrMismatch is matched (errors.Is) by every verdict "these bytes are wrong".
 var ErrMismatch = errors.New("bytes do not match")
 
 // ErrUnavailable is matched when a source cannot tell: the source could not be asked, or
@@ -43,17 +41,16 @@ func (s Sum) String() string { return hex.EncodeToString(s[:]) }
 // IsZero tells that no sum is known.
 func (s Sum) IsZero() bool { return s == Sum{} }
 
-// MarshalText gives what String gives, so that sums read well in JSON.
+// MarshalText gives the text of String, for JSON.
 func (s Sum) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, s[:]), nil }
 
-// UnmarshalText reads what ParseSum reads.
+// UnmarshalText reads the text of ParseSum.
 func (s *Sum) UnmarshalText(text []byte) (err error) {
 	*s, err = ParseSum(string(text))
 	return err
 }
 
-// Want says what bytes must be; zero fields are not known and not checked
-// (spec/protocols 5.6).
+// Want describes the right bytes. A zero field is unknown and is not checked (spec/protocols 5.6).
 type Want struct {
 	SHA1 Sum
 	Size int64  // > 0 when known
@@ -62,13 +59,13 @@ type Want struct {
 	SHA256 []byte
 }
 
-// Digests is what bytes were found to be, all taken in one pass.
+// Digests are the findings on bytes, all taken in one pass.
 type Digests struct {
 	SHA1   Sum
 	MD5    [16]byte
 	SHA256 [32]byte
 	Size   int64
-	Format string // by the first bytes, see KindOf: "gzip", "bzip2", "xz", "zfs", "zstd", …, or "" for what is not known
+	Format string // by the first bytes, see KindOf: "gzip", "bzip2", "xz", "zfs", "zstd", …; "" for an unknown kind
 }
 
 // Check judges got against want; the error matches ErrMismatch and says which
@@ -93,12 +90,11 @@ func (w Want) Check(got Digests) error {
 	return fmt.Errorf("%w: %s", ErrMismatch, strings.Join(faults, "; "))
 }
 
-// Checkable tells whether there is a digest to hold the bytes against. A size
-// alone proves nothing.
+// Checkable tells whether there is a digest to compare the bytes with. A size alone proves nothing.
 func (w Want) Checkable() bool { return !w.SHA1.IsZero() || len(w.MD5) > 0 || len(w.SHA256) > 0 }
 
-// Stream is a body on its way to be judged: the bytes and what their sender
-// claims of them. The receiver must Close it.
+// Stream is a body that has not been judged: the bytes, and the sender's claims about them. The
+// receiver must Close a Stream.
 type Stream struct {
 	io.ReadCloser
 	Size        int64     // size of the WHOLE body claimed by the sender (also when this stream starts at an offset); -1 unknown

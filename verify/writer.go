@@ -15,13 +15,12 @@ const (
 	slack     = 32 << 10  // a block with less room than this is handed over: short reads are dear
 )
 
-// Writer takes all digests of a sequence of bytes in one pass. Hashing runs
-// beside the caller: sha1 and sha256 on one goroutine, md5, which is the slow
-// one, on another. Bytes come in by Write, which copies, or without a copy by
-// Buffer and Commit. It holds at most 1.5 MiB.
+// Writer takes all digests of a sequence of bytes in one pass. Hashing runs beside the caller: sha1
+// and sha256 on one goroutine, md5, the slowest, on another. Bytes come in by Write, which copies,
+// or without a copy by Buffer and Commit. A Writer holds at most 1.5 MiB.
 //
-// A Writer is for one goroutine at a time. End it with Digests or Close, which
-// wait for its goroutines; it starts none for fewer bytes than fill one block.
+// A Writer is for one goroutine at a time. Digests or Close ends it and waits for its goroutines.
+// Fewer bytes than one block start no goroutines.
 type Writer struct {
 	sha1, sha256, md5 hash.Hash
 
@@ -40,8 +39,8 @@ type Writer struct {
 }
 
 type block struct {
-	buf  []byte       // its length is what has been committed
-	left atomic.Int32 // hashers that still need it
+	buf  []byte       // its length is the number of committed bytes
+	left atomic.Int32 // hashers that still need the block
 }
 
 // NewWriter makes a Writer that has seen no bytes.
@@ -49,9 +48,8 @@ func NewWriter() *Writer {
 	return &Writer{sha1: sha1.New(), sha256: sha256.New(), md5: md5.New(), free: make(chan *block, blocks)}
 }
 
-// Buffer gives room, never empty, for the next bytes. Read into it, then
-// Commit. It waits while the hashers are behind. What it gave is valid until
-// the next call of any method but Commit.
+// Buffer gives room, never empty, for the next bytes: read into the room, then Commit. Buffer waits
+// while the hashers are behind. The room is valid until the next call of any method but Commit.
 func (w *Writer) Buffer() []byte {
 	if w.ended {
 		panic("verify: Writer used after its end")
@@ -89,13 +87,13 @@ func (w *Writer) Write(p []byte) (int, error) {
 }
 
 // Digests ends the Writer and gives the digests of all that was committed.
-// It may be called again.
+// Digests may be called again.
 func (w *Writer) Digests() Digests {
 	if w.ended {
 		return w.got
 	}
 	if w.cur != nil {
-		if w.shas == nil { // all of it is in one block: no need for goroutines
+		if w.shas == nil { // all bytes are in one block: no goroutines
 			w.sha1.Write(w.cur.buf)
 			w.sha256.Write(w.cur.buf)
 			w.md5.Write(w.cur.buf)
@@ -111,8 +109,8 @@ func (w *Writer) Digests() Digests {
 	return w.got
 }
 
-// Close ends the Writer when its digests are of no interest. It may be called
-// again, and after Digests, which stay valid.
+// Close ends a Writer whose digests are of no interest. Close may be called again, and after
+// Digests, which stay valid.
 func (w *Writer) Close() error {
 	if w.ended {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Paths tell, of each image that a mirror lists, which mirrors it has the image through: none for an image of a source
-// that is no mirror, or of its own. In JSON it is the answer of GET /paths.
+// Paths tell the mirrors that each listed image came through: none for an image of a source that is
+// no mirror, or of the mirror itself. In JSON Paths are the answer of GET /paths.
 type Paths struct {
 	// Rest is the way of all images that are in none of Others.
 	Rest   []string `json:"rest"`
@@ -23,7 +23,8 @@ type Group struct {
 	Images  []uuid.UUID `json:"images"`
 }
 
-// maxWay bounds a way. Mirrors in longer chains list what they would, but no ring is that long.
+// maxWay bounds a way. Mirrors in longer chains list their images as usual, but no ring is that
+// long.
 const maxWay = maxIDs
 
 // NewPaths groups the ways of images.
@@ -55,7 +56,7 @@ func NewPaths(images []uuid.UUID, way func(uuid.UUID) []string) Paths {
 	return p
 }
 
-// ParsePaths reads what a mirror sent.
+// ParsePaths reads the answer of a mirror.
 func ParsePaths(doc []byte) (Paths, error) {
 	var p Paths
 	if err := json.Unmarshal(doc, &p); err != nil {
@@ -67,7 +68,8 @@ func ParsePaths(doc []byte) (Paths, error) {
 	return p, nil
 }
 
-// Ways gives the way of each image, from one who asked the mirror peer. Images of one group share theirs.
+// Ways gives the way of each image for a mirror that has asked the mirror peer. Images of one group
+// share their way.
 func (p Paths) Ways(peer string, images []uuid.UUID) map[uuid.UUID][]string {
 	rest := append([]string{peer}, p.Rest...)
 	ways := make(map[uuid.UUID][]string, len(images))

@@ -1,6 +1,7 @@
-// Package via is how mirrors know each other, and themselves, among the servers that they talk to: by ids in the Via
-// header (RFC 9110, 7.6.3), in questions and in the answers to them. It owns the form of ids and of the header, and
-// carries through a context on whose behalf a question is asked. It asks nothing.
+// Package via is how mirrors know each other, and themselves, among the servers that they ask: by
+// ids in the Via header (RFC 9110, 7.6.3), in questions and in answers. The package owns the form
+// of ids and of the header, and a context's note of the mirrors on whose behalf a question is
+// asked. The package asks nothing.
 package via
 
 import (
@@ -14,18 +15,19 @@ import (
 // prefix begins the pseudonym of each mirror.
 const prefix = "imgmirror-"
 
-// maxIDs bounds the ids that are taken from a header: more are no way that a question goes.
+// maxIDs bounds the ids that are taken from a header. No question passes more mirrors.
 const maxIDs = 32
 
-// NewID makes the id of a mirror. It is random, and made anew by each process: a copied data folder makes no twin.
+// NewID makes the id of a mirror. Each process makes a random one of its own, so that a copied data
+// folder makes no twin.
 func NewID() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return prefix + hex.EncodeToString(b[:])
 }
 
-// Parse gives the ids of mirrors in the values of a Via header, in their order and each once. What other proxies
-// wrote, and what is no well-formed id, is left out.
+// Parse gives the ids of mirrors in the values of a Via header, in their order and each once.
+// Entries of other proxies and malformed ids are left out.
 func Parse(values ...string) []string {
 	var ids []string
 	for _, value := range values {
@@ -59,7 +61,8 @@ func Format(ids ...string) string {
 
 type key struct{}
 
-// With carries that a question is asked on behalf of the mirrors ids: they have asked each other, and the last us.
+// With notes the mirrors on whose behalf a question is asked: each has asked the next, and the last
+// has asked this mirror.
 func With(ctx context.Context, ids []string) context.Context {
 	if len(ids) == 0 {
 		return ctx
@@ -67,7 +70,7 @@ func With(ctx context.Context, ids []string) context.Context {
 	return context.WithValue(ctx, key{}, ids)
 }
 
-// From gives what With has put in.
+// From gives the ids that With has noted.
 func From(ctx context.Context) []string {
 	ids, _ := ctx.Value(key{}).([]string)
 	return ids
