@@ -10,23 +10,24 @@ import (
 	"github.com/google/uuid"
 )
 
-// MaxChain is the number of images in a chain at most: an image, its origin, the origin of that
-// one, down to the root. Real chains have ten or fewer.
+// MaxChain is the largest number of images in a chain: an image, its origin, and so on down to the
+// root. Real chains have ten or fewer.
 const MaxChain = 256
 
 var (
-	// ErrChain is matched by the errors of chains that cannot be completed, for a reason that
-	// asking again does not change: an origin that does not exist, a ring, too many images.
+	// ErrChain is matched by the errors of chains that cannot be completed, for a reason that stays
+	// when the caller asks again: an origin that does not exist, a ring, too many images.
 	ErrChain = errors.New("the chain of origins is broken")
-	// ErrChainEnd is what the find of Chain answers for an origin below which nothing is wanted.
+	// ErrChainEnd is the answer of Chain's find for an origin that the caller does not want, nor
+	// anything below it.
 	ErrChainEnd = errors.New("the chain ends here")
 )
 
-// ChainError is an ErrChain. Of a missing origin it matches fs.ErrNotExist as well.
+// ChainError is an ErrChain. The error of a missing origin matches fs.ErrNotExist as well.
 type ChainError struct {
 	Image   uuid.UUID // the image whose chain is broken
 	Child   uuid.UUID // the image whose origin is missing; uuid.Nil for a ring and a chain that is too long
-	Missing uuid.UUID // that origin
+	Missing uuid.UUID // the missing origin
 	Ring    []uuid.UUID
 }
 
@@ -49,10 +50,10 @@ func (e *ChainError) Is(target error) bool {
 	return target == ErrChain || target == fs.ErrNotExist && e.Child != uuid.Nil //nolint:errorlint // both are values
 }
 
-// Chain gives an image and its origins: first comes first, the root last. image is how a T is read;
-// find gives an image by its uuid, with an error that matches fs.ErrNotExist for an image that
-// nobody has, and ErrChainEnd for an image that the caller does not want, nor its origins. Errors of Chain are a
-// *ChainError, or what find answered, with the names of the image and its origin.
+// Chain gives an image and its origins: first comes first, the root last. image reads a T. find
+// gives an image by its uuid; its error matches fs.ErrNotExist for an image that does not exist,
+// and ErrChainEnd for an image that the caller does not want, nor its origins. The error of Chain
+// is a *ChainError, or the error of find with the names of the image and its origin.
 func Chain[T any](first T, image func(T) Manifest, find func(id uuid.UUID) (T, error)) ([]T, error) {
 	chain := []T{first}
 	ids := []uuid.UUID{image(first).UUID}
@@ -78,8 +79,9 @@ func Chain[T any](first T, image func(T) Manifest, find func(id uuid.UUID) (T, e
 	return chain, nil
 }
 
-// Chains gives images behind their origins, every image once. For an image with a broken chain it
-// calls broken with the error of Chain: keep puts the image alone into the result, which has it not otherwise.
+// Chains gives images behind their origins, every image once. broken is called for an image with a
+// broken chain, with the error of Chain: keep puts the image into the result without its origins,
+// else the result has no such image.
 func Chains[T any](images []T, image func(T) Manifest, find func(id uuid.UUID) (T, error), broken func(T, error) (keep bool)) []T {
 	var all []T
 	seen := make(map[uuid.UUID]bool, len(images))

@@ -16,14 +16,16 @@ func (m Manifest) InChannel(name string) bool {
 	return slices.Contains(m.Channels, name)
 }
 
-// WithChannels is m with other Channels, which must not be modified afterwards. V2 and Raw stay what they are.
+// WithChannels is m with other Channels, which must not be modified afterwards. V2 and Raw do not
+// change.
 func (m Manifest) WithChannels(channels []string) Manifest {
 	m.Channels = channels
 	return m
 }
 
-// V2Channels is V2 with the image's Channels as its last member: what clients of version 2 of the API get from
-// a server with channels (spec 2.2). It is V2 itself when there are none, else made anew by each call.
+// V2Channels is V2 with the image's Channels as its last member, for clients of version 2 of the
+// API at a server with channels (spec 2.2). Without Channels the result is V2 itself, else each
+// call makes a new text.
 func (m Manifest) V2Channels() []byte {
 	if len(m.Channels) == 0 || len(m.v2) == 0 {
 		return m.v2
@@ -31,7 +33,7 @@ func (m Manifest) V2Channels() []byte {
 	return m.appendV2Channels(make([]byte, 0, len(m.v2)+m.channelsRoom()))
 }
 
-// channelsRoom is how many bytes V2Channels has more than V2, or a few more than that.
+// channelsRoom is the number of bytes that V2Channels has more than V2, or slightly above.
 func (m *Manifest) channelsRoom() int {
 	n := len(`,"channels":[]`)
 	for _, c := range m.Channels {

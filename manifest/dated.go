@@ -2,8 +2,9 @@ package manifest
 
 import "time"
 
-// Undated tells that the source gave the image no date, though it is activated: Published is the one of
-// ParseOptions.Date or WithDate, or zero. It is known of a manifest just parsed from what its source sent.
+// Undated tells that the image is activated and the source gave no date: Published is the date of
+// ParseOptions.Date or WithDate, or zero. Only a manifest that has just been parsed from its
+// source's text knows this.
 func (m Manifest) Undated() bool { return m.undated }
 
 // WithDate is m, which is Undated, as if ParseOptions.Date had been t.
@@ -20,8 +21,8 @@ func (m Manifest) WithDate(t time.Time) Manifest {
 	return dated
 }
 
-// Activated is m for those who publish it now: an image that is not activated yet is active, and one without a
-// date has the date now. Raw is changed with it.
+// Activated is m as published now: an unactivated image becomes active, and an image without a date
+// gets today's. Raw changes as well.
 func (m Manifest) Activated(now time.Time) (Manifest, error) {
 	set := make(map[string]string)
 	if m.State == stateUnactivated {
@@ -39,7 +40,7 @@ func (m Manifest) Activated(now time.Time) (Manifest, error) {
 	return Parse(setMembers(m.raw, set), ParseOptions{ServePrivate: m.private})
 }
 
-// dateText is t as published_at, to the second; ok is false for what is no date of an image.
+// dateText is t as published_at, to the second; ok is false for a time that no image can have.
 func dateText(t time.Time) (text string, ok bool) {
 	if t.Unix() <= 0 || t.UTC().Year() > 9999 {
 		return "", false
@@ -47,7 +48,8 @@ func dateText(t time.Time) (text string, ok bool) {
 	return t.UTC().Format("2006-01-02T15:04:05Z"), true
 }
 
-// setMembers gives the object text these members: in the place of those of the same name, else after all others.
+// setMembers gives the object text these members: each in the place of the member of the same name,
+// else behind all others.
 func setMembers(text []byte, set map[string]string) []byte {
 	var edits []edit
 	o := objectEditor{edits: &edits, text: text, ms: members(nil, text, 0)}

@@ -8,8 +8,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// notInV1 are the members of v2 that DSAPI does not have, and those that V1 writes
-// itself (spec 1.6).
+// notInV1 are the members of v2 that DSAPI does not have, and the members that V1 writes itself
+// (spec 1.6).
 var notInV1 = map[string]bool{
 	"v": true, "state": true, "disabled": true, "public": true, "owner": true, "acl": true,
 	"billing_tags": true, "traits": true, "channels": true, "icon": true, "eula": true, "error": true,
@@ -17,9 +17,10 @@ var notInV1 = map[string]bool{
 	"platform_type": true, "published_at": true, "created_at": true, "updated_at": true,
 }
 
-// V1 is the DSAPI form (spec 1.6), made anew by each call; base is
-// "scheme://host[:port][/prefix]" without a slash at its end, for files[].url. channel, when there is one, is what
-// these URLs ask for: the image was asked for in it, and may be in no other.
+// V1 is the DSAPI form (spec 1.6); each call makes a new text. base is
+// "scheme://host[:port][/prefix]" without a slash at its end, for files[].url. A channel is added
+// to these URLs: the client asked for the image in this channel, and other channels may not have
+// the image.
 func (m Manifest) V1(base, channel string) []byte {
 	if len(m.v2) == 0 {
 		return nil
@@ -77,12 +78,13 @@ func (m Manifest) URN() string {
 	return m.v1Only(members(room[:0], m.v2, 0)).urn
 }
 
-// v1Only are the values that V1 has and V2 has not, or not in the same place.
+// v1Only are the values that V1 has and V2 lacks, or has in another place.
 type v1Only struct {
 	creator, vendor, creatorName, cloudName, urn, published string
 }
 
-// v1Only takes what the source said, where it spoke DSAPI itself, and derives the rest; ms are V2's members.
+// v1Only takes the values of a source that speaks DSAPI, and derives the others; ms are V2's
+// members.
 func (m *Manifest) v1Only(ms []member) v1Only {
 	v := v1Only{creator: creator(m)}
 	var urn, creatorName, cloudName string
@@ -142,7 +144,7 @@ func (m *Manifest) v1Files(edits *[]edit, at int, base, channel string) {
 	}
 }
 
-// first gives the first that is not empty.
+// first gives the first text that is not empty.
 func first(s ...string) string {
 	for _, v := range s {
 		if v != "" {
@@ -152,7 +154,7 @@ func first(s ...string) string {
 	return ""
 }
 
-// FilePath is one of FilePaths; "" when there is no file i.
+// FilePath is one of FilePaths; "" for a file that does not exist.
 func (m Manifest) FilePath(i int) string {
 	if i < 0 || i >= len(m.Files) {
 		return ""
@@ -160,8 +162,8 @@ func (m Manifest) FilePath(i int) string {
 	return m.FilePaths()[i]
 }
 
-// FilePaths are the v1 files[].path: the remembered ones, else derived ones (spec 1.6). Each is one
-// path segment, and no two files of an image share it.
+// FilePaths are the v1 files[].path: the source's own, else derived ones (spec 1.6). Each is one
+// path segment, and each file of an image has another one.
 func (m Manifest) FilePaths() []string {
 	paths := make([]string, len(m.Files))
 	taken := make(map[string]bool, len(m.Files))
@@ -178,7 +180,7 @@ func (m Manifest) FilePaths() []string {
 	return paths
 }
 
-// isSegment tells that s can stand between two slashes of a URL and mean itself.
+// isSegment tells that s is one segment of a URL's path without any escape.
 func isSegment(s string) bool {
 	return s != "" && s != "." && s != ".." && !strings.ContainsFunc(s, func(r rune) bool {
 		return r == '/' || r == '\\' || r < ' ' || r == 0x7f

@@ -32,15 +32,15 @@ func apply(text []byte, edits []edit) []byte {
 	return append(out, text[at:]...)
 }
 
-// objectEditor collects the edits that change one object and nothing else of
-// the text around it. Its members are visited in order with keep, set, replace or drop, each once;
-// then come the calls of add.
+// objectEditor collects the edits that change one object, and nothing else of the text around the
+// object. The members are visited in order with keep, set, replace or drop, each once; the calls of
+// add follow.
 type objectEditor struct {
 	edits *[]edit
 	text  []byte
 	at    int // of the object's brace
 	ms    []member
-	kept  bool // something is there that the next member must be parted from by a comma
+	kept  bool // the next member needs a comma before it
 }
 
 // value is the text of member i's value.
@@ -72,7 +72,7 @@ func (o *objectEditor) set(i int, value string) {
 	o.kept = true
 }
 
-// setString gives member i the value want, unless it is that already.
+// setString gives member i the value want, unless the member has this value.
 func (o *objectEditor) setString(i int, want string) {
 	if text, ok := unquote(o.value(i)); ok && string(text) == want {
 		o.keep(i)
@@ -81,7 +81,7 @@ func (o *objectEditor) setString(i int, want string) {
 	}
 }
 
-// setText makes a string of member i if it is a number, with the digits that the source wrote.
+// setText makes a string of a member that is a number, with the digits of the source.
 func (o *objectEditor) setText(i int) {
 	if v := o.value(i); isNumber(v) {
 		o.set(i, `"`+string(v)+`"`)
@@ -90,7 +90,7 @@ func (o *objectEditor) setText(i int) {
 	}
 }
 
-// setUUID is setString for what was read as id, in whatever case.
+// setUUID is setString for a uuid that was read as id, in any case.
 func (o *objectEditor) setUUID(i int, id uuid.UUID) {
 	text, _ := unquote(o.value(i))
 	if _, ok := readUUID(text, false); ok {
@@ -100,7 +100,7 @@ func (o *objectEditor) setUUID(i int, id uuid.UUID) {
 	}
 }
 
-// setBool gives member i the value want, unless it is that already.
+// setBool gives member i the value want, unless the member has this value.
 func (o *objectEditor) setBool(i int, want bool) {
 	if s := strconv.FormatBool(want); string(o.value(i)) == s {
 		o.keep(i)
@@ -115,7 +115,7 @@ func (o *objectEditor) replace(i int, member string) {
 	o.kept = true
 }
 
-// drop removes member i with the comma that parted it from its neighbour.
+// drop removes member i with the comma between it and its neighbour.
 func (o *objectEditor) drop(i int) {
 	switch {
 	case o.kept:

@@ -8,21 +8,22 @@ import (
 	"imgmirror/verify"
 )
 
-// Facts is what the bytes of a file turned out to be, learned by downloading it or by a look at its beginning.
+// Facts are findings on the bytes of a file, learned by a download or by a look at the beginning.
 type Facts struct {
 	SHA1 verify.Sum
 	Size int64
-	// Compression is gzip, bzip2, xz or none; for a file that clients cannot use, what it looks like; "" when nobody
-	// looked. See CompressionBy.
+	// Compression is gzip, bzip2, xz or none; for a file that clients cannot use, the kind of its
+	// bytes; "" before any look. See CompressionBy.
 	Compression string
 }
 
 // dataKind stands for bytes of no known kind where a ZFS stream must be.
 const dataKind = "data"
 
-// CompressionBy is the Facts.Compression of file i when it looks like kind (verify.KindOf). Where a ZFS stream must be
-// (see HoldsStream), that is the kind itself for what is something else. Bytes of no known kind are so only for a file of
-// which nothing is known; else they are taken for a stream of the file's name.
+// CompressionBy is the Facts.Compression of file i whose bytes look like kind (verify.KindOf).
+// Where a ZFS stream must be (see HoldsStream), bytes of another kind give that kind. Bytes of no
+// known kind give dataKind only for a file of which nothing is known; else they count as a stream
+// of the compression in the file's name.
 func (m Manifest) CompressionBy(i int, kind string) string {
 	compression := verify.CompressionOf(kind)
 	switch {
@@ -36,14 +37,15 @@ func (m Manifest) CompressionBy(i int, kind string) string {
 	return compression
 }
 
-// Complete tells that all is known of the file that clients cannot do without, or that no node can receive it.
+// Complete tells that everything that clients need of the file is known, or that no node can
+// receive the file.
 func (f *File) Complete() bool { return f.looks != "" || f.Size > 0 && f.Compression != "" }
 
-// Unusable tells that no node can receive the file: it is no ZFS stream, and must be one.
+// Unusable tells that no node can receive the file: a ZFS stream must be there, and is not.
 func (f *File) Unusable() bool { return f.looks != "" }
 
-// Incomplete says what is not known of the image's files that clients cannot do without, the size or the compression; "" when
-// all of them are Complete.
+// Incomplete says what clients need and the mirror does not know of the image's files, the size or
+// the compression; "" when all files are Complete.
 func (m Manifest) Incomplete() string {
 	for i := range m.Files {
 		switch f := &m.Files[i]; {
@@ -59,7 +61,7 @@ func (m Manifest) Incomplete() string {
 	return ""
 }
 
-// Unusable says what the first of the image's files that no node can receive looks like; "" when there is none.
+// Unusable says what the first file that no node can receive looks like; "" when there is none.
 func (m Manifest) Unusable() string {
 	for i := range m.Files {
 		if f := &m.Files[i]; f.Unusable() {
@@ -69,9 +71,9 @@ func (m Manifest) Unusable() string {
 	return ""
 }
 
-// WithFacts returns m with what its file i lacked filled in: sha1, size, and a compression that was not stated
-// corrected (spec 1.4, 5.6). A value that the source stated is never overridden.
-// changed is false when there was nothing to add. Raw stays what the source sent.
+// WithFacts returns m with the missing values of file i filled in: sha1, size, and a compression
+// that the source did not state (spec 1.4, 5.6). A value that the source stated stays. changed is
+// false when nothing was missing. Raw stays the source's text.
 func (m Manifest) WithFacts(i int, f Facts) (_ Manifest, changed bool) {
 	if i < 0 || i >= len(m.Files) {
 		return m, false

@@ -11,7 +11,7 @@ import (
 )
 
 // Filter is one condition as on the command line: field=value, field=~substring, field!=value.
-// ParseFilter makes it; the zero Filter matches nothing.
+// ParseFilter makes a Filter; the zero Filter matches nothing.
 type Filter struct {
 	field string // "tag.KEY" keeps its prefix
 	op    filterOp
@@ -29,9 +29,10 @@ const (
 // filterFields are the fields of a Filter beside tag.KEY.
 const filterFields = "uuid name version os type state owner public origin published_at description"
 
-// ParseFilter reads one condition; fields: uuid name version os type state owner public origin published_at
-// description tag.KEY. Comparison is exact and minds case; an empty value stands for "has none". What can never be
-// true of any image (a uuid that is none, an unknown state) is an error. Errors match ErrInvalid and quote the filter.
+// ParseFilter reads one condition; fields: uuid name version os type state owner public origin
+// published_at description tag.KEY. Comparison is exact and minds case; an empty value means that
+// the image has none. A condition that no image can meet (a malformed uuid, an unknown state) is an
+// error. Errors match ErrInvalid and quote the filter.
 func ParseFilter(s string) (Filter, error) {
 	bad := func(format string, args ...any) (Filter, error) {
 		return Filter{}, fmt.Errorf("filter %q is %w: %s", shorten(s), ErrInvalid, fmt.Sprintf(format, args...))
@@ -105,7 +106,7 @@ func (f Filter) Match(m Manifest) bool {
 	return false
 }
 
-// field gives what a filter compares; "" for what the image does not have.
+// field gives the text that a filter compares; "" for a field that the image does not have.
 func (m *Manifest) field(name string) string {
 	switch name {
 	case "uuid":
@@ -137,8 +138,8 @@ func (m *Manifest) field(name string) string {
 	return text
 }
 
-// tag gives the value of one tag, nil when the image has no such tag. It reads the manifest's text: tags are
-// asked for too seldom to be kept apart for each of many images.
+// tag gives the value of one tag, nil for a missing tag. The value is read from the manifest's
+// text: questions about tags are too rare to keep the tags of many images apart.
 func (m *Manifest) tag(key string) jsontext.Value {
 	tags := lookup(m.v2, "tags")
 	if tags.Kind() != '{' {
@@ -147,8 +148,8 @@ func (m *Manifest) tag(key string) jsontext.Value {
 	return lookup(tags, key)
 }
 
-// tagText gives a tag's value as it is compared: strings as they are, numbers and booleans as
-// their JSON text; ok is false for others.
+// tagText gives a tag's value for comparison: a string as it is, a number or boolean as its JSON
+// text; ok is false for other values.
 func tagText(v jsontext.Value) (text string, ok bool) {
 	switch v.Kind() {
 	case '"':
@@ -160,7 +161,7 @@ func tagText(v jsontext.Value) (text string, ok bool) {
 	return "", false
 }
 
-// hasBillingTag looks into what the source sent: V2 does not show billing tags.
+// hasBillingTag looks into the source's text: V2 has no billing tags.
 func (m *Manifest) hasBillingTag(want string) bool {
 	v := lookup(m.raw, "billing_tags")
 	is := func(v []byte) bool {

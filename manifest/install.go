@@ -9,10 +9,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// InstallText is V2 without what `imgadm install -m` refuses or crashes on: members that are unknown to imgadm's
-// validator or wrong to it (spec 1.1, 1.2), `channels` among them. What is kept is kept byte for byte; V2 itself
-// comes back when nothing goes. A name, a version, a type, an os or a second file that the validator refuses stays:
-// the image is nothing without them.
+// InstallText is V2 without the members that `imgadm install -m` refuses or crashes on: members
+// that imgadm's validator does not know, or whose values the validator refuses (spec 1.1, 1.2),
+// `channels` among them. All other bytes stay; the result is V2 itself when nothing is left out. A
+// refused name, version, type, os or second file stays: without these the image is nothing.
 func (m Manifest) InstallText() []byte {
 	if len(m.v2) == 0 {
 		return nil
@@ -35,7 +35,7 @@ func (m Manifest) InstallText() []byte {
 	return apply(m.v2, edits)
 }
 
-// installMembers are the members that imgadm's validator knows, each with what the validator takes as its value in
+// installMembers are the members that imgadm's validator knows, each with a check of its value in
 // an image of type typ.
 var installMembers = map[string]func(typ string, v jsontext.Value) bool{
 	"v": always, "uuid": always, "name": always, "version": always, "type": always, "os": always, "files": always,
@@ -58,7 +58,7 @@ var installMembers = map[string]func(typ string, v jsontext.Value) bool{
 	"image_size": func(typ string, v jsontext.Value) bool { return typ == "zvol" && isInteger(v) },
 }
 
-// installRequirements drops what the validator refuses of the object that begins at text[at].
+// installRequirements drops the refused members of the object that begins at text[at].
 func installRequirements(edits *[]edit, text []byte, at int) {
 	o := objectEditor{edits: edits, text: text, at: at, ms: members(nil, text, at)}
 	brand, least, most := "", 0.0, 0.0
@@ -123,7 +123,7 @@ func isWebURL(_ string, v jsontext.Value) bool {
 	return ok && err == nil && (u.Scheme == "http" || u.Scheme == "https") && len(s) <= 1024
 }
 
-// isBool tells that v is a boolean, or is the text of one, as the validator takes it.
+// isBool tells that v is a boolean, or the text of a boolean: the validator takes both.
 func isBool(_ string, v jsontext.Value) bool {
 	s, _ := textOf(v)
 	return v.Kind() == 't' || v.Kind() == 'f' || s == "true" || s == "false"
@@ -138,7 +138,7 @@ func isInteger(v jsontext.Value) bool {
 	return v.Kind() == '0' && json.Unmarshal(v, &n) == nil
 }
 
-// each tells that v is a list, and right of all elements.
+// each tells that v is a list whose elements are all right.
 func each(v jsontext.Value, right func(jsontext.Value) bool) bool {
 	if v.Kind() != '[' {
 		return false

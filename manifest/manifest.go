@@ -1,8 +1,7 @@
-// Package manifest holds image manifests as values: it parses what sources
-// send (IMGAPI v2, DSAPI v1), keeps the source's JSON byte for byte, merges
-// lists of several sources, filters, orders and pages them, and writes the v2
-// and v1 forms that clients get. It does no I/O, keeps no state and logs
-// nothing; all of its values may be read concurrently.
+// Package manifest holds image manifests as values: it parses the texts of sources (IMGAPI v2,
+// DSAPI v1), keeps the source's JSON byte for byte, merges lists of several sources, filters,
+// orders and pages them, and writes the v2 and v1 forms for clients. The package does no I/O, keeps
+// no state and logs nothing. All of its values may be read concurrently.
 package manifest
 
 import (
@@ -15,24 +14,24 @@ import (
 	"imgmirror/verify"
 )
 
-// ErrInvalid is matched by errors about a query or filter that cannot be understood
-// (see QueryError) and about a manifest that ingestion refuses (see ParseError, spec 1.8).
+// ErrInvalid is matched by errors about an unintelligible query or filter (see QueryError), and
+// about a manifest that ingestion refuses (see ParseError, spec 1.8).
 var ErrInvalid = errors.New("invalid")
 
-// ErrSkip is matched by errors about a manifest that is left out in silence:
-// the legacy type vmimage and dsapid's state nuked (spec A33, A34). It matches ErrInvalid too.
+// ErrSkip is matched by errors about a manifest that is left out in silence: the legacy type
+// vmimage and dsapid's state nuked (spec A33, A34). Such an error matches ErrInvalid too.
 var ErrSkip = fmt.Errorf("%w: left out on purpose", ErrInvalid)
 
-// ParseError says why a manifest was refused. It matches ErrInvalid, and
-// ErrSkip when the refusal is not worth a log line.
+// ParseError says why a manifest is refused. The error matches ErrInvalid, and ErrSkip when the
+// refusal is not worth a log line.
 type ParseError struct {
 	Image  uuid.UUID // uuid.Nil when the manifest has no readable uuid
-	Field  string    // the key that is wrong, "files[0].size" style; "" when it is the text as a whole
+	Field  string    // the key that is wrong, "files[0].size" style; "" for the text as a whole
 	Reason string
 	skip   bool
 }
 
-// Error names the image and the field; it is one short line whatever the source sent.
+// Error names the image and the field, in one short line whatever the source sent.
 func (e *ParseError) Error() string {
 	s := "manifest"
 	if e.Image != uuid.Nil {
@@ -69,13 +68,13 @@ type File struct {
 	SHA1        verify.Sum // zero: the source gave none
 	Size        int64      // 0: the source gave none
 	MD5         []byte     // dsapid's md5, 16 bytes, or nil
-	Compression string     // gzip bzip2 xz none; "" when it is not known
-	Inferred    bool       // Compression was not stated, or not as one of these: guessed from a name, learned, or not known (spec 1.4)
+	Compression string     // gzip bzip2 xz none; "" when unknown
+	Inferred    bool       // the source stated none of these compressions: guessed from a name, learned, or unknown (spec 1.4)
 	Path        string     // v1 path as the source gave it, "" when none (never emitted on /images; for /datasets see FilePath)
 	URL         string     // v1 url, "" when none (never emitted on /images)
 
 	stated string // compression as the source stated it, in lower case
-	looks  string // by its bytes: what clients cannot use, as verify.KindOf names it, or dataKind
+	looks  string // the kind of bytes that clients cannot use, as verify.KindOf names it, or dataKind
 }
 
 // FileID names one file of one image.
@@ -93,7 +92,7 @@ type Manifest struct {
 	OS        string
 	Type      string
 	State     string // active, disabled, unactivated, creating, failed
-	Owner     string // a uuid, but for what malformed sources send; the unset owner when the source gave none
+	Owner     string // a uuid, except from malformed sources; the unset owner when the source gave none
 	Public    bool
 	Disabled  bool
 	Icon      bool
@@ -101,33 +100,31 @@ type Manifest struct {
 	Origin    uuid.UUID // uuid.Nil: none
 	Files     []File
 	ACL       []string
-	Channels  []string // as the source gave them, or what WithChannels put in their place
+	Channels  []string // as the source gave them, or those of WithChannels
 
 	undated bool   // see Undated
-	private bool   // may be served although it is not public
+	private bool   // a private image that may be served
 	raw     []byte // as the source sent it, byte for byte, and the date of ParseOptions.Date
-	v2      []byte // what /images serves; the same memory as raw when nothing had to change
+	v2      []byte // served under /images; the memory of raw when nothing had to change
 }
 
-// Raw is the source's JSON object, byte for byte, without white space around it; a date that comes from
-// ParseOptions.Date is in it.
-// Parse makes the same manifest of it again (but for WithFacts). It must not be modified. It is nil for the zero
-// Manifest only.
+// Raw is the source's JSON object, byte for byte, without white space around it, and with the date
+// of ParseOptions.Date if the source gave none. Parse makes the same manifest of Raw again (without
+// the values of WithFacts). Raw must not be modified. Only the zero Manifest has none.
 func (m Manifest) Raw() []byte { return m.raw }
 
-// V2 is the JSON that IMGAPI clients get (spec 1.1, 1.4, 1.5): the source's own bytes
-// wherever nothing had to change, unknown keys included. channels, acl, billing_tags, traits and
-// the never-emitted keys are not in it (acl stays when Parse was told ServePrivate). What it holds is
-// safe for imgadm: size is a number, sha1 lower case, compression one of four, state and dates are strings; but for
-// images that are Incomplete.
-// It must not be modified.
+// V2 is the JSON for IMGAPI clients (spec 1.1, 1.4, 1.5): the source's own bytes wherever nothing
+// had to change, unknown keys included. channels, acl, billing_tags, traits and the never-emitted
+// keys are left out (acl stays when Parse was told ServePrivate). imgadm can live with the values:
+// size is a number, sha1 lower case, compression one of four, state and dates are strings; images
+// that are Incomplete are the exception. V2 must not be modified.
 func (m Manifest) V2() []byte { return m.v2 }
 
 // Active tells that the image's state is active.
 func (m Manifest) Active() bool { return m.State == stateActive }
 
-// Servable tells that clients may learn of the image at all: it is public, or
-// its source is trusted with private images (ParseOptions.ServePrivate).
+// Servable tells that clients may learn of the image at all: the image is public, or its source is
+// trusted with private images (ParseOptions.ServePrivate).
 func (m Manifest) Servable() bool { return m.Public || m.private }
 
 // Listable tells that the image belongs on GET /images (spec 1.8, 2.4): active,
@@ -144,8 +141,8 @@ func (m Manifest) DSAPIVisible() bool {
 	return false
 }
 
-// HoldsStream tells that the image's file must be a ZFS stream, as it is or compressed. Files of the other types (docker,
-// lxd, other) may be anything.
+// HoldsStream tells that the image's file must be a ZFS stream, plain or compressed. Files of the
+// other types (docker, lxd, other) may be anything.
 func (m Manifest) HoldsStream() bool {
 	switch m.Type {
 	case "zone-dataset", "lx-dataset", "zvol":

@@ -10,52 +10,55 @@ import (
 	"github.com/google/uuid"
 )
 
-// Listing is what one source said, and when. The value that is saved across restarts.
+// Listing is the list of one source, with its time; the value that is saved across restarts.
 type Listing struct {
-	Source       string // its configured name
+	Source       string // the configured name
 	Kind         string // imgapi, dsapi, static, directory: as found
 	Images       []Manifest
 	Unlisted     []Manifest // fetched by uuid: origins that the list does not show (spec 7)
-	Retired      []Manifest // were in Images and are at the source no more; Merge does not look at them
-	Details      []Manifest // fetched by uuid: of Images of which the list does not tell enough; Merge does not look at them
-	Refusals     Refusals   // what the list has beside Images
+	Retired      []Manifest // formerly in Images, gone from the source; Merge ignores them
+	Details      []Manifest // fetched by uuid, for Images about which the list says too little; Merge ignores them
+	Refusals     Refusals   // the entries of the list that are not in Images
 	ETag         string     // validators of the list, for the next conditional request
 	LastModified string
-	Fetched      time.Time              // when the source last confirmed it
-	From         string                 // what the source was then; another one may list other images
-	Mirror       string                 // the id of the mirror that the source is, "" when it is none; not saved
-	Ways         map[uuid.UUID][]string // the mirrors that each image came through, Mirror first; nil when the source is none; not saved
-	Trouble      string                 // what the source could not read, so that some Images may be those of the list before; not saved
+	Fetched      time.Time              // when the source last confirmed the list
+	From         string                 // the address and settings of the source then; another source may list other images
+	Mirror       string                 // the id of the mirror that the source is, "" for a source that is no mirror; not saved
+	Ways         map[uuid.UUID][]string // the mirrors that each image came through, Mirror first; nil for a source that is no mirror; not saved
+	Trouble      string                 // parts of the source that could not be read, so that some Images may be of the list before; not saved
 }
 
-// Merged is one image after the merge, with every source that holds the same bytes. Its manifests are those of
-// the listings, not copies.
+// Merged is one image after the merge, with every source that holds the same bytes. Its manifests
+// are the manifests of the listings, not copies.
 type Merged struct {
 	Manifest *Manifest
-	Listed   bool     // some source of these bytes lists it (else it is reachable by uuid only)
-	Source   string   // where Manifest came from
+	Listed   bool     // a source of these bytes lists the image (else clients reach the image by uuid only)
+	Source   string   // the source of Manifest
 	Holders  []Holder // sources with the same uuid and the same sums and sizes; the first is Source, the others follow in configured order
 }
 
-// Holder is a source that holds an image, with that source's own manifest (its paths and urls differ).
+// Holder is a source that holds an image, with the source's own manifest (paths and urls differ).
 type Holder struct {
 	Source   string
 	Manifest *Manifest
 }
 
-// Conflict is a uuid for which a later source has other bytes: it is left out for that source (A35).
+// Conflict is a uuid for which a later source has other bytes. The later source's image is left out
+// (A35).
 type Conflict struct {
 	UUID       uuid.UUID
 	Kept, Left string // source names
 }
 
-// Merge merges listings given in configured order: the first source that has a uuid wins the whole
-// manifest, but for an origin that only a later one with equal sha1 knows (spec 7, dsapid), and but for one that
-// is disabled there and listed by a later one with equal sha1, and but for an active one of which the first tells no
-// files: its list may tell less than there is. Equal sha1 with another size is no equal: one of both
-// sources tells of a file that does not exist. Where a file has no sha1,
-// sources are not interchangeable, and only the first is a holder. Images that are not Servable are left out, so
-// that they hide nobody's. The result is ordered by (Published, UUID) ascending, a missing date first.
+// Merge merges listings in configured order: the first source that has a uuid wins the whole
+// manifest, with three exceptions. A later source with equal sha1 gives an origin that the first
+// does not know (spec 7, dsapid). A later source with equal sha1 that lists an image wins over a
+// first source where the image is disabled. A later source wins where the first tells no files of
+// an active image: a list may tell less than there is.
+// Equal sha1 with another size is not equal: one of the two sources tells of a file that does not
+// exist. Sources of a file without sha1 are not interchangeable, and only the first is a holder.
+// Images that are not Servable are left out, and hide no image of another source. The result is
+// ordered by (Published, UUID) ascending, a missing date first.
 func Merge(ls []Listing) ([]Merged, []Conflict) {
 	total, largest := 0, 0
 	for i := range ls {
@@ -74,7 +77,7 @@ func Merge(ls []Listing) ([]Merged, []Conflict) {
 	return g.result(), g.conflicts
 }
 
-// merge is a merge under way. It handles manifests by pointer: lists are long.
+// merge is a merge under way. Manifests are handled by pointer: lists are long.
 type merge struct {
 	listings   []Listing
 	at         map[uuid.UUID]int32 // into groups
@@ -86,7 +89,7 @@ type merge struct {
 // group is the sources that hold one image: a chain of candidates in configured order.
 type group struct {
 	head, tail int32 // into candidates
-	best       int32 // whose manifest is shown
+	best       int32 // the candidate with the manifest that is shown
 	listed     bool
 }
 
@@ -125,7 +128,7 @@ func (g *merge) add(source int32, m *Manifest, listed bool) {
 	firstListed := listed && !gr.listed
 	gr.listed = gr.listed || listed
 	if g.candidates[gr.tail].source == source {
-		return // the same uuid twice in one source: its first word counts
+		return // the same uuid twice in one source: the first counts
 	}
 	g.candidates = append(g.candidates, candidate{m, source, -1})
 	g.candidates[gr.tail].next = c
@@ -136,7 +139,7 @@ func (g *merge) add(source int32, m *Manifest, listed bool) {
 			gr.best = c
 		}
 	case firstListed && !best.manifest.Active():
-		// Disabled where it was asked for by uuid, offered elsewhere: those who list images must find it.
+		// Disabled at the source that was asked by uuid, offered by another: lists must show the image.
 		gr.best = c
 	}
 }
@@ -170,21 +173,22 @@ func (g *merge) holder(c int32) Holder {
 	return Holder{Source: g.listings[g.candidates[c].source].Source, Manifest: g.candidates[c].manifest}
 }
 
-// SameFiles tells that two manifests are known to be of the same files: each has a sha1, the same in both, and no sizes
-// speak against it.
+// SameFiles tells that two manifests have the same files, as far as is known: each file has a sha1,
+// the same in both, and sizes do not differ.
 func SameFiles(a, b Manifest) bool { return sameBytes(a.Files, b.Files) }
 
-// sameBytes tells that both name the same sha1 for each file, that there is one, and that no sizes speak against it.
+// sameBytes tells that both name the same sha1 for each file, at least one, and that sizes do not
+// differ.
 func sameBytes(a, b []File) bool {
 	return len(a) > 0 && slices.EqualFunc(a, b, func(x, y File) bool {
 		return x.SHA1 == y.SHA1 && !x.SHA1.IsZero() && !otherSize(x, y)
 	})
 }
 
-// otherSize tells that both name a size, and not the same.
+// otherSize tells that both name a size, and the sizes differ.
 func otherSize(x, y File) bool { return x.Size > 0 && y.Size > 0 && x.Size != y.Size }
 
-// otherBytes tells that the two are known to differ, not merely not known to be the same.
+// otherBytes tells that the two are known to differ. Without sums nothing is known.
 func otherBytes(a, b []File) bool {
 	if len(a) == 0 || len(b) == 0 {
 		return false

@@ -2,9 +2,9 @@ package manifest
 
 import "bytes"
 
-// PackList is BuildList, and has the texts of images lie in the list that it gives, and what Raw has beside it in one
-// more block: images keep nothing else in memory afterwards, be it the answer that their source gave them in.
-// The result is before, when that is the same list: what an earlier call gave, or nil.
+// PackList is BuildList, with the texts of images in the memory of the list, and the rest of Raw in
+// one more block. The images keep no other text in memory afterwards, their source's answer
+// included. The result is before, the result of an earlier call or nil, when the list is the same.
 func PackList(images []Manifest, before []byte) []byte {
 	list := before
 	if !isList(before, images) {
@@ -34,7 +34,7 @@ func PackList(images []Manifest, before []byte) []byte {
 	return list
 }
 
-// isList tells that list is what BuildList makes of images.
+// isList tells that list is BuildList of images.
 func isList(list []byte, images []Manifest) bool {
 	rest, ok := bytes.CutPrefix(list, []byte("["))
 	for i := range images {
@@ -51,8 +51,8 @@ func isList(list []byte, images []Manifest) bool {
 	return ok && string(rest) == "]"
 }
 
-// ShareText is m with its texts in the memory of other's, as far as these are the same, byte for byte. It tells
-// whether that changed anything.
+// ShareText is m with its texts in the memory of other's texts, as far as both are the same, byte
+// for byte. The second result tells that a text has moved.
 func (m Manifest) ShareText(other *Manifest) (_ Manifest, changed bool) {
 	one, was := m.oneText(), m
 	if bytes.Equal(m.raw, other.raw) {
@@ -67,7 +67,7 @@ func (m Manifest) ShareText(other *Manifest) (_ Manifest, changed bool) {
 	return m, !inPlace(m.raw, was.raw) || !inPlace(m.v2, was.v2)
 }
 
-// CloneText is m with texts of its own: for one image that stays when its list goes.
+// CloneText is m with texts of its own, for an image that outlives its list.
 func (m Manifest) CloneText() Manifest {
 	one := m.oneText()
 	m.v2 = bytes.Clone(m.v2)

@@ -14,12 +14,13 @@ import (
 // ParseOptions steer ingestion of one source's manifests.
 type ParseOptions struct {
 	ServePrivate bool // the source's private images may be served; keep acl in V2
-	// Date is the published_at of an activated image whose manifest gives none: when its file, or the answer that it
-	// came in, was modified last. Raw then has it. Zero: such images have no date, and V2 shows 1970 (spec 1.5).
+	// Date is the published_at of an activated image whose manifest gives none: the time when its
+	// file, or the answer with the manifest, was modified last. Raw then has the date. Zero: such
+	// images have no date, and V2 shows 1970 (spec 1.5).
 	Date time.Time
 }
 
-// Parse reads one manifest, v1 or v2 by spec section 1; a BOM and white space around it are
+// Parse reads one manifest, v1 or v2 by spec section 1; a BOM and white space around the text are
 // tolerated. The error is a *ParseError. data is kept, not copied, and must not change afterwards.
 func Parse(data []byte, o ParseOptions) (Manifest, error) {
 	var members [32]member
@@ -28,10 +29,11 @@ func Parse(data []byte, o ParseOptions) (Manifest, error) {
 	return p.parse(trim(data))
 }
 
-// ParseList reads an array of manifests (or one object, spec 4.1), v1 and v2 mixed; a BOM and white space before
-// it are tolerated. Bad members are left out and reported in skipped, each as a *ParseError; only a body that is not
-// JSON as a whole, or no list and no manifest, is an error, which matches ErrInvalid.
-// images keeps the order of the list. data is kept, not copied, and must not change afterwards.
+// ParseList reads an array of manifests (or one object, spec 4.1), v1 and v2 mixed; a BOM and white
+// space around the text are tolerated. Bad members are left out and reported in skipped, each as a
+// *ParseError. Only a body that is not JSON, or neither a list nor a manifest, is an error, which
+// matches ErrInvalid. images keeps the order of the list. data is kept, not copied, and must not
+// change afterwards.
 func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error, err error) {
 	data = trim(data)
 	p := parser{options: o, seen: make(map[string]string)}
@@ -53,8 +55,8 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 		return nil, nil, &ParseError{Reason: "neither a list of manifests nor one manifest"}
 	}
 
-	// The list is judged as one text by the strict rules. Where it fails, the lenient ones find
-	// its members, and each is then judged on its own.
+	// The strict rules judge the list as one text. Where they fail, the lenient rules find the
+	// members, and each member is judged by itself.
 	list, err := p.split(data)
 	strict := err == nil
 	if !strict {
@@ -80,10 +82,11 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 	return images, skipped, nil
 }
 
-// Restore reads manifests whose texts have passed Parse or ParseList before: each of texts is Raw of such a manifest,
-// byte for byte. The caller answers for that: whether they are JSON is not looked at again, and any other text may end
-// the process or make it hang. What the options make of them is, so that some may be refused, as in ParseList.
-// images keeps the order of texts, which are kept, not copied, and must not change afterwards.
+// Restore reads manifests that have passed Parse or ParseList before: each of texts is Raw of such
+// a manifest, byte for byte. The caller answers for the texts: Restore does not check the JSON
+// again, and any other text may end or hang the process. The options apply as in ParseList, so that
+// some manifests may be refused. images keeps the order of texts, which are kept, not copied, and
+// must not change afterwards.
 func Restore(texts [][]byte, o ParseOptions) (images []Manifest, refused []error) {
 	p := parser{options: o, seen: make(map[string]string)}
 	images = make([]Manifest, 0, len(texts))
@@ -118,7 +121,7 @@ type parser struct {
 	room  []File
 }
 
-// newFiles makes room for the files of one manifest: for those of a list in common blocks.
+// newFiles makes room for the files of one manifest. The manifests of a list share blocks.
 func (p *parser) newFiles(n int) []File {
 	const block = 64
 	switch {
@@ -136,7 +139,7 @@ func (p *parser) newFiles(n int) []File {
 
 // check tells whether text is one JSON value by the strict rules of RFC 7493: names unique, UTF-8.
 func (p *parser) check(text []byte) error {
-	if jsontext.Value(text).IsValid() { // the quick way, which does not say what is wrong
+	if jsontext.Value(text).IsValid() { // the quick way, which does not name the fault
 		return nil
 	}
 	dec := p.decoder(text)
@@ -147,7 +150,7 @@ func (p *parser) check(text []byte) error {
 	return syntaxError(err)
 }
 
-// split finds the elements of an array, and checks them by the strict rules or by what the options make of these.
+// split finds the elements of an array. The strict rules judge them, or those of the options.
 func (p *parser) split(text []byte, options ...jsontext.Options) (list []span, err error) {
 	dec := p.decoder(text, options...)
 	if _, err := dec.ReadToken(); err != nil {
@@ -167,7 +170,7 @@ func (p *parser) split(text []byte, options ...jsontext.Options) (list []span, e
 	return list, syntaxError(atEnd(dec))
 }
 
-// decoder gives the one decoder, set to text. It reads a bytes.Buffer in place.
+// decoder gives the one decoder, set to text. The decoder reads a bytes.Buffer in place.
 func (p *parser) decoder(text []byte, options ...jsontext.Options) *jsontext.Decoder {
 	if p.dec == nil {
 		p.dec = jsontext.NewDecoder(bytes.NewBuffer(text), options...)
@@ -199,7 +202,7 @@ func syntaxError(err error) error {
 	return &ParseError{Reason: "not valid JSON: " + shorten(strings.TrimPrefix(err.Error(), "jsontext: "))}
 }
 
-// shorten keeps what strangers sent from filling a log line.
+// shorten bounds a stranger's text for a log line.
 func shorten(s string) string {
 	const most = 200
 	if len(s) > most {
@@ -208,7 +211,7 @@ func shorten(s string) string {
 	return s
 }
 
-// parse reads one manifest from text that nobody has checked.
+// parse reads one manifest from unchecked text.
 func (p *parser) parse(text []byte) (Manifest, error) {
 	if err := p.check(text); err != nil {
 		var pe *ParseError
@@ -220,7 +223,7 @@ func (p *parser) parse(text []byte) (Manifest, error) {
 	return p.accepted(text)
 }
 
-// guessUUID finds the uuid in text that is not valid, so that the error can name the image.
+// guessUUID finds the uuid in invalid text, so that the error can name the image.
 func guessUUID(text []byte) uuid.UUID {
 	_, rest, _ := bytes.Cut(text, []byte(`"uuid"`))
 	rest = bytes.TrimLeft(rest, ": \t\r\n\"")
@@ -245,7 +248,7 @@ var wellKnown = func() map[string]string {
 	return m
 }()
 
-// intern makes a string that does not keep b alive, and shares it where it can.
+// intern makes a string that does not keep b alive, and shares equal strings where possible.
 func (p *parser) intern(b []byte) string {
 	if s, ok := wellKnown[string(b)]; ok {
 		return s

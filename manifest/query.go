@@ -11,7 +11,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// QueryError says which query parameter is wrong (spec 2.4, 2.8). Matches ErrInvalid.
+// QueryError says which query parameter is wrong (spec 2.4, 2.8). The error matches ErrInvalid.
 type QueryError struct {
 	Field   string // "limit"
 	Code    string // inner code: "Invalid", "NotAllowed", …
@@ -25,14 +25,14 @@ func (e *QueryError) Error() string { return e.Message }
 // Unwrap makes the error match ErrInvalid.
 func (e *QueryError) Unwrap() error { return ErrInvalid }
 
-// maxLimit is the most images that one page holds (spec 2.4).
+// maxLimit is the largest number of images on one page (spec 2.4).
 const maxLimit = 1000
 
-// Query is a parsed ListImages query string (spec 2.4), or DSAPI search (spec 3.2). The zero Query is the
-// plain GET /images. It is immutable and may be used concurrently.
+// Query is a parsed ListImages query string (spec 2.4), or a DSAPI search (spec 3.2). The zero
+// Query is the plain GET /images. A Query is immutable and may be used concurrently.
 type Query struct {
 	datasets bool // DSAPI: V1 visibility instead of V2's
-	nothing  bool // asks only for what is hidden from everyone
+	nothing  bool // asks for hidden images only
 	match    []func(*Manifest) bool
 	marker   marker
 	desc     bool
@@ -54,10 +54,10 @@ const (
 	markerDate
 )
 
-// ParseQuery reads the parameters of GET /images in their given order, decoded; the error is a *QueryError.
-// Unknown parameters are ignored, of a repeated one the first counts (but tag.KEY and billing_tag,
-// which add up), and an empty one is as good as absent, where the spec gives it no meaning. channel is not looked
-// at: it selects the images that the query is put to.
+// ParseQuery reads the parameters of GET /images in their given order, decoded; the error is a
+// *QueryError. Unknown parameters are ignored. The first of a repeated parameter counts (tag.KEY
+// and billing_tag add up). An empty parameter counts as absent, unless the spec gives it a meaning.
+// channel is ignored: the caller has selected the channel's images before.
 func ParseQuery(params [][2]string) (Query, error) {
 	var q Query
 	var seen []string
@@ -65,7 +65,7 @@ func ParseQuery(params [][2]string) (Query, error) {
 		name, value := kv[0], kv[1]
 		if key, tag := strings.CutPrefix(name, "tag."); tag || name == "billing_tag" {
 			switch {
-			case slices.Contains(params[:i], kv): // said before, and dear to ask of each image
+			case slices.Contains(params[:i], kv): // a repetition, and expensive for each image
 			case tag:
 				q.where(hasTag(key, value))
 			default:
@@ -126,8 +126,8 @@ var imageParams = map[string]func(q *Query, value string) error{
 	},
 }
 
-// ParseDatasetsQuery reads the parameters of GET /datasets (spec 3.2). What it does not know it
-// ignores, limit and marker too; there is no error at present.
+// ParseDatasetsQuery reads the parameters of GET /datasets (spec 3.2). Unknown parameters are
+// ignored, and so are limit and marker; there is no error at present.
 func ParseDatasetsQuery(params [][2]string) (Query, error) {
 	q := Query{datasets: true}
 	var seen []string
@@ -156,12 +156,12 @@ var datasetParams = map[string]func(q *Query, value string) error{
 	"creator_uuid": equal(creator),
 	"owner_uuid":   equal(creator),
 	"restricted_to_uuid": func(q *Query, _ string) error {
-		q.nothing = true // nothing private is served as DSAPI
+		q.nothing = true // DSAPI serves no private images
 		return nil
 	},
 }
 
-// creator is what V1 shows as creator_uuid.
+// creator is the creator_uuid of V1.
 func creator(m *Manifest) string { return first(m.Owner, unsetOwner) }
 
 func (q *Query) where(f func(*Manifest) bool) { q.match = append(q.match, f) }
@@ -174,7 +174,7 @@ func equal(field func(*Manifest) string) func(*Query, string) error {
 	}
 }
 
-// like makes the reader of an exact parameter for which ~ asks for a substring.
+// like makes the reader of an exact parameter with which ~ means a substring.
 func like(field func(*Manifest) string) func(*Query, string) error {
 	return func(q *Query, value string) error {
 		part, substring := strings.CutPrefix(value, "~")
@@ -188,8 +188,8 @@ func like(field func(*Manifest) string) func(*Query, string) error {
 	}
 }
 
-// hasTag compares as the reference indexes tags: a value that is no string, number or boolean, or longer than
-// 100 characters, equals nothing. An empty want asks for presence alone.
+// hasTag compares as the reference indexes tags: a value that is no string, number or boolean, or
+// is longer than 100 characters, equals nothing. An empty want asks whether the tag is there.
 func hasTag(key, want string) func(*Manifest) bool {
 	return func(m *Manifest) bool {
 		v := m.tag(key)
@@ -221,7 +221,7 @@ func invalid(field, value string) error {
 
 func (q *Query) readState(value string) error {
 	switch value {
-	case stateActive, "all": // all is what an unauthenticated client may see: the active ones
+	case stateActive, "all": // an unauthenticated client may see active images only
 	case stateDisabled, stateUnactivated, stateCreating, stateFailed:
 		q.nothing = true
 	default:
@@ -310,9 +310,10 @@ func (q Query) IsDefault() bool {
 	return !q.nothing && len(q.match) == 0 && q.marker.kind == noMarker && !q.desc && q.limit == 0
 }
 
-// Select applies filters, marker, sort and limit, in this order, to images ordered as Merge orders them; images that
-// are not Listable (for DSAPI: not DSAPIVisible) are never selected. images is not changed.
-// lookup finds the marker image among all that are stored, and is called for that alone; an unknown marker gives an error matching fs.ErrNotExist.
+// Select applies filters, marker, sort and limit, in this order, to images in the order of Merge.
+// An image that is not Listable (for DSAPI: not DSAPIVisible) is never selected. images is not
+// changed. lookup finds the image of the marker among all stored images, and is called for no
+// other; the error on an unknown marker matches fs.ErrNotExist.
 func (q Query) Select(images []Manifest, lookup func(uuid.UUID) (Manifest, bool)) ([]Manifest, error) {
 	if q.nothing {
 		return nil, nil

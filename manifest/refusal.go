@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// maxRefusals is how many refusals of one list are kept; the others are only counted.
+// maxRefusals is the number of refusals of one list that are kept; the others are only counted.
 const maxRefusals = 100
 
 // Refusal is one member of a list that ingestion left out.
@@ -17,9 +17,9 @@ type Refusal struct {
 	Reason string    `json:"reason"`         // one short line
 }
 
-// Refusals are what ingestion left out of one list. The zero value is "nothing".
+// Refusals are the members of one list that ingestion left out. The zero value is "nothing".
 type Refusals struct {
-	Refused int       `json:"refused,omitempty"` // members that are no manifest, or one that imgadm could not live with
+	Refused int       `json:"refused,omitempty"` // members that are no manifest, or a manifest that breaks imgadm
 	Skipped int       `json:"skipped,omitempty"` // members left out in silence
 	First   []Refusal `json:"first,omitempty"`   // the first hundred of both; replaced, never written to
 }
@@ -45,7 +45,7 @@ func (r Refusals) Add(errs ...error) Refusals {
 	return r
 }
 
-// Equal tells that both say the same.
+// Equal tells that both have the same refusals.
 func (r Refusals) Equal(other Refusals) bool {
 	return r.Refused == other.Refused && r.Skipped == other.Skipped && slices.Equal(r.First, other.First)
 }

@@ -10,17 +10,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// The functions here walk JSON text that jsontext has accepted before (or that
-// was made from such text by edits), so they need not and do not check it.
+// The functions of this file walk JSON text that jsontext has accepted before, or that edits have
+// made of such text. They check nothing again.
 
-// member is one name and value of an object; the offsets are into the text that holds it.
+// member is one name and value of an object; the offsets are into the text around the object.
 type member struct {
 	name       []byte // without quotes and escapes
 	key        int    // of the name's opening quote
 	start, end int    // of the value
 }
 
-// span is a value's place in the text that holds it.
+// span is the place of a value in the surrounding text.
 type span struct{ start, end int }
 
 // members appends the members of the object that begins at text[at].
@@ -137,8 +137,8 @@ func unquote(v []byte) (text []byte, ok bool) {
 // isNumber tells that a JSON value is a number.
 func isNumber(v []byte) bool { return len(v) > 0 && jsontext.Value(v).Kind() == '0' }
 
-// written gives the text of a JSON string, or of a number as its source wrote it (tools write "version": 1 for 1.0 on
-// their command line); nothing for any other value.
+// written gives the text of a JSON string, or of a number with the source's digits (tools write
+// "version": 1 for 1.0 on their command line); nothing for any other value.
 func written(v []byte) []byte {
 	if isNumber(v) {
 		return v
@@ -176,8 +176,8 @@ func number(v []byte) float64 {
 	return f
 }
 
-// wholeNumber reads a JSON number, or the same in a string, that is a whole number
-// within what every JSON reader can hold exactly.
+// wholeNumber reads a JSON number, or a string with a number, that is whole and within the range
+// that every JSON reader holds exactly.
 func wholeNumber(v []byte) (n int64, ok bool) {
 	const most = 1 << 53
 	if text, quoted := unquote(v); quoted {

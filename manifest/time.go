@@ -2,7 +2,7 @@ package manifest
 
 import "time"
 
-// epoch is emitted for an activated image that nobody gave a date (spec 1.5).
+// epoch is the date of an activated image without any date (spec 1.5).
 const epoch = "1970-01-01T00:00:00Z"
 
 // isV2Time tells that s has the form of a v2 timestamp: YYYY-MM-DDTHH:MM:SSZ
@@ -91,7 +91,7 @@ func parseTime(s string) (t time.Time, fraction, ok bool) {
 	return t.Truncate(time.Millisecond), nano != 0, true
 }
 
-// parseZone reads what follows the time of day: nothing or Z for UTC, +hh:mm, +hhmm or +hh.
+// parseZone reads the text behind the time of day: nothing or Z for UTC, +hh:mm, +hhmm or +hh.
 func parseZone(s string) (offset time.Duration, ok bool) {
 	if s == "" || s == "Z" || s == "z" {
 		return 0, true
@@ -134,8 +134,8 @@ func digits(s string) (int, bool) {
 	return v, true
 }
 
-// normalTime gives the v2 form of a timestamp: s itself if it has that form, else UTC with
-// three fraction digits when it has a fraction, none when it has none. ok is false when s is no date.
+// normalTime gives the v2 form of a timestamp: s itself if s has that form, else UTC, with three
+// fraction digits if s has a fraction. ok is false when s is no date.
 func normalTime(s string) (text string, t time.Time, ok bool) {
 	t, fraction, ok := parseTime(s)
 	switch {

@@ -10,8 +10,8 @@ import (
 	"imgmirror/verify"
 )
 
-// rewrite sets Files and v2: the edits that make of the source's text what
-// IMGAPI clients get (spec 1.1, 1.4). It visits each member once, in order.
+// rewrite sets Files and v2, by the edits from the source's text to the text for IMGAPI clients
+// (spec 1.1, 1.4). Each member is visited once, in order.
 func (d *doc) rewrite() error {
 	d.p.edits = d.p.edits[:0]
 	o := objectEditor{edits: &d.p.edits, text: d.text, ms: d.ms}
@@ -67,7 +67,7 @@ func (d *doc) member(o *objectEditor, i int) error {
 	case "name", "version", "type", "os", "urn", "description", "homepage", "eula", "nic_driver", "disk_driver", "cpu_type":
 		o.setText(i)
 	case "icon":
-		if v.Kind() == '{' { // how the reference's database keeps it
+		if v.Kind() == '{' { // the form in the reference's database
 			o.set(i, "true")
 		} else {
 			o.keep(i)
@@ -107,7 +107,7 @@ var dropped = map[string]bool{
 	"provider": true, "options": true, "builder_info": true, "metadata_info": true, "sync_info": true, "stats_info": true,
 }
 
-// complete adds what v2 needs and the source did not say.
+// complete adds the members that v2 needs and the source does not have.
 func (d *doc) complete(o *objectEditor) {
 	m, k := &d.m, &d.keys
 	if k.owner < 0 && (!d.v1 || k.creator < 0) {
@@ -178,8 +178,8 @@ func (d *doc) files(o *objectEditor, i int) error {
 	return nil
 }
 
-// file reads one entry of files and edits it so that imgadm can live with it: what is
-// unusable goes, so that facts learned later can take its place (see WithFacts).
+// file reads one entry of files and edits the entry so that imgadm can live with it: unusable
+// values go, and facts learned later take their place (see WithFacts).
 func (d *doc) file(o *objectEditor) File {
 	var f File
 	for i, mb := range o.ms {
@@ -187,7 +187,7 @@ func (d *doc) file(o *objectEditor) File {
 		switch string(mb.name) {
 		case "sha1":
 			if !hexDigest(f.SHA1[:], v) {
-				f.SHA1 = verify.Sum{} // hex.Decode may have filled in some of it
+				f.SHA1 = verify.Sum{} // hex.Decode may have filled in some bytes
 				o.drop(i)
 				continue
 			}
@@ -264,8 +264,8 @@ func isCompression(s string) bool {
 	return false
 }
 
-// inferCompression guesses by the last suffix of the path, else of the url (spec 1.4 step 8); "" when that tells
-// nothing.
+// inferCompression guesses by the last suffix of the path, else of the url (spec 1.4 step 8); ""
+// for an unknown suffix.
 func inferCompression(filePath, url string) string {
 	name := filePath
 	if name == "" {

@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// keys are the places in parser.ms of the members that decide how the others are read; -1: absent.
+// keys are the places in parser.ms of the members that decide how to read the others; -1: absent.
 type keys struct {
 	v, uuid, name, version, typ, os, state, owner, creator, restricted, public, disabled,
 	activated, published, created, files, acl, channels, icon, origin, tags int
@@ -65,7 +65,7 @@ func findKeys(ms []member) keys {
 	return k
 }
 
-// doc is one manifest while it is being read.
+// doc is one manifest that is being read.
 type doc struct {
 	p    *parser
 	text []byte
@@ -74,7 +74,7 @@ type doc struct {
 	m    Manifest
 
 	v1        bool   // not yet v2: to be upgraded
-	published string // what V2 shows as published_at; "": nothing
+	published string // the published_at of V2; "": none
 	undated   bool   // the source gives no date, though the image is activated
 }
 
@@ -128,7 +128,8 @@ func (d *doc) skip(field, reason string) error {
 	return &ParseError{Image: d.m.UUID, Field: field, Reason: reason, skip: true}
 }
 
-// view fills in what Manifest exports, but for Files, and applies the ingestion policy (spec 1.8).
+// view fills in the exported fields of Manifest except Files, and applies the ingestion policy
+// (spec 1.8).
 func (d *doc) view() error {
 	m, k := &d.m, &d.keys
 	id := d.bytes(k.uuid)
@@ -173,7 +174,8 @@ func (d *doc) view() error {
 	return d.stateAndDate()
 }
 
-// owner follows step 2 of spec 1.4 for v1 and takes what is there for v2; no owner is the unset one.
+// owner follows step 2 of spec 1.4 for v1, and takes the owner of v2; without an owner the result
+// is the unset one.
 func (d *doc) owner() string {
 	owner, _ := d.lowerUUID(d.keys.owner)
 	if !d.v1 {
@@ -201,8 +203,8 @@ func (d *doc) lowerUUID(i int) (s string, ok bool) {
 	return s, ok
 }
 
-// privacy sets Public and ACL. What says that it is private stays private (spec A3); what says
-// nothing is taken for public, unless an acl speaks against it.
+// privacy sets Public and ACL. A manifest that says private stays private (spec A3). A manifest
+// that says nothing counts as public, unless an acl speaks against this.
 func (d *doc) privacy() {
 	m, k := &d.m, &d.keys
 	m.ACL = d.list(k.acl)
@@ -218,8 +220,8 @@ func (d *doc) privacy() {
 	m.Public, _ = truth(v)
 }
 
-// list reads an array of strings; one string alone counts as a list of one, as in rows of the reference's database.
-// What is a uuid comes out in lower case.
+// list reads an array of strings; one string alone counts as a list of one, as in rows of the
+// reference's database. UUIDs come out in lower case.
 func (d *doc) list(i int) (out []string) {
 	one := func(v []byte) {
 		text, _ := unquote(v)
@@ -251,7 +253,7 @@ func (d *doc) stateAndDate() error {
 	d.published, m.Published, _ = normalTime(string(d.bytes(k.published)))
 
 	state := d.str(k.state)
-	proper := d.v1 && len(d.bytes(k.creator)) > 0 // DSAPI proper has no state: there only disabled counts
+	proper := d.v1 && len(d.bytes(k.creator)) > 0 // in DSAPI proper only disabled counts: there is no state
 	switch {
 	case state == "nuked":
 		return d.skip("state", "nuked")
@@ -261,7 +263,7 @@ func (d *doc) stateAndDate() error {
 		m.State = d.computedState()
 	case isState(state):
 		m.State = state
-	default: // none that is known: whoever gave it did not mean active
+	default: // an unknown state does not mean active
 		m.State = stateUnactivated
 	}
 	if v := d.value(k.disabled); m.State == stateDisabled && (v == nil || v.Kind() == 'n') {
@@ -285,8 +287,8 @@ func isState(s string) bool {
 	return false
 }
 
-// computedState is the state of an image whose source does not say otherwise: active, unless something speaks
-// against it.
+// computedState is the state of an image whose source names none: active, unless another member
+// speaks against this.
 func (d *doc) computedState() string {
 	activated, known := truth(d.value(d.keys.activated))
 	switch {
