@@ -44,10 +44,11 @@ var imports = map[string][]string{
 	"cmd/imgmirror/failure":       {"proxy/admin"},
 	"cmd/imgmirror/table":         {"cmd/imgmirror/failure"},
 	"cmd/imgmirror/progress":      {"cmd/imgmirror/failure", "cmd/imgmirror/table", "proxy/admin"},
+	"cmd/imgmirror/man":           {"config"},
 	"cmd/imgmirror/media":         {"cmd/imgmirror/failure", "cache/bundle", "cache/disk"},
 	"cmd/imgmirror/demo":          {"verify", "manifest", "config"},
 	"cmd/imgmirror": {
-		"cmd/imgmirror/demo", "cmd/imgmirror/failure", "cmd/imgmirror/media", "cmd/imgmirror/table", "cmd/imgmirror/progress",
+		"cmd/imgmirror/demo", "cmd/imgmirror/failure", "cmd/imgmirror/man", "cmd/imgmirror/media", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
 		"proxy/via", "proxy/meaning", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
@@ -60,7 +61,7 @@ var owners = map[string][]string{
 	"github.com/valyala/fasthttp":      {"proxy"},
 	"github.com/spf13/viper":           {"config"},
 	"github.com/go-viper/mapstructure": {"config"},
-	"github.com/spf13/cobra":           {"cmd/imgmirror", "cmd/imgmirror/table", "cmd/imgmirror/progress"},
+	"github.com/spf13/cobra":           {"cmd/imgmirror", "cmd/imgmirror/table", "cmd/imgmirror/progress", "cmd/imgmirror/man"},
 	"github.com/coreos/go-systemd":     {"cmd/imgmirror"},
 	"github.com/minio/minio-go":        {"cache/s3"},
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/man"
 	"imgmirror/cmd/imgmirror/table"
 )
 
@@ -36,6 +37,22 @@ func newCompletionCmd() *cobra.Command {
 			}
 			return root.GenBashCompletionV2(out, true)
 		},
+	}
+}
+
+// newManCmd is for packagers.
+func newManCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man FOLDER",
+		Short:  "Write the manual pages imgmirror(8), one of each verb, and imgmirror.yaml(5) to a folder",
+		Hidden: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return failure.Usage("want one folder")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return man.Write(args[0], newRootCmd(), version) },
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -77,9 +76,6 @@ func TestManPages(t *testing.T) {
 		has("imgmirror.yaml.5", ".TP "+key+" ")
 		has("imgmirror.yaml.5", "("+config.EnvName(key)+")")
 	}
-	for key, help := range keyHelp {
-		has("imgmirror.yaml.5", ".TP "+key+" "+help)
-	}
 	has("imgmirror.yaml.5", "Default: 10GB.")
 	groff, err := exec.LookPath("groff")
 	if err != nil && os.Getenv("CI") == "true" {
@@ -92,26 +88,6 @@ func TestManPages(t *testing.T) {
 		out, err := exec.Command(groff, "-man", "-Tutf8", "-ww", "-z", filepath.Join(dir, page)).CombinedOutput()
 		if err != nil || len(out) > 0 {
 			t.Errorf("%s: %v\n%s", page, err, out)
-		}
-	}
-}
-
-// TestKeyHelp: the table has what the configuration has, and nothing else.
-func TestKeyHelp(t *testing.T) {
-	want := config.Keys()
-	for list, entry := range entryTypes {
-		for i := range entry.NumField() {
-			want = append(want, list+"[]."+entry.Field(i).Tag.Get("yaml"))
-		}
-	}
-	for _, key := range want {
-		if keyHelp[key] == "" {
-			t.Errorf("%s has no text", key)
-		}
-	}
-	for key := range keyHelp {
-		if !slices.Contains(want, key) {
-			t.Errorf("%s is not a key", key)
 		}
 	}
 }

@@ -1,4 +1,6 @@
-package main
+// Package man writes the manual pages. They are made of the commands and of the configuration's
+// keys, so they are those of the version at hand.
+package man
 
 import (
 	"os"
@@ -6,8 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
-
-	"imgmirror/cmd/imgmirror/failure"
 )
 
 // manual is the description in imgmirror(8), Markdown like all that cobra's writer takes.
@@ -52,40 +52,26 @@ imgmirror-fetch(8).
 : of serve under SMF: a fatal error, a wrong configuration
 `
 
-// newManCmd is for packagers: the pages are made of the commands and of the configuration's keys, so they are those of
-// the version at hand.
-func newManCmd() *cobra.Command {
-	return &cobra.Command{
-		Use:    "man FOLDER",
-		Short:  "Write the manual pages imgmirror(8), one of each verb, and imgmirror.yaml(5) to a folder",
-		Hidden: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return failure.Usage("want one folder")
-			}
-			return nil
-		},
-		RunE: func(_ *cobra.Command, args []string) error {
-			header := doc.GenManHeader{Section: "8", Source: "imgmirror " + version}
-			root := newRootCmd() // a fresh one: its texts become the page's
-			root.Use, root.Long, root.DisableAutoGenTag = "imgmirror VERB", manual, true
-			if err := doc.GenManTree(root, &header, args[0]); err != nil {
-				return err
-			}
-			f, err := os.Create(filepath.Join(args[0], "imgmirror.yaml.5"))
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			page, err := configPage()
-			if err != nil {
-				return err
-			}
-			header.Section = "5"
-			if err := doc.GenMan(page, &header, f); err != nil {
-				return err
-			}
-			return f.Close()
-		},
+// Write writes imgmirror(8), a page of each verb, and imgmirror.yaml(5) to a folder, for the
+// binary of that version. The texts of root, the whole command tree, become those of the page.
+func Write(folder string, root *cobra.Command, version string) error {
+	header := doc.GenManHeader{Section: "8", Source: "imgmirror " + version}
+	root.Use, root.Long, root.DisableAutoGenTag = "imgmirror VERB", manual, true
+	if err := doc.GenManTree(root, &header, folder); err != nil {
+		return err
 	}
+	f, err := os.Create(filepath.Join(folder, "imgmirror.yaml.5"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	page, err := configPage()
+	if err != nil {
+		return err
+	}
+	header.Section = "5"
+	if err := doc.GenMan(page, &header, f); err != nil {
+		return err
+	}
+	return f.Close()
 }
