@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/uuid"
@@ -36,9 +35,7 @@ func TestManifestOutOfReach(t *testing.T) {
 		image{uuid: id(4), name: "cached-on-uncached", content: []byte("4"), extra: `,"origin":"` + id(3) + `"`}.v2(),
 		image{uuid: id(5), name: "self", content: []byte("5"), extra: `,"origin":"` + id(5) + `"`}.v2(),
 	)
-	var asked atomic.Int32
 	f.source.get = func(context.Context, uuid.UUID) (manifest.Manifest, error) {
-		asked.Add(1)
 		return manifest.Manifest{}, errors.New("down")
 	}
 	f.options.Files = disk{[]string{id(1), id(2), id(4)}}
@@ -64,9 +61,6 @@ func TestManifestOutOfReach(t *testing.T) {
 	f.wantError("GET", "/images/"+id(3)+"/file", 404, "ResourceNotFound", "image not found: the image's sources cannot be reached")
 	if got := f.send("HEAD", "/images/"+id(3)+"/file"); got.status != 404 {
 		t.Errorf("HEAD of a file: %d", got.status)
-	}
-	if n := asked.Load(); n > 2 { // one a second or two
-		t.Errorf("the source was asked %d times", n)
 	}
 	if got := f.get("/images"); got.status != 200 || !strings.Contains(got.body, id(3)) {
 		t.Errorf("the list: %d %s", got.status, got.body)

@@ -30,7 +30,7 @@ var errStopped = errors.New("the catalogue has stopped")
 
 // Source is one image server. All methods may be called concurrently. Errors that match fs.ErrNotExist
 // mean that it does not have the thing, fs.ErrPermission that it refuses to give it, and any other one
-// that it cannot tell.
+// that it cannot tell. A Source that is also a remote fails at once while it is not asked, since it fails again and again.
 type Source interface {
 	// Name is the configured name; it never changes.
 	Name() string
@@ -160,10 +160,10 @@ type Catalog struct {
 type source struct {
 	SourceOptions
 	name         string
-	guard        guard         // Source as it is asked for anything but lists
+	remote       remote
+	opening      *openings
 	needsChannel bool          // there are channels, and who is in none is left out
 	turn         chan struct{} // holds one token while the source is being refreshed
-	contact      contact
 
 	// What follows is guarded by Catalog.state. Slices of manifests are replaced, never written to.
 	list     manifest.Listing // its last good answer, unfiltered; Unlisted is kept apart
@@ -254,6 +254,11 @@ func New(o Options) (*Catalog, error) {
 			retired:       make(map[uuid.UUID]unlisted),
 			absent:        make(map[uuid.UUID]time.Time),
 			health:        health{state: stateUnknown},
+			opening:       new(openings),
+			remote:        here{so.Source},
+		}
+		if r, ok := so.Source.(remote); ok {
+			s.remote = r
 		}
 		if s.Refresh <= 0 {
 			s.Refresh = defaultRefresh
@@ -268,9 +273,6 @@ func New(o Options) (*Catalog, error) {
 	var err error
 	if c.metrics, err = newMetrics(o.Registerer, names); err != nil {
 		return nil, fmt.Errorf("catalog: %w", err)
-	}
-	for _, s := range c.sources {
-		s.guard = newGuard(s.Source, c.log, c.metrics.breakerOpen)
 	}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.load()
@@ -379,9 +381,7 @@ type Status struct {
 	LastTry     time.Time      // of a list; zero: never in this process
 	LastSuccess time.Time      // zero: never
 	LastError   string         // of the last try; "" when it succeeded, unless the source could not read all it has
-	// AskedFrom is zero while the source is asked as usual. One that has failed again and again, with lookups or with files,
-	// is asked for these less and less until it answers, and before AskedFrom not at all, but for the rest of a file.
-	AskedFrom time.Time
+	AskedFrom   time.Time      // see remote: zero while the source is asked as usual
 }
 
 // Status tells of every source, in order of priority.
@@ -395,7 +395,7 @@ func (c *Catalog) Status() []Status {
 			Name: s.name, URL: s.URL, Kind: s.list.Kind, State: s.health.state, Images: len(s.list.Images),
 			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError,
 		}
-		out[i].AskedFrom = s.guard.peaceUntil()
+		out[i].AskedFrom = s.remote.AskedFrom()
 		out[i].Hidden = list.hiddenOf(s)
 	}
 	return out

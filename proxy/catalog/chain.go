@@ -19,7 +19,6 @@ import (
 const (
 	askDeadline  = 10 * time.Second // one Get that no client waits for
 	askSlots     = 8                // of those at the same time
-	walkPatience = 3                // failures in a row after which a source is left in peace until the next walk
 	absentMemory = time.Hour        // an origin that a source does not have is not asked for again that long
 	recheckAfter = 24 * time.Hour   // an unlisted manifest is asked for again after that
 )
@@ -36,11 +35,10 @@ type answer struct {
 // errPrivate is matched by answers about images that must not be served; it matches fs.ErrNotExist.
 var errPrivate = fmt.Errorf("it is private: %w", fs.ErrNotExist)
 
-// ask asks s, by way of its guard or directly, for the manifest of id. A private image that must not be served counts
-// as absent.
-func (c *Catalog) ask(ctx context.Context, s *source, by Source, id uuid.UUID) answer {
+// ask asks s for the manifest of id. A private image that must not be served counts as absent.
+func (c *Catalog) ask(ctx context.Context, s *source, id uuid.UUID) answer {
 	a := answer{source: s, id: id}
-	a.manifest, a.err = by.Get(ctx, id)
+	a.manifest, a.err = s.Source.Get(ctx, id)
 	switch {
 	case a.err != nil:
 		a.err = fmt.Errorf("source %s: %w", s.name, a.err)
@@ -109,7 +107,7 @@ func (c *Catalog) completeChains(ctx context.Context) {
 	}
 	defer func() { <-c.walking }()
 
-	w := &walk{asked: make(map[question]bool), failed: make(map[*source]int)}
+	w := &walk{asked: make(map[question]bool)}
 	c.confirmRetired(ctx, w)
 	c.recheck(ctx, w)
 	for range maxDepth + 1 {
@@ -191,7 +189,7 @@ func (c *Catalog) missingOrigins(w *walk) []originTask {
 	var tasks []originTask
 	for _, id := range order {
 		o := wants[id]
-		unasked := func(s *source) bool { return !o.holders[s] && !recent[s][id] && w.may(s, id) }
+		unasked := func(s *source) bool { return !o.holders[s] && !recent[s][id] && !w.has(s, id) }
 		t := originTask{id: id}
 		for _, s := range o.children {
 			if unasked(s) {
@@ -236,13 +234,12 @@ func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answe
 	var answers []answer
 	have := false
 	try := func(s *source) {
-		if ctx.Err() != nil || !w.may(s, t.id) {
+		if ctx.Err() != nil || !w.first(s, t.id) {
 			return
 		}
 		askCtx, cancel := context.WithTimeout(ctx, askDeadline)
 		defer cancel()
-		a := c.ask(askCtx, s, s.Source, t.id)
-		w.note(a)
+		a := c.ask(askCtx, s, t.id)
 		have = have || a.err == nil
 		answers = append(answers, a)
 	}
@@ -307,11 +304,10 @@ func (c *Catalog) recheck(ctx context.Context, w *walk) {
 	}
 }
 
-// walk is what one walk has asked so far: nothing twice, and no source that fails.
+// walk is what one walk has asked so far: nothing twice.
 type walk struct {
-	mu     sync.Mutex
-	asked  map[question]bool
-	failed map[*source]int // times in a row that it could not tell
+	mu    sync.Mutex // guards asked
+	asked map[question]bool
 }
 
 type question struct {
@@ -319,25 +315,20 @@ type question struct {
 	id     uuid.UUID
 }
 
-// may tells whether s is worth asking for id. What clients are spared a walk is spared, too; it has patience of its own,
-// so that its failures do not count against the source.
-func (w *walk) may(s *source, id uuid.UUID) bool {
-	if !s.guard.lookups.peaceUntil().IsZero() {
-		return false
-	}
+func (w *walk) has(s *source, id uuid.UUID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.failed[s] < walkPatience && !w.asked[question{s, id}]
+	return w.asked[question{s, id}]
 }
 
-// note takes an answer to account.
-func (w *walk) note(a answer) {
+// first tells that s has not been asked for id, and notes that it is.
+func (w *walk) first(s *source, id uuid.UUID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.asked[question{a.source, a.id}] = true
-	if a.err == nil || errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission) {
-		w.failed[a.source] = 0
-	} else {
-		w.failed[a.source]++
+	q := question{s, id}
+	if w.asked[q] {
+		return false
 	}
+	w.asked[q] = true
+	return true
 }

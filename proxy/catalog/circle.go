@@ -5,14 +5,60 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
 	"imgmirror/proxy/via"
+	"imgmirror/verify"
 )
 
 // circleLook is how often a mirror's wait for a file is looked at, and what a source may take to say to one asker what it
 // has just said to another.
 const circleLook = 150 * time.Millisecond
+
+// opener is a Source that notes which files it is asked for.
+type opener struct {
+	Source
+	opening *openings
+}
+
+func (o opener) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
+	defer o.opening.enter(m.UUID)()
+	return o.Source.File(ctx, m, index, offset)
+}
+
+// openings are the images of which a source has been asked for a file and has not answered yet.
+type openings struct {
+	mu     sync.Mutex // guards images
+	images map[uuid.UUID]int
+}
+
+// enter notes that a question begins; the result must be called when it is over.
+func (o *openings) enter(id uuid.UUID) (leave func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.images == nil {
+		o.images = make(map[uuid.UUID]int)
+	}
+	o.images[id]++
+	return func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		if o.images[id]--; o.images[id] == 0 {
+			delete(o.images, id)
+		}
+	}
+}
+
+// under tells that the source is being asked for a file of id.
+func (o *openings) under(id uuid.UUID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.images[id] > 0
+}
 
 // InCircle tells that file index of e, which the mirrors of ctx (see via) ask for, is waited for in a circle. It looks
 // again and again until ctx ends. A circle it is when all sources that are being asked for the file are mirrors, and
@@ -39,11 +85,12 @@ func (c *Catalog) InCircle(ctx context.Context, e Entry, index int) bool {
 
 // opening gives the sources that are being asked for a file of e.
 func (c *Catalog) opening(e Entry) []*source {
-	return slices.DeleteFunc(slices.Clone(c.sources), func(s *source) bool { return !s.guard.opening.under(e.Manifest.UUID) })
+	return slices.DeleteFunc(slices.Clone(c.sources), func(s *source) bool { return !s.opening.under(e.Manifest.UUID) })
 }
 
 // allRefuse tells that all of sources, if there are any, are mirrors that would not give file index of e to the mirrors of
-// ctx. They are asked past the breakers, for the last byte: the answer's head tells.
+// ctx. They are asked for the last byte, and this is no
+// opening: the answer's head tells.
 func (c *Catalog) allRefuse(ctx context.Context, sources []*source, e Entry, index int) bool {
 	asked := via.From(ctx)
 	for _, s := range sources {

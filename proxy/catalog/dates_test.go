@@ -47,7 +47,7 @@ func TestDatesAreKept(t *testing.T) {
 	f.set(func(f *fake) { f.answered = day.AddDate(0, 2, 0) })
 	refresh(t, c)
 	same("after a restart and a refresh")
-	a := c.ask(t.Context(), c.sources[0], f, id(3))
+	a := c.ask(t.Context(), c.sources[0], id(3))
 	if a.err != nil || !a.manifest.Published.Equal(day) {
 		t.Errorf("asked again: %v, %v", a.manifest.Published, a.err)
 	}

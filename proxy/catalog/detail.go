@@ -6,7 +6,6 @@ import (
 	"crypto/sha1"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -99,14 +98,14 @@ func (s *source) keepDetail(m *manifest.Manifest, full manifest.Manifest) {
 
 // learnDetail asks the sources of e, of which their lists do not tell enough, by uuid; learned: one has told more. When
 // none has, why says so, and is to be remembered for as long as memory says.
-func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bool, memory time.Duration, why string) {
+func (c *Catalog) learnDetail(ctx context.Context, e Entry) (learned bool, memory time.Duration, why string) {
 	if len(e.Holders) == 0 {
 		return false, lookMemory, "no source may be asked"
 	}
 	var whys []string
 	for _, h := range e.Holders {
 		s := c.byName[h.Source.Name()]
-		if s == nil || !p.may(s.name) {
+		if s == nil {
 			continue
 		}
 		if c.hasOnlyList(s) {
@@ -115,10 +114,8 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bo
 			continue
 		}
 		askCtx, cancel := context.WithTimeout(ctx, lookDeadline)
-		a := c.ask(askCtx, s, s.Source, e.Manifest.UUID)
+		a := c.ask(askCtx, s, e.Manifest.UUID)
 		cancel()
-		answered := a.err == nil || errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
-		p.note(s.name, answered)
 		switch {
 		case errors.Is(a.err, errPrivate) && c.noteDetail(s, &h.Manifest, a.manifest): // its list said nothing of that
 			return true, 0, ""
@@ -129,10 +126,10 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry, p *pass) (learned bo
 		case c.noteDetail(s, &h.Manifest, a.manifest):
 			return true, 0, ""
 		}
-		memory = max(memory, c.lookMemory(s.name, answered))
+		memory = max(memory, c.lookMemory(s.name, answered(a.err)))
 	}
 	if len(whys) == 0 {
-		return false, unsureLook, "its sources fail again and again, or have other lists by now"
+		return false, unsureLook, "its sources have other lists by now"
 	}
 	return false, memory, strings.Join(whys, "; ")
 }

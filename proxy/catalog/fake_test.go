@@ -134,6 +134,27 @@ type fake struct {
 	gets     []uuid.UUID
 	head     func(ctx context.Context, m manifest.Manifest) ([]byte, int64, error) // answers Head; nil: nothing is there
 	heads    []uuid.UUID
+
+	askedFrom time.Time
+	suspect   chan struct{}
+	reachable func(ctx context.Context) bool // nil: it is
+}
+
+func (f *fake) Peer() string { return "" }
+
+func (f *fake) Suspect() <-chan struct{} { return f.suspect }
+
+func (f *fake) AskedFrom() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.askedFrom
+}
+
+func (f *fake) Reachable(ctx context.Context, _ manifest.Manifest) bool {
+	f.mu.Lock()
+	reachable := f.reachable
+	f.mu.Unlock()
+	return reachable == nil || reachable(ctx)
 }
 
 func (f *fake) Name() string { return f.name }

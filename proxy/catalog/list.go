@@ -27,8 +27,7 @@ type Entry struct {
 	Others []Holder
 }
 
-// Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ). While it
-// fails again and again, its methods fail at once most of the time, without asking it.
+// Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ).
 type Holder struct {
 	Source   Source
 	Manifest manifest.Manifest
@@ -280,12 +279,12 @@ func (l *List) isOrigin(id uuid.UUID) bool {
 func (r record) entry() Entry {
 	e := Entry{Manifest: *r.manifest, Source: r.source.name, Listed: r.listed, Retired: r.retired}
 	if r.holders == nil {
-		e.Holders = []Holder{{Source: r.source.guard, Manifest: *r.manifest}}
+		e.Holders = []Holder{{Source: opener{r.source.Source, r.source.opening}, Manifest: *r.manifest}}
 		return e
 	}
 	e.Holders = make([]Holder, len(r.holders))
 	for i, h := range r.holders {
-		e.Holders[i] = Holder{Source: h.source.guard, Manifest: h.manifest}
+		e.Holders[i] = Holder{Source: opener{h.source.Source, h.source.opening}, Manifest: h.manifest}
 	}
 	return e
 }

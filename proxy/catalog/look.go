@@ -3,7 +3,6 @@ package catalog
 import (
 	"context"
 	"crypto/sha1"
-	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -49,28 +48,6 @@ type vain struct {
 	kept  bool // what the file looks like is in the facts until then
 }
 
-// pass is one round of looks: a source that fails again and again is asked no more in it.
-type pass struct {
-	mu     sync.Mutex
-	failed map[string]int // by the name of the source, in a row
-}
-
-func (p *pass) may(source string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.failed[source] < walkPatience
-}
-
-func (p *pass) note(source string, answered bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if answered {
-		p.failed[source] = 0
-	} else {
-		p.failed[source]++
-	}
-}
-
 // complete learns what images lack: first of their files, then their origins, then these origins' files.
 func (c *Catalog) complete(ctx context.Context) {
 	c.completeFiles(ctx)
@@ -83,7 +60,6 @@ func (c *Catalog) complete(ctx context.Context) {
 // manifest that its sources give by uuid. What was learned is saved, and in the list
 // being served when it returns.
 func (c *Catalog) completeFiles(ctx context.Context) {
-	p := &pass{failed: make(map[string]int)}
 	wanted := make(map[manifest.FileID]bool)
 	list := c.Current()
 	var g errgroup.Group
@@ -93,7 +69,7 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 			wanted[manifest.FileID{Image: r.manifest.UUID, Index: noFile}] = true
 			g.Go(func() error {
 				if ctx.Err() == nil {
-					c.look(ctx, list.entry(r), noFile, p, false)
+					c.look(ctx, list.entry(r), noFile, false)
 				}
 				return nil
 			})
@@ -106,7 +82,7 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 			wanted[id] = true
 			g.Go(func() error {
 				if ctx.Err() == nil {
-					c.look(ctx, list.entry(r), i, p, false)
+					c.look(ctx, list.entry(r), i, false)
 				}
 				return nil
 			})
@@ -143,16 +119,15 @@ func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 	done := make(chan struct{})
 	if !c.spawn(func(life context.Context) {
 		defer close(done)
-		p := &pass{failed: make(map[string]int)}
 		e := e
 		if terse(&e.Manifest) && e.Listed {
-			c.look(life, e, noFile, p, true)
+			c.look(life, e, noFile, true)
 			e, _ = c.Current().Entry(e.Manifest.UUID)
 			defer c.saveDetails()
 		}
 		for i := range e.Manifest.Files {
 			if c.lacks(&e.Manifest, i) {
-				c.look(life, e, i, p, true)
+				c.look(life, e, i, true)
 			}
 		}
 	}) {
@@ -174,7 +149,7 @@ func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 
 // look learns what it can of file i of e, or with noFile of e itself, once for all who want it, and returns when that is over. With now, the list being
 // served has it then; else the caller rebuilds it in the end.
-func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
+func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	id := manifest.FileID{Image: e.Manifest.UUID, Index: i}
 	of := sha1.Sum(e.Manifest.Raw())
 	var onDisk manifest.Facts
@@ -209,9 +184,9 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
 	facts, learned, memory, why := onDisk, true, time.Duration(0), ""
 	switch {
 	case i == noFile:
-		learned, memory, why = c.learnDetail(ctx, e, p)
+		learned, memory, why = c.learnDetail(ctx, e)
 	case !stored:
-		facts, learned, memory, why = c.learn(ctx, e, i, p)
+		facts, learned, memory, why = c.learn(ctx, e, i)
 	}
 	if learned && i != noFile {
 		c.keepFacts(id, facts, why == "")
@@ -238,19 +213,17 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, p *pass, now bool) {
 // learn asks the sources for facts of file i of e; learned: there are some. When these are not all that is lacking, or are
 // that no node can receive the file, why says so, and is to be remembered for as long as memory says: bytes that nobody has
 // verified may be of a proxy, or change.
-func (c *Catalog) learn(ctx context.Context, e Entry, i int, p *pass) (f manifest.Facts, learned bool, memory time.Duration, why string) {
+func (c *Catalog) learn(ctx context.Context, e Entry, i int) (f manifest.Facts, learned bool, memory time.Duration, why string) {
 	if len(e.Holders) == 0 {
 		return f, false, unsureLook, "no source may be asked"
 	}
 	var whys []string
 	for _, h := range e.Holders {
 		name := h.Source.Name()
-		if i >= len(h.Manifest.Files) || !p.may(name) {
+		if i >= len(h.Manifest.Files) {
 			continue
 		}
 		got, err := c.lookInto(ctx, h, i)
-		answered := err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
-		p.note(name, answered)
 		if err != nil {
 			whys = append(whys, fmt.Sprintf("source %s: %v", name, err))
 		} else {
@@ -266,10 +239,10 @@ func (c *Catalog) learn(ctx context.Context, e Entry, i int, p *pass) (f manifes
 				whys = append(whys, fmt.Sprintf("source %s does not tell it", name))
 			}
 		}
-		memory = max(memory, c.lookMemory(name, answered))
+		memory = max(memory, c.lookMemory(name, answered(err)))
 	}
 	if len(whys) == 0 {
-		return f, false, unsureLook, "its sources fail again and again"
+		return f, false, unsureLook, "its sources have other files by now"
 	}
 	return f, learned, memory, strings.Join(whys, "; ")
 }

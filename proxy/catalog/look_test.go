@@ -236,20 +236,6 @@ func TestLookForClients(t *testing.T) {
 	})
 }
 
-// A source that fails is asked for few of its files in one round.
-func TestLookPatience(t *testing.T) {
-	a := &fake{t: t, name: "a", head: func(context.Context, manifest.Manifest) ([]byte, int64, error) { return nil, 0, errDown }}
-	for n := 1; n <= 300; n++ {
-		a.listed = append(a.listed, spec{n: n, size: -1})
-	}
-	c := newCatalog(t, Options{Sources: sourcesOf(a)})
-	refresh(t, c)
-	if n := len(a.heads); n < 1 || n > walkPatience+lookSlots {
-		t.Errorf("%d looks at a source that is down", n)
-	}
-	wantListed(t, c)
-}
-
 // What is on disk tells without a source, offline too.
 func TestLookOnDisk(t *testing.T) {
 	a := &fake{t: t, name: "a", listed: []spec{{n: 1, size: -1, packed: "-"}, {n: 2, size: -1}}}

@@ -209,7 +209,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 			answers <- answer{source: s, id: id, err: fmt.Errorf("source %s: it has asked for it: %w", s.name, fs.ErrNotExist)}
 			return
 		}
-		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, s.guard, id) })
+		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, id) })
 	}
 	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))
 	timer := time.NewTimer(pause)

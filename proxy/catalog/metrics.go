@@ -14,7 +14,6 @@ type metrics struct {
 	broken      prometheus.Gauge
 	retired     prometheus.Gauge
 	lastSuccess *prometheus.GaugeVec   // source
-	breakerOpen *prometheus.GaugeVec   // source, what
 	refreshes   *prometheus.CounterVec // source, result
 	lookups     *prometheus.CounterVec // result
 }
@@ -56,10 +55,6 @@ func newMetrics(r prometheus.Registerer, sources []string) (*metrics, error) {
 			Name: "imgmirror_catalog_last_success_timestamp_seconds",
 			Help: "When the source last gave or confirmed its list; 0 = never.",
 		}, []string{"source"}),
-		breakerOpen: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "imgmirror_upstream_breaker_open",
-			Help: "1 while the source has failed again and again with that, so that it is asked for it less and less.",
-		}, []string{"source", "what"}),
 		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "imgmirror_catalog_refreshes_total",
 			Help: "Times a source was asked for its list.",
@@ -71,9 +66,6 @@ func newMetrics(r prometheus.Registerer, sources []string) (*metrics, error) {
 	}
 	for _, s := range sources {
 		m.lastSuccess.WithLabelValues(s)
-		for _, what := range []string{whatLookups, whatFiles} {
-			m.breakerOpen.WithLabelValues(s, what)
-		}
 		for _, result := range []string{resultChanged, resultUnchanged, resultFailed} {
 			m.refreshes.WithLabelValues(s, result)
 		}
@@ -82,7 +74,7 @@ func newMetrics(r prometheus.Registerer, sources []string) (*metrics, error) {
 		m.lookups.WithLabelValues(result)
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.images, m.conflicts, m.broken, m.retired, m.lastSuccess, m.breakerOpen, m.refreshes, m.lookups} {
+	for _, c := range []prometheus.Collector{m.images, m.conflicts, m.broken, m.retired, m.lastSuccess, m.refreshes, m.lookups} {
 		errs = append(errs, r.Register(c))
 	}
 	return m, errors.Join(errs...)

@@ -2,101 +2,78 @@ package catalog
 
 import (
 	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// A probe tells whether an image's source is there: shared, bounded, and remembered no longer than a return may go
-// unnoticed.
-func TestReachable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a := &fake{t: t, name: "a", listed: []spec{{n: 1}, {n: 2}}}
-		c := newCatalog(t, Options{Sources: sourcesOf(a)})
-		refresh(t, c)
-		f := func(what string, want bool, took time.Duration) {
-			t.Helper()
-			start := time.Now()
-			var callers sync.WaitGroup
-			for n := range 20 {
-				callers.Go(func() {
-					if got := c.Reachable(t.Context(), entry(t, c, 1+n%2)); got != want {
-						t.Errorf("%s: %v", what, got)
-					}
-				})
-			}
-			callers.Wait()
-			if d := time.Since(start); d != took {
-				t.Errorf("%s: took %v, want %v", what, d, took)
-			}
+// running runs c until the end of the test.
+func running(t *testing.T, c *Catalog) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
-		f("there", true, 0)
-		f("there again", true, 0)
-		if n := len(a.gets); n != 1 {
-			t.Errorf("asked %d times, want once", n)
-		}
-		time.Sleep(aliveMemory)
-		a.set(func(f *fake) { f.err = errDown })
-		f("refusing", false, 0)
-		f("still refusing", false, 0)
-		if n := len(a.gets); n != 2 {
-			t.Errorf("asked %d times, want twice", n)
-		}
-		time.Sleep(deadMemory)
-		a.set(func(f *fake) { f.err, f.hang = nil, true })
-		f("a black hole", false, probeWait)
-		synctest.Wait()
-		f("a black hole again", false, 0)
-		time.Sleep(deadMemory)
-		a.set(func(f *fake) { f.hang = false })
-		f("back", true, 0)
 	})
+	synctest.Wait()
 }
 
-// One source of several that answers is enough, however the others are.
-func TestReachableElsewhere(t *testing.T) {
+// count is how often the source was asked for lists.
+func (f *fake) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.lists)
+}
+
+// One source of several that answers is enough, however the others are; and no caller waits long.
+func TestReachable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &fake{t: t, name: "a", listed: []spec{{n: 1}}}
 		b := &fake{t: t, name: "b", listed: []spec{{n: 1}}}
 		c := newCatalog(t, Options{Sources: sourcesOf(a, b)})
+		defer c.stop()
 		refresh(t, c)
-		a.set(func(f *fake) { f.hang = true })
-		start := time.Now()
-		if !c.Reachable(t.Context(), entry(t, c, 1)) || time.Since(start) != 0 {
-			t.Errorf("not reachable, after %v", time.Since(start))
+		f := func(what string, want bool, took time.Duration) {
+			t.Helper()
+			start := time.Now()
+			if got := c.Reachable(t.Context(), entry(t, c, 1)); got != want || time.Since(start) != took {
+				t.Errorf("%s: %v after %v, want %v after %v", what, got, time.Since(start), want, took)
+			}
 		}
-		c.stop()
+		f("both there", true, 0)
+		a.set(func(f *fake) { f.reachable = func(ctx context.Context) bool { <-ctx.Done(); return false } })
+		f("one hangs", true, 0)
+		b.set(func(f *fake) { f.reachable = func(context.Context) bool { return false } })
+		f("none there", false, reachWait)
 	})
 }
 
-// Once a source that was down altogether answers a probe, clients' questions reach it: what the manifest promises, the
-// file keeps.
-func TestReachableAgain(t *testing.T) {
+// A source that suspects itself of being ill is asked for its list soon, though not at once after the last time. Its
+// status tells since when it is left alone.
+func TestSuspectedSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := &fake{t: t, name: "a", listed: []spec{{n: 1}}}
+		a := &fake{t: t, name: "a", listed: []spec{{n: 1}}, suspect: make(chan struct{}, 1)}
 		c := newCatalog(t, Options{Sources: sourcesOf(a)})
-		refresh(t, c)
-		a.set(func(f *fake) { f.err = errDown })
-		_ = c.Refresh(t.Context())
-		e := entry(t, c, 1)
-		ask := func() error {
-			_, err := e.Holders[0].Source.File(context.Background(), e.Manifest, 0, 0)
-			return err
+		running(t, c)
+		rest := time.Now().Add(time.Minute)
+		a.set(func(f *fake) { f.askedFrom = rest })
+		a.suspect <- struct{}{}
+		time.Sleep(firstRetry - 1)
+		synctest.Wait()
+		if n := a.count(); n != 1 {
+			t.Errorf("asked for %d lists at once", n)
 		}
-		for range breakerPatience {
-			_ = ask()
+		time.Sleep(1)
+		synctest.Wait()
+		if n := a.count(); n != 2 {
+			t.Errorf("asked for %d lists, want 2", n)
 		}
-		if c.byName["a"].guard.files.peaceUntil().IsZero() {
-			t.Fatal("the breaker is closed")
-		}
-		if c.Reachable(t.Context(), e) {
-			t.Error("reachable while it is down")
-		}
-		a.set(func(f *fake) { f.err = nil })
-		time.Sleep(deadMemory)
-		if !c.Reachable(t.Context(), e) || !c.byName["a"].guard.files.peaceUntil().IsZero() {
-			t.Error("not asked as usual")
+		if s := c.Status()[0]; s.State != stateUp || !s.AskedFrom.Equal(rest) {
+			t.Errorf("%+v", s)
 		}
 	})
 }

@@ -59,7 +59,7 @@ func (c *Catalog) keepFresh(ctx context.Context, s *source) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-s.guard.suspect:
+		case <-s.remote.Suspect():
 			if soon := last.Add(firstRetry); soon.Before(next) {
 				next = soon
 				timer.Reset(time.Until(next))
@@ -323,7 +323,6 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	was := s.health
 	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched, lastError: got.Trouble}
 	c.state.Unlock()
-	s.guard.listed(true)
 	c.rebuild()
 	c.settle(s, true)
 
@@ -362,7 +361,6 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	s.health.lastError = err.Error()
 	images := len(s.list.Images)
 	c.state.Unlock()
-	s.guard.listed(false)
 	c.settle(s, false)
 
 	c.metrics.refreshes.WithLabelValues(s.name, resultFailed).Inc()

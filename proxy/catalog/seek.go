@@ -15,7 +15,7 @@ import (
 // not been asked. Its File asks first. What it then turns out to have is noted and saved, so that the source is a holder
 // from then on.
 type seeker struct {
-	guard
+	opener
 	catalog *Catalog
 	source  *source
 	want    manifest.Manifest
@@ -35,7 +35,7 @@ func (c *Catalog) others(r record) []Holder {
 			continue
 		}
 		out = append(out, Holder{
-			Source:   seeker{s.guard, c, s, *r.manifest, r.source, new(atomic.Pointer[manifest.Manifest])},
+			Source:   seeker{opener{s.Source, s.opening}, c, s, *r.manifest, r.source, new(atomic.Pointer[manifest.Manifest])},
 			Manifest: *r.manifest,
 		})
 	}
@@ -53,7 +53,7 @@ func (s seeker) File(ctx context.Context, _ manifest.Manifest, index int, offset
 		m = &found
 		s.found.Store(m)
 	}
-	return s.guard.File(ctx, *m, index, offset)
+	return s.opener.File(ctx, *m, index, offset)
 }
 
 // seek asks the source for the image by uuid.
@@ -61,7 +61,7 @@ func (s seeker) seek(ctx context.Context) (manifest.Manifest, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
 	c, id := s.catalog, s.want.UUID
-	a := c.ask(ctx, s.source, s.guard, id)
+	a := c.ask(ctx, s.source, id)
 	switch {
 	case a.err != nil:
 		return manifest.Manifest{}, a.err

@@ -171,7 +171,8 @@ func TestReachableByOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		a.set(func(f *fake) { f.hang = true })
+		a.set(func(f *fake) { f.reachable = func(ctx context.Context) bool { <-ctx.Done(); return false } })
+		defer c.stop()
 		if c.Reachable(t.Context(), entry(t, c, 5)) {
 			t.Error("reachable, though the other source does not have it")
 		}

@@ -39,12 +39,6 @@ func (c *Catalog) hasAnswered(s *source) bool {
 	return s.answered
 }
 
-// peered is a Source that may be a mirror.
-type peered interface {
-	// Peer is the id of the mirror that answered last, "" for another server, or when none has answered.
-	Peer() string
-}
-
 // silent are the names of the sources that are to be asked and of which no list is known, old or new, but for the
 // mirrors asked.
 func (c *Catalog) silent(asked []string) []string {
@@ -55,13 +49,9 @@ func (c *Catalog) silent(asked []string) []string {
 	defer c.state.Unlock()
 	var names []string
 	for _, s := range c.sources {
-		if s.answered {
-			continue
+		if !s.answered && !slices.Contains(asked, s.remote.Peer()) {
+			names = append(names, s.name)
 		}
-		if p, ok := s.guard.Source.(peered); ok && slices.Contains(asked, p.Peer()) {
-			continue
-		}
-		names = append(names, s.name)
 	}
 	return names
 }

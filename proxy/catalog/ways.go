@@ -59,7 +59,7 @@ func (c *Catalog) asking(id uuid.UUID, ids []string) bool {
 	c.state.Lock()
 	defer c.state.Unlock()
 	return slices.ContainsFunc(c.sources, func(s *source) bool {
-		return via.Crosses(s.way(id), ids) && s.guard.opening.under(id)
+		return via.Crosses(s.way(id), ids) && s.opening.under(id)
 	})
 }
 

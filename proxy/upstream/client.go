@@ -135,7 +135,8 @@ type Client struct {
 	metrics sourceMetrics
 	log     *slog.Logger
 
-	state state
+	health *health
+	state  state
 }
 
 // New checks the options (syntax of the URLs, a readable CA file); it asks nothing.
@@ -163,6 +164,7 @@ func New(o Options) (*Client, error) {
 		metrics: o.Metrics.source(o.Name),
 		log:     o.Logger.With("component", "upstream", "source", o.Name),
 	}
+	c.health = newHealth(c.metrics, c.log)
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), limiterChunk(o.RateLimit))
 	}
@@ -232,10 +234,13 @@ func (c *Client) Close() error {
 
 // Get asks for one manifest by uuid, in one try. Errors: fs.ErrNotExist when the
 // source does not have it, or has it in a form that ingestion refuses (spec 1.8);
-// fs.ErrPermission; verify.ErrUnavailable when the answer is not known.
-func (c *Client) Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
-	m, err := c.get(ctx, id)
-	c.metrics.health(err)
+// fs.ErrPermission; verify.ErrUnavailable when the answer is not known, or when a source that fails again and again is
+// not asked.
+func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, err error) {
+	err = c.health.ask(ctx, &c.health.lookups, id, false, func() (err error) {
+		m, err = c.get(ctx, id)
+		return err
+	})
 	if err != nil {
 		return manifest.Manifest{}, fmt.Errorf("manifest %s: %w", id, err)
 	}
@@ -255,9 +260,11 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, erro
 //
 // Errors: fs.ErrNotExist, fs.ErrPermission (the manifest's only address is one that we
 // refuse to ask counts as such), verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
-func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
-	s, err := c.file(ctx, m, index, offset)
-	c.metrics.health(err)
+func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (s *verify.Stream, err error) {
+	err = c.health.ask(ctx, &c.health.files, m.UUID, offset > 0, func() (err error) {
+		s, err = c.file(ctx, m, index, offset)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("file %d of %s from %d: %w", index, m.UUID, offset, err)
 	}
@@ -265,9 +272,11 @@ func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offse
 }
 
 // Icon opens the image's icon; fs.ErrNotExist when it has none. Errors and Stream as with File.
-func (c *Client) Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {
-	s, err := c.icon(ctx, m)
-	c.metrics.health(err)
+func (c *Client) Icon(ctx context.Context, m manifest.Manifest) (s *verify.Stream, err error) {
+	err = c.health.ask(ctx, &c.health.files, m.UUID, false, func() (err error) {
+		s, err = c.icon(ctx, m)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("icon of %s: %w", m.UUID, err)
 	}

@@ -19,8 +19,10 @@ const headLen = 2 << 10
 // fewer if it is shorter, and its size; -1 when the source does not tell it. It asks for a range; a source that does not know
 // ranges is left as soon as it has sent as much. When the answer has no size it asks by HEAD. Errors as with File.
 func (c *Client) Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
-	head, size, err = c.head(ctx, m, index)
-	c.metrics.health(err)
+	err = c.health.ask(ctx, &c.health.files, m.UUID, false, func() (err error) {
+		head, size, err = c.head(ctx, m, index)
+		return err
+	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("first bytes of file %d of %s: %w", index, m.UUID, err)
 	}

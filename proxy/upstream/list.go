@@ -48,7 +48,7 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 		l, err = c.withWays(ctx, l, true)
 	}
 	c.state.judge(err)
-	c.metrics.listed(err)
+	c.health.listed(err)
 	if errors.Is(err, ErrNotModified) {
 		prev.Fetched = time.Now()
 		return prev, ErrNotModified

@@ -1,15 +1,11 @@
 package upstream
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-
-	"imgmirror/verify"
 )
 
 // Metrics of all sources: made once, shared by their Clients.
@@ -17,6 +13,7 @@ type Metrics struct {
 	received *prometheus.CounterVec
 	requests *prometheus.CounterVec
 	up       *prometheus.GaugeVec
+	breaker  *prometheus.GaugeVec
 }
 
 // codes are the values of the label "code": the statuses that mean something
@@ -25,6 +22,12 @@ var codes = []string{
 	"200", "206", "304", "400", "401", "403", "404", "410", "416", "429", "500", "502", "503", "504",
 	"1xx", "2xx", "3xx", "4xx", "5xx", "error",
 }
+
+// The values of the label "what".
+const (
+	whatLookups = "lookups"
+	whatFiles   = "files" // and icons
+)
 
 // NewMetrics registers the metrics; the series of the named sources are present
 // from the start. It panics when r has them already. r may be nil: nobody sees them.
@@ -43,6 +46,10 @@ func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
 			Name: "imgmirror_upstream_up",
 			Help: "1 when the source's last answer was of use, 0 when there was none yet, or it could not be asked.",
 		}, []string{"source"}),
+		breaker: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_upstream_breaker_open",
+			Help: "1 while the source has failed again and again with that, so that it is asked for it less and less.",
+		}, []string{"source", "what"}),
 	}
 	for _, s := range sources {
 		m.source(s)
@@ -56,6 +63,8 @@ func (m *Metrics) source(name string) sourceMetrics {
 		received: m.received.WithLabelValues(name),
 		requests: m.requests.MustCurryWith(prometheus.Labels{"source": name}),
 		up:       m.up.WithLabelValues(name),
+		lookups:  m.breaker.WithLabelValues(name, whatLookups),
+		files:    m.breaker.WithLabelValues(name, whatFiles),
 	}
 	for _, code := range codes {
 		s.requests.WithLabelValues(code)
@@ -68,6 +77,8 @@ type sourceMetrics struct {
 	received prometheus.Counter
 	requests *prometheus.CounterVec
 	up       prometheus.Gauge
+	lookups  prometheus.Gauge // 1: the breaker is open
+	files    prometheus.Gauge
 }
 
 // answered counts one request; status 0 means that none came.
@@ -80,24 +91,4 @@ func (m sourceMetrics) answered(status int) {
 		}
 	}
 	m.requests.WithLabelValues(code).Inc()
-}
-
-// health takes the outcome of a question about one image. A caller that went
-// away, and a 4xx answer, say nothing about the source.
-func (m sourceMetrics) health(err error) {
-	switch {
-	case err == nil, errors.Is(err, ErrNotModified):
-		m.up.Set(1)
-	case errors.Is(err, verify.ErrUnavailable):
-		m.up.Set(0)
-	}
-}
-
-// listed takes the outcome of a list: a source that gives none is not up, whatever the reason.
-func (m sourceMetrics) listed(err error) {
-	if err == nil || errors.Is(err, ErrNotModified) {
-		m.up.Set(1)
-	} else if !errors.Is(err, context.Canceled) {
-		m.up.Set(0)
-	}
 }

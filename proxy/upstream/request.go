@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzip"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"imgmirror/proxy/via"
 	"imgmirror/verify"
@@ -71,7 +72,7 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 	c.metrics.answered(resp.StatusCode)
 	resp.Body = &body{
 		ctx: ctx, cancel: cancel, url: resp.Request.URL.String(), src: resp.Body,
-		watchdog: watchdog, stall: c.opts.StallTimeout, metrics: c.metrics,
+		watchdog: watchdog, stall: c.opts.StallTimeout, received: c.metrics.received, health: c.health,
 	}
 	if err := c.meet(resp); err != nil {
 		resp.Body.Close()
@@ -151,17 +152,18 @@ type body struct {
 	src      io.ReadCloser
 	watchdog *time.Timer // stopped but during a Read
 	stall    time.Duration
-	metrics  sourceMetrics
+	received prometheus.Counter
+	health   *health
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	b.watchdog.Reset(b.stall)
 	n, err := b.src.Read(p)
 	b.watchdog.Stop()
-	b.metrics.received.Add(float64(n))
+	b.received.Add(float64(n))
 	if err != nil && !errors.Is(err, io.EOF) {
 		err = exchangeError(b.ctx, b.url, b.stall, err)
-		b.metrics.health(err)
+		b.health.heard(err)
 	}
 	return n, err
 }
