@@ -60,7 +60,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	case damaged(err):
 		s.log.Error("a file on disk cannot be read: it is moved to the quarantine", "sum", sum, "error", err)
 		s.metrics.failure(sourceDisk, whereUnreadable)
-		return s.removeOrphan(sum, func(string) error { return s.moveToQuarantine(sum) })
+		return s.removeOrphan(sum, func(string) error { return s.quarantine.take(sum) })
 	case err != nil:
 		return disk.Error(err)
 	}
@@ -85,7 +85,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	f := newStored(info, new(hold), used)
 	f.stamp.Store(mark)
 	s.mu.Lock()
-	f.images = s.imagesOf(sum)
+	f.images = s.images.of(sum)
 	s.files[sum] = f
 	delete(s.orphans, sum)
 	s.mu.Unlock()
@@ -100,7 +100,7 @@ func (s *Store) removeOrphan(sum verify.Sum, away func(path string) error) error
 	defer door.Unlock()
 	s.mu.Lock()
 	size, orphan := s.orphans[sum]
-	images := s.imagesOf(sum)
+	images := s.images.of(sum)
 	s.mu.Unlock()
 	if !orphan {
 		return nil

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -44,49 +47,87 @@ func (d folder) manifestCopy(id uuid.UUID) string {
 	return filepath.Join(d.manifests(), id.String()+".json")
 }
 
-// loadCopies notes which images have a copy of their manifest. If the index is
-// new it is given lists made of them. there tells of a sum whether its file is on
-// disk, or may be.
-func (s *Store) loadCopies(ctx context.Context, there func(verify.Sum) bool) error {
-	s.removeUnended(s.dir.manifests())
-	entries, err := readMade(s.dir.manifests())
-	if err != nil {
-		return err
-	}
+// copies are the files of DATA/manifests, one for each image with a file on disk.
+type copies struct {
+	dir     folder
+	log     *slog.Logger
+	writing sync.Mutex // held while a copy is read and replaced; after its image's door
+
+	mu    sync.RWMutex // guards what follows; taken after Store.mu
+	known map[uuid.UUID]struct{}
+}
+
+// openCopies notes which images have a copy of their manifest.
+func openCopies(dir folder, log *slog.Logger) (*copies, error) {
+	all := &copies{dir: dir, log: log, known: make(map[uuid.UUID]struct{})}
+	removeUnended(dir.manifests(), log)
+	entries, err := readMade(dir.manifests())
 	for _, e := range entries {
 		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok {
 			if id, ok := manifest.ParseUUID(name); ok {
-				s.copies[id] = struct{}{}
+				all.known[id] = struct{}{}
 			}
 		}
 	}
+	return all, err
+}
+
+func (c *copies) has(id uuid.UUID) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	_, known := c.known[id]
+	return known
+}
+
+// ids gives the images that have a copy.
+func (c *copies) ids() []uuid.UUID {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return slices.Collect(maps.Keys(c.known))
+}
+
+// note notes that the image has a copy.
+func (c *copies) note(id uuid.UUID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known[id] = struct{}{}
+}
+
+// forget notes that the image has no copy any more.
+func (c *copies) forget(id uuid.UUID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, id)
+}
+
+// forgetAll notes that no image has a copy any more: each is copied again when the image is asked for.
+func (c *copies) forgetAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.known)
+}
+
+// rebuild gives a new index what the copies of manifests tell: those of images
+// with a file. there tells of a sum whether its file is on disk, or may be.
+func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error {
 	complete, err := s.index.Complete()
 	if err != nil || complete {
 		return err
 	}
-	if err := s.rebuild(ctx, there); err != nil {
-		return err
-	}
-	return s.later(s.index.Write(index.PutComplete()))
-}
-
-// rebuild gives a new index what the copies of manifests tell: those of images
-// with a file.
-func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error {
 	lists := make(map[string]*manifest.Listing)
 	var changes []index.Change
-	for id := range s.copies {
+	for _, id := range s.copies.ids() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		c, m, err := s.readCopy(id)
+		c, m, err := s.copies.read(id)
 		if err != nil {
 			s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
-			delete(s.copies, id)
+			s.copies.forget(id)
 			continue
 		}
 		if sums := c.image(m).Sums; !slices.ContainsFunc(sums, there) {
-			s.dropCopy(id, sums)
+			s.copies.drop(id, sums)
 			continue
 		}
 		if lists[c.Source] == nil {
@@ -100,7 +141,7 @@ func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error 
 			return err
 		}
 	}
-	return s.later(s.index.Write(changes...))
+	return s.later(s.index.Write(append(changes, index.PutComplete())...))
 }
 
 // learned takes from a copy what its image's manifest does not tell, and gives what
@@ -116,80 +157,69 @@ func (s *Store) learned(id uuid.UUID, c manifestCopy) (changes []index.Change) {
 	return changes
 }
 
-// removeCopy removes the copy of an image's manifest, if it has one.
-func (s *Store) removeCopy(id uuid.UUID) error {
-	err := os.Remove(s.dir.manifestCopy(id))
+// remove removes the copy of an image's manifest, if there is one.
+func (c *copies) remove(id uuid.UUID) error {
+	err := os.Remove(c.dir.manifestCopy(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return disk.Error(err)
 }
 
-// Absent tells whether the file is known not to be there. Without even its folder that is
-// not known: all files may be on a disk that is to be mounted yet.
-func (s *Store) Absent(sum verify.Sum) bool {
-	path := s.dir.file(sum)
-	_, folder := os.Stat(filepath.Dir(path))
-	_, err := os.Lstat(path)
-	return folder == nil && errors.Is(err, fs.ErrNotExist)
-}
-
-// dropCopy is removeCopy at a start, of an image that had the files sums and has
-// none. The copy stays where not even the folders of these are there: then all
-// files may be elsewhere, on a disk that is to be mounted yet, and without its
-// copy nobody would know afterwards whose they are. A failure harms nobody today:
-// it is logged.
-func (s *Store) dropCopy(id uuid.UUID, sums []verify.Sum) {
+// drop forgets, at a start, an image that had the files sums and has none, and removes its copy. The copy stays where
+// not even the folders of these files are there: then all files may be on a disk that is to be mounted yet, and only
+// the copy tells which image they belong to. A failure does no harm today: the failure is logged.
+func (c *copies) drop(id uuid.UUID, sums []verify.Sum) {
 	emptied := func(sum verify.Sum) bool {
-		_, err := os.Stat(filepath.Dir(s.dir.file(sum)))
+		_, err := os.Stat(filepath.Dir(c.dir.file(sum)))
 		return err == nil
 	}
 	if len(sums) > 0 && !slices.ContainsFunc(sums, emptied) {
 		return
 	}
-	delete(s.copies, id)
-	if err := s.removeCopy(id); err != nil {
-		s.log.Warn("the copy of a manifest without a file cannot be removed", "uuid", id, "error", err)
+	c.forget(id)
+	if err := c.remove(id); err != nil {
+		c.log.Warn("the copy of a manifest without a file cannot be removed", "uuid", id, "error", err)
 	}
 }
 
-// loadCopy reads the copy of an image's manifest as it is.
-func (s *Store) loadCopy(id uuid.UUID) (c manifestCopy, err error) {
-	data, err := readRegular(s.dir.manifestCopy(id))
+// load reads the copy of an image's manifest as it is.
+func (c *copies) load(id uuid.UUID) (m manifestCopy, err error) {
+	data, err := readRegular(c.dir.manifestCopy(id))
 	if err == nil {
-		err = json.Unmarshal(data, &c)
+		err = json.Unmarshal(data, &m)
 	}
-	return c, err
+	return m, err
 }
 
-// readCopy reads the copy of an image's manifest, and the manifest in it.
-func (s *Store) readCopy(id uuid.UUID) (c manifestCopy, m manifest.Manifest, err error) {
-	c, err = s.loadCopy(id)
+// read reads the copy of an image's manifest, and the manifest in the copy.
+func (c *copies) read(id uuid.UUID) (m manifestCopy, image manifest.Manifest, err error) {
+	m, err = c.load(id)
 	if err == nil {
-		m, err = manifest.Parse(c.Manifest, manifest.ParseOptions{})
+		image, err = manifest.Parse(m.Manifest, manifest.ParseOptions{})
 	}
 	if err != nil {
-		return c, m, fmt.Errorf("copy of manifest %s: %w", id, err)
+		return m, image, fmt.Errorf("copy of manifest %s: %w", id, err)
 	}
-	return c, m, nil
+	return m, image, nil
 }
 
-// editCopy replaces the copy of an image's manifest with what edit makes of it:
+// edit replaces the copy of an image's manifest with what change makes of it:
 // of an empty one, if there is none that can be read.
-func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) error {
-	s.copying.Lock()
-	defer s.copying.Unlock()
-	c, err := s.loadCopy(id)
+func (c *copies) edit(id uuid.UUID, change func(*manifestCopy)) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	m, err := c.load(id)
 	if err != nil {
-		c = manifestCopy{}
+		m = manifestCopy{}
 	}
-	edit(&c)
-	if len(c.Manifest) == 0 {
+	change(&m)
+	if len(m.Manifest) == 0 {
 		return nil
 	}
-	data, err := c.encode()
+	data, err := m.encode()
 	if err == nil {
-		err = disk.Error(disk.Write(s.dir.manifestCopy(id), data, 0o644))
+		err = disk.Error(disk.Write(c.dir.manifestCopy(id), data, 0o644))
 	}
 	if err != nil {
 		return fmt.Errorf("copy of manifest %s: %w", id, err)
@@ -197,41 +227,35 @@ func (s *Store) editCopy(id uuid.UUID, edit func(*manifestCopy)) error {
 	return nil
 }
 
-// copyManifest writes the copy of the manifest of b's image, and keeps what an
-// older one tells besides. The image's door is held.
-func (s *Store) copyManifest(b Blob, sum verify.Sum) error {
-	err := s.editCopy(b.Image, func(c *manifestCopy) {
-		c.Source, c.Manifest = b.Source, b.Manifest.Raw()
+// write writes the copy of the manifest of b's image, and keeps what an
+// older copy tells besides. The image's door is held.
+func (c *copies) write(b Blob, sum verify.Sum) error {
+	defer c.note(b.Image) // also after a failure: once is enough for a disk that fails
+	return c.edit(b.Image, func(m *manifestCopy) {
+		m.Source, m.Manifest = b.Source, b.Manifest.Raw()
 		if !b.Want.SHA1.IsZero() {
 			return
 		}
-		if c.Sums == nil {
-			c.Sums = make(map[string]verify.Sum)
+		if m.Sums == nil {
+			m.Sums = make(map[string]verify.Sum)
 		}
-		c.Sums[b.Key] = sum
+		m.Sums[b.Key] = sum
 	})
-	s.mu.Lock()
-	s.copies[b.Image] = struct{}{} // also after a failure: once is enough for a disk that fails
-	s.mu.Unlock()
-	return err
 }
 
-// copyFacts adds facts to the copy of the image's manifest, if it has one. A failure
+// addFacts adds facts to the copy of the image's manifest, if there is one. A failure
 // does no harm today: the failure is logged.
-func (s *Store) copyFacts(id manifest.FileID, f manifest.Facts) {
-	s.mu.RLock()
-	_, copied := s.copies[id.Image]
-	s.mu.RUnlock()
-	if !copied {
+func (c *copies) addFacts(id manifest.FileID, f manifest.Facts) {
+	if !c.has(id.Image) {
 		return
 	}
-	err := s.editCopy(id.Image, func(c *manifestCopy) {
-		if c.Facts == nil {
-			c.Facts = make(map[int]manifest.Facts)
+	err := c.edit(id.Image, func(m *manifestCopy) {
+		if m.Facts == nil {
+			m.Facts = make(map[int]manifest.Facts)
 		}
-		c.Facts[id.Index] = f
+		m.Facts[id.Index] = f
 	})
 	if err != nil {
-		s.log.Warn("facts of a file cannot be kept beside the index", "uuid", id.Image, "error", err)
+		c.log.Warn("facts of a file cannot be kept beside the index", "uuid", id.Image, "error", err)
 	}
 }

@@ -35,8 +35,8 @@ func TestCrashWhileEvicting(t *testing.T) {
 			if got := present(crashed, one, two); got != "1" {
 				t.Errorf("there are %q", got)
 			}
-			if len(crashed.images) != 1 || len(crashed.orphans) != 0 {
-				t.Errorf("images %v, orphans %v", crashed.images, crashed.orphans)
+			if len(crashed.images.known) != 1 || len(crashed.orphans) != 0 {
+				t.Errorf("images %v, orphans %v", crashed.images.known, crashed.orphans)
 			}
 			wantCopies(t, crashed, two)
 			one.store(t, crashed)

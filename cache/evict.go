@@ -163,10 +163,10 @@ func (s *Store) pinnedUser(f *stored) (uuid.UUID, bool) {
 	s.mu.RLock()
 	users := slices.Clone(f.images)
 	for i := 0; i < len(users); i++ {
-		if s.children[users[i]] == 0 {
+		if s.images.children[users[i]] == 0 {
 			continue
 		}
-		for id, im := range s.images {
+		for id, im := range s.images.known {
 			if im.Origin == users[i] && !slices.Contains(users, id) {
 				users = append(users, id)
 			}
@@ -210,7 +210,7 @@ func (s *Store) evictFile(e Evicted) (bool, error) {
 	}
 	return s.discard(e.Sum, f, func() bool {
 		return f.used.Load() == e.LastUsed.UnixNano() && f.hold.readers() == 0 && len(f.images) == len(e.Images) &&
-			s.childrenOf(f.images) <= e.children
+			s.images.childrenOf(f.images) <= e.children
 	}, os.Remove)
 }
 

@@ -128,7 +128,7 @@ func wantConsistent(t testing.TB, s *Store) {
 		}
 		total += f.Digests.Size
 		for _, id := range f.images {
-			if !s.belongs(sum, id) {
+			if !s.images.has(id, sum) {
 				t.Errorf("file %s does not belong to its image %s", sum, id)
 			}
 		}
@@ -152,11 +152,11 @@ func wantConsistent(t testing.TB, s *Store) {
 			t.Errorf("file %s is not in the index", sum)
 		}
 	}
-	if len(images) != len(s.images) {
-		t.Errorf("%d images in the index, %d in the tables", len(images), len(s.images))
+	if len(images) != len(s.images.known) {
+		t.Errorf("%d images in the index, %d in the tables", len(images), len(s.images.known))
 	}
 	children := make(map[uuid.UUID]int)
-	for id, im := range s.images {
+	for id, im := range s.images.known {
 		if images[id] == nil {
 			t.Errorf("image %s is not in the index", id)
 		}
@@ -169,12 +169,12 @@ func wantConsistent(t testing.TB, s *Store) {
 			}
 		}
 	}
-	if fmt.Sprint(children) != fmt.Sprint(s.children) {
-		t.Errorf("children %v, want %v", s.children, children)
+	if fmt.Sprint(children) != fmt.Sprint(s.images.children) {
+		t.Errorf("children %v, want %v", s.images.children, children)
 	}
 	copies, err := os.ReadDir(s.dir.manifests())
-	if err != nil || len(copies) != len(s.images) {
-		t.Errorf("%d copies of manifests (%v), %d images", len(copies), err, len(s.images))
+	if err != nil || len(copies) != len(s.images.known) {
+		t.Errorf("%d copies of manifests (%v), %d images", len(copies), err, len(s.images.known))
 	}
 	if s.space.files != total || s.space.booked != 0 {
 		t.Errorf("account %+v, want %d bytes of files", s.space, total)
@@ -681,8 +681,8 @@ func TestImagesAreLearnedFromCopies(t *testing.T) {
 	}
 	s = reopenLater(t, s)
 	wantPresent(t, s, "0 1", root, child)
-	if len(s.images) != 2 || s.children[root.id] != 1 {
-		t.Errorf("images %v, children %v", s.images, s.children)
+	if len(s.images.known) != 2 || s.images.children[root.id] != 1 {
+		t.Errorf("images %v, children %v", s.images.known, s.images.children)
 	}
 	// And so when the whole index is lost.
 	closeStore(t, s)

@@ -14,38 +14,51 @@ import (
 	"imgmirror/verify"
 )
 
-// setImage puts im (nil: no file of it is left) in the place of what is known
-// of id. s.mu is held.
-func (s *Store) setImage(id uuid.UUID, im *index.Image) {
-	old := s.images[id]
-	if old != nil && old.Origin != uuid.Nil {
-		if s.children[old.Origin]--; s.children[old.Origin] == 0 {
-			delete(s.children, old.Origin)
+// images is which image has which files on disk. It is guarded by Store.mu.
+type images struct {
+	known    map[uuid.UUID]*index.Image // that have a file on disk; the values are immutable
+	children map[uuid.UUID]int          // of an image, known or not: how many known images have the image as their origin
+}
+
+// set puts im (nil: no file of the image is left) in the place of what is known of id.
+func (all *images) set(id uuid.UUID, im *index.Image) {
+	if old := all.known[id]; old != nil && old.Origin != uuid.Nil {
+		if all.children[old.Origin]--; all.children[old.Origin] == 0 {
+			delete(all.children, old.Origin)
 		}
 	}
 	if im == nil {
-		delete(s.images, id)
+		delete(all.known, id)
 		return
 	}
-	s.images[id] = im
+	all.known[id] = im
 	if im.Origin != uuid.Nil {
-		s.children[im.Origin]++
+		all.children[im.Origin]++
 	}
 }
 
-// childrenOf is how many images have one of these as their origin. s.mu is held.
-func (s *Store) childrenOf(images []uuid.UUID) (n int) {
-	for _, id := range images {
-		n += s.children[id]
+// childrenOf is how many images have one of these as their origin.
+func (all *images) childrenOf(ids []uuid.UUID) (n int) {
+	for _, id := range ids {
+		n += all.children[id]
 	}
 	return n
 }
 
-// belongs tells whether it is known that file sum belongs to image id. s.mu is
-// held.
-func (s *Store) belongs(sum verify.Sum, id uuid.UUID) bool {
-	im := s.images[id]
+// has tells whether file sum is known to belong to image id.
+func (all *images) has(id uuid.UUID, sum verify.Sum) bool {
+	im := all.known[id]
 	return im != nil && slices.Contains(im.Sums, sum)
+}
+
+// of gives the images that have file sum.
+func (all *images) of(sum verify.Sum) (ids []uuid.UUID) {
+	for id, im := range all.known {
+		if slices.Contains(im.Sums, sum) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // noteImage records that b's image has file sum, and keeps a copy of its
@@ -74,16 +87,15 @@ func (s *Store) note(b Blob, sum verify.Sum, coming bool) error {
 	if f != nil && !slices.Contains(f.images, b.Image) {
 		f.images = append(slices.Clip(f.images), b.Image)
 	}
-	old := s.images[b.Image]
-	news := !s.belongs(sum, b.Image) || old.Source != b.Source
+	old := s.images.known[b.Image]
+	news := !s.images.has(b.Image, sum) || old.Source != b.Source
 	im := &index.Image{Origin: originOf(b.Manifest), Source: b.Source, Sums: []verify.Sum{sum}}
 	if news {
 		if old != nil {
 			im.Sums = append(im.Sums, slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum })...)
 		}
-		s.setImage(b.Image, im)
+		s.images.set(b.Image, im)
 	}
-	_, copied := s.copies[b.Image]
 	s.mu.Unlock()
 	var err error
 	if news {
@@ -93,8 +105,8 @@ func (s *Store) note(b Blob, sum verify.Sum, coming bool) error {
 		}
 		err = s.index.Write(changes...)
 	}
-	if news || !copied {
-		err = errors.Join(err, s.copyManifest(b, sum))
+	if news || !s.copies.has(b.Image) {
+		err = errors.Join(err, s.copies.write(b, sum))
 	}
 	return err
 }
@@ -121,11 +133,11 @@ func (s *Store) Disown(id uuid.UUID, sum verify.Sum) error {
 
 func (s *Store) disown(id uuid.UUID, sum verify.Sum) error {
 	s.mu.RLock()
-	im := s.images[id]
+	im := s.images.known[id]
 	last := im == nil || len(im.Sums) == 1 && im.Sums[0] == sum
 	s.mu.RUnlock()
 	if last { // first, for this is what may be refused
-		err := s.removeCopy(id)
+		err := s.copies.remove(id)
 		if err == nil {
 			err = disk.Error(disk.SyncFolder(s.dir.manifests()))
 		}
@@ -145,7 +157,7 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	door.Lock()
 	defer door.Unlock()
 	s.mu.Lock()
-	old := s.images[id]
+	old := s.images.known[id]
 	f := s.files[sum]
 	if old == nil || f != nil && !present { // it is there again
 		s.mu.Unlock()
@@ -158,14 +170,14 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	if left := slices.DeleteFunc(slices.Clone(old.Sums), func(o verify.Sum) bool { return o == sum }); len(left) > 0 {
 		im = &index.Image{Origin: old.Origin, Source: old.Source, Sums: left}
 	} else {
-		delete(s.copies, id)
+		s.copies.forget(id)
 	}
-	s.setImage(id, im)
+	s.images.set(id, im)
 	s.mu.Unlock()
 	if im != nil {
 		return s.index.Write(index.PutImage(id, im))
 	}
-	return errors.Join(s.index.Write(index.DropImage(id)), s.removeCopy(id))
+	return errors.Join(s.index.Write(index.DropImage(id)), s.copies.remove(id))
 }
 
 // Own records that b's image has the file, which is on disk, and keeps a copy of
@@ -179,7 +191,7 @@ func (s *Store) Own(b Blob) error {
 	defer s.work.Done()
 	sum := b.Want.SHA1
 	s.mu.RLock()
-	had := s.belongs(sum, b.Image)
+	had := s.images.has(b.Image, sum)
 	s.mu.RUnlock()
 	err := s.note(b, sum, false)
 	if err == nil {
@@ -193,7 +205,7 @@ func (s *Store) Own(b Blob) error {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.files[sum] == nil || !s.belongs(sum, b.Image) {
+	if s.files[sum] == nil || !s.images.has(b.Image, sum) {
 		return fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
 	}
 	return nil
@@ -204,7 +216,7 @@ func (s *Store) From(source string) []uuid.UUID {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var all []uuid.UUID
-	for id, im := range s.images {
+	for id, im := range s.images.known {
 		if im.Source == source {
 			all = append(all, id)
 		}
@@ -223,7 +235,7 @@ func originOf(m manifest.Manifest) uuid.UUID {
 // touchOrigin makes the origin of an image that is about to come the most
 // recently used: it must not go for its child's sake. s.mu is held.
 func (s *Store) touchOrigin(b Blob) {
-	if im := s.images[b.Manifest.Origin]; im != nil {
+	if im := s.images.known[b.Manifest.Origin]; im != nil {
 		for _, sum := range im.Sums {
 			if f := s.files[sum]; f != nil {
 				idle := b.Why == Ahead && f.idle.Load()
@@ -237,7 +249,7 @@ func (s *Store) touchOrigin(b Blob) {
 // loadImages reads which image has which files, and learns it from the copies
 // of manifests where the index does not tell. What is there of images without a
 // file goes: a removal, or a fill, was cut short. there tells of a sum whether
-// its file is on disk, or may be. It runs after loadCopies.
+// its file is on disk, or may be. It runs after rebuild.
 func (s *Store) loadImages(there func(verify.Sum) bool) error {
 	changed := make(map[uuid.UUID]bool)
 	var changes []index.Change
@@ -245,9 +257,9 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 	if err != nil {
 		return err
 	}
-	for id := range s.copies {
+	for _, id := range s.copies.ids() {
 		if known[id] == nil {
-			c, m, err := s.readCopy(id)
+			c, m, err := s.copies.read(id)
 			if err != nil {
 				s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
 				continue
@@ -263,12 +275,12 @@ func (s *Store) loadImages(there func(verify.Sum) bool) error {
 			if !changed[id] {
 				changes = append(changes, index.DropImage(id))
 			}
-			s.dropCopy(id, had)
+			s.copies.drop(id, had)
 		} else {
 			if changed[id] || len(im.Sums) != len(had) {
 				changes = append(changes, index.PutImage(id, im))
 			}
-			s.setImage(id, im)
+			s.images.set(id, im)
 		}
 		for _, sum := range im.Sums {
 			if f := s.files[sum]; f != nil {
@@ -295,21 +307,10 @@ func (c manifestCopy) image(m manifest.Manifest) *index.Image {
 	return im
 }
 
-// imagesOf gives the images whose file sum is: for one whose bytes have become
-// known after the images had been read. s.mu is held.
-func (s *Store) imagesOf(sum verify.Sum) (all []uuid.UUID) {
-	for id, im := range s.images {
-		if slices.Contains(im.Sums, sum) {
-			all = append(all, id)
-		}
-	}
-	return all
-}
-
 // Manifest gives the manifest of an image that has a file on disk, as it was
 // when that was stored; it is read as from a source whose private images are not
 // served. The error matches fs.ErrNotExist when no copy is kept.
 func (s *Store) Manifest(id uuid.UUID) (manifest.Manifest, error) {
-	_, m, err := s.readCopy(id)
+	_, m, err := s.copies.read(id)
 	return m, err
 }

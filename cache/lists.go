@@ -58,7 +58,7 @@ func (l Lists) SaveFacts(id manifest.FileID, f manifest.Facts) error {
 	if err := l.s.index.Write(index.PutFacts(id, f)); err != nil {
 		return fmt.Errorf("save facts of %s: %w", id.Image, err)
 	}
-	l.s.copyFacts(id, f)
+	l.s.copies.addFacts(id, f)
 	return nil
 }
 
@@ -70,8 +70,8 @@ func (l Lists) withStored(lists []manifest.Listing) []manifest.Listing {
 	s := l.s
 	s.mu.RLock()
 	stored := make(map[string][]uuid.UUID)
-	for id, im := range s.images {
-		if _, copied := s.copies[id]; copied && im.Source != "" {
+	for id, im := range s.images.known {
+		if im.Source != "" && s.copies.has(id) {
 			stored[im.Source] = append(stored[im.Source], id)
 		}
 	}
@@ -88,7 +88,7 @@ func (l Lists) withStored(lists []manifest.Listing) []manifest.Listing {
 			if has(l.Images, id) || has(l.Unlisted, id) || has(l.Retired[:had], id) {
 				continue
 			}
-			_, m, err := s.readCopy(id)
+			_, m, err := s.copies.read(id)
 			if err != nil {
 				s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
 				continue

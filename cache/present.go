@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,107 +20,23 @@ import (
 // lookEvery is the time between two looks at the folders of the data folder.
 const lookEvery = 2 * time.Second
 
-// place tells a folder from another of the same name: a disk that is mounted
-// there, or taken away, changes it.
-type place struct{ device, inode uint64 }
-
-func placeOf(dir string) (place, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		return place{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return place{}, fmt.Errorf("%s is no folder", dir)
-	}
-	return place{uint64(st.Dev), uint64(st.Ino)}, nil //nolint:unconvert // the types differ between systems
-}
-
-// places are the folders that the store began with.
-type places struct {
-	mu          sync.Mutex // guards what follows; held over I/O
-	data, files place
-}
-
-// learnPlaces notes where the folders are. It runs before the store is shared.
-func (s *Store) learnPlaces() (err error) {
-	if s.places.data, err = placeOf(string(s.dir)); err == nil {
-		s.places.files, err = placeOf(s.dir.files())
-	}
-	return err
-}
-
 // present fails, with ErrDisk, unless DATA and DATA/files are the folders that the
 // tables tell of. One that is gone, or another one of that name, may be a disk that is not
 // mounted just now: then nothing is known to be absent, and nothing may be stored.
 // Another DATA/files with most of the known files is taken for the same.
 func (s *Store) present() error {
-	err := s.lookPlaces()
+	err := s.places.look(s.known)
 	if err != nil {
 		s.setHealth(err) // readiness need not wait for the next look
 	}
 	return err
 }
 
-func (s *Store) lookPlaces() error {
-	s.places.mu.Lock()
-	defer s.places.mu.Unlock()
-	if err := s.sameData(); err != nil {
-		return err
-	}
-	at, err := placeOf(s.dir.files())
-	if err != nil {
-		return disk.Error(err)
-	}
-	if at == s.places.files {
-		return nil
-	}
-	if !s.recognised() {
-		return fmt.Errorf("%w: %s is another folder than before, and most known files are not in it; is its disk mounted?", ErrDisk, s.dir.files())
-	}
-	s.log.Info("the folder of files is another one, with the known files in it", "path", s.dir.files())
-	s.places.files = at
-	return nil
-}
-
-// sameData fails unless DATA is the folder that the store was opened on.
-// s.places.mu is held.
-func (s *Store) sameData() error {
-	at, err := placeOf(string(s.dir))
-	if err == nil && at != s.places.data {
-		err = fmt.Errorf("%s is another folder than before; is its disk mounted?", s.dir)
-	}
-	return disk.Error(err)
-}
-
-// recognised tells whether most of the known files are in DATA/files.
-func (s *Store) recognised() bool {
-	parents, err := os.ReadDir(s.dir.files())
-	if err != nil {
-		return false
-	}
-	there := make(map[string]bool, len(parents))
-	for _, p := range parents {
-		there[p.Name()] = true
-	}
+// known gives the sums of all files on disk.
+func (s *Store) known() []verify.Sum {
 	s.mu.RLock()
-	known := make([]verify.Sum, 0, len(s.files)+len(s.orphans))
-	for sum := range s.files {
-		known = append(known, sum)
-	}
-	for sum := range s.orphans {
-		known = append(known, sum)
-	}
-	s.mu.RUnlock()
-	found := 0
-	for _, sum := range known {
-		if !there[sum.String()[:2]] {
-			continue
-		}
-		if _, err := os.Lstat(s.dir.file(sum)); err == nil {
-			found++
-		}
-	}
-	return 2*found >= len(known)
+	defer s.mu.RUnlock()
+	return slices.AppendSeq(slices.Collect(maps.Keys(s.files)), maps.Keys(s.orphans))
 }
 
 // gone tells whether a file that was just not found at its place is known to be
@@ -148,23 +65,13 @@ func (s *Store) gone(sum verify.Sum) (bool, error) {
 	return false, nil
 }
 
-// remake makes a folder of DATA anew that has been removed. It fails where DATA
-// itself may be away, and where something else is in the folder's place.
-func (s *Store) remake(dir string) error {
-	s.places.mu.Lock()
-	defer s.places.mu.Unlock()
-	if err := s.sameData(); err != nil {
-		return err
-	}
-	err := os.Mkdir(dir, 0o755)
-	if err == nil {
-		s.log.Warn("a folder was gone, and is made anew", "path", dir)
-		return disk.SyncFolder(string(s.dir))
-	}
-	if errors.Is(err, fs.ErrExist) {
-		_, err = placeOf(dir)
-	}
-	return err
+// Absent tells whether the file is known not to be there. Without even its folder that is
+// not known: all files may be on a disk that is to be mounted yet.
+func (s *Store) Absent(sum verify.Sum) bool {
+	path := s.dir.file(sum)
+	_, folder := os.Stat(filepath.Dir(path))
+	_, err := os.Lstat(path)
+	return folder == nil && errors.Is(err, fs.ErrNotExist)
 }
 
 // Health is what the last look at the data folder has found: nil, or an error that
@@ -196,11 +103,14 @@ func (s *Store) setHealth(err error) {
 // hampered what else is wrong with the folder while files are being served.
 func (s *Store) Look() (down, hampered error) {
 	defer func() { s.setHealth(down) }()
-	if down = s.lookPlaces(); down != nil {
+	if down = s.places.look(s.known); down != nil {
 		return down, nil
 	}
 	for _, dir := range []string{s.dir.partials(), s.dir.files(), s.dir.manifests(), s.dir.quarantine()} {
-		err := s.usable(dir)
+		made, err := s.places.usable(dir)
+		if made && dir == s.dir.manifests() {
+			s.copies.forgetAll()
+		}
 		switch {
 		case err == nil:
 		case (dir == s.dir.partials() || dir == s.dir.files()) && !disk.TakesNothing(err):
@@ -229,30 +139,6 @@ func (s *Store) Look() (down, hampered error) {
 	return down, hampered
 }
 
-// usable fails unless files can be found in dir, and be put there. A folder that
-// is gone is made anew; DATA/files never is, and DATA/quarantine when it is needed.
-func (s *Store) usable(dir string) error {
-	_, err := placeOf(dir)
-	if errors.Is(err, fs.ErrNotExist) && dir != s.dir.files() {
-		if dir == s.dir.quarantine() {
-			if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-		}
-		err = s.remake(dir)
-		if err == nil && dir == s.dir.manifests() {
-			s.forgetCopies()
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if err := unix.Access(dir, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
-		return &fs.PathError{Op: "access", Path: dir, Err: err}
-	}
-	return nil
-}
-
 // suspectDisk notes that a request has failed by the disk: the next looks try it. A disk
 // that fails may well say of its folders what it has in memory.
 func (s *Store) suspectDisk(err error) {
@@ -267,14 +153,6 @@ func tryDisk(dir string) error {
 		return err
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
-}
-
-// forgetCopies notes that no image has a copy of its manifest any more: each is
-// copied again when it is asked for.
-func (s *Store) forgetCopies() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	clear(s.copies)
 }
 
 // watchFolders looks at the data folder, again and again, until ctx ends.
@@ -317,7 +195,7 @@ func (s *Store) openPartial(path string, have int64) (*os.File, error) {
 	}
 	file, err := os.OpenFile(path, flags, 0o644)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := s.remake(filepath.Dir(path)); err != nil {
+		if err := s.places.remake(filepath.Dir(path)); err != nil {
 			return nil, err
 		}
 		file, err = os.OpenFile(path, flags, 0o644)

@@ -39,8 +39,8 @@ func (s *Store) queue() *queue {
 	q := &queue{kept: s.Kept, images: make(map[uuid.UUID]*queuedImage)}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	for id, im := range s.images {
-		q.images[id] = &queuedImage{origin: im.Origin, left: len(im.Sums), children: s.children[id]}
+	for id, im := range s.images.known {
+		q.images[id] = &queuedImage{origin: im.Origin, left: len(im.Sums), children: s.images.children[id]}
 	}
 	q.ready = make(waitingHeap, 0, len(s.files))
 	for _, f := range s.files {

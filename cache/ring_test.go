@@ -78,8 +78,8 @@ func TestSharedWithOriginGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantPresent(t, s, "", all...)
-		if len(s.images) != 0 || len(s.children) != 0 {
-			t.Errorf("images %v, children %v", s.images, s.children)
+		if len(s.images.known) != 0 || len(s.images.children) != 0 {
+			t.Errorf("images %v, children %v", s.images.known, s.images.children)
 		}
 	})
 }

@@ -49,8 +49,8 @@ func (s *Store) reserve(ctx context.Context, n int64, low bool) error {
 		if d.must == 0 { // the room has just become free
 			continue
 		}
-		if d.reason == ReasonMinFree && !gaveUp && s.hasQuarantine() {
-			if err := s.capQuarantine(0, 0); err != nil {
+		if d.reason == ReasonMinFree && !gaveUp && s.quarantine.used() {
+			if err := s.quarantine.limit(0, 0); err != nil {
 				return err
 			}
 			gaveUp = true
@@ -95,7 +95,7 @@ func (s *Store) mayFit(n int64, low bool) error {
 		return nil
 	}
 	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
-		if s.hasQuarantine() {
+		if s.quarantine.used() {
 			return nil
 		}
 	}

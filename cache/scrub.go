@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -31,12 +30,6 @@ const (
 	CheckQuarantined CheckResult = "quarantined" // it was wrong, and no source could heal it
 	CheckAbsent      CheckResult = "absent"      // it was gone, and no source could heal it
 	CheckUnreadable  CheckResult = "unreadable"  // the disk does not tell, or does not let a wrong file go: it stays in the cache, a wrong one is not served
-)
-
-// The quarantine holds the latest wrong files within both limits.
-const (
-	quarantineFiles = 16
-	quarantineBytes = 4 << 30
 )
 
 // Check reads a stored file again, now, and holds it against all digests taken
@@ -114,7 +107,7 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 	case err == nil:
 		s.metrics.failure(sourceDisk, whereDigest)
 		wrong := fmt.Errorf("%w: on disk there are %d bytes with sha256 %x, it was %d with %x", verify.ErrMismatch, got.Size, got.SHA256, f.Digests.Size, f.Digests.SHA256)
-		if err := s.quarantine(sum, f); err != nil {
+		if err := s.putAway(sum, f); err != nil {
 			return CheckUnreadable, errors.Join(wrong, err)
 		}
 		return CheckQuarantined, wrong
@@ -198,73 +191,19 @@ func (s *Store) heal(ctx context.Context, sum verify.Sum, size int64) error {
 	return s.o.Heal(ctx, sum, size)
 }
 
-// quarantine takes the file with wrong bytes out of the cache, for people to
-// look at. It does nothing if f has been replaced or removed meanwhile.
-func (s *Store) quarantine(sum verify.Sum, f *stored) error {
+// putAway takes the file with wrong bytes out of the cache, for people to
+// look at. Nothing happens if f has been replaced or removed meanwhile.
+func (s *Store) putAway(sum verify.Sum, f *stored) error {
 	wrong := func() bool {
 		f.wrong.Store(true)
 		return true
 	}
-	_, err := s.discard(sum, f, wrong, func(string) error { return s.moveToQuarantine(sum) })
+	_, err := s.discard(sum, f, wrong, func(string) error { return s.quarantine.take(sum) })
 	wrong() // also for those who read one that has been replaced
 	if err != nil {
 		return err
 	}
-	return s.capQuarantine(quarantineFiles, quarantineBytes)
-}
-
-// moveToQuarantine moves what stands in the place of file sum. The file's door is
-// held.
-func (s *Store) moveToQuarantine(sum verify.Sum) error {
-	if _, err := os.Stat(s.dir.quarantine()); errors.Is(err, fs.ErrNotExist) {
-		if err := s.remake(s.dir.quarantine()); err != nil {
-			return disk.Error(err)
-		}
-	}
-	name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
-	return os.Rename(s.dir.file(sum), filepath.Join(s.dir.quarantine(), name))
-}
-
-// hasQuarantine tells whether there is anything in the quarantine.
-func (s *Store) hasQuarantine() bool {
-	kept, _ := os.ReadDir(s.dir.quarantine()) // none that can be read can be given up
-	return len(kept) > 0
-}
-
-// capQuarantine removes what has been in the quarantine longest until no more
-// than that is left.
-func (s *Store) capQuarantine(files int, size int64) error {
-	entries, err := os.ReadDir(s.dir.quarantine())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return disk.Error(err)
-	}
-	type inmate struct {
-		path string
-		when string // as its name says
-		size int64
-	}
-	var all []inmate
-	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil {
-			continue // somebody else removes it
-		}
-		name := e.Name()
-		all = append(all, inmate{filepath.Join(s.dir.quarantine(), name), name[min(len(name), 41):], info.Size()})
-		size -= info.Size()
-	}
-	slices.SortFunc(all, func(a, b inmate) int { return cmp.Or(cmp.Compare(a.when, b.when), cmp.Compare(a.path, b.path)) })
-	for len(all) > 0 && (len(all) > files || size < 0) {
-		if err := os.RemoveAll(all[0].path); err != nil {
-			return disk.Error(err)
-		}
-		size += all[0].size
-		all = all[1:]
-	}
-	return nil
+	return s.quarantine.limit(quarantineFiles, quarantineBytes)
 }
 
 // scrub checks every file once in Options.ScrubEvery, until ctx ends. Each

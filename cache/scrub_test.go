@@ -255,7 +255,7 @@ func TestScrub(t *testing.T) {
 
 func TestQuarantineIsCapped(t *testing.T) {
 	s := openStore(t, Options{})
-	if err := s.capQuarantine(1, 1); err != nil { // there is none yet
+	if err := s.quarantine.limit(1, 1); err != nil { // there is none yet
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(s.dir.quarantine(), 0o755); err != nil {
@@ -270,7 +270,7 @@ func TestQuarantineIsCapped(t *testing.T) {
 	}
 	left := func(files int, size int64, want int) {
 		t.Helper()
-		if err := s.capQuarantine(files, size); err != nil {
+		if err := s.quarantine.limit(files, size); err != nil {
 			t.Fatal(err)
 		}
 		in := quarantined(t, s)

@@ -147,7 +147,7 @@ func (s *Store) reject(sum verify.Sum, f *stored, where string, why error) error
 		return err
 	}
 	defer s.work.Done()
-	return s.quarantine(sum, f)
+	return s.putAway(sum, f)
 }
 
 // clearWay moves what is no file out of the place of a file that is to come.
@@ -161,5 +161,5 @@ func (s *Store) clearWay(sum verify.Sum) error {
 		return err
 	}
 	s.log.Warn("not a file of the cache, moved to the quarantine", "path", path)
-	return s.moveToQuarantine(sum)
+	return s.quarantine.take(sum)
 }

@@ -98,10 +98,13 @@ type Store struct {
 	calls     sync.WaitGroup // index operations of callers: OnPublish may need them while fills end
 	adoptions singleflight.Group
 	pins      *pins
+	copies    *copies
 	wakeRun   chan struct{} // a token in it: the limits have changed
-	places    places
+	places    *places
 	health    atomic.Pointer[error] // what Health gives; nil: all is well
 	suspect   atomic.Bool           // a request has failed by the disk, and no look has tried that since
+
+	quarantine quarantine
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
@@ -117,20 +120,16 @@ type Store struct {
 	imageDoors doors      // an image's record and the copy of its manifest, by uuid
 	names      sync.Mutex // the making of a partial file, and the removing of a stale one
 
-	copying sync.Mutex // held while a copy of a manifest is read and replaced; after its image's door
-
-	mu       sync.RWMutex               // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
-	closed   bool                       // no fill begins any more
-	ended    bool                       // none is left: the index is being closed
-	files    map[verify.Sum]*stored     // verified files
-	images   map[uuid.UUID]*index.Image // that have a file on disk; the values are immutable
-	children map[uuid.UUID]int          // of an image, present or not: how many of images have it as their origin
-	aliases  map[string]verify.Sum      // Blob.Key to the sum that its bytes turned out to have
-	orphans  map[verify.Sum]int64       // files on disk of which the index knows nothing: adopted once hashed; their sizes
-	partials map[string]leftover        // unfinished downloads that no fill is working on, by their files' names
-	copies   map[uuid.UUID]struct{}     // images with a copy in DATA/manifests
-	fills    map[string]*fill           // in flight, by Blob.fillKey
-	liars    map[liar]lie               // who sent wrong bytes, and when: asked last
+	mu       sync.RWMutex           // guards what follows; never held over I/O; may be held while a fill's mu is taken, not the other way round
+	closed   bool                   // no fill begins any more
+	ended    bool                   // none is left: the index is being closed
+	files    map[verify.Sum]*stored // verified files
+	images   images                 // that have a file on disk
+	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
+	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
+	partials map[string]leftover    // unfinished downloads that no fill is working on, by their files' names
+	fills    map[string]*fill       // in flight, by Blob.fillKey
+	liars    map[liar]lie           // who sent wrong bytes, and when: asked last
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt
@@ -170,12 +169,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 
 		wakeRun:  make(chan struct{}, 1),
 		files:    make(map[verify.Sum]*stored),
-		images:   make(map[uuid.UUID]*index.Image),
-		children: make(map[uuid.UUID]int),
+		images:   images{make(map[uuid.UUID]*index.Image), make(map[uuid.UUID]int)},
 		aliases:  make(map[string]verify.Sum),
 		orphans:  make(map[verify.Sum]int64),
 		partials: make(map[string]leftover),
-		copies:   make(map[uuid.UUID]struct{}),
 		fills:    make(map[string]*fill),
 		liars:    make(map[liar]lie),
 	}
@@ -191,9 +188,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.dir.make(); err != nil {
 		return nil, err
 	}
-	if err := s.learnPlaces(); err != nil {
+	if s.places, err = learnPlaces(s.dir, s.log); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
+	s.quarantine = quarantine{s.places}
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
 	}
@@ -384,8 +382,7 @@ func (s *Store) find(b Blob) (f found) {
 		f.wrong = err
 	}
 	if b.ofImage() {
-		_, copied := s.copies[b.Image]
-		f.unnoted = !copied || !s.belongs(f.sum, b.Image)
+		f.unnoted = !s.copies.has(b.Image) || !s.images.has(b.Image, f.sum)
 	}
 	return f
 }

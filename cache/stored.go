@@ -3,6 +3,10 @@ package cache
 import (
 	"bytes"
 	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache/disk"
 	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
@@ -168,3 +173,68 @@ func (s *Store) loadUses() error {
 type doors [64]sync.Mutex
 
 func (d *doors) of(key byte) *sync.Mutex { return &d[int(key)%len(d)] }
+
+// openFile gives a Reader on a verified file whose hold the caller has taken;
+// without a Reader it lets it go. If the file is not there, or not what it was, it
+// leaves the cache and the result is nil: it will be filled again. A file that may
+// be another one is hashed first: then, too, the result is nil if it is right.
+func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Reader, err error) {
+	defer func() {
+		if r == nil {
+			f.hold.n.Add(-1)
+		}
+	}()
+	if f.wrong.Load() {
+		return nil, s.awaitGone(sum, f)
+	}
+	file, size, now, err := openRegular(s.dir.file(sum))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if gone, err := s.gone(sum); err != nil || !gone {
+			return nil, err
+		}
+		return nil, s.forget(sum, f, "it is gone from the disk")
+	case damaged(err):
+		return nil, s.reject(sum, f, whereUnreadable, err)
+	case err != nil:
+		return nil, disk.Error(err)
+	case size != f.Digests.Size:
+		file.Close() // unread
+		return nil, s.reject(sum, f, whereSize, fmt.Errorf("on disk there are %d bytes", size))
+	case !f.unchanged(now):
+		file.Close() // unread
+		return nil, s.rehash(ctx, sum, f)
+	}
+	f.touch()
+	return &Reader{
+		store: s, file: file, stored: f, hold: f.hold, info: f.Info, size: f.Digests.Size, end: f.Digests.Size, result: Hit,
+		served: s.metrics.served[Hit],
+	}, nil
+}
+
+// awaitGone waits until a file with wrong bytes is out of the cache, and fails if
+// the disk does not let it go.
+func (s *Store) awaitGone(sum verify.Sum, f *stored) error {
+	door := s.fileDoors.of(sum[0])
+	door.Lock()
+	defer door.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.files[sum] == f {
+		return fmt.Errorf("%w: file %s was found wrong and cannot be moved away", ErrDisk, sum)
+	}
+	return nil
+}
+
+// forget drops what is known of a file that is no longer on the disk.
+func (s *Store) forget(sum verify.Sum, f *stored, why string) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
+	gone, err := s.discard(sum, f, func() bool { return true }, func(string) error { return fs.ErrNotExist })
+	if gone {
+		s.log.Error("a file of the cache is lost: "+why, "sum", sum, "size", f.Digests.Size)
+	}
+	return err
+}

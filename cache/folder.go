@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -137,8 +138,8 @@ func (d folder) makeParent(file string) error {
 
 // removeUnended removes from dir what a process left there that ended during a
 // write of a whole file. No write may be under way. A failure does no harm, and is logged.
-func (s *Store) removeUnended(dir string) {
+func removeUnended(dir string, log *slog.Logger) {
 	if err := disk.RemoveUnended(dir); err != nil {
-		s.log.Warn("files that were never completed cannot be removed", "error", err)
+		log.Warn("files that were never completed cannot be removed", "error", err)
 	}
 }
