@@ -55,7 +55,7 @@ func loadPins(path string) (*pins, error) {
 		case ok:
 			p.ids[id] = true
 		case line != "":
-			faults = append(faults, fmt.Errorf("%s: %.50q is no uuid", path, line))
+			faults = append(faults, fmt.Errorf("%s: %.50q is not a uuid", path, line))
 		}
 	}
 	return p, errors.Join(faults...)

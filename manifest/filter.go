@@ -65,7 +65,7 @@ func ParseFilter(s string) (Filter, error) {
 		if _, ok := readUUID(f.value, true); ok {
 			f.value = strings.ToLower(f.value)
 		} else if f.value != "" || f.field == "uuid" {
-			return bad("%q is no uuid", f.value)
+			return bad("%q is not a uuid", f.value)
 		}
 	case "public":
 		if _, err := strconv.ParseBool(f.value); err != nil || len(f.value) < len("true") {

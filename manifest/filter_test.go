@@ -96,15 +96,15 @@ func TestFilterErrors(t *testing.T) {
 		"urn=x":           "tag.KEY",
 		"tag.=x":          "needs a key",
 		"tag=x":           `no field "tag"`,
-		"uuid=x":          "no uuid",
-		"uuid=":           "no uuid",
-		"origin!=x":       "no uuid",
+		"uuid=x":          "not a uuid",
+		"uuid=":           "not a uuid",
+		"origin!=x":       "not a uuid",
 		"public=yes":      "true or false",
 		"public=":         "true or false",
 		"public=1":        "true or false",
 		"state=broken":    "active, disabled",
 		"state!=Active":   "active, disabled",
-		"uuid=" + idA[1:]: "no uuid",
+		"uuid=" + idA[1:]: "not a uuid",
 	} {
 		_, err := ParseFilter(in)
 		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), say) || !strings.Contains(err.Error(), `"`+in+`"`) {

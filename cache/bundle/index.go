@@ -206,7 +206,7 @@ func unmarshalUUID(b []byte, id *uuid.UUID) error {
 	}
 	parsed, ok := manifest.ParseUUID(s)
 	if !ok {
-		return fmt.Errorf("%.50q is no uuid", s)
+		return fmt.Errorf("%.50q is not a uuid", s)
 	}
 	*id = parsed
 	return nil

@@ -99,7 +99,7 @@ func TestParseIndexRefuses(t *testing.T) {
 	refused(replaced(`"volumes"`, `"extra": 1, "volumes"`), "extra")
 	refused(replaced(`"volumes"`, `"volumes": 3, "volumes"`), "duplicate")
 	refused(replaced(`"volumes"`, `"Volumes"`), "Volumes")
-	refused(replaced(`"uuid": "`+id(1).String(), `"uuid": "{`+id(1).String()+`}`), "is no uuid")
+	refused(replaced(`"uuid": "`+id(1).String(), `"uuid": "{`+id(1).String()+`}`), "is not a uuid")
 	refused(replaced(`"sha1": "01`, `"sha1": "1`), "sha1")
 	refused(replaced(`"sha256": "01`, `"sha256": "x1`), "sha256")
 	refused(replaced(`"size": 30`, `"size": 1e30`), "")

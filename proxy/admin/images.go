@@ -343,7 +343,7 @@ func sumText(sum verify.Sum) string {
 func uuidOf(text string) (uuid.UUID, error) {
 	id, ok := manifest.ParseUUID(text)
 	if !ok {
-		return id, refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "%q is no uuid", shorten(text))
+		return id, refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "%q is not a uuid", shorten(text))
 	}
 	return id, nil
 }
