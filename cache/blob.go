@@ -14,7 +14,7 @@ import (
 // maxFileSize is the largest image file there may be (spec 0).
 const maxFileSize = 20 << 30
 
-// Blob says which bytes are wanted and who wants them.
+// Blob says which bytes are wanted, by which image and why.
 type Blob struct {
 	Want    verify.Want
 	Key     string // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored

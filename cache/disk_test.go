@@ -160,8 +160,20 @@ func TestLeftoverIsWrong(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = reopen(t, s)
-		src := &fake{name: "a", data: data}
-		_, _, err := get(s, blobOf(data), src)
+		gate := make(chan struct{})
+		src := &fake{name: "a", data: data, reply: func(try int, _ int64) reply {
+			if try == 1 {
+				return reply{stall: 100_000, gate: gate}
+			}
+			return reply{}
+		}}
+		r := open(t, s, blobOf(data), src)
+		defer r.Close()
+		if _, err := io.ReadFull(r, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		_, err := io.Copy(io.Discard, r)
 		wantError(t, err, verify.ErrMismatch)
 		synctest.Wait()
 		wantData(t, s, blobOf(data), data, Hit)

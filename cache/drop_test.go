@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"imgmirror/verify"
 )
 
 // forJob is the blob of data as a job wants it.
@@ -123,7 +125,7 @@ func TestNotDropped(t *testing.T) {
 	}
 }
 
-// Who comes while a fill is being dropped is served by the one that follows.
+// A request that comes while a fill is being dropped is served by the fill that follows.
 func TestJoinsWhileDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{})
@@ -134,19 +136,22 @@ func TestJoinsWhileDropped(t *testing.T) {
 			}
 			return reply{}
 		}}
-		r := open(t, s, forJob(data), src)
-		synctest.Wait()
-		s.mu.RLock()
-		f := s.fills[blobOf(data).fillKey()]
-		s.mu.RUnlock()
-		f.mu.Lock() // it cannot end yet
-		if err := r.closeFile(); err != nil {
+		ending := make(chan struct{})
+		slow := src.source()
+		slow.Open = func(ctx context.Context, offset int64) (*verify.Stream, error) {
+			stream, err := src.open(ctx, offset)
+			if err == nil {
+				stream.ReadCloser = slowToEnd{stream.ReadCloser, ending}
+			}
+			return stream, err
+		}
+		r, err := s.File(t.Context(), forJob(data), []Source{slow})
+		if err != nil {
 			t.Fatal(err)
 		}
-		f.hold.n.Add(-1)
-		if !f.drop() { // leave would wait for the end
-			t.Error("it is not dropped")
-		}
+		synctest.Wait()
+		go r.Close() //nolint:errcheck // nothing was read
+		synctest.Wait()
 		got := make(chan error, 1)
 		go func() {
 			data2, _, err := get(s, blobOf(data), src)
@@ -155,12 +160,25 @@ func TestJoinsWhileDropped(t *testing.T) {
 			}
 			got <- err
 		}()
-		f.mu.Unlock()
+		synctest.Wait()
+		wantAsked(t, src, 0)
+		close(ending)
 		if err := <-got; err != nil {
 			t.Error(err)
 		}
 		wantAsked(t, src, 0, 500_000)
 	})
+}
+
+// slowToEnd is a body whose Close waits.
+type slowToEnd struct {
+	io.ReadCloser
+	until <-chan struct{}
+}
+
+func (b slowToEnd) Close() error {
+	<-b.until
+	return b.ReadCloser.Close()
 }
 
 // An unfinished download that a fill has taken over is not removed, and one that

@@ -4,144 +4,256 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"log/slog"
-	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
-	"imgmirror/cache/disk"
 	"imgmirror/verify"
 )
 
-// fill brings one blob to the disk, for all who want it. It runs on one
-// goroutine of its own, which belongs to the store, and goes through rounds: a
-// round begins with a partial file, and ends with the verdict on its bytes.
+// A miss, from the request to the file on disk. Three types share the work, each with one rule for the access to its
+// fields:
+//
+//	fill      the requests, and what Readers see   guarded by its mutex   fill.go, fills.go
+//	download  sources, waits, slot and room        its one goroutine      download.go, sources.go
+//	round     one partial file and its digests     the same goroutine     round.go
+//
+//	File         a request joins the fill for these bytes; the first one begins it
+//	 bring       the download checks that the file may fit, and waits for a slot; then, round after round:
+//	  begin      the partial file is opened, and what it has is hashed
+//	  collect    the sources are asked, pass after pass; the first answer lets Readers in
+//	   race      sources are asked side by side until one has answered well
+//	   receive   its body is written, hashed, and shown to Readers
+//	  judge      the digests are held against what is wanted
+//	  publish    the file gets its final name and its record (publish.go)
+//	 end         the fill is over; what is left of a failure waits for the next request
+//	Reader       follows the partial file; the last block comes once the digests hold (reader.go)
+//
+// The states of a fill, as Fills tells them: FillWaiting until the round has an answer, FillFilling while bytes come or
+// are waited for, FillVerifying from the last byte to the end. A round that fails leads back to FillWaiting.
+
+// fill is one blob that is not on disk, with the requests for it. mu guards the fields below mu; the fields above never
+// change.
 type fill struct {
 	s      *Store
+	blob   Blob   // of the request that began the fill
 	key    string // in Store.fills
-	name   string // of its partial file
-	first  Blob   // who asked first
-	want   verify.Want
-	max    int64 // bytes, at most
-	loose  bool  // bytes that nothing can be checked against are taken
-	ctx    context.Context
-	stop   context.CancelCauseFunc
-	cancel context.CancelFunc // frees what ctx holds
-	ticket *ticket            // its claim on a slot
-	hold   *hold              // who waits for it or reads it; goes over to the file
+	name   string // of the partial file
+	ticket *ticket
+	hold   *hold // of requests and Readers; it goes over to the file
 	began  time.Time
+	ctx    context.Context // of the download
+	stop   context.CancelCauseFunc
 
-	// What follows is for the fill's goroutine alone.
-	seated   bool          // it has a slot
-	leftover int64         // bytes of the partial file that was there before
-	booked   int64         // bytes set aside in the space and not yet written
-	accepted bool          // some source has answered well
-	solo     bool          // a round's bytes must all come from one source
-	lost     int           // rounds whose file was removed by hand
-	pace     *rate.Limiter // of tries that follow at once on one that brought bytes
-
-	// Guarded by Store.mu.
-	firm    bool // somebody wants the blob even if he does not wait for it
-	dropped bool // nobody does, and it is about to end: it is joined no more
-
-	mu      sync.Mutex    // guards what follows, and the round's shared fields; never held over I/O
-	wake    chan struct{} // closed, and replaced, whenever a shared field has changed
-	blobs   []Blob        // who wants it, one of each image
-	sources []*candidate
-	round   *round // the one under way, or the last one; nil before the first
-	from    string // the source whose body is being taken; "" between two
+	mu      sync.Mutex    // never held over I/O; may be taken with Store.mu held, not the other way round
+	wake    chan struct{} // closed, and replaced, whenever a field that Readers wait for has changed
+	blobs   []Blob        // of the requests, one of each image's file
+	sources []*candidate  // that the requests name; it only grows, and what is in it belongs to the download
+	lasting bool          // a request wants the blob also after it has left
+	closed  bool          // the fill is about to end, or the file is published: no request joins any more
+	view    *view         // of the last round that began; nil before the first
+	from    string        // the source whose body is being received; "" between two
 	speed   speed
-	over    bool  // nothing will change any more
+	over    bool  // nothing changes any more
 	err     error // why the fill failed; valid once over
 }
 
-// candidate is a source in the eyes of one fill.
-type candidate struct {
-	Source
-	out      error // why it is asked no more; nil while it is
-	last     error // how its last try ended
-	accepted bool  // it has answered well
-	stalled  bool  // its last try stalled: others are asked before it
-	slow     bool  // its last try took long to be refused
-	ended    bool  // its last try ended before the body did, and brought nothing
+// view is what Readers see of one round. The fill's mu guards it; the download, which alone writes it, reads it without.
+type view struct {
+	path        string // of the file, partial or final
+	size        int64  // of the whole body; -1 while no source has told
+	seen        int64  // bytes that Readers know to be in the file
+	open        bool   // a source has answered well
+	verified    bool   // the digests hold
+	err         error  // why the round ended without that
+	digests     verify.Digests
+	md5         []byte // what the source claims, or the manifest says
+	modTime     time.Time
+	contentType string
+	lost        atomic.Bool // the file was removed by hand: Readers that have it open read on, others wait for the next round
 }
 
-// pace of tries that follow one another without a wait: a source that brings a
-// few bytes and breaks, again and again, is not to be hammered.
-const (
-	triesPerSecond = 10
-	triesAtOnce    = 20
-)
+// errDropped ends a fill that no request wants any more.
+var errDropped = errors.New("no request wants it any more")
 
-func newFill(s *Store, b Blob, sources []Source) *fill {
+// File gives a Reader on the blob: of the verified file when it is on disk,
+// else of the one fill for these bytes, which it starts if there is none. It
+// returns when the first bytes are known to come (a source has answered) or
+// nothing can be had: errors match ErrNoSpace, ErrDisk, verify.ErrUnavailable, ErrClosed,
+// fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). The fill
+// belongs to the store: it outlives ctx and the Reader, unless only jobs want it.
+func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
+	r, err := s.open(ctx, b, sources)
+	s.suspectDisk(err)
+	return r, err
+}
+
+func (s *Store) open(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
+	if b.Want.SHA1.IsZero() && b.Key == "" {
+		return nil, errors.New("cache: a blob needs a sha1 or a key")
+	}
+	for {
+		r, err := s.openStored(ctx, b)
+		if r != nil || err != nil {
+			return r, err
+		}
+		f, result, err := s.fill(b, sources)
+		switch {
+		case err != nil:
+			return nil, err
+		case f == nil: // the file is on disk by now
+			continue
+		case result == "": // the next fill goes on from where this one ends
+			if err := f.ended(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		r, err = f.admit(ctx, result)
+		if err != nil {
+			f.leave()
+			if b.Why != Ahead && errors.Is(err, errNoRoomAhead) { // the fill failed before it knew of this request
+				continue
+			}
+		}
+		if b.Why != Ahead {
+			s.metrics.requests[result].Inc()
+		}
+		return r, err
+	}
+}
+
+// openStored gives a Reader on the blob's file; nil and no error: the file is not on disk.
+func (s *Store) openStored(ctx context.Context, b Blob) (*Reader, error) {
+	for {
+		s.mu.RLock()
+		closed := s.closed
+		found := s.find(b)
+		if found.file != nil && found.wrong == nil && !closed {
+			found.file.hold.n.Add(1) // openFile lets it go
+		}
+		s.mu.RUnlock()
+		switch {
+		case closed:
+			return nil, ErrClosed
+		case found.wrong != nil:
+			return nil, found.wrong
+		case found.orphan:
+			if err := s.adopt(ctx, found.sum); err != nil {
+				return nil, err
+			}
+			continue
+		case found.file == nil:
+			return nil, nil
+		}
+		r, err := s.openFile(ctx, found.sum, found.file)
+		if err != nil {
+			return nil, err
+		}
+		if r == nil { // the file is gone: the tables are asked anew
+			continue
+		}
+		if found.unnoted && s.enter() == nil {
+			s.noteImage(b, found.sum, false)
+			s.work.Done()
+		}
+		if b.Want.SHA1.IsZero() && s.o.OnPublish != nil { // the process may have ended before this was heard
+			s.o.OnPublish(b, found.file.Info)
+		}
+		s.metrics.requests[Hit].Inc()
+		return r, nil
+	}
+}
+
+// fill joins the fill for b, or begins it; the request is counted in its hold. No
+// fill and no error: b is on disk by now. A fill without a Result is one that is
+// about to end, and counts no request.
+func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, "", ErrClosed
+	}
+	if found := s.find(b); found.file != nil || found.orphan {
+		return nil, "", nil
+	}
+	if f := s.joinable(b); f != nil {
+		if !f.join(b, sources) {
+			return f, "", nil
+		}
+		return f, Join, nil
+	}
+	if b.Why != Job {
+		if err := s.allLied(b.fillKey(), sources); err != nil {
+			return nil, "", err
+		}
+	}
 	f := &fill{
-		s: s, key: b.fillKey(), name: b.partialName(), first: b, want: b.Want, max: b.MaxSize, loose: b.Unverified || s.o.AllowUnverified,
-		ticket: &ticket{low: b.Why == Ahead},
-		pace:   rate.NewLimiter(triesPerSecond, triesAtOnce),
-		wake:   make(chan struct{}),
-		hold:   new(hold),
-		firm:   b.Why != Job,
-		began:  time.Now(),
+		s: s, blob: b, key: b.fillKey(), name: b.partialName(), ticket: &ticket{ahead: true}, hold: new(hold),
+		began: time.Now(), wake: make(chan struct{}),
 	}
-	if f.max <= 0 {
-		f.max = maxFileSize
+	f.ctx, f.stop = context.WithCancelCause(s.ctx)
+	f.join(b, s.trusted(f.key, sources))
+	var have int64
+	if name := s.leftoverFor(b); name != "" {
+		f.name, have = name, s.partials[name].have
+		delete(s.partials, name)
 	}
-	ctx, stop := context.WithCancelCause(s.ctx)
-	f.stop = stop
-	f.ctx, f.cancel = context.WithTimeoutCause(ctx, s.o.Deadline,
-		fmt.Errorf("%w: not complete within %s", verify.ErrUnavailable, s.o.Deadline))
-	f.add(b, sources)
-	return f
+	s.touchOrigin(b)
+	s.fills[f.key] = f
+	s.work.Go(newDownload(f, have).run)
+	return f, Miss, nil
 }
 
-// join lets one more have the blob.
-func (f *fill) join(b Blob, sources []Source) {
-	if b.Why != Ahead {
-		f.s.slots.promote(f.ticket)
+// joinable gives the fill that brings what b wants; nil: there is none. s.mu is held.
+func (s *Store) joinable(b Blob) *fill {
+	if f := s.fills[b.fillKey()]; f != nil {
+		return f
 	}
-	f.add(b, sources)
+	for _, f := range s.fills {
+		if f.suits(b) {
+			return f
+		}
+	}
+	return nil
 }
 
 // suits tells whether a request for b may join, although the first request wanted less: the fill must want
 // nothing that b does not want, and bring a file of b's size as far as its source tells.
 func (f *fill) suits(b Blob) bool {
-	if b.Want.SHA1.IsZero() || f.want.SHA1 != b.Want.SHA1 || len(f.want.MD5) > 0 && !bytes.Equal(f.want.MD5, b.Want.MD5) {
+	want := f.blob.Want
+	if b.Want.SHA1.IsZero() || want.SHA1 != b.Want.SHA1 || len(want.MD5) > 0 && !bytes.Equal(want.MD5, b.Want.MD5) {
 		return false
 	}
-	size := f.want.Size
-	if size == 0 && b.Want.Size > 0 {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.round == nil {
-			return false
-		}
-		size = f.round.size
-	}
-	return size == b.Want.Size
-}
-
-// add notes a request for the blob, and the sources that only this request knows. Store.mu is held.
-func (f *fill) add(b Blob, sources []Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	known := false
-	for _, have := range f.blobs {
-		known = known || have.Image == b.Image && have.Key == b.Key && have.Index == b.Index
+	size := want.Size
+	if size == 0 && b.Want.Size > 0 && f.view != nil {
+		size = f.view.size
 	}
-	if !known {
+	return !f.closed && size == b.Want.Size
+}
+
+// join counts a request for the blob, and takes in the sources that only this request names. It fails when the fill is
+// closed. Store.mu is held.
+func (f *fill) join(b Blob, sources []Source) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return false
+	}
+	f.hold.n.Add(1)
+	f.lasting = f.lasting || b.Why != Job
+	if b.Why != Ahead {
+		f.s.slots.promote(f.ticket)
+	}
+	if !slices.ContainsFunc(f.blobs, func(o Blob) bool { return o.Image == b.Image && o.Key == b.Key && o.Index == b.Index }) {
 		f.blobs = append(f.blobs, b)
 	}
-next:
 	for _, src := range sources {
-		for _, c := range f.sources {
-			if c.Name == src.Name {
-				continue next
-			}
+		if slices.ContainsFunc(f.sources, func(c *candidate) bool { return c.Name == src.Name }) {
+			continue
 		}
 		c := &candidate{Source: src}
 		if b.Why != Job {
@@ -149,6 +261,7 @@ next:
 		}
 		f.sources = append(f.sources, c)
 	}
+	return true
 }
 
 // admit waits until a source has answered, and gives a Reader.
@@ -156,7 +269,7 @@ func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
 	for {
 		f.mu.Lock()
 		var reader *Reader
-		if r := f.round; r != nil && r.err == nil && (r.verified || r.open && r.size >= 0) {
+		if v := f.view; v != nil && v.err == nil && (v.verified || v.open && v.size >= 0) {
 			reader = newReader(f, result)
 		}
 		wake, over, err := f.wake, f.over, f.err
@@ -175,244 +288,79 @@ func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
 	}
 }
 
-// errPartialLost ends a round whose file was removed by hand. As often as that may
-// happen to a fill it begins again.
-var errPartialLost = fmt.Errorf("%w: the unfinished file was removed", ErrDisk)
-
-const maxLost = 3
-
-// errDropped ends a fill that nobody wants any more.
-var errDropped = errors.New("nobody wants it any more")
-
-// leave notes that one waiter or reader of the fill has gone. The fill ends if that was
-// the last one, and no request asked for more than that; no source is asked by it
-// any more when leave returns.
+// leave counts out one request, or its Reader. The last one of jobs ends the fill, and no source is asked any more when
+// leave returns.
 func (f *fill) leave() {
-	if f.hold.n.Add(-1) > 0 || !f.drop() {
-		return
+	f.mu.Lock()
+	dropped := f.hold.n.Add(-1) == 0 && !f.lasting && !f.closed
+	if dropped {
+		f.closed = true
+		f.stop(errDropped)
 	}
-	_ = f.ended(context.Background()) // never fails: this context does not end
+	f.mu.Unlock()
+	if dropped {
+		_ = f.ended(context.Background()) // never fails: this context does not end
+	}
 }
 
-// drop ends the fill if no request wants the fill.
-func (f *fill) drop() bool {
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	if f.firm || f.dropped || f.s.fills[f.key] != f || f.hold.n.Load() > 0 {
+// yield ends a fill ahead of need, whose room a client needs; false: a client waits for the fill, or it ends anyway.
+func (f *fill) yield() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || !f.ahead() {
 		return false
 	}
-	f.dropped = true
-	f.stop(errDropped)
+	f.closed = true
+	f.stop(errNoRoomAhead)
 	return true
 }
 
-// changed wakes all who wait. f.mu is held.
-func (f *fill) changed() {
+// close lets no request join any more, and none end the fill.
+func (f *fill) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+}
+
+// ahead tells whether neither a client nor a job has asked for the fill.
+func (f *fill) ahead() bool { return f.s.slots.isAhead(f.ticket) }
+
+// update changes fields that Readers wait for.
+func (f *fill) update(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
 	close(f.wake)
 	f.wake = make(chan struct{})
 }
 
-// run is the fill's goroutine.
-func (f *fill) run() {
-	defer f.stop(nil)
-	defer f.cancel()
-	err := f.bring()
-	f.s.space.release(f.booked)
-	f.s.mu.Lock()
-	if f.s.fills[f.key] == f { // else it was published
-		delete(f.s.fills, f.key)
-		if f.leftover > 0 {
-			f.s.partials[f.name] = leftover{
-				sum: f.want.SHA1, size: f.want.Size, have: f.leftover, dropped: errors.Is(err, errDropped),
-			}
-		}
-	}
-	f.s.mu.Unlock()
-	f.s.suspectDisk(err)
-	if err != nil {
-		level, what := slog.LevelWarn, "fill failed"
-		switch {
-		case errors.Is(err, errDropped):
-			level, what = slog.LevelInfo, "fill dropped"
-		case errors.Is(err, errNoRoomAhead): // it may be tried again and again
-			level = slog.LevelDebug
-		}
-		f.s.log.Log(context.Background(), level, what, "sum", f.first.title(), "uuid", f.first.Image, "have", f.leftover, "error", err)
-		err = fmt.Errorf("fill %s: %w", f.first.title(), err)
-	}
-	f.mu.Lock()
-	f.over, f.err = true, err
-	f.changed()
-	f.mu.Unlock()
-}
-
-// bring goes through as many rounds as it takes. On failure it leaves a partial
-// file only if leftover says so.
-func (f *fill) bring() error {
-	if f.want.Size > f.max {
-		return fmt.Errorf("%w: size is %d, at most %d is taken", verify.ErrMismatch, f.want.Size, f.max)
-	}
-	if f.leftover > 0 && (f.want.Size > 0 && f.leftover > f.want.Size || f.fromStart()) {
-		f.s.space.removedPartial(f.leftover)
-		f.leftover = 0
-		if err := os.Remove(f.s.dir.partial(f.name)); err != nil {
-			return disk.Error(err)
-		}
-	}
-	if err := f.s.present(); err != nil { // there is nowhere to put it
-		return err
-	}
-	if err := f.s.mayFit(f.want.Size-f.leftover, f.low()); err != nil {
-		return err
-	}
-	if err := f.takeSlot(); err != nil {
-		return err
-	}
-	defer f.giveSlot()
-	f.s.metrics.inflight.Inc()
-	defer f.s.metrics.inflight.Dec()
+// ended waits until the fill is over, well or not. The error is ctx's.
+func (f *fill) ended(ctx context.Context) error {
 	for {
-		r, err := f.begin()
-		if err != nil {
-			return err
+		f.mu.Lock()
+		wake, over := f.wake, f.over
+		f.mu.Unlock()
+		if over {
+			return nil
 		}
-		if err = f.fetch(r); err == nil {
-			err = f.judge(r)
-		}
-		if err == nil {
-			if err = f.publish(r); err == nil {
-				return nil
-			}
-		}
-		again := f.mayBeginAgain(r, err)
-		if lost := f.abandon(r, err); lost != nil || !again {
-			return errors.Join(err, lost)
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
 
-// fromStart tells whether nobody can bring the rest of a file alone.
-func (f *fill) fromStart() bool {
+// requests lists the blobs of the requests so far, one of each image's file.
+func (f *fill) requests() []Blob {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.sources) > 0 && !slices.ContainsFunc(f.sources, func(c *candidate) bool { return !c.FromStart })
+	return slices.Clone(f.blobs)
 }
 
-// takeSlot waits in the queue of fills.
-func (f *fill) takeSlot() error {
-	f.s.metrics.slotsWaiting.Inc()
-	defer f.s.metrics.slotsWaiting.Dec()
-	if f.s.slots.acquire(f.ctx, f.ticket) == nil {
-		f.seated = true
-		return nil
-	}
-	cause := context.Cause(f.ctx)
-	if !errors.Is(cause, ErrClosed) {
-		f.s.metrics.slotsRefused.Inc()
-	}
-	return fmt.Errorf("waiting for a slot: %w", cause)
-}
-
-// giveSlot gives the slot back, if the fill has one.
-func (f *fill) giveSlot() {
-	if f.seated {
-		f.seated = false
-		f.s.slots.release()
-	}
-}
-
-// makeRoom lends the slot of a fill that nobody waits for to one that somebody
-// does, and waits for another.
-func (f *fill) makeRoom() error {
-	if !f.s.slots.wanted(f.ticket) {
-		return nil
-	}
-	f.giveSlot()
-	return f.takeSlot()
-}
-
-// book sets n bytes aside, in addition to what is booked.
-func (f *fill) book(n int64) error {
-	if n <= 0 {
-		return nil
-	}
-	err := f.s.reserve(f.ctx, n, f.low())
-	if errors.Is(err, errNoRoomAhead) && !f.low() { // somebody wants it by now
-		err = f.s.reserve(f.ctx, n, false)
-	}
-	if err == nil {
-		f.booked += n
-	}
-	return err
-}
-
-// low tells whether nobody waits for the fill.
-func (f *fill) low() bool { return f.s.slots.isLow(f.ticket) }
-
-// mayBeginAgain tells whether a round that ended with err is worth another,
-// after it has put the blame where it belongs.
-func (f *fill) mayBeginAgain(r *round, err error) bool {
-	if f.ctx.Err() != nil {
-		return false
-	}
-	if errors.Is(err, errPartialLost) {
-		f.lost++
-		return f.lost < maxLost
-	}
-	if !errors.Is(err, verify.ErrMismatch) {
-		// Alone of all sources the round's one could not go on: the others may still, from the start.
-		if r.only == nil || !errors.Is(err, verify.ErrUnavailable) {
-			return false
-		}
-		r.only.out = err
-		return f.anyLeft()
-	}
-	if r.leftover > 0 {
-		return true // from the start, and from the same sources
-	}
-	return f.anyLeft()
-}
-
-// anyLeft tells whether some source may still be asked.
-func (f *fill) anyLeft() bool {
+// candidates lists the sources that requests have named so far.
+func (f *fill) candidates() []*candidate {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, c := range f.sources {
-		if c.out == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// resumable tells whether what a round has is of use to a later fill.
-func (f *fill) resumable(r *round, err error) bool {
-	return !f.want.SHA1.IsZero() && !f.solo && r.have > 0 && !errors.Is(err, verify.ErrMismatch) &&
-		(errors.Is(err, verify.ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) ||
-			errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoRoomAhead) && r.leftover > 0)
-}
-
-// abandon ends a round that failed with err. Its readers that have been given
-// bytes end with err too. The partial file is kept, as the fill's leftover, only
-// if it is of use to a later fill.
-func (f *fill) abandon(r *round, err error) error {
-	r.close()
-	f.mu.Lock()
-	if !r.verified { // else its readers have the right bytes, and go on
-		r.err = err
-	}
-	f.changed()
-	f.mu.Unlock()
-	f.s.space.release(f.booked)
-	f.booked = 0
-	if f.resumable(r, err) {
-		f.leftover = r.have
-		return nil
-	}
-	f.leftover = 0
-	f.s.space.removedPartial(r.have)
-	if err := os.Remove(r.path); !errors.Is(err, fs.ErrNotExist) {
-		return disk.Error(err)
-	}
-	return nil // it was removed by hand
+	return f.sources
 }

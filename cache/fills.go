@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"slices"
 	"time"
 
@@ -23,14 +24,14 @@ const (
 
 // FillInfo is what is known of one download under way.
 type FillInfo struct {
-	Image   uuid.UUID  // who asked first
+	Image   uuid.UUID  // of the first request
 	Sum     verify.Sum // zero: not known before its end
 	Size    int64      // -1: not known yet
 	Have    int64
 	Rate    int64         // bytes per second, lately; 0 when nothing came for some seconds
 	ETA     time.Duration // -1: cannot tell
-	Readers int           // who read it, or wait for its first bytes
-	Source  string        // who brings the bytes just now; "" when nobody does
+	Readers int           // requests that read it, or wait for its first bytes
+	Source  string        // the one that brings bytes just now; "" when none does
 	State   FillState
 	Began   time.Time
 	Ahead   bool // no client and no job waits for it
@@ -42,7 +43,7 @@ func (s *Store) Fills() []FillInfo {
 	all := make([]FillInfo, 0, len(s.fills))
 	for _, f := range s.fills {
 		i := f.describe()
-		i.Readers, i.Ahead = int(f.hold.readers()), f.low()
+		i.Readers = int(f.hold.readers())
 		all = append(all, i)
 	}
 	s.mu.RUnlock()
@@ -52,14 +53,21 @@ func (s *Store) Fills() []FillInfo {
 	return all
 }
 
-// joinable gives the fill that brings what b wants; nil: there is none. s.mu is held.
-func (s *Store) joinable(b Blob) *fill {
-	if f := s.fills[b.fillKey()]; f != nil {
-		return f
-	}
+// Settle waits until the fills that have all their bytes by now are over: what
+// clients have been given whole is then on disk, or known not to be. The error is
+// ctx's.
+func (s *Store) Settle(ctx context.Context) error {
+	var ending []*fill
+	s.mu.RLock()
 	for _, f := range s.fills {
-		if !f.dropped && f.suits(b) {
-			return f
+		if f.describe().State == FillVerifying {
+			ending = append(ending, f)
+		}
+	}
+	s.mu.RUnlock()
+	for _, f := range ending {
+		if err := f.ended(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -69,24 +77,24 @@ func (f *fill) describe() FillInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	i := FillInfo{
-		Image: f.first.Image, Sum: f.want.SHA1, Size: -1, ETA: -1,
+		Image: f.blob.Image, Sum: f.blob.Want.SHA1, Size: -1, ETA: -1, Ahead: f.ahead(),
 		State: FillWaiting, Began: f.began, Source: f.from,
 	}
-	if f.want.Size > 0 {
-		i.Size = f.want.Size
+	if f.blob.Want.Size > 0 {
+		i.Size = f.blob.Want.Size
 	}
-	r := f.round
-	if r == nil || r.err != nil {
+	v := f.view
+	if v == nil || v.err != nil {
 		return i
 	}
-	i.Have = max(r.seen, r.leftover)
-	if r.size >= 0 {
-		i.Size = r.size
+	i.Have = v.seen
+	if v.size >= 0 {
+		i.Size = v.size
 	}
 	switch {
-	case r.verified || i.Have > 0 && i.Have == i.Size:
+	case v.verified || i.Have > 0 && i.Have == i.Size:
 		i.State = FillVerifying
-	case r.open:
+	case v.open:
 		i.State = FillFilling
 		i.Rate = f.speed.now(time.Now())
 	}

@@ -16,7 +16,7 @@ import (
 	"imgmirror/verify"
 )
 
-// partialLife is how long an unfinished download that nobody goes on with is kept.
+// partialLife is how long an unfinished download stays that no fill goes on with.
 const partialLife = 7 * 24 * time.Hour
 
 // Partial is a download that an earlier process, or a fill that failed, left unfinished.
@@ -148,7 +148,7 @@ func (s *Store) loadPartials() error {
 	return nil
 }
 
-// removeStale removes unfinished downloads that nobody went on with.
+// removeStale removes unfinished downloads that no fill went on with.
 func (s *Store) removeStale() {
 	s.mu.RLock()
 	all := maps.Clone(s.partials)
@@ -206,4 +206,13 @@ func (s *Store) removePartial(name string) (bool, error) {
 	}
 	s.partials[name] = left
 	return false, disk.Error(err)
+}
+
+// dropPartial removes the file of a download that has no use for it. A file that was removed by hand is no error.
+func (s *Store) dropPartial(path string, have int64) error {
+	s.space.removedPartial(have)
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return disk.Error(err)
+	}
+	return nil
 }

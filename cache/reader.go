@@ -15,7 +15,7 @@ import (
 )
 
 // Reader reads one blob, also while it is being filled. It holds the file: that
-// is not evicted, and what it reads stays there although somebody removes it by
+// is not evicted, and what it reads stays there although the file is removed by
 // hand. Not for concurrent use. Close it, or its file stays for ever.
 type Reader struct {
 	result Result
@@ -26,21 +26,21 @@ type Reader struct {
 	info   Info    // of a file on disk
 	served prometheus.Counter
 
-	fill  *fill    // nil: the file was on disk
-	round *round   // of the fill: whose bytes are read
-	file  *os.File // nil: not open yet
-	of    *round   // whose file that is
+	fill *fill    // nil: the file was on disk
+	view *view    // of the round whose bytes are read
+	file *os.File // nil: not open yet
+	of   *view    // of the round whose file that is
 
 	offset int64 // where the next bytes are taken from
 	end    int64 // where they end
 	at     int64 // where file stands; -1 when that is not known
-	given  bool  // bytes of round were given out
+	given  bool  // bytes of the round were given out
 }
 
 // newReader gives a Reader on f's round. f.mu is held.
 func newReader(f *fill, result Result) *Reader {
 	return &Reader{
-		fill: f, round: f.round, hold: f.hold, result: result, size: f.round.size, end: f.round.size,
+		fill: f, view: f.view, hold: f.hold, result: result, size: f.view.size, end: f.view.size,
 		served: f.s.metrics.served[result],
 	}
 }
@@ -54,9 +54,9 @@ func (r *Reader) Info() Info {
 	f := r.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	info := Info{Digests: r.round.digests, ModTime: r.round.modTime, ContentType: r.round.contentType}
-	if !r.round.verified {
-		info.Digests = verify.Digests{SHA1: f.want.SHA1, Size: r.size}
+	info := Info{Digests: r.view.digests, ModTime: r.view.modTime, ContentType: r.view.contentType}
+	if !r.view.verified {
+		info.Digests = verify.Digests{SHA1: f.blob.Want.SHA1, Size: r.size}
 	}
 	return info
 }
@@ -70,16 +70,16 @@ func (r *Reader) MD5() []byte {
 	f := r.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.round.verified {
-		return r.round.digests.MD5[:]
+	if r.view.verified {
+		return r.view.digests.MD5[:]
 	}
-	return r.round.md5
+	return r.view.md5
 }
 
 // Result tells hit, miss or join.
 func (r *Reader) Result() Result { return r.result }
 
-// Size is the whole blob's size in bytes. -1 never happens: File waits for the end of a fill whose size nobody claims.
+// Size is the whole blob's size in bytes. -1 never happens: File waits for the end of a fill whose size no source claims.
 func (r *Reader) Size() int64 { return r.size }
 
 // SeekTo sets where the next bytes are taken from. Call it before the first
@@ -139,37 +139,37 @@ func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
 	f := r.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.round.err != nil {
+	if r.view.err != nil {
 		switch {
 		case r.given: // no later round can make these bytes right
-			return 0, nil, r.round.err
-		case f.round != r.round:
-			r.round = f.round
+			return 0, nil, r.view.err
+		case f.view != r.view:
+			r.view = f.view
 		case f.over: // there is no later round
 			return 0, nil, f.err
 		default: // it has not begun
 			return 0, f.wake, nil
 		}
 	}
-	if r.round.lost.Load() && r.of != r.round { // the next round's file is read
+	if r.view.lost.Load() && r.of != r.view { // the next round's file is read
 		switch {
-		case f.round != r.round:
-			r.round = f.round
+		case f.view != r.view:
+			r.view = f.view
 		case f.over && f.err != nil:
 			return 0, nil, f.err
 		}
-		if r.round.lost.Load() {
+		if r.view.lost.Load() {
 			return 0, f.wake, nil
 		}
 	}
-	switch limit := r.round.limit(r.end); {
-	case r.round.size >= 0 && r.round.size != r.size:
-		return 0, nil, fmt.Errorf("%w: size is %d, %d was announced", verify.ErrMismatch, r.round.size, r.size)
-	case r.round.verified && r.offset >= r.end:
+	switch limit := r.view.limit(r.end); {
+	case r.view.size >= 0 && r.view.size != r.size:
+		return 0, nil, fmt.Errorf("%w: size is %d, %d was announced", verify.ErrMismatch, r.view.size, r.size)
+	case r.view.verified && r.offset >= r.end:
 		return 0, nil, io.EOF
 	case limit > r.offset:
 		return limit - r.offset, nil, nil
-	case f.over && f.err != nil && !r.round.verified:
+	case f.over && f.err != nil && !r.view.verified:
 		return 0, nil, f.err
 	}
 	return 0, f.wake, nil
@@ -178,7 +178,7 @@ func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
 // open opens the round's file, unless it is open. !opened: the round ended
 // meanwhile, or its file is just being renamed.
 func (r *Reader) open() (opened bool, err error) {
-	if r.file != nil && r.of == r.round {
+	if r.file != nil && r.of == r.view {
 		return true, nil
 	}
 	if err := r.closeFile(); err != nil {
@@ -186,17 +186,17 @@ func (r *Reader) open() (opened bool, err error) {
 	}
 	f := r.fill
 	f.mu.Lock()
-	path := r.round.path
+	path := r.view.path
 	f.mu.Unlock()
 	file, err := os.Open(path)
 	f.mu.Lock()
 	// The file of that name is this round's as long as the round is not over.
-	ended := r.round.err != nil
-	renamed := r.round.path != path || r.round.verified && !f.over
+	ended := r.view.err != nil
+	renamed := r.view.path != path || r.view.verified && !f.over
 	f.mu.Unlock()
 	switch {
 	case err == nil && !ended:
-		r.file, r.of, r.at = file, r.round, 0
+		r.file, r.of, r.at = file, r.view, 0
 		return true, nil
 	case err == nil:
 		file.Close() // unread
@@ -204,16 +204,30 @@ func (r *Reader) open() (opened bool, err error) {
 	case ended, renamed && errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case errors.Is(err, fs.ErrNotExist): // removed by hand: the fill begins again
-		r.round.lost.Store(true)
+		r.view.lost.Store(true)
 		return false, nil
 	}
 	return false, disk.Error(err)
 }
 
+// Stored waits until the whole file is on disk under its final name, so that
+// Peek knows it, and takes no bytes. The error is the fill's own, or ctx's.
+func (r *Reader) Stored(ctx context.Context) error {
+	f := r.fill
+	if f == nil {
+		return nil
+	}
+	if err := f.ended(ctx); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
 // SendTo writes exactly n bytes (as told by Wait, or fewer) to w through w's
-// io.ReaderFrom as one *io.LimitedReader around a *os.File that nobody else
-// uses, so that a TCP connection underneath uses sendfile(2). It tells how many
-// were written; fewer than n come with an error.
+// io.ReaderFrom as one *io.LimitedReader around a *os.File of its own, so that a TCP connection underneath uses
+// sendfile(2). It tells how many were written; fewer than n come with an error.
 func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 	if r.file == nil {
 		return 0, errors.New("cache: SendTo before Wait")
@@ -232,7 +246,7 @@ func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 	}
 	r.took(sent)
 	if err == nil && sent < n {
-		err = io.ErrUnexpectedEOF // somebody cut the file
+		err = io.ErrUnexpectedEOF // the file was cut by hand
 	}
 	if err != nil {
 		r.at = -1
@@ -242,7 +256,7 @@ func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 }
 
 // unreadable takes a file on disk whose bytes cannot be read out of the cache: the
-// next one who asks has it filled again. Errors of another kind change nothing.
+// next request brings the file anew. Errors of another kind change nothing.
 func (r *Reader) unreadable(err error) {
 	if r.fill != nil || !damaged(err) || r.stored.wrong.Load() {
 		return
@@ -267,7 +281,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	r.given = true
 	m, err := r.file.Read(p[:min(n, int64(len(p)))])
 	r.took(int64(m))
-	if errors.Is(err, io.EOF) { // somebody cut the file
+	if errors.Is(err, io.EOF) { // the file was cut by hand
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// errNoRoomAhead is the ErrNoSpace of a fill that nobody waits for: somebody
-// might have been given the room of others.
-var errNoRoomAhead = fmt.Errorf("%w: what nobody waits for takes free room only", ErrNoSpace)
+// errNoRoomAhead is the ErrNoSpace of a fill ahead of need: for a client, room would have been made.
+var errNoRoomAhead = fmt.Errorf("%w: a download ahead of need takes free room only", ErrNoSpace)
 
 // Freed space may take a while to show in what the file system tells, with ZFS
 // until the transaction group is through.
@@ -21,14 +21,13 @@ const (
 // reserve sets n bytes aside for a fill, after it has made the room for them:
 // what was least recently used goes until they fit, and then down to the low
 // water. Nothing goes if that would not be enough; then it fails with ErrNoSpace.
-// Nothing goes for a low fill either: where all that may go is not enough, the
-// low fills end.
-func (s *Store) reserve(ctx context.Context, n int64, low bool) error {
+// Nothing goes for a fill ahead of need either: where all that may go is not enough, these fills end.
+func (s *Store) reserve(ctx context.Context, n int64, ahead bool) error {
 	full := s.space.book(n)
 	if !errors.Is(full, ErrNoSpace) {
 		return full
 	}
-	if low {
+	if ahead {
 		return fmt.Errorf("%w (%w)", errNoRoomAhead, full)
 	}
 	if err := s.space.never(n); err != nil {
@@ -78,7 +77,7 @@ func (s *Store) reserve(ctx context.Context, n int64, low bool) error {
 
 // mayFit fails with ErrNoSpace when n bytes do not fit, whatever may be evicted for
 // them: then no source need be asked. It sets nothing aside.
-func (s *Store) mayFit(n int64, low bool) error {
+func (s *Store) mayFit(n int64, ahead bool) error {
 	if n <= 0 {
 		return nil
 	}
@@ -89,9 +88,9 @@ func (s *Store) mayFit(n int64, low bool) error {
 	switch {
 	case err != nil || d.must == 0:
 		return err
-	case low:
+	case ahead:
 		return fmt.Errorf("%w: there are %d bytes too few (%s)", errNoRoomAhead, d.must, d.reason)
-	case len(s.plan(d)) > 0, len(s.ahead()) > 0: // what low fills have booked can be had, too
+	case len(s.plan(d)) > 0, len(s.ahead()) > 0: // what fills ahead of need have booked can be had, too
 		return nil
 	}
 	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
@@ -124,35 +123,41 @@ func (s *Store) awaitSpace(ctx context.Context, n int64) error {
 	}
 }
 
-// ahead gives the fills that nobody waits for.
+// ahead gives the fills ahead of need.
 func (s *Store) ahead() (all []*fill) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, f := range s.fills {
-		if !f.dropped && f.low() {
+		if f.ahead() {
 			all = append(all, f)
 		}
 	}
 	return all
 }
 
-// endAhead ends the fills that nobody waits for, whose room somebody else needs,
+// endAhead ends the fills ahead of need, whose room is needed now,
 // and waits until they are over. It tells whether there were any.
 func (s *Store) endAhead(ctx context.Context) bool {
-	var ending []*fill
-	for _, f := range s.ahead() {
-		s.mu.Lock()
-		if s.fills[f.key] == f && !f.dropped && f.low() {
-			f.dropped = true
-			f.stop(errNoRoomAhead)
-			ending = append(ending, f)
-		}
-		s.mu.Unlock()
-	}
+	ending := slices.DeleteFunc(s.ahead(), func(f *fill) bool { return !f.yield() })
 	for _, f := range ending {
 		if f.ended(ctx) != nil {
 			return false
 		}
 	}
 	return len(ending) > 0
+}
+
+// book sets n bytes aside, in addition to what is booked.
+func (d *download) book(n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	err := d.s.reserve(d.f.ctx, n, d.f.ahead())
+	if errors.Is(err, errNoRoomAhead) && !d.f.ahead() { // a client has come meanwhile
+		err = d.s.reserve(d.f.ctx, n, false)
+	}
+	if err == nil {
+		d.booked += n
+	}
+	return err
 }

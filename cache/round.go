@@ -22,79 +22,67 @@ const (
 	announceAfter = 10 * time.Millisecond
 )
 
-// round is one attempt to have all bytes of a blob in one partial file.
+// round is one attempt to have all bytes of a blob in one partial file. Its fields are for the download's goroutine,
+// which lends hash to another one until hashed is closed; the atomic ones are shared with the timer.
 type round struct {
-	// Shared: guarded by fill.mu. The fill's own goroutine, their one writer, reads them without it.
-	path        string // of the file, partial or final
-	size        int64  // of the whole body; -1 while nobody has told
-	seen        int64  // bytes that readers know to be in the file
-	open        bool   // a source has answered well
-	verified    bool   // the digests hold
-	err         error  // why the round ended without that
-	digests     verify.Digests
-	md5         []byte // what the source claims, or the manifest says
-	modTime     time.Time
-	contentType string
+	f    *fill
+	view *view // what Readers see of the round; its own rule is with the fill
 
-	// For the fill's goroutine alone.
-	file     *os.File
-	hash     *verify.Writer
-	have     int64        // bytes in the file
-	told     int64        // of which this goroutine told readers
-	leftover int64        // of which were there before
-	from     []*candidate // who brought the others
-	lead     *candidate   // who brought the last ones; nil when he is not to be asked first
-	only     *candidate   // in a solo round: the one
-
+	file      *os.File
+	have      int64 // bytes in the file
+	leftover  int64 // of which were there before; never changes
+	announced int64 // of which Readers were told by this goroutine
+	hash      *verify.Writer
 	hashed    chan struct{} // closed when the leftover has been hashed
 	hashError error         // valid once hashed
 
-	lost  atomic.Bool  // its file was removed by hand: readers that have the file open read on, later ones do not find the file
+	from    []*candidate // sources that brought bytes
+	current *candidate   // the source that brought the last bytes; nil when it is not to be asked first
+	only    *candidate   // the one source that must bring all; nil: any may bring some
+
 	wrote atomic.Int64 // have, for the timer
 	armed atomic.Bool  // the timer runs
 	flush *time.Timer  // announces bytes that are too few to be announced at once
 }
 
-// begin opens the partial file and starts to hash what is in it.
-func (f *fill) begin() (*round, error) {
-	r := &round{
-		path: f.s.dir.partial(f.name), size: -1, md5: f.want.MD5,
-		have: f.leftover, leftover: f.leftover,
-		hash: verify.NewWriter(), hashed: make(chan struct{}),
-	}
-	if f.want.Size > 0 {
-		r.size = f.want.Size
-	}
-	file, err := f.s.openPartial(r.path, f.leftover)
+// begin opens the partial file, which has that many bytes, and starts to hash these.
+func begin(f *fill, leftover int64) (*round, error) {
+	path := f.s.dir.partial(f.name)
+	file, err := f.s.openPartial(path, leftover)
 	if err != nil {
 		return nil, disk.Error(err)
 	}
-	r.file = file
-	if sizeOf(file) < r.leftover { // it was removed, or cut, by hand
-		f.s.space.removedPartial(r.leftover)
-		f.leftover, r.have, r.leftover = 0, 0, 0
-		if err := file.Truncate(0); err != nil {
-			file.Close() // unread
-			return nil, disk.Error(err)
-		}
+	if sizeOf(file) < leftover { // it was removed, or cut, by hand
+		leftover, err = 0, file.Truncate(0)
 	}
-	if _, err := file.Seek(r.leftover, io.SeekStart); err != nil {
-		file.Close()
-		return nil, err
+	if err == nil {
+		_, err = file.Seek(leftover, io.SeekStart)
 	}
-	if r.leftover > 0 {
+	if err != nil {
+		file.Close() // unread
+		return nil, disk.Error(err)
+	}
+	want := f.blob.Want
+	r := &round{
+		f: f, view: &view{path: path, size: -1, seen: leftover, md5: want.MD5},
+		file: file, have: leftover, leftover: leftover, hash: verify.NewWriter(), hashed: make(chan struct{}),
+	}
+	if want.Size > 0 {
+		r.view.size = want.Size
+	}
+	if leftover > 0 {
 		go r.hashLeftover(f.ctx)
 	} else {
 		close(r.hashed)
 	}
-	r.wrote.Store(r.have)
+	r.wrote.Store(leftover)
 	r.flush = time.AfterFunc(time.Hour, func() {
 		r.armed.Store(false)
-		f.announce(r)
+		r.announce()
 	})
 	r.flush.Stop()
 	f.mu.Lock()
-	f.round = r
+	f.view = r.view
 	f.mu.Unlock()
 	return r, nil
 }
@@ -125,13 +113,42 @@ func (r *round) close() {
 	r.file.Close() // synced by publish; a partial file is hashed again anyway
 }
 
-// limit is how far a reader may read that reads to end: a part has to wait for
-// its last byte. fill.mu is held.
-func (r *round) limit(end int64) int64 {
-	if r.verified {
-		return end
+// complete tells whether all bytes of the body are in the file.
+func (r *round) complete() bool { return r.have == r.view.size }
+
+// write adds bytes that c brought. Readers are told in batches: there may be many of them.
+func (r *round) write(c *candidate, p []byte) error {
+	if _, err := r.file.Write(p); err != nil {
+		return disk.Error(err)
 	}
-	return min(r.seen, end-1, r.size-holdBack)
+	r.hash.Commit(len(p))
+	r.have += int64(len(p))
+	r.wrote.Store(r.have)
+	r.current, c.stalled = c, false
+	r.credit(c)
+	if r.announced == 0 || r.have-r.announced >= announceBytes {
+		r.announced = r.have
+		r.announce()
+	} else if !r.armed.Swap(true) {
+		r.flush.Reset(announceAfter)
+	}
+	return nil
+}
+
+// announce lets Readers have what is in the file.
+func (r *round) announce() {
+	r.f.update(func() {
+		have := r.wrote.Load()
+		r.f.speed.add(have-r.view.seen, time.Now())
+		r.view.seen = have
+	})
+}
+
+// credit notes that some of the round's bytes are from c, or what it left out.
+func (r *round) credit(c *candidate) {
+	if !slices.Contains(r.from, c) {
+		r.from = append(r.from, c)
+	}
 }
 
 // names says where the round's bytes are from.
@@ -146,35 +163,40 @@ func (r *round) names() string {
 	return strings.Join(names, ", ")
 }
 
-// credit notes that some of the round's bytes are from c, or what it left out.
-func (r *round) credit(c *candidate) {
-	if !slices.Contains(r.from, c) {
-		r.from = append(r.from, c)
+// judge ends the hashing and holds the digests against what is wanted. If they hold, Readers may read to the end.
+func (r *round) judge() error {
+	if err := r.waitHashed(); err != nil {
+		return err
 	}
+	got, want := r.hash.Digests(), r.f.blob.Want
+	if !want.Checkable() {
+		want.MD5 = r.view.md5
+	}
+	if err := want.Check(got); err != nil {
+		return fmt.Errorf("from %s: %w", r.names(), err)
+	}
+	if r.view.md5 != nil && string(r.view.md5) != string(got.MD5[:]) {
+		r.f.s.log.Warn("Content-MD5 is wrong, the file is right", "sum", got.SHA1, "source", r.names())
+	}
+	r.f.update(func() { r.view.verified, r.view.digests, r.view.size = true, got, got.Size })
+	return nil
 }
 
-// brought notes that n more bytes, from c, are in the file and on their way to
-// be hashed. Readers are told in batches: there may be many of them.
-func (f *fill) brought(r *round, c *candidate, n int) {
-	r.have += int64(n)
-	r.wrote.Store(r.have)
-	r.lead, c.stalled = c, false
-	r.credit(c)
-	if r.told == 0 || r.have-r.told >= announceBytes {
-		r.told = r.have
-		f.announce(r)
-	} else if !r.armed.Swap(true) {
-		r.flush.Reset(announceAfter)
-	}
+// fail ends the round without its file. Readers that have been given bytes of it end with err, too, unless the bytes
+// are right.
+func (r *round) fail(err error) {
+	r.f.update(func() {
+		if !r.view.verified {
+			r.view.err = err
+		}
+	})
 }
 
-// announce lets readers have what is in the file.
-func (f *fill) announce(r *round) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if have := r.wrote.Load(); have > r.seen {
-		f.speed.add(have-max(r.seen, r.leftover), time.Now())
-		r.seen = have
-		f.changed()
+// limit is how far a Reader may read that reads to end: a part has to wait for
+// its last byte. fill.mu is held.
+func (v *view) limit(end int64) int64 {
+	if v.verified {
+		return end
 	}
+	return min(v.seen, end-1, v.size-holdBack)
 }

@@ -2,16 +2,18 @@ package cache
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
 )
 
 // slots bounds how many fills run at the same time. Those that wait are served
-// in the order in which they came, but the low ones after all others; a low one
-// that runs is asked to make room when another waits.
+// in the order in which they came, but those ahead of need after all others; one of these
+// that runs is asked to yield its slot when another waits.
 type slots struct {
-	urgent atomic.Int32 // tickets waiting that are not low; written under mu
+	urgent atomic.Int32 // tickets waiting that are not ahead of need; written under mu
 
 	mu    sync.Mutex // guards what follows
 	total int
@@ -21,7 +23,7 @@ type slots struct {
 
 // ticket is one fill's claim on a slot.
 type ticket struct {
-	low   bool          // guarded by slots.mu
+	ahead bool          // no client and no job waits for the fill; guarded by slots.mu
 	ready chan struct{} // closed when the slot is given; made anew by each wait
 }
 
@@ -62,25 +64,25 @@ func (s *slots) release() {
 	s.grant()
 }
 
-// promote makes t one that is not low.
+// promote makes t one that is not ahead of need.
 func (s *slots) promote(t *ticket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !t.low {
+	if !t.ahead {
 		return
 	}
-	t.low = false
+	t.ahead = false
 	if slices.Contains(s.queue, t) {
 		s.count(t, 1)
 		s.grant()
 	}
 }
 
-// isLow tells whether t is still one that is low.
-func (s *slots) isLow(t *ticket) bool {
+// isAhead tells whether t is still ahead of need.
+func (s *slots) isAhead(t *ticket) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return t.low
+	return t.ahead
 }
 
 // wanted tells whether t, which has a slot, should give it to one that waits.
@@ -90,7 +92,7 @@ func (s *slots) wanted(t *ticket) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return t.low && s.urgent.Load() > 0
+	return t.ahead && s.urgent.Load() > 0
 }
 
 // resize sets the number of slots. Fills that run go on, also when there are
@@ -105,7 +107,7 @@ func (s *slots) resize(n int) {
 // grant gives what is free to those whose turn it is. s.mu is held.
 func (s *slots) grant() {
 	for s.used < s.total && len(s.queue) > 0 {
-		i := max(0, slices.IndexFunc(s.queue, func(t *ticket) bool { return !t.low }))
+		i := max(0, slices.IndexFunc(s.queue, func(t *ticket) bool { return !t.ahead }))
 		s.used++
 		close(s.take(i).ready)
 	}
@@ -120,9 +122,42 @@ func (s *slots) take(i int) *ticket {
 }
 
 func (s *slots) count(t *ticket, n int32) {
-	if !t.low {
+	if !t.ahead {
 		s.urgent.Add(n)
 	}
+}
+
+// takeSlot waits in the queue of downloads.
+func (d *download) takeSlot() error {
+	d.s.metrics.slotsWaiting.Inc()
+	defer d.s.metrics.slotsWaiting.Dec()
+	if d.s.slots.acquire(d.f.ctx, d.f.ticket) == nil {
+		d.seated = true
+		return nil
+	}
+	cause := context.Cause(d.f.ctx)
+	if !errors.Is(cause, ErrClosed) {
+		d.s.metrics.slotsRefused.Inc()
+	}
+	return fmt.Errorf("waiting for a slot: %w", cause)
+}
+
+// giveSlot gives the slot back, if the download has one.
+func (d *download) giveSlot() {
+	if d.seated {
+		d.seated = false
+		d.s.slots.release()
+	}
+}
+
+// yieldSlot lends the slot of a download ahead of need to one that a client waits
+// for, and waits for another.
+func (d *download) yieldSlot() error {
+	if !d.s.slots.wanted(d.f.ticket) {
+		return nil
+	}
+	d.giveSlot()
+	return d.takeSlot()
 }
 
 // SetFillSlots changes Options.FillSlots. Fills that run go on, also when there

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// line is a queue of tickets that are told apart by a letter, lower case = low.
+// line is a queue of tickets that are told apart by a letter, lower case = ahead of need.
 type line struct {
 	*slots
 	tickets map[string]*ticket
@@ -24,7 +24,7 @@ func newLine(n int) *line {
 func (l *line) stand(ctx context.Context, names string) {
 	for _, r := range names {
 		name := string(r)
-		t := &ticket{low: r >= 'a'}
+		t := &ticket{ahead: r >= 'a'}
 		l.tickets[name] = t
 		go func() {
 			if l.acquire(ctx, t) == nil {

@@ -1,0 +1,338 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"imgmirror/verify"
+)
+
+// Waits between two passes over all sources (spec 5.5).
+const (
+	firstRefusalWait = 200 * time.Millisecond // while none has answered yet, within Options.Patience in all
+	firstDryWait     = time.Second            // later
+	dryPasses        = 4                      // without a byte: then the download fails
+)
+
+// headStart is what the first source has, before the last one is asked too, as
+// long as none has answered well: one that cannot be reached must not keep a client
+// from the others.
+const headStart = 500 * time.Millisecond
+
+// slowRefusal is the time after which a refusal is slow: the source is not asked twice before another has answered, as
+// the client waits.
+const slowRefusal = 1500 * time.Millisecond
+
+// errStalled ends an attempt in which nothing came for Options.StallTimeout.
+var errStalled = errors.New("stalled")
+
+// candidate is a source in the eyes of one download.
+type candidate struct {
+	Source
+	out      error // why it is asked no more; nil while it is
+	last     error // how its last attempt ended
+	accepted bool  // it has answered well
+	stalled  bool  // its last attempt stalled: others are asked before it
+	slow     bool  // its last attempt took long to be refused
+	ended    bool  // its last attempt ended before the body did, and brought nothing
+}
+
+// waits is the schedule of passes over the sources.
+type waits struct {
+	patient bool          // no source has answered yet
+	left    time.Duration // patient: until the end of patience
+	passes  int           // not patient: until the end of the dry spell
+	backoff backoff.ExponentialBackOff
+}
+
+func (d *download) newWaits() *waits {
+	w := &waits{patient: !d.answered, left: d.s.o.Patience, passes: dryPasses}
+	first := firstDryWait
+	if w.patient {
+		first = firstRefusalWait
+	}
+	w.backoff = backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 2, MaxInterval: time.Minute}
+	w.backoff.Reset()
+	return w
+}
+
+// next tells how long to wait after a pass; !ok: there is to be no other pass.
+func (w *waits) next() (_ time.Duration, ok bool) {
+	wait := w.backoff.NextBackOff()
+	if !w.patient {
+		w.passes--
+		return wait, w.passes > 0
+	}
+	wait = min(wait, w.left) // the last attempts are made when patience ends
+	w.left -= wait
+	return wait, wait > 0
+}
+
+// pass asks each source once, until one brings bytes. over: the round has ended, with err, or with all its bytes if
+// that is nil; else err is how the last attempt ended.
+func (d *download) pass(r *round, waits *waits) (over bool, err error) {
+	for left := d.candidates(r); len(left) > 0; {
+		began, before := time.Now(), r.have
+		won, lost := d.race(left, before)
+		var refusing time.Duration // stalls apart
+		for _, a := range lost {
+			left = without(left, a.c)
+			a.c.slow = a.slow
+			if err = r.failed(a.c, a.err); !a.c.stalled {
+				refusing = a.took
+			}
+		}
+		if won != nil {
+			left = without(left, won.c)
+			over, err = d.receive(r, won)
+		}
+		if d.f.ctx.Err() != nil {
+			return true, context.Cause(d.f.ctx)
+		}
+		if won != nil {
+			if over && won.c.out == nil { // the source is not to blame
+				return true, err
+			}
+			if err = r.failed(won.c, err); over {
+				return true, err
+			}
+			if r.have > before {
+				d.s.log.Info("a download broke off", "sum", d.f.blob.title(), "have", r.have, "error", err)
+				return false, err
+			}
+			if !won.c.stalled {
+				refusing = time.Since(began)
+			}
+		}
+		waits.left -= refusing
+	}
+	return false, err
+}
+
+// without is all but c.
+func without(all []*candidate, c *candidate) []*candidate {
+	return slices.DeleteFunc(all, func(other *candidate) bool { return other == c })
+}
+
+// failed notes how the last attempt of c ended.
+func (r *round) failed(c *candidate, err error) error {
+	c.last = fmt.Errorf("source %s: %w", c.Name, err)
+	if c.stalled = errors.Is(err, errStalled); c.stalled {
+		r.current = nil
+	}
+	return c.last
+}
+
+// candidates are the sources to ask, in this order: the one that is just
+// bringing bytes, those in good health as configured, those that stalled last. There is one of them when the round's
+// bytes must be all from one source: when mixed ones were wrong, and when there is nothing to check them against.
+func (d *download) candidates(r *round) []*candidate {
+	var all []*candidate
+	for _, c := range d.f.candidates() {
+		// What stalled or was slow to refuse before any source answered is not waited for twice.
+		if c.out == nil && (d.answered || !c.stalled && !c.slow) {
+			all = append(all, c)
+		}
+	}
+	rank := func(c *candidate) int {
+		switch {
+		case c == r.current:
+			return 0
+		case c.stalled:
+			return 2
+		default:
+			return 1
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *candidate) int { return rank(a) - rank(b) })
+	alone := d.single || r.have > 0 && !d.want.Checkable() && r.view.md5 == nil
+	if !alone || len(all) == 0 {
+		return all
+	}
+	switch {
+	case r.only != nil:
+	case len(r.from) > 0:
+		r.only = r.from[0]
+	default:
+		r.only = all[0]
+	}
+	if r.only.out != nil {
+		return nil
+	}
+	return []*candidate{r.only}
+}
+
+// attempt is one request to one source. When body is not nil, end must follow.
+type attempt struct {
+	c      *candidate
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	stall  *time.Timer // ends ctx; stopped but while something is waited for
+	limit  time.Duration
+	body   *verify.Stream
+	err    error         // why there is no body
+	slow   bool          // that took long
+	took   time.Duration // until the answer, since the sources were asked
+}
+
+func (d *download) newAttempt(c *candidate) *attempt {
+	c.ended = false
+	a := &attempt{c: c, limit: d.s.o.StallTimeout}
+	a.ctx, a.cancel = context.WithCancelCause(d.f.ctx)
+	return a
+}
+
+// open asks for the bytes from offset on, and waits for the answer.
+func (a *attempt) open(offset int64) {
+	began := time.Now()
+	a.stall = time.AfterFunc(a.limit, func() { a.cancel(fmt.Errorf("%w: no byte for %s", errStalled, a.limit)) })
+	a.body, a.err = a.c.Open(a.ctx, offset)
+	if !a.stall.Stop() && a.err == nil {
+		a.body.Close() // read only
+		a.body, a.err = nil, errStalled
+	}
+	if a.err != nil {
+		a.err = a.why(a.err)
+		a.slow = time.Since(began) >= slowRefusal
+		a.cancel(nil)
+	}
+}
+
+// end frees what the attempt holds.
+func (a *attempt) end() {
+	a.stall.Stop()
+	a.cancel(nil)
+	if a.body != nil {
+		a.body.Close() // read only
+	}
+}
+
+// why gives the stall that made the attempt fail, else err itself.
+func (a *attempt) why(err error) error {
+	if cause := context.Cause(a.ctx); errors.Is(cause, errStalled) {
+		return cause
+	}
+	return err
+}
+
+// race asks for the bytes from offset on: the first of candidates, or as long as
+// none has answered well all of them, each a little after the one before, until one
+// does. lost are those that did not; the rest has not been asked, or was called off.
+func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lost []*attempt) {
+	if d.answered {
+		candidates = candidates[:1]
+	}
+	began := time.Now()
+	pause := headStart / time.Duration(max(1, len(candidates)-1))
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var asked []*attempt
+	done := make(chan *attempt, len(candidates))
+	for len(lost) < len(candidates) {
+		select {
+		case <-next.C:
+			if len(asked) < len(candidates) {
+				a := d.newAttempt(candidates[len(asked)])
+				asked = append(asked, a)
+				d.s.work.Go(func() {
+					a.open(offset)
+					done <- a
+				})
+				next.Reset(pause)
+			}
+		case a := <-done:
+			a.took = time.Since(began)
+			if a.err == nil {
+				for _, other := range asked {
+					if other != a {
+						other.cancel(nil)
+					}
+				}
+				d.s.work.Go(func() { // the others end, too
+					for range len(asked) - len(lost) - 1 {
+						(<-done).end()
+					}
+				})
+				return a, lost
+			}
+			refused := errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
+			if refused && (!a.c.accepted || a.c.Once) { // else the refusal may pass, as any break in mid-file does
+				a.c.out = fmt.Errorf("source %s: %w", a.c.Name, a.err)
+			}
+			lost = append(lost, a)
+			next.Reset(0)
+		}
+	}
+	return nil, lost
+}
+
+// refuse puts a source that is wrong out of this download, and remembers it.
+func (d *download) refuse(r *round, c *candidate, where string, why error) {
+	c.out = fmt.Errorf("source %s: %w", c.Name, why)
+	d.s.metrics.failure(c.Name, where)
+	d.s.distrust(c, d.f.key, slices.Contains(r.from, c))
+	d.s.log.Warn("a source gives wrong bytes", "sum", d.f.blob.title(), "source", c.Name, "where", where, "error", why)
+}
+
+// unverified notes that nothing of c is taken because no digest of the file is known. The source is not to blame.
+func (d *download) unverified(c *candidate) {
+	c.out = fmt.Errorf("source %s: %w", c.Name, ErrUnverified)
+	d.s.metrics.failure(c.Name, whereUnchecked)
+	d.s.log.Warn("a file is not fetched", "image", d.f.blob.Image, "file", d.f.key, "source", c.Name, "error", ErrUnverified)
+}
+
+// exhaustedError says that no source is left to ask, and what each said. It
+// matches what that means taken together, and not what a single one said.
+type exhaustedError struct {
+	meaning error
+	said    []string
+}
+
+// answers are those of sources from which something follows, the weightiest first.
+var answers = []struct{ is, means error }{
+	{verify.ErrMismatch, verify.ErrMismatch},
+	{ErrUnverified, ErrUnverified},
+	{fs.ErrPermission, ErrRefused},
+	{fs.ErrNotExist, fs.ErrNotExist},
+}
+
+// exhausted says why the sources could not bring the bytes, and counts those
+// that have less of the file than they should. Only what all agree on has a
+// meaning: "not there" of one source says nothing if another could not tell.
+func (d *download) exhausted(r *round) error {
+	e := &exhaustedError{meaning: verify.ErrUnavailable}
+	heard := len(answers)
+	for _, c := range d.f.candidates() {
+		err := c.out
+		if err == nil {
+			err = c.last
+		}
+		heard = min(heard, slices.IndexFunc(answers, func(a struct{ is, means error }) bool { return errors.Is(err, a.is) }))
+		if err != nil {
+			e.said = append(e.said, err.Error())
+		}
+		if c.ended && c.out == nil && r.view.size >= 0 { // it has had its chances to send the rest
+			d.s.metrics.failure(c.Name, whereSize)
+		}
+	}
+	if heard >= 0 && heard < len(answers) { // -1: a source could not tell
+		e.meaning = answers[heard].means
+	}
+	return e
+}
+
+func (e *exhaustedError) Error() string {
+	if e.said == nil {
+		return "there is no source to ask"
+	}
+	return strings.Join(e.said, "; ")
+}
+
+func (e *exhaustedError) Unwrap() error { return e.meaning }
