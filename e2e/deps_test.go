@@ -23,6 +23,7 @@ const module = "imgmirror/"
 // plugs them together.
 var imports = map[string][]string{
 	"verify":                      {},
+	"race":                        {},
 	"manifest":                    {"verify"},
 	"cache":                       {"verify", "manifest", "cache/disk", "cache/index"},
 	"cache/index":                 {"verify", "manifest", "cache/disk"},
@@ -32,7 +33,7 @@ var imports = map[string][]string{
 	"proxy/via":                   {},
 	"proxy/upstream":              {"verify", "manifest", "proxy/via"},
 	"proxy/upstream/upstreamtest": {"verify", "manifest"},
-	"proxy/catalog":               {"verify", "manifest", "proxy/via"},
+	"proxy/catalog":               {"verify", "manifest", "race", "proxy/via"},
 	"proxy/published":             {"verify", "manifest"},
 	"proxy/imported":              {"verify", "manifest", "cache/disk"},
 	"zfsimport":                   {"verify", "manifest"},

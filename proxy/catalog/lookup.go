@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/proxy/via"
+	"imgmirror/race"
 	"imgmirror/verify"
 )
 
@@ -199,46 +200,32 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
 	asked := via.From(ctx)
-	answers := make(chan answer, len(c.sources))
-	next, pending := 0, 0
-	start := func() {
-		s := c.sources[next]
-		next++
-		pending++
+	var unsure, refused []error
+	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))
+	a, pending, ok := race.First(ctx, len(c.sources), pause, func(i int, answers chan<- answer) {
+		s := c.sources[i]
 		if c.isOneOf(s, asked) {
 			answers <- answer{source: s, id: id, err: fmt.Errorf("source %s: it has asked for it: %w", s.name, fs.ErrNotExist)}
 			return
 		}
 		c.spawn(func(context.Context) { answers <- c.ask(ctx, s, id) })
+	}, func(a answer) bool {
+		switch {
+		case a.err == nil:
+			return c.gives(a)
+		case errors.Is(a.err, fs.ErrNotExist):
+		case errors.Is(a.err, fs.ErrPermission):
+			refused = append(refused, a.err)
+		default:
+			unsure = append(unsure, a.err)
+		}
+		return false
+	})
+	if ok {
+		return a, nil
 	}
-	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	start()
-
-	var unsure, refused []error
-	for pending > 0 {
-		select {
-		case a := <-answers:
-			pending--
-			switch {
-			case a.err == nil && c.gives(a):
-				return a, nil
-			case a.err == nil, errors.Is(a.err, fs.ErrNotExist):
-			case errors.Is(a.err, fs.ErrPermission):
-				refused = append(refused, a.err)
-			default:
-				unsure = append(unsure, a.err)
-			}
-		case <-timer.C:
-		case <-ctx.Done():
-			unsure = append(unsure, fmt.Errorf("image %s: %d sources gave no answer in time", id, pending))
-			return answer{}, fmt.Errorf("%w: %w", verify.ErrUnavailable, errors.Join(unsure...))
-		}
-		if next < len(c.sources) {
-			start()
-			timer.Reset(pause)
-		}
+	if ctx.Err() != nil {
+		unsure = append(unsure, fmt.Errorf("image %s: %d sources gave no answer in time", id, pending))
 	}
 	switch {
 	case len(unsure) > 0:

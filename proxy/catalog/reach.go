@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imgmirror/manifest"
+	"imgmirror/race"
 )
 
 // reachWait bounds the wait of a client for sources to show that they are there.
@@ -63,21 +64,8 @@ func (c *Catalog) Reachable(ctx context.Context, e Entry) bool {
 func (c *Catalog) any(ctx context.Context, holders []Holder, is func(context.Context, Holder) bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, reachWait)
 	defer cancel()
-	outcomes := make(chan bool, len(holders))
-	for _, h := range holders {
-		if !c.spawn(func(context.Context) { outcomes <- is(ctx, h) }) {
-			return false
-		}
-	}
-	for range holders {
-		select {
-		case yes := <-outcomes:
-			if yes {
-				return true
-			}
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return false
+	_, _, ok := race.First(ctx, len(holders), 0, func(i int, answers chan<- bool) {
+		c.spawn(func(context.Context) { answers <- is(ctx, holders[i]) })
+	}, func(yes bool) bool { return yes })
+	return ok
 }
