@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// URL is an address that may carry a password. Every way of printing it masks
-// the password; string(u) is the address itself, for whoever connects to it.
+// URL is an address that may carry a password. Every way of printing a URL masks the password;
+// string(u) is the address itself, for connections.
 type URL string
 
 const mask = "xxxxx"

@@ -91,7 +91,7 @@ func TestDates(t *testing.T) {
 	}
 }
 
-// TestActivated: who publishes an image means it to be active now, unless it is said to be disabled.
+// TestActivated: a published image is active from now on, unless its manifest says disabled.
 func TestActivated(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for more, want := range map[string][2]string{

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// mixedList has manifests whose V2 is what came, and such as were rewritten.
+// mixedList has manifests whose V2 is the source's text, and manifests that were rewritten.
 func mixedList(t *testing.T) []Manifest {
 	t.Helper()
 	images := append(mustList(t, manyImages(20, false)), mustList(t, manyImages(40, true))[20:]...)

@@ -187,7 +187,7 @@ func TestHashFrom(t *testing.T) {
 	}
 }
 
-// However a sequence is cut, by Write or by Buffer and Commit, the digests are those of the whole.
+// The digests are those of the whole sequence, for each way to cut the sequence by Write or by Buffer and Commit.
 func FuzzWriter(f *testing.F) {
 	f.Add(uint64(1), uint32(0))
 	f.Add(uint64(2), uint32(blockSize+1))
