@@ -42,7 +42,7 @@ var imports = map[string][]string{
 	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published", "proxy/imported", "proxy/meaning"},
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
-	"cmd/imgmirror/failure":       {"proxy/admin"},
+	"cmd/imgmirror/failure":       {"verify", "cache/bundle", "proxy/admin"},
 	"cmd/imgmirror/table":         {"cmd/imgmirror/failure"},
 	"cmd/imgmirror/progress":      {"cmd/imgmirror/failure", "cmd/imgmirror/table", "proxy/admin"},
 	"cmd/imgmirror/man":           {"config"},

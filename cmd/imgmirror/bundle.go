@@ -18,51 +18,20 @@ import (
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
-	"imgmirror/verify"
 )
 
 func newBundleCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "bundle",
-		Short: "Carry images to a mirror that has no network",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
-	}
-	cmd.AddCommand(newBundleExportCmd(), newBundleImportCmd(), newBundleShowCmd(), newBundleHaveCmd(), newBundleKeygenCmd())
-	return cmd
+	return verbGroup("bundle", "Carry images to a mirror that has no network",
+		newBundleExportCmd(), newBundleImportCmd(), newBundleShowCmd(), newBundleHaveCmd(), newBundleKeygenCmd())
 }
 
-// openBundle opens a bundle; what is none is an error of the verb's own.
+// openBundle opens a bundle; an error tells how a bundle comes through a pipe.
 func openBundle(path string) (*bundle.Media, error) {
 	media, err := bundle.Open(path)
 	if info, statErr := os.Stat(path); err != nil && statErr == nil && !info.Mode().IsRegular() && !info.IsDir() {
 		err = fmt.Errorf("%w; what comes through a pipe is imported as \"-\"", err)
 	}
-	if err != nil {
-		return nil, bundleFailure(err)
-	}
-	return media, nil
-}
-
-// bundleFailure gives errors of bundles the codes that the mirror would answer with.
-func bundleFailure(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, bundle.ErrSignature):
-		return &failure.Error{Code: "BundleNotTrusted", Err: err}
-	case errors.Is(err, bundle.ErrInvalid):
-		return &failure.Error{Code: "InvalidBundle", Err: err}
-	case errors.Is(err, bundle.ErrVolumeSize):
-		return &failure.Error{Code: "InvalidParameter", Err: err}
-	case errors.Is(err, bundle.ErrChanged):
-		return &failure.Error{Code: "ManifestChanged", Err: err}
-	case errors.Is(err, verify.ErrMismatch):
-		return &failure.Error{Code: "ChecksumError", Err: err}
-	}
-	return err
+	return media, err
 }
 
 func newBundleHaveCmd() *cobra.Command {
@@ -203,7 +172,7 @@ func readSince(ref string) (held []bundle.Held, words string, date time.Time, er
 	}
 	text, readErr := readLimited(ref)
 	if readErr != nil {
-		return nil, "", date, bundleFailure(err)
+		return nil, "", date, err
 	}
 	if have, err := bundle.ParseHave(text); err == nil {
 		return have.Images, fmt.Sprintf("what %s had at %s", have.Mirror.Name, have.Created.Format(time.RFC3339)), date, nil

@@ -82,7 +82,7 @@ func newBundleExportCmd() *cobra.Command {
 		}
 		return withSession(cmd, n, func(ctx context.Context, s *session) error {
 			e.cmd, e.s = cmd, s
-			err := bundleFailure(e.run(ctx))
+			err := e.run(ctx)
 			if err != nil && ctx.Err() != nil && failure.Of(err).Code != "Interrupted" {
 				err = e.interrupted()
 			}

@@ -162,7 +162,7 @@ func inBundle(path string, err error) error {
 	if path == "-" {
 		path = "standard input"
 	}
-	e := failure.Of(bundleFailure(err))
+	e := failure.Of(err)
 	return failure.New(e.Code, "%s: %w", path, e.Err)
 }
 

@@ -8,14 +8,6 @@ import (
 )
 
 func newConfigCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Show or check the configuration",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
-	}
 	show := &cobra.Command{
 		Use:   "show",
 		Short: "Print every setting in force, as YAML",
@@ -55,6 +47,5 @@ func newConfigCmd() *cobra.Command {
 	}
 	addServeFlags(show)
 	addServeFlags(check)
-	cmd.AddCommand(show, check)
-	return cmd
+	return verbGroup("config", "Show or check the configuration", show, check)
 }

@@ -83,17 +83,8 @@ func (o *checkedOutput) failed() error {
 
 // newRootCmd builds the command tree. One file a verb.
 func newRootCmd() *cobra.Command {
-	root := &cobra.Command{
-		Use:           "imgmirror",
-		Short:         "A caching pull-through mirror for SmartOS and Triton images",
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
-	}
+	root := verbGroup("imgmirror", "A caching pull-through mirror for SmartOS and Triton images")
+	root.Version, root.SilenceErrors, root.SilenceUsage = version, true, true
 	root.SetVersionTemplate("imgmirror {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return &failure.Error{Code: failure.CodeUsage, Err: err}
@@ -111,6 +102,14 @@ func newRootCmd() *cobra.Command {
 		newDoctorCmd(), newConfigCmd(), newVersionCmd(), newCompletionCmd(), newManCmd(), newHealthcheckCmd(),
 	)
 	return root
+}
+
+// verbGroup is a command that only has verbs below it: without one of them the command prints its help.
+func verbGroup(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(verbs...)
+	return cmd
 }
 
 func newVersionCmd() *cobra.Command {

@@ -21,16 +21,7 @@ import (
 )
 
 func newManifestCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "manifest",
-		Short: "Write manifests of images",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
-	}
-	cmd.AddCommand(newManifestCreateCmd())
-	return cmd
+	return verbGroup("manifest", "Write manifests of images", newManifestCreateCmd())
 }
 
 // imageManifest is a v2 manifest (spec 1.1), its keys in the order in which

@@ -10,7 +10,9 @@ import (
 	"net/url"
 	"strings"
 
+	"imgmirror/cache/bundle"
 	"imgmirror/proxy/admin"
+	"imgmirror/verify"
 )
 
 // Exit codes (docs/design.md, "Commands"). SMF takes the last two for "do not restart".
@@ -47,8 +49,22 @@ func New(code, format string, args ...any) error {
 // Usage is New for a command line that makes no sense.
 func Usage(format string, args ...any) error { return New(CodeUsage, format, args...) }
 
+// codes are those of errors that verbs meet without a mirror, as a mirror would answer. The first
+// row that matches counts.
+var codes = []struct {
+	is   error
+	code string
+}{
+	{bundle.ErrSignature, "BundleNotTrusted"},
+	{bundle.ErrInvalid, "InvalidBundle"},
+	{bundle.ErrVolumeSize, "InvalidParameter"},
+	{bundle.ErrChanged, "ManifestChanged"},
+	{verify.ErrMismatch, "ChecksumError"},
+	{context.Canceled, CodeInterrupted},
+}
+
 // Of gives err, which is not nil, its code: the code that err has, the code of the mirror's
-// answer, or the code of what the system told.
+// answer, a code of the table, or the code of what the system told.
 func Of(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -57,8 +73,10 @@ func Of(err error) *Error {
 	if told := (*admin.Error)(nil); errors.As(err, &told) {
 		return &Error{Code: told.Code, Err: told}
 	}
-	if errors.Is(err, context.Canceled) {
-		return &Error{Code: CodeInterrupted, Err: err}
+	for _, row := range codes {
+		if errors.Is(err, row.is) {
+			return &Error{Code: row.code, Err: err}
+		}
 	}
 	if gone := (*url.Error)(nil); errors.As(err, &gone) {
 		return &Error{Code: "NoAnswer", Err: err}

@@ -7,7 +7,9 @@ import (
 	"net/url"
 	"testing"
 
+	"imgmirror/cache/bundle"
 	"imgmirror/proxy/admin"
+	"imgmirror/verify"
 )
 
 // The code that is printed in parentheses, and the exit code.
@@ -24,5 +26,6 @@ func TestOf(t *testing.T) {
 	f(New("NoDataFolder", "x"), "NoDataFolder", 1)
 	f(fmt.Errorf("following: %w", context.Canceled), "Interrupted", 1)
 	f(&url.Error{Op: "Get", URL: "http://mirror", Err: errors.New("refused")}, "NoAnswer", 1)
+	f(fmt.Errorf("may.tar: %w: %w", bundle.ErrInvalid, verify.ErrMismatch), "InvalidBundle", 1)
 	f(errors.New("x"), CodeInternal, 1)
 }
