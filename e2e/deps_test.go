@@ -19,8 +19,8 @@ const module = "imgmirror/"
 // imports is who may import what of ours: what a package's shipped code does
 // not find here it may not use, and a package that is not here may not be.
 // A package need not exist yet. Siblings (cache, proxy/upstream, proxy/catalog,
-// proxy/published, proxy/imported, zfsimport) never import each other: each declares what it needs, and cmd
-// plugs them together.
+// proxy/published, proxy/imported, zfsimport) never import each other: each declares what it needs, and
+// proxy/mirror is where they meet.
 var imports = map[string][]string{
 	"verify":                      {},
 	"race":                        {},
@@ -38,8 +38,9 @@ var imports = map[string][]string{
 	"proxy/imported":              {"verify", "manifest", "cache/disk"},
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy/meaning":               {"verify", "manifest", "cache"},
-	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning"},
-	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/published", "proxy/imported", "proxy/meaning"},
+	"proxy/mirror":                {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/published", "proxy/imported", "zfsimport"},
+	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
+	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/published", "proxy/imported", "proxy/meaning", "proxy/mirror", "zfsimport"},
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
 	"cmd/imgmirror/failure":       {"verify", "cache/bundle", "proxy/admin"},
@@ -51,7 +52,7 @@ var imports = map[string][]string{
 	"cmd/imgmirror": {
 		"cmd/imgmirror/demo", "cmd/imgmirror/failure", "cmd/imgmirror/man", "cmd/imgmirror/media", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
-		"proxy/via", "proxy/meaning", "proxy/published", "proxy/imported", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
+		"proxy/meaning", "proxy/mirror", "proxy/published", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
 }
 
@@ -131,6 +132,7 @@ func TestImportFaults(t *testing.T) {
 	f("verify", "imgmirror/manifest", "verify must not import manifest")
 	f("cache", "imgmirror/proxy/catalog", "cache must not import proxy/catalog")
 	f("proxy", "imgmirror/zfsimport", "proxy must not import zfsimport")
+	f("proxy/catalog", "imgmirror/proxy/mirror", "proxy/catalog must not import proxy/mirror")
 	f("proxy", "imgmirror/config github.com/valyala/fasthttp", "proxy must not import config")
 	f("proxy/admin", "github.com/valyala/fasthttp/fasthttputil", "proxy/admin must not import github.com/valyala/fasthttp/fasthttputil: only proxy, cmd/imgmirror may")
 	f("cmd/imgmirror", "github.com/valyala/fasthttp/fasthttputil", "")

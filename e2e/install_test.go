@@ -120,7 +120,7 @@ func TestInstalled(t *testing.T) {
 	m := startMirror(t, p.settings(), samples(t))
 	m.verb("installed").want(t, "UUID", sampleBase+"  -     -")
 	m.verb("install", "-n", "-H", "-o", "name,state", sampleApp).want(t, "sample-base  waiting\nsample-web   waiting\nsample-app   waiting\n")
-	m.verb("install", sampleApp).want(t, "sample-base@1.0.0: is installed already, 134 kB")
+	m.verb("install", sampleApp).want(t, "sample-base@1.0.0: is installed already,")
 	table := m.verb("installed", "-o", "uuid,name,version,origin,zpool,clones,source,record", "-s", "name")
 	table.want(t, "sample-app", sampleBase, p.name)
 	if far := m.remote("installed", "-o", "uuid,name,version,origin,zpool,clones,source,record", "-s", "name"); far != table {

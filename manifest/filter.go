@@ -178,3 +178,26 @@ func (m *Manifest) hasBillingTag(want string) bool {
 	}
 	return false
 }
+
+// ParseFilters is ParseFilter for several; the error is of the first that is wrong.
+func ParseFilters(texts []string) ([]Filter, error) {
+	var all []Filter
+	for _, text := range texts {
+		f, err := ParseFilter(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// MatchAll tells whether m satisfies all filters.
+func MatchAll(m Manifest, all []Filter) bool {
+	for _, f := range all {
+		if !f.Match(m) {
+			return false
+		}
+	}
+	return true
+}

@@ -11,6 +11,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/mirror"
 )
 
 // benchmark sends the same request over and over on one connection.
@@ -75,7 +76,7 @@ func BenchmarkHit(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { store.Close() })
-	f.options.Files = store
+	f.options.Files = mirror.Files{Store: store}
 	f.start()
 	f.get(filePath)
 	waitFor(b, "the file to be published", func() bool { return f.send("HEAD", filePath).header.Get("X-Cache") == "HIT" })

@@ -95,11 +95,9 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	if sum := m.Files[index].SHA1; !sum.IsZero() {
 		v.etag = sum.String()
 	}
-	blob, sources := BlobOf(e, index)
-	sources = onBehalf(req.via, sources)
 	head := &req.ctx.Request.Header
 	if v.etag == "" || hasDateCondition(head) {
-		info, stored := s.files.Peek(blob)
+		info, stored := s.files.Stored(e, index)
 		v.modified = modified(info, m)
 		if stored {
 			v.etag = info.Digests.SHA1.String()
@@ -109,12 +107,15 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		return err
 	}
 	if req.ctx.IsHead() {
-		return s.headFile(req, e, blob, v)
+		return s.headFile(req, e, index, v)
 	}
 
 	ctx, done := s.unlessCircular(req.via, e, index)
 	defer done()
-	r, err := s.open(ctx, blob, sources, !s.stream, fmt.Sprintf("image %s has no file %d at its source", m.UUID, index))
+	absent := fmt.Sprintf("image %s has no file %d at its source", m.UUID, index)
+	r, err := s.open(ctx, !s.stream, absent, func(ctx context.Context) (*cache.Reader, error) {
+		return s.files.Open(ctx, e, index, cache.Client)
+	})
 	if err != nil {
 		return err
 	}
@@ -153,14 +154,14 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 }
 
 // headFile answers HEAD from the manifest and what is on disk; it starts no fill.
-func (s *Server) headFile(req *request, e catalog.Entry, blob cache.Blob, v validators) error {
-	info, stored := s.files.Peek(blob)
+func (s *Server) headFile(req *request, e catalog.Entry, index int, v validators) error {
+	info, stored := s.files.Stored(e, index)
 	if !stored {
 		if err := s.obtain(e); err != nil {
 			return err
 		}
 	}
-	result, size := cache.Miss, blob.Want.Size
+	result, size := cache.Miss, e.Manifest.Files[index].Size
 	if stored {
 		result, size = cache.Hit, info.Digests.Size
 		v.etag = info.Digests.SHA1.String()
@@ -199,14 +200,14 @@ func (req *request) setMD5(sum []byte) {
 	}
 }
 
-// open gives a Reader on the blob; the error is ready for the client, absent
-// what to say when no source has it. With whole, all of the blob may be given
-// out when open returns: its digests have been found right. That wait is as long
+// open gives the Reader that from opens; the error is ready for the client, absent
+// what to say when no source has the bytes. With whole, all of them may be given
+// out when open returns: the digests have been found right. That wait is as long
 // as the fill takes, whether the client is still there or not.
-func (s *Server) open(ctx context.Context, blob cache.Blob, sources []cache.Source, whole bool, absent string) (*cache.Reader, error) {
+func (s *Server) open(ctx context.Context, whole bool, absent string, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	r, err := s.files.File(ctx, blob, sources)
+	r, err := from(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errCircle) {
 		err = errCircle
 	}

@@ -25,7 +25,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/mirror"
 	"imgmirror/verify"
 )
 
@@ -120,7 +120,7 @@ func withStore(t *testing.T, content []byte, extra string) (*fixture, *gate) {
 			t.Error(err)
 		}
 	})
-	f.options.Files = store
+	f.options.Files = mirror.Files{Store: store}
 	return f, g
 }
 
@@ -190,7 +190,7 @@ func TestFileWithoutADigest(t *testing.T) {
 			f.stop()
 			store.Close() //nolint:errcheck // other tests look at that
 		})
-		f.options.Files, f.options.OnUnreachable = store, UnreachableNotFound
+		f.options.Files, f.options.OnUnreachable = mirror.Files{Store: store}, UnreachableNotFound
 		if loose {
 			g.pass(len(content)) // else no byte can come
 		}
@@ -611,8 +611,7 @@ func TestFileBodyAsAReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob, sources := BlobOf(e, 0)
-	r, err := f.server.files.File(t.Context(), blob, sources)
+	r, err := f.server.files.Open(t.Context(), e, 0, cache.Client)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -752,63 +751,6 @@ func TestIconFaults(t *testing.T) {
 		return &verify.Stream{ReadCloser: io.NopCloser(bytes.NewReader([]byte("short"))), Size: 5, MD5: md5Sum([]byte("other"))}, nil
 	}
 	f.wantError("GET", path, 503, "RemoteSourceError", "")
-}
-
-// Sources know of no offset in an icon.
-func TestIconFromTheMiddle(t *testing.T) {
-	source := &fakeSource{name: "one", icon: func(context.Context, manifest.Manifest) (*verify.Stream, error) {
-		return &verify.Stream{ReadCloser: io.NopCloser(bytes.NewReader([]byte("0123456789"))), Size: 10}, nil
-	}}
-	e := catalog.Entry{Holders: []catalog.Holder{
-		{Source: &fakeSource{name: "none"}, Manifest: manifest.Manifest{}},
-		{Source: source, Manifest: manifest.Manifest{Icon: true}},
-	}}
-	_, sources := iconOf(e)
-	if len(sources) != 1 || sources[0].Name != "one" {
-		t.Fatalf("%v", sources)
-	}
-	stream, err := sources[0].Open(t.Context(), 4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b, err := io.ReadAll(stream); err != nil || string(b) != "456789" || stream.Size != 10 {
-		t.Errorf("%q %d %v", b, stream.Size, err)
-	}
-	if _, err := sources[0].Open(t.Context(), 11); err == nil {
-		t.Error("opened behind its end")
-	}
-}
-
-func TestBlobOf(t *testing.T) {
-	sum, err := verify.ParseSum(sha1Hex([]byte("x")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := manifest.Manifest{UUID: uuid.MustParse(id(1)), Files: []manifest.File{{}, {SHA1: sum, Size: 1, MD5: md5Sum([]byte("x"))}}}
-	var asked string
-	holder := func(name string, m manifest.Manifest) catalog.Holder {
-		return catalog.Holder{Manifest: m, Source: &fakeSource{name: name, file: func(_ context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
-			asked = fmt.Sprintf("%s %s %d %d", name, m.Name, index, offset)
-			return nil, errors.New("no")
-		}}}
-	}
-	theirs := m
-	theirs.Name = "theirs"
-	e := catalog.Entry{Manifest: m, Source: "a", Holders: []catalog.Holder{
-		holder("a", m), holder("short", manifest.Manifest{Files: m.Files[:1]}), holder("b", theirs),
-	}}
-	blob, sources := BlobOf(e, 1)
-	if blob.Want.SHA1 != sum || blob.Want.Size != 1 || len(blob.Want.MD5) != 16 || blob.Key != "file/"+id(1)+"/1" ||
-		blob.Image != m.UUID || blob.Index != 1 || blob.Source != "a" || blob.Manifest.UUID != m.UUID {
-		t.Errorf("%+v", blob)
-	}
-	if len(sources) != 2 || sources[0].Name != "a" || sources[1].Name != "b" {
-		t.Fatalf("%+v", sources)
-	}
-	// Each is asked by its own manifest.
-	if _, err := sources[1].Open(t.Context(), 7); err == nil || asked != "b theirs 1 7" {
-		t.Errorf("%q %v", asked, err)
-	}
 }
 
 func TestIconType(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/mirror"
 	"imgmirror/verify"
 )
 
@@ -74,7 +75,7 @@ func newFixtureWith(t testing.TB, o catalog.Options, manifests ...string) *fixtu
 	}
 	f.options = Options{
 		Catalog:      cat,
-		Files:        fakeFiles{},
+		Files:        mirror.Files{Store: fakeFiles{}},
 		Version:      "1.2.3",
 		StreamOnMiss: true,
 		Logger:       slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -1,11 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
 
 	"imgmirror/cache"
+	"imgmirror/proxy/via"
 )
 
 // getIcon answers GET /images/:uuid/icon. Icons are small, and clients insist on
@@ -20,9 +22,7 @@ func (s *Server) getIcon(req *request) error {
 	if !m.Icon {
 		return notFound("%s", absent)
 	}
-	blob, sources := iconOf(e)
-	sources = onBehalf(req.via, sources)
-	info, stored := s.files.Peek(blob)
+	info, stored := s.files.StoredIcon(e)
 	if req.ctx.IsHead() && !stored {
 		// Its size and sums would have to be fetched first.
 		req.fileHeaders(validators{modified: m.Published}, cache.Miss)
@@ -31,7 +31,9 @@ func (s *Server) getIcon(req *request) error {
 	result := cache.Hit
 	var body []byte
 	if !req.ctx.IsHead() {
-		r, err := s.open(s.base, blob, sources, true, absent)
+		r, err := s.open(via.With(s.base, req.via), true, absent, func(ctx context.Context) (*cache.Reader, error) {
+			return s.files.OpenIcon(ctx, e)
+		})
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/mirror"
 	"imgmirror/verify"
 )
 
@@ -449,7 +450,7 @@ func TestFileErrors(t *testing.T) {
 	f := func(err error, status int, code string) {
 		t.Helper()
 		fx := three(t)
-		fx.options.Files = fakeFiles{err: err}
+		fx.options.Files = mirror.Files{Store: fakeFiles{err: err}}
 		fx.start()
 		for _, path := range []string{"/images/" + id(1) + "/file", "/datasets/" + id(1) + "/file", "/" + id(1) + "/file"} {
 			fx.wantError("GET", path, status, code, "")
@@ -512,10 +513,10 @@ func TestHeadOfFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored.options.Files = fakeFiles{info: &cache.Info{
+	stored.options.Files = mirror.Files{Store: fakeFiles{info: &cache.Info{
 		Digests: verify.Digests{SHA1: sum, MD5: [16]byte{1, 2, 3}, Size: 1000},
 		ModTime: time.Date(2015, 1, 2, 3, 4, 5, 0, time.UTC),
-	}}
+	}}}
 	stored.start()
 	r = stored.common(stored.send("HEAD", "/images/"+id(1)+"/file"))
 	if r.status != 200 || r.header.Get("X-Cache") != "HIT" || r.header.Get("Content-MD5") != "AQIDAAAAAAAAAAAAAAAAAA==" || r.header.Get("Last-Modified") != "Fri, 02 Jan 2015 03:04:05 GMT" {

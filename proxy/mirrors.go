@@ -8,10 +8,8 @@ import (
 	"slices"
 	"sync"
 
-	"imgmirror/cache"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/via"
-	"imgmirror/verify"
 )
 
 // meet reads which mirrors a question comes from, and tells those who we are. A question that comes back to its asker
@@ -42,20 +40,6 @@ func (s *Server) listPaths(req *request) error {
 	}
 	s.json(req, body, tagOf(body))
 	return nil
-}
-
-// onBehalf makes the sources of a blob be asked on behalf of the mirrors ids.
-func onBehalf(ids []string, sources []cache.Source) []cache.Source {
-	if len(ids) == 0 {
-		return sources
-	}
-	for i := range sources {
-		open := sources[i].Open
-		sources[i].Open = func(ctx context.Context, offset int64) (*verify.Stream, error) {
-			return open(via.With(ctx, ids), offset)
-		}
-	}
-	return sources
 }
 
 // errCircle ends the wait of a mirror for a file that mirrors wait for in a circle.

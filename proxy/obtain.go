@@ -56,7 +56,6 @@ func (s *Server) stored(e catalog.Entry) bool {
 	if len(e.Manifest.Files) == 0 {
 		return true
 	}
-	blob, _ := BlobOf(e, 0)
-	_, ok := s.files.Peek(blob)
+	_, ok := s.files.Stored(e, 0)
 	return ok
 }

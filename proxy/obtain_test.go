@@ -11,6 +11,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/mirror"
 	"imgmirror/verify"
 )
 
@@ -38,7 +39,7 @@ func TestManifestOutOfReach(t *testing.T) {
 	f.source.get = func(context.Context, uuid.UUID) (manifest.Manifest, error) {
 		return manifest.Manifest{}, errors.New("down")
 	}
-	f.options.Files = disk{[]string{id(1), id(2), id(4)}}
+	f.options.Files = mirror.Files{Store: disk{[]string{id(1), id(2), id(4)}}}
 	f.options.OnUnreachable = UnreachableNotFound
 	f.start()
 	routes := []string{"/images/", "/datasets/"}
@@ -74,7 +75,7 @@ func TestManifestOutOfReachIsTold(t *testing.T) {
 		t.Error("the source is asked")
 		return manifest.Manifest{}, errors.New("down")
 	}
-	f.options.Files = disk{}
+	f.options.Files = mirror.Files{Store: disk{}}
 	f.start()
 	if got := f.get("/images/" + id(3)); got.status != 200 {
 		t.Errorf("%d %s", got.status, got.body)

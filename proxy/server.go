@@ -28,7 +28,7 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// Catalog is what images there are; *catalog.Catalog is one. All methods may
+// Catalog is what images there are; *mirror.Mirror is one. All methods may
 // be called concurrently.
 type Catalog interface {
 	// Current is the list now being served: immutable, never nil, no waiting.
@@ -49,14 +49,13 @@ type Catalog interface {
 	InCircle(ctx context.Context, e catalog.Entry, index int) bool
 }
 
-// Files is where the bytes are; *cache.Store is one. Both methods may be
-// called concurrently.
+// Files is where the bytes are; *mirror.Mirror is one. The methods may be called concurrently, and
+// have their contracts at mirror.Files.
 type Files interface {
-	// File gives a Reader, which the caller closes, on the blob, from disk or
-	// from the fill that it joins or starts; ctx bounds only this call's wait.
-	File(ctx context.Context, b cache.Blob, sources []cache.Source) (*cache.Reader, error)
-	// Peek tells what is on disk of the blob, verified; it starts nothing.
-	Peek(b cache.Blob) (cache.Info, bool)
+	Open(ctx context.Context, e catalog.Entry, index int, why cache.Why) (*cache.Reader, error)
+	OpenIcon(ctx context.Context, e catalog.Entry) (*cache.Reader, error)
+	Stored(e catalog.Entry, index int) (cache.Info, bool)
+	StoredIcon(e catalog.Entry) (cache.Info, bool)
 }
 
 // Values of Options.OnUnreachable.

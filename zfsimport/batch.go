@@ -19,10 +19,13 @@ import (
 // is missing before it locks, and locks from the top down to the base, finds either nothing of a family or all of it.
 // The images of a family follow each other: see Families. A Batch is for one goroutine; the caller closes it.
 type Batch struct {
+	// NoWait: an image that another process imports is an error that matches ErrLocked. Else the
+	// Batch waits for that process.
+	NoWait bool
+
 	im     *Importer
 	pool   string
 	images []manifest.Manifest
-	wait   bool
 
 	place *place
 	locks []*importLock
@@ -33,7 +36,7 @@ type Batch struct {
 // Batch plans to install images, in their order, into the pool ("" = the default).
 // Those that are not to be installed are left out.
 func (im *Importer) Batch(pool string, images []manifest.Manifest) *Batch {
-	return &Batch{im: im, pool: pool, images: images, wait: true}
+	return &Batch{im: im, pool: pool, images: images}
 }
 
 // Install brings one image of the Batch into the pool unless it is there. Its origin
@@ -112,17 +115,27 @@ func (b *Batch) family(from manifest.Manifest) ([]manifest.Manifest, map[uuid.UU
 }
 
 // Families puts images, origins before what is built on them, into an order in which each family's follow each other.
-func Families(images []manifest.Manifest) []manifest.Manifest {
-	root := make(map[uuid.UUID]int, len(images)) // the place of the first image of the family
-	for i, image := range images {
-		root[image.UUID] = i
-		if of, ok := root[image.Origin]; ok && image.HasOrigin() {
-			root[image.UUID] = of
-		}
+// image is how a T is read.
+func Families[T any](all []T, image func(T) manifest.Manifest) []T {
+	type member struct {
+		value T
+		root  int // the place of the first image of the family
 	}
-	images = slices.Clone(images)
-	slices.SortStableFunc(images, func(a, b manifest.Manifest) int { return cmp.Compare(root[a.UUID], root[b.UUID]) })
-	return images
+	roots := make(map[uuid.UUID]int, len(all))
+	members := make([]member, len(all))
+	for i, value := range all {
+		m, root := image(value), i
+		if of, ok := roots[m.Origin]; ok && m.HasOrigin() {
+			root = of
+		}
+		roots[m.UUID], members[i] = root, member{value, root}
+	}
+	slices.SortStableFunc(members, func(a, b member) int { return cmp.Compare(a.root, b.root) })
+	out := make([]T, len(all))
+	for i, m := range members {
+		out[i] = m.value
+	}
+	return out
 }
 
 // claim waits for the turn and for the import locks of a family. An image's lock is taken before those of the images
@@ -141,7 +154,7 @@ func (b *Batch) claim(ctx context.Context, first manifest.Manifest) error {
 	})
 	for _, image := range family {
 		lock, err := b.im.lock(ctx, image.UUID, false)
-		if errors.Is(err, ErrLocked) && b.wait {
+		if errors.Is(err, ErrLocked) && !b.NoWait {
 			b.place.leave()
 			passed = true
 			lock, err = b.im.lock(ctx, image.UUID, true)

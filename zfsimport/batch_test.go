@@ -227,7 +227,7 @@ func TestImgadmSiblingAfterUs(t *testing.T) {
 	f.half = sync.OnceFunc(func() { close(half) })
 	ended := make(chan error, 1)
 	go func() {
-		_, err := installAll(t.Context(), im, Families([]manifest.Manifest{base.Manifest, middle.Manifest, sibling.Manifest}))
+		_, err := installAll(t.Context(), im, Families([]manifest.Manifest{base.Manifest, middle.Manifest, sibling.Manifest}, itself))
 		ended <- err
 	}()
 	<-half
@@ -245,6 +245,8 @@ func TestImgadmSiblingAfterUs(t *testing.T) {
 	p.wantImages(im, s.base, s.middle, sample{id: sibling.UUID, origin: base.UUID})
 }
 
+func itself(m manifest.Manifest) manifest.Manifest { return m }
+
 func TestFamilies(t *testing.T) {
 	image := func(n, origin byte) manifest.Manifest {
 		m := manifest.Manifest{UUID: uuid.UUID{n}}
@@ -254,7 +256,7 @@ func TestFamilies(t *testing.T) {
 		return m
 	}
 	var got []byte
-	for _, m := range Families([]manifest.Manifest{image(1, 0), image(2, 0), image(3, 1), image(4, 9), image(5, 2), image(6, 3), image(7, 1)}) {
+	for _, m := range Families([]manifest.Manifest{image(1, 0), image(2, 0), image(3, 1), image(4, 9), image(5, 2), image(6, 3), image(7, 1)}, itself) {
 		got = append(got, m.UUID[0])
 	}
 	if want := []byte{1, 3, 6, 7, 2, 5, 4}; !slices.Equal(got, want) {
@@ -393,7 +395,7 @@ func TestGivenUpWaiting(t *testing.T) {
 
 	// Who does not wait has nothing either.
 	b := im.Batch("", images)
-	b.wait = false
+	b.NoWait = true
 	if _, err := b.Install(t.Context(), images[0], nil); !errors.Is(err, ErrLocked) {
 		t.Error(err)
 	}

@@ -27,7 +27,7 @@ type Open func(ctx context.Context, image manifest.Manifest) (File, error)
 
 // Options say where things are. Zero values have the meaning stated.
 type Options struct {
-	Open    Open   // where image files come from; needed by Install, Stage and Run
+	Open    Open   // where image files come from; needed by Install and Stage
 	Pool    string // the zpool meant where a call names none; "" = zones
 	ZFSPath string // the folder of zfs and zpool, or the zfs program itself; "" = PATH, then the usual folders
 

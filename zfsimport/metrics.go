@@ -12,7 +12,6 @@ type metrics struct {
 	installs *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	inflight prometheus.Gauge
-	missing  prometheus.Gauge
 	duration prometheus.Histogram
 }
 
@@ -25,8 +24,6 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "imgmirror_zfsimport_bytes_total", Help: "Bytes of image files read, and of the ZFS streams in them given to zfs."}, []string{"kind"}),
 		inflight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_zfsimport_inflight", Help: "Images being received into the local zpool."}),
-		missing: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "imgmirror_zfsimport_missing", Help: "Images that are to be in the local zpool and are not yet."}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "imgmirror_zfsimport_duration_seconds", Help: "Time from the first byte of an image to its being installed.",
 			Buckets: []float64{1, 3, 10, 30, 100, 300, 1000, 3000}}),
@@ -41,7 +38,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var err error
-	for _, c := range []prometheus.Collector{m.installs, m.bytes, m.inflight, m.missing, m.duration} {
+	for _, c := range []prometheus.Collector{m.installs, m.bytes, m.inflight, m.duration} {
 		err = errors.Join(err, reg.Register(c))
 	}
 	return m, err

@@ -99,3 +99,21 @@ func (t Trusted) Verify(x Index, sig []byte) (key string, err error) {
 	}
 	return "", fmt.Errorf("%w: signed with key %s, which is not trusted here", ErrSignature, by)
 }
+
+// Policy decides which bundles are taken by their signatures. The zero Policy takes all.
+type Policy struct {
+	Keys     Trusted // none: signatures are not checked
+	Required bool    // a bundle without a signature is refused
+}
+
+// Check gives the key that signed x and is trusted, "" when the signature was not checked. sig is the
+// signature's text, nil without one. The error matches ErrSignature.
+func (p Policy) Check(x Index, sig []byte) (key string, err error) {
+	switch {
+	case sig == nil && p.Required:
+		return "", fmt.Errorf("%w: bundle %s is not signed, and bundle.require_signature is set", ErrSignature, x.ID)
+	case sig == nil, len(p.Keys) == 0:
+		return "", nil
+	}
+	return p.Keys.Verify(x, sig)
+}

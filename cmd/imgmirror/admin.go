@@ -13,31 +13,21 @@ import (
 
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
-	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
 )
 
 // newAdmin makes the operator's side of the mirror and opens what it listens on:
 // the admin listener, for those with the token, and the socket in the data
 // folder, for those with its owner's rights. A verb's own mirror has neither.
-func (m *mirror) newAdmin(cfg *config.Config) error {
-	log := m.log.With("component", "admin")
+func (p *process) newAdmin(cfg *config.Config) error {
+	log := p.log.With("component", "admin")
 	options := admin.Options{
-		Gatherer:  m.registry,
-		Ready:     m.server.Ready,
-		Logger:    log,
-		Catalog:   m.catalog,
-		Store:     m.store,
-		Blob:      proxy.BlobOf,
-		Publisher: m.own,
-		Importer:  m.imported,
-		Installer: installer{m.importer, log},
-		Config:    m.configJSON,
-		Doctor:    m.diagnose,
-	}
-	var err error
-	if options.Trust, err = trust(cfg); err != nil {
-		return err
+		Mirror:   p.Mirror,
+		Gatherer: p.Registry(),
+		Ready:    p.server.Ready,
+		Logger:   log,
+		Config:   p.configJSON,
+		Doctor:   p.diagnose,
 	}
 	if name, err := os.Hostname(); err == nil {
 		options.Hosts = []string{name}
@@ -48,7 +38,7 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 		if err != nil {
 			log.Warn("the verbs on this machine have to use --server", "error", err)
 		} else {
-			m.adminSocket = socket
+			p.adminSocket = socket
 		}
 	}
 	if cfg.Admin.Listen != "" {
@@ -60,17 +50,17 @@ func (m *mirror) newAdmin(cfg *config.Config) error {
 			log.Warn(w)
 		}
 		options.Token = token
-		if m.adminLn, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
+		if p.adminLn, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
 			return fmt.Errorf("admin.listen: %w", err)
 		}
 	}
-	m.admin = admin.New(options)
+	p.admin = admin.New(options)
 	return nil
 }
 
 // configJSON is the configuration in force, as config show prints it, in JSON.
-func (m *mirror) configJSON() (json.RawMessage, error) {
-	text, err := m.cfg.Load().YAML()
+func (p *process) configJSON() (json.RawMessage, error) {
+	text, err := p.cfg.Load().YAML()
 	if err != nil {
 		return nil, err
 	}
@@ -82,18 +72,18 @@ func (m *mirror) configJSON() (json.RawMessage, error) {
 }
 
 // diagnose is doctor in the running mirror.
-func (m *mirror) diagnose(ctx context.Context) []admin.Finding {
+func (p *process) diagnose(ctx context.Context) []admin.Finding {
 	serving := ""
-	if addr := m.server.Addr(); addr != nil {
+	if addr := p.server.Addr(); addr != nil {
 		serving = addr.String()
 	}
-	return append(m.dataFolder(), diagnose(ctx, m.cfg.Load(), serving, m.id)...)
+	return append(p.dataFolder(), diagnose(ctx, p.cfg.Load(), serving, p.ID())...)
 }
 
 // dataFolder tells what is wrong with the data folder that is in use.
-func (m *mirror) dataFolder() []admin.Finding {
+func (p *process) dataFolder() []admin.Finding {
 	const check = "data folder"
-	down, hampered := m.store.Look()
+	down, hampered := p.Look()
 	var all []admin.Finding
 	if down != nil {
 		all = append(all, finding(check, findingFailed, "images cannot be served or stored: %v", down))
@@ -112,8 +102,8 @@ const socketEvery = 5 * time.Second
 
 // keepSocket makes the admin socket's file anew whenever it has been removed, until
 // ctx ends: without it the verbs on this machine cannot reach the mirror.
-func (m *mirror) keepSocket(ctx context.Context) {
-	s, ok := m.adminSocket.(*admin.Socket)
+func (p *process) keepSocket(ctx context.Context) {
+	s, ok := p.adminSocket.(*admin.Socket)
 	if !ok {
 		return
 	}
@@ -128,9 +118,9 @@ func (m *mirror) keepSocket(ctx context.Context) {
 		renewed, err := s.Renew()
 		switch {
 		case err != nil:
-			m.log.Warn("the admin socket is gone, and cannot be made anew", "error", err)
+			p.log.Warn("the admin socket is gone, and cannot be made anew", "error", err)
 		case renewed:
-			m.log.Warn("the admin socket was gone, and is made anew")
+			p.log.Warn("the admin socket was gone, and is made anew")
 		}
 	}
 }

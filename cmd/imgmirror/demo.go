@@ -44,7 +44,7 @@ func startDemo(ctx context.Context, log *slog.Logger, dir, listen string, source
 	cfg.Sources = []config.Source{source}
 	cfg.Cache.MinFree = 0
 	cfg.Clients.DrainTimeout = time.Second
-	m, err := newMirror(ctx, &cfg, log)
+	m, err := newProcess(ctx, &cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func startDemo(ctx context.Context, log *slog.Logger, dir, listen string, source
 	done := make(chan error, 1)
 	go func() { done <- m.run(ctx) }()
 	select {
-	case <-m.catalog.Ready():
+	case <-m.Started():
 	case err := <-done:
 		cancel()
 		return nil, errors.Join(err, ctx.Err())
@@ -60,7 +60,7 @@ func startDemo(ctx context.Context, log *slog.Logger, dir, listen string, source
 	var stop sync.Once
 	return &demo.Mirror{
 		URL:     "http://" + m.server.Addr().String(),
-		Metrics: m.registry,
+		Metrics: m.Registry(),
 		Stop: func() (err error) {
 			stop.Do(func() { cancel(); err = <-done })
 			return err

@@ -53,7 +53,12 @@ func (d *doctor) sources(ctx context.Context) {
 func examineSource(ctx context.Context, cfg *config.Config, s config.Source, id string) []admin.Finding {
 	d := &doctor{}
 	name := "source " + s.Name
-	source, err := newSource(cfg, s, nil, slog.New(slog.DiscardHandler), id)
+	source, err := newSource(cfg, s)
+	if err != nil {
+		d.fail(name, "%v", err)
+		return d.findings
+	}
+	client, err := source.Client(id, version, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		d.fail(name, "%v", err)
 		return d.findings
@@ -61,7 +66,7 @@ func examineSource(ctx context.Context, cfg *config.Config, s config.Source, id 
 	if s.Kind != "directory" && !d.reach(ctx, name, s) {
 		return d.findings
 	}
-	d.images(ctx, name, source.Source)
+	d.images(ctx, name, client)
 	return d.findings
 }
 

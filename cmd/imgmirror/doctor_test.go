@@ -299,14 +299,14 @@ func TestDoctorTrust(t *testing.T) {
 // TestDoctorItself: a source that is the mirror itself is named, whichever of its addresses was written down.
 func TestDoctorItself(t *testing.T) {
 	cfg := testConfig(t)
-	m, _ := runMirror(t, cfg)
+	m, _ := runProcess(t, cfg)
 	_, port, err := net.SplitHostPort(m.server.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, host := range []string{"127.0.0.1", "localhost"} {
 		source := config.Source{Name: "s", Kind: "auto", URL: config.URL("http://" + net.JoinHostPort(host, port))}
-		expect(t, found(examineSource(t.Context(), cfg, source, m.id)), map[string]string{
+		expect(t, found(examineSource(t.Context(), cfg, source, m.ID())), map[string]string{
 			"source s: ping":  "ok: ",
 			"source s: clock": "ok: ",
 			"source s: list":  "failed: this source is the mirror itself",

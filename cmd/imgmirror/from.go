@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
-	"slices"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,7 +18,9 @@ import (
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/upstream"
 	"imgmirror/verify"
 	"imgmirror/zfsimport"
@@ -45,17 +45,6 @@ func newRemote(cfg *config.Config, from string) (*remote, error) {
 	return &remote{Client: client, url: recordedURL(from)}, nil
 }
 
-// recordedURL is the URL of a mirror as imgadm's records, which anyone may read, name
-// it: as imgadm writes it, and without a password.
-func recordedURL(text string) string {
-	u, err := url.Parse(text)
-	if err != nil {
-		return text
-	}
-	u.User = nil
-	return strings.TrimSuffix(u.String(), "/")
-}
-
 // open gives the file of an image for zfsimport, checked as it comes.
 func (r *remote) open(ctx context.Context, image manifest.Manifest) (zfsimport.File, error) {
 	if len(image.Files) == 0 {
@@ -67,10 +56,9 @@ func (r *remote) open(ctx context.Context, image manifest.Manifest) (zfsimport.F
 	})
 }
 
-// wanted gives the manifests of the images that are wanted, each one after its
-// origins. Those that are there the mirror need not have.
-func (r *remote) wanted(ctx context.Context, w admin.Wanted, there map[string]bool) ([]manifest.Manifest, error) {
-	var heads []manifest.Manifest
+// wanted gives the images that are wanted, without their origins.
+func (r *remote) wanted(ctx context.Context, w admin.Wanted) ([]catalog.Entry, error) {
+	var images []catalog.Entry
 	for _, text := range w.UUIDs {
 		id, err := parseUUID(text)
 		if err != nil {
@@ -80,49 +68,40 @@ func (r *remote) wanted(ctx context.Context, w admin.Wanted, there map[string]bo
 		if err != nil {
 			return nil, remoteError(err)
 		}
-		heads = append(heads, image)
+		images = append(images, catalog.Entry{Manifest: image})
 	}
-	if len(w.Filters) > 0 {
-		match, err := filters(w.Filters)
-		if err != nil {
-			return nil, err
-		}
-		list, err := r.List(ctx, manifest.Listing{})
-		if err != nil {
-			return nil, remoteError(err)
-		}
-		for _, image := range list.Images {
-			if matches(image, match) {
-				heads = append(heads, image)
-			}
+	if len(w.Filters) == 0 {
+		return images, nil
+	}
+	match, err := manifest.ParseFilters(w.Filters)
+	if err != nil {
+		return nil, err
+	}
+	list, err := r.List(ctx, manifest.Listing{})
+	if err != nil {
+		return nil, remoteError(err)
+	}
+	for _, image := range list.Images {
+		if manifest.MatchAll(image, match) {
+			images = append(images, catalog.Entry{Manifest: image})
 		}
 	}
-	var all []manifest.Manifest
-	seen := make(map[uuid.UUID]bool)
-	for _, image := range heads {
-		var chain []manifest.Manifest
-		for range maxChain {
-			if seen[image.UUID] {
-				break
-			}
-			seen[image.UUID] = true
-			chain = append(chain, image)
-			if !image.HasOrigin() || seen[image.Origin] {
-				break
-			}
-			origin, err := r.Get(ctx, image.Origin)
-			if _, ok := there[image.Origin.String()]; ok && err != nil {
-				break
-			}
-			if err != nil {
-				return nil, fmt.Errorf("origin of image %s: %w", image.UUID, remoteError(err))
-			}
-			image = origin
+	return images, nil
+}
+
+// once is Get with a memory: chains meet in the same origins.
+func (r *remote) once() func(context.Context, uuid.UUID) (manifest.Manifest, error) {
+	got := make(map[uuid.UUID]manifest.Manifest)
+	return func(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
+		if image, ok := got[id]; ok {
+			return image, nil
 		}
-		slices.Reverse(chain)
-		all = append(all, chain...)
+		image, err := r.Get(ctx, id)
+		if err == nil {
+			got[id] = image
+		}
+		return image, err
 	}
-	return all, nil
 }
 
 // installFrom is install --from: images of another mirror go straight into the
@@ -146,136 +125,85 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out table
 	if err != nil {
 		return err
 	}
-	run := &installing{installer: installer{importer, zfs.Logger}, cmd: cmd, options: o, there: make(map[string]bool)}
-	ctx := cmd.Context()
+	ctx, to := cmd.Context(), mirror.Target{Pool: o.pool, Stage: o.stage}
 	if !o.stage {
-		if err := run.prepare(ctx); err != nil {
-			return err
+		if err := importer.Check(ctx, o.pool); err != nil {
+			return admin.InstallError(err)
 		}
 	}
-	images, err := from.wanted(ctx, w, run.there)
+	images, err := from.wanted(ctx, w)
 	if err != nil {
 		return err
 	}
-	images = zfsimport.Families(images)
-	run.plan(ctx, images)
-	if o.dry {
-		return out.Print(cmd.OutOrStdout(), run.job.Items)
+	installer := mirror.NewInstaller(mirror.ZFS{Importer: importer}, from.once(), zfs.Logger)
+	steps, err := installer.PlanInstall(ctx, images, to)
+	if err != nil {
+		return admin.InstallError(err)
 	}
-	return run.install(ctx, images, o.following(out.JSON))
+	items := admin.InstallItems(steps)
+	if o.dry {
+		return out.Print(cmd.OutOrStdout(), items)
+	}
+	run := newInstalling(cmd, o, items, out.JSON)
+	if err := installer.Install(ctx, steps, to, run.report); err != nil {
+		return admin.InstallError(err)
+	}
+	return run.end(ctx)
 }
 
 // installing is a job as the mirror's, done by the verb itself.
 type installing struct {
-	installer
-	cmd     *cobra.Command
-	options installOptions
-	there   map[string]bool // by the uuids in the pool: imgadm has a record of it
-	job     admin.Job
+	cmd  *cobra.Command
+	f    progress.Following
+	show *progress.Bars
+
+	mu  sync.Mutex // guards job: several images are staged side by side
+	job admin.Job
 }
 
-// prepare looks into the pool.
-func (run *installing) prepare(ctx context.Context) error {
-	if !run.options.dry {
-		if err := run.Prepare(ctx, run.options.pool); err != nil {
-			return err
-		}
-	}
-	all, err := run.Installed(ctx, run.options.pool)
-	for _, image := range all {
-		run.there[image.UUID] = image.Record
-	}
-	return err
-}
-
-// plan makes the job's items, one an image.
-func (run *installing) plan(ctx context.Context, images []manifest.Manifest) {
-	run.job = admin.Job{Kind: "install", State: admin.JobRunning, Started: time.Now().UTC()}
-	if run.options.stage {
+func newInstalling(cmd *cobra.Command, o installOptions, items []admin.Item, asJSON bool) *installing {
+	f := o.following(asJSON)
+	run := &installing{cmd: cmd, f: f, show: progress.New(cmd.ErrOrStderr(), f.Quiet || f.JSON)}
+	run.job = admin.Job{Kind: "install", State: admin.JobRunning, Started: time.Now().UTC(), Items: items}
+	if o.stage {
 		run.job.Kind = "stage"
 	}
-	for _, image := range images {
-		item := admin.Item{UUID: image.UUID.String(), Name: image.Name, Version: image.Version, State: admin.ItemWaiting}
-		if len(image.Files) > 0 {
-			item.Total = image.Files[0].Size
-		}
-		if run.there[item.UUID] {
-			item.State, item.Done = admin.ItemPresent, item.Total
-		} else if err := run.Fits(ctx, image); err != nil {
-			item.State, item.Error = admin.ItemSkipped, itemError(err)
-		}
-		run.job.Items = append(run.job.Items, item)
+	return run
+}
+
+// report is a mirror.Report.
+func (run *installing) report(i int, t mirror.Turn) {
+	run.mu.Lock()
+	defer run.mu.Unlock()
+	run.job.Items[i].Installing(t)
+	if t.Ended {
+		run.f.Tell(run.cmd, run.show, run.job)
+	} else {
+		run.show.Tick(run.job)
 	}
 }
 
-// install does the job and tells how it goes.
-func (run *installing) install(ctx context.Context, images []manifest.Manifest, f progress.Following) error {
-	show := progress.New(run.cmd.ErrOrStderr(), f.Quiet || f.JSON)
-	missing := make(map[uuid.UUID]bool) // those that are not there after their turn
-	var waiting []manifest.Manifest
-	for i, image := range images {
-		if run.job.Items[i].State == admin.ItemWaiting {
-			waiting = append(waiting, image)
-		}
-	}
-	batch := run.Batch(run.options.pool, waiting)
-	defer batch.Close()
-	for i, image := range images {
-		item := &run.job.Items[i]
-		switch {
-		case item.State == admin.ItemPresent:
-		case item.State == admin.ItemWaiting && (run.options.stage || !missing[image.Origin]):
-			run.one(ctx, batch, image, item, show)
-		case item.State == admin.ItemWaiting:
-			item.State, item.Error = admin.JobFailed, &admin.Error{Code: "OriginNotInstalled",
-				Message: fmt.Sprintf("its origin %s could not be installed", image.Origin)}
-		}
-		_, good := f.Done[item.State]
-		missing[image.UUID] = !good
-		if ctx.Err() != nil && !good {
-			show.Clear()
-			return failure.New(failure.CodeInterrupted, "cancelled; what was not installed yet is downloaded anew by the same command")
-		}
-		f.Tell(run.cmd, show, run.job)
-	}
-	show.Clear()
+// end tells what has become of the job.
+func (run *installing) end(ctx context.Context) error {
+	run.f.Tell(run.cmd, run.show, run.job)
+	run.show.Clear()
 	ended := time.Now().UTC()
 	run.job.State, run.job.Ended = admin.JobDone, &ended
-	for _, bad := range missing {
-		if bad {
-			run.job.State = admin.JobFailed
+	for _, item := range run.job.Items {
+		if _, good := run.f.Done[item.State]; good {
+			continue
 		}
+		if ctx.Err() != nil {
+			return failure.New(failure.CodeInterrupted, "cancelled; what was not installed yet is downloaded anew by the same command")
+		}
+		run.job.State = admin.JobFailed
 	}
-	if f.JSON {
+	if run.f.JSON {
 		if err := table.JSON(run.cmd.OutOrStdout(), run.job); err != nil {
 			return err
 		}
 	}
-	return f.Outcome(run.job)
-}
-
-// one installs or stages one image.
-func (run *installing) one(ctx context.Context, batch admin.Batch, image manifest.Manifest, item *admin.Item, show *progress.Bars) {
-	item.State = admin.JobRunning
-	taken := func(in admin.Intake) {
-		item.Done, item.Fetched, item.Received = in.Read, in.Read, in.Written
-		show.Tick(run.job)
-	}
-	var state string
-	var err error
-	if run.options.stage {
-		state, err = run.Stage(ctx, image, taken)
-	} else {
-		state, err = batch.Install(ctx, image, taken)
-	}
-	switch {
-	case err == nil:
-		item.State, item.Done, item.Fetched = state, item.Total, item.Total
-	case state == admin.ItemSkipped:
-		item.State, item.Error = state, itemError(err)
-	default:
-		item.State, item.Error = admin.JobFailed, itemError(err)
-	}
+	return run.f.Outcome(run.job)
 }
 
 // remoteError gives what the mirror answered, or the want of an answer, its code.
@@ -284,10 +212,4 @@ func remoteError(err error) error {
 		return &failure.Error{Code: m.Code, Err: err}
 	}
 	return err
-}
-
-// itemError is an error as items have it.
-func itemError(err error) *admin.Error {
-	e := failure.Of(remoteError(err))
-	return &admin.Error{Code: e.Code, Message: e.Error()}
 }

@@ -175,5 +175,9 @@ func installed(cmd *cobra.Command, pool string) ([]admin.Installed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return installer{Importer: importer}.Installed(cmd.Context(), pool)
+	all, err := importer.Installed(cmd.Context(), pool)
+	if err != nil {
+		return nil, admin.InstallError(err)
+	}
+	return admin.InstalledOf(all), nil
 }

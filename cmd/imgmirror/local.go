@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp/fasthttputil"
-	"golang.org/x/sync/errgroup"
 
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
@@ -41,7 +40,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 		own.DataDir = dir
 		cleanup = func() error { return os.RemoveAll(dir) }
 	}
-	m, err := newMirror(ctx, &own, log)
+	m, err := newProcess(ctx, &own, log)
 	if err != nil {
 		return nil, errors.Join(err, cleanup())
 	}
@@ -56,9 +55,9 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	go func() { done <- m.runLocal(serving, ln) }()
 	if n != needFiles && n != needCheck {
 		limited, cancel := context.WithTimeout(ctx, refreshLimit)
-		refresh := m.catalog.RefreshDue
+		refresh := m.RefreshDue
 		if n == needAnswers {
-			refresh = m.catalog.Refresh
+			refresh = m.Refresh
 		}
 		if err := refresh(limited); err != nil {
 			log.Warn("the lists of some sources are those of an earlier time", "error", err)
@@ -73,15 +72,4 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 			return errors.Join(<-done, cleanup())
 		},
 	}, nil
-}
-
-// runLocal serves the admin API on ln until ctx ends, then stops as run does.
-func (m *mirror) runLocal(ctx context.Context, ln net.Listener) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.store.Run(ctx) })
-	g.Go(func() error { return m.admin.Run(ctx, nil, ln) })
-	err := g.Wait()
-	// ctx has ended: no source is asked any more, and Run waits for searches
-	// that are under way.
-	return errors.Join(err, m.catalog.Run(ctx), m.store.Close())
 }

@@ -15,9 +15,9 @@ func TestLocalEvictsNothing(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Sources = []config.Source{sampleSource(t)}
 	cfg.Prefetch = []config.Prefetch{{Match: []string{"name=sample-app"}}}
-	m, stop := runMirror(t, cfg)
-	m.prefetchAll(t.Context(), newPrefetched())
-	had := len(m.store.Files())
+	m, stop := runProcess(t, cfg)
+	bringSample(t, m, sampleApp)
+	had := len(m.Holdings(nil))
 	stop()
 	if had == 0 {
 		t.Fatal("nothing is cached")

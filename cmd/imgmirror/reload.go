@@ -23,7 +23,7 @@ func catchHangups() (hangups <-chan os.Signal, stop func()) {
 }
 
 // reloadOn takes over what load gives, for each hangup, until ctx ends.
-func (m *mirror) reloadOn(ctx context.Context, hangups <-chan os.Signal, load func() (*config.Config, error)) {
+func (p *process) reloadOn(ctx context.Context, hangups <-chan os.Signal, load func() (*config.Config, error)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -32,11 +32,11 @@ func (m *mirror) reloadOn(ctx context.Context, hangups <-chan os.Signal, load fu
 		}
 		cfg, err := load()
 		if err == nil {
-			warn(m.log, cfg)
-			err = m.reload(ctx, cfg)
+			warn(p.log, cfg)
+			err = p.reload(ctx, cfg)
 		}
 		if err != nil {
-			m.log.Error("the configuration stays as it is: it cannot be reloaded", "error", err)
+			p.log.Error("the configuration stays as it is: it cannot be reloaded", "error", err)
 		}
 	}
 }
@@ -65,8 +65,8 @@ var sourceKeys = []string{"sources", "channels", "catalog", "offline"}
 // limits, pins, prefetch rules, certificates, the log level. What was changed,
 // and what needs a restart, goes to the log. Certificates and the secrets of
 // sources are read again even if their files' names are the same. One at a time.
-func (m *mirror) reload(ctx context.Context, next *config.Config) error {
-	old := m.cfg.Load()
+func (p *process) reload(ctx context.Context, next *config.Config) error {
+	old := p.cfg.Load()
 	c := reloaded(old, next)
 	changed, waiting := config.Changed(*old, *c), config.Changed(*c, *next)
 
@@ -82,27 +82,25 @@ func (m *mirror) reload(ctx context.Context, next *config.Config) error {
 		section, _, _ := strings.Cut(key, ".")
 		rebuild = rebuild || slices.Contains(sourceKeys, section)
 	}
+	o, err := options(c)
+	if err != nil {
+		return err
+	}
 	if rebuild {
-		g, err := m.newGeneration(c)
-		if err != nil {
-			return err
-		}
-		if err := m.catalog.replace(ctx, g); err != nil {
-			return err
+		if err := p.Replace(ctx, o.Sources); err != nil {
+			return &failure.Error{Code: failure.CodeConfig, Err: err}
 		}
 	}
 	if cert != nil {
-		m.cert.Store(cert)
+		p.cert.Store(cert)
 	}
-	m.level.Set(c.Log.SlogLevel())
-	m.store.SetLimits(int64(c.Cache.MaxSize), int64(c.Cache.MinFree))
-	m.store.SetFillSlots(c.Cache.FillSlots)
-	m.cfg.Store(c)
-	m.wakeLoops()
+	p.level.Set(c.Log.SlogLevel())
+	p.cfg.Store(c)
+	p.Adjust(o.Rules)
 
-	m.log.Info("configuration reloaded", "changed", keyList(changed), "sources_rebuilt", rebuild)
+	p.log.Info("configuration reloaded", "changed", keyList(changed), "sources_rebuilt", rebuild)
 	if len(waiting) > 0 {
-		m.log.Warn("configuration: changes that need a restart", "keys", keyList(waiting))
+		p.log.Warn("configuration: changes that need a restart", "keys", keyList(waiting))
 	}
 	return nil
 }
@@ -129,7 +127,7 @@ func loadCertificate(t config.TLS) (*tls.Certificate, error) {
 }
 
 // tlsConfig serves the certificate that was loaded last; nil without one.
-func (m *mirror) tlsConfig(cfg *config.Config) (*tls.Config, error) {
+func (p *process) tlsConfig(cfg *config.Config) (*tls.Config, error) {
 	if cfg.TLS.CertFile == "" {
 		return nil, nil
 	}
@@ -137,11 +135,11 @@ func (m *mirror) tlsConfig(cfg *config.Config) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.cert.Store(cert)
+	p.cert.Store(cert)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if cert := m.cert.Load(); cert != nil {
+			if cert := p.cert.Load(); cert != nil {
 				return cert, nil
 			}
 			return nil, errors.New("no certificate is loaded")

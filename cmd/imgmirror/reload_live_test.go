@@ -15,15 +15,15 @@ import (
 	"testing"
 	"time"
 
+	"imgmirror/cache"
 	"imgmirror/config"
-	"imgmirror/proxy"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
 // gaugeOf is the value of a metric without labels.
-func gaugeOf(t *testing.T, m *mirror, name string) float64 {
+func gaugeOf(t *testing.T, m *process, name string) float64 {
 	t.Helper()
-	all, err := m.registry.Gather()
+	all, err := m.Registry().Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,18 +53,17 @@ func TestReloadLimits(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Sources = []config.Source{{Name: "s", URL: config.URL(source.URL()), Kind: "imgapi", Refresh: config.Defaults().Sources[0].Refresh}}
 	cfg.Cache.FillSlots, cfg.Cache.MaxSize = 1, 5_000_000
-	m, _ := runMirror(t, cfg)
+	m, _ := runProcess(t, cfg)
 	if got := gaugeOf(t, m, "imgmirror_cache_limit_bytes"); got != 5_000_000 {
 		t.Errorf("the limit is %v", got)
 	}
 	for n := 1; n <= 2; n++ {
-		e, ok := m.catalog.Current().Entry(upstreamtest.ID(n))
+		e, ok := m.Current().Entry(upstreamtest.ID(n))
 		if !ok {
 			t.Fatalf("image %d is not listed", n)
 		}
-		blob, from := proxy.BlobOf(e, 0)
 		go func() { // ends with the store
-			if r, err := m.store.File(t.Context(), blob, from); err == nil {
+			if r, err := m.Open(t.Context(), e, 0, cache.Client); err == nil {
 				r.Close() //nolint:errcheck // read only
 			}
 		}()
@@ -118,8 +117,8 @@ func TestReloadSecrets(t *testing.T) {
 	}
 	cfg := testConfig(t)
 	cfg.Sources = []config.Source{{Name: "s", URL: config.URL(source.URL()), Kind: "imgapi", TokenFile: secret, Refresh: config.Defaults().Sources[0].Refresh}}
-	m, _ := runMirror(t, cfg)
-	if err := m.catalog.Check(t.Context(), "s"); err == nil || len(listed(m)) != 0 {
+	m, _ := runProcess(t, cfg)
+	if err := m.Check(t.Context(), "s"); err == nil || len(listed(m)) != 0 {
 		t.Fatalf("with the old token: %v, %d images", err, len(listed(m)))
 	}
 	if err := os.WriteFile(secret, []byte("new\n"), 0o600); err != nil {
@@ -129,7 +128,7 @@ func TestReloadSecrets(t *testing.T) {
 	if err := m.reload(t.Context(), &same); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.catalog.Check(t.Context(), "s"); err != nil || len(listed(m)) != 1 {
+	if err := m.Check(t.Context(), "s"); err != nil || len(listed(m)) != 1 {
 		t.Errorf("with the new token: %v, %d images", err, len(listed(m)))
 	}
 }
@@ -160,7 +159,7 @@ func TestAskReady(t *testing.T) {
 func TestTLSVersions(t *testing.T) {
 	cert := httptest.NewTLSServer(nil)
 	cert.Close()
-	m := &mirror{}
+	m := &process{}
 	dir := t.TempDir()
 	cfg := testConfig(t)
 	cfg.TLS = config.TLS{CertFile: filepath.Join(dir, "cert"), KeyFile: filepath.Join(dir, "key")}

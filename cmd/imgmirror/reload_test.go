@@ -61,8 +61,8 @@ func TestReloadedKnowsEveryKey(t *testing.T) {
 
 func TestReload(t *testing.T) {
 	cfg := testConfig(t)
-	m, _ := runMirror(t, cfg)
-	first := m.catalog.now.Load()
+	m, _ := runProcess(t, cfg)
+	first := m.Started()
 	if n := len(listed(m)); n != 0 {
 		t.Fatalf("%d images without a source", n)
 	}
@@ -74,11 +74,11 @@ func TestReload(t *testing.T) {
 	if err := m.reload(t.Context(), &next); err != nil {
 		t.Fatal(err)
 	}
-	<-m.catalog.Ready()
+	<-m.Started()
 	if n := len(listed(m)); n != samples {
 		t.Errorf("%d images listed after the reload, want %d", n, samples)
 	}
-	if m.catalog.now.Load() == first {
+	if m.Started() == first {
 		t.Error("the catalogue is the old one")
 	}
 	if m.level.Level() != slog.LevelDebug {
@@ -88,18 +88,18 @@ func TestReload(t *testing.T) {
 		t.Errorf("in force: %+v", got)
 	}
 	// What was asked of the old catalogue is answered by the new one.
-	if e, err := m.catalog.Get(t.Context(), sampleApp); err != nil || e.Source != "samples" {
+	if e, err := m.Get(t.Context(), sampleApp); err != nil || e.Source != "samples" {
 		t.Errorf("Get: %s, %v", e.Source, err)
 	}
 
 	// What changes nothing of the sources leaves the catalogue alone.
-	second := m.catalog.now.Load()
+	second := m.Started()
 	same := next
 	same.Cache.FillSlots = 1
 	if err := m.reload(t.Context(), &same); err != nil {
 		t.Fatal(err)
 	}
-	if m.catalog.now.Load() != second {
+	if m.Started() != second {
 		t.Error("the catalogue was built anew for nothing")
 	}
 
@@ -110,7 +110,7 @@ func TestReload(t *testing.T) {
 	if err := m.reload(t.Context(), &bad); err == nil {
 		t.Error("a source that cannot be made is no error")
 	}
-	if m.catalog.now.Load() != second || m.level.Level() != slog.LevelDebug || m.cfg.Load().Log.Level != "debug" {
+	if m.Started() != second || m.level.Level() != slog.LevelDebug || m.cfg.Load().Log.Level != "debug" {
 		t.Error("half of a bad configuration was taken over")
 	}
 }
@@ -118,9 +118,9 @@ func TestReload(t *testing.T) {
 // A published image does not care about the sources' coming and going.
 func TestReloadKeepsPublished(t *testing.T) {
 	cfg := testConfig(t)
-	m, _ := runMirror(t, cfg)
+	m, _ := runProcess(t, cfg)
 	text, file := sampleFiles(t, sampleBase)
-	if _, err := m.own.Publish(t.Context(), text, strings.NewReader(string(file))); err != nil {
+	if _, err := m.Publish(t.Context(), text, strings.NewReader(string(file))); err != nil {
 		t.Fatal(err)
 	}
 	next := *cfg
@@ -129,9 +129,9 @@ func TestReloadKeepsPublished(t *testing.T) {
 	if err := m.reload(t.Context(), &next); err != nil {
 		t.Fatal(err)
 	}
-	<-m.catalog.Ready()
+	<-m.Started()
 	source := func(id uuid.UUID) string {
-		e, _ := m.catalog.Current().Entry(id)
+		e, _ := m.Current().Entry(id)
 		return e.Source
 	}
 	if got := source(sampleBase); got != "samples" {
@@ -149,7 +149,7 @@ func TestReloadKeepsPublished(t *testing.T) {
 // A signal that cannot be obeyed changes nothing, and the next one is obeyed.
 func TestHangup(t *testing.T) {
 	cfg := testConfig(t)
-	m, _ := runMirror(t, cfg)
+	m, _ := runProcess(t, cfg)
 	hangups, release := catchHangups()
 	defer release()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -16,7 +13,6 @@ import (
 
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
-	"imgmirror/manifest"
 )
 
 func newServeCmd() *cobra.Command {
@@ -84,33 +80,6 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 	return cfg, nil
 }
 
-// checkFilters finds filters whose fields no image has: config knows their
-// shape only.
-func checkFilters(cfg *config.Config) error {
-	var faults []error
-	check := func(key string, texts []string) {
-		for _, t := range texts {
-			if _, err := filters([]string{t}); err != nil {
-				faults = append(faults, fmt.Errorf("%s: %w", key, err))
-			}
-		}
-	}
-	for i, s := range cfg.Sources {
-		check(fmt.Sprintf("sources[%d].include", i), s.Include)
-		check(fmt.Sprintf("sources[%d].exclude", i), s.Exclude)
-	}
-	check("cache.pins", cfg.Cache.Pins)
-	for i, p := range cfg.Prefetch {
-		check(fmt.Sprintf("prefetch[%d].match", i), p.Match)
-	}
-	for i, text := range cfg.ZFSImport.Images {
-		if _, ok := manifest.ParseUUID(strings.ToLower(text)); !ok {
-			check(fmt.Sprintf("zfsimport.images[%d]", i), []string{text})
-		}
-	}
-	return errors.Join(faults...)
-}
-
 // serve runs one mirror until ctx ends. A SIGHUP has it take over what load,
 // which reads the configuration again, gives.
 func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), stderr io.Writer) error {
@@ -123,7 +92,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return &failure.Error{Code: failure.CodeConfig, Err: err}
 	}
 	warn(log, cfg)
-	m, err := newMirror(ctx, cfg, log)
+	m, err := newProcess(ctx, cfg, log)
 	if err != nil {
 		return err
 	}

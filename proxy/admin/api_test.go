@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"imgmirror/proxy/mirror"
 	"io"
 	"mime/multipart"
 	"net/http/httptest"
@@ -15,25 +16,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/uuid"
-
-	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/published"
 	"imgmirror/proxy/upstream/upstreamtest"
-	"imgmirror/verify"
 )
 
 func TestSources(t *testing.T) {
 	f := newFixture(t)
 	var all []Source
 	f.want(200, "GET", "/sources", nil, &all)
-	if len(all) != 2 || all[0].Name != "source" || all[0].State != "up" || all[0].Images != 4 || all[0].LastSuccess == nil || all[0].Check != nil {
+	if len(all) != 3 || all[0].Name != "source" || all[0].State != "up" || all[0].Images != 4 || all[0].LastSuccess == nil || all[0].Check != nil {
 		t.Errorf("%+v", all)
 	}
 	f.want(200, "POST", "/sources/check", nil, &all)
-	if len(all) != 2 || all[0].Check == nil || !all[0].Check.OK {
+	if len(all) != 3 || all[0].Check == nil || !all[0].Check.OK {
 		t.Errorf("%+v", all)
 	}
 	f.source.Inject(upstreamtest.Fault{Status: 403})
@@ -64,7 +59,7 @@ func TestSources(t *testing.T) {
 	}
 	f.want(200, "GET", "/images/"+id(5), nil, nil)
 
-	f.o.Catalog = downCatalog{f.catalog}
+	f.source.Inject(upstreamtest.Fault{Status: 500})
 	f.want(202, "POST", "/sources/refresh", nil, &job)
 	if got := f.await(job); got.State != JobFailed || got.Error == nil || got.Error.Code != codeRemoteSource {
 		t.Errorf("%+v, error %+v", got, got.Error)
@@ -83,7 +78,7 @@ func TestHidden(t *testing.T) {
 	if err := f.source.Add([]byte(`{"v":2,"uuid":"` + id(8) + `","name":"n","version":true,"type":"zvol","os":"linux","state":"active"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.catalog.Refresh(t.Context()); err != nil {
+	if err := f.mirror.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	var all []Source
@@ -111,13 +106,6 @@ func TestHidden(t *testing.T) {
 			t.Errorf("of image %d: %q", n, told.Message)
 		}
 	}
-}
-
-// downCatalog has a source that is down.
-type downCatalog struct{ Catalog }
-
-func (downCatalog) Refresh(context.Context) error {
-	return fmt.Errorf("source source: %w", verify.ErrUnavailable)
 }
 
 func TestImages(t *testing.T) {
@@ -172,7 +160,7 @@ func TestOriginThatNobodyHas(t *testing.T) {
 	if err := f.source.Add(sample(7, 6), sampleFile(7)); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.catalog.Refresh(t.Context()); err != nil {
+	if err := f.mirror.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.refused(404, codeOriginMissing, "GET", "/images/"+id(7)+"/ancestry", nil)
@@ -291,11 +279,10 @@ func TestPins(t *testing.T) {
 
 // Of a published image, whose file nobody else has, delete says what to do instead.
 func TestDeletePublished(t *testing.T) {
-	mine := uuid.MustParse(id(3))
-	f := newFixture(t, func(o *cache.Options) { o.Keep = func(id uuid.UUID) bool { return id == mine } })
-	f.own.kept = map[uuid.UUID]bool{mine: true}
-	f.fetched(3)
-	f.refused(409, codeImagePublished, "POST", "/delete", wanted(3))
+	f := newFixture(t)
+	f.fetched(2)
+	f.own(5, 2)
+	f.refused(409, codeImagePublished, "POST", "/delete", wanted(5))
 	f.refused(409, codeImagePublished, "POST", "/delete", wanted(2, 1))
 	if n := len(f.store.Files()); n != 3 {
 		t.Errorf("%d files are left", n)
@@ -366,6 +353,7 @@ func TestVerify(t *testing.T) {
 	if err := os.WriteFile(path, sampleFile(3)[:200_004-1], 0o600); err != nil {
 		t.Fatal(err)
 	}
+	f.source.Inject(upstreamtest.Fault{Status: 404})
 	f.want(202, "POST", "/verify", wanted(4), &job)
 	if got := f.await(job); states(got) != "failed: 4 quarantined" || got.Items[0].Error == nil {
 		t.Errorf("%s, %+v", states(got), got)
@@ -472,48 +460,32 @@ func TestPublish(t *testing.T) {
 		kind, body := form(parts...)
 		post(status, code, kind, body)
 	}
-	entry, _ := f.catalog.Current().Entry(upstreamtest.ID(4))
-	f.own.image = entry.Manifest
-	parts(200, "", "manifest", "{}", "file", "bytes")
-	if string(f.own.manifest) != "{}" || string(f.own.file) != "bytes" {
-		t.Errorf("%q %q", f.own.manifest, f.own.file)
-	}
+	mine, file := string(ownManifest(5, 0)), string(ownFile(5))
+	parts(200, "", "manifest", mine, "file", file)
 	parts(400, codeBadRequest, "file", "bytes", "manifest", "{}")
 	parts(400, codeBadRequest, "manifest", "{}")
 	parts(400, codeBadRequest)
 	parts(413, codeTooLarge, "manifest", strings.Repeat(" ", maxManifest+1), "file", "")
 	post(415, codeUnsupportedType, "text/plain", strings.NewReader("x"))
 	post(400, codeBadRequest, "multipart/form-data", strings.NewReader("no boundary"))
-	kind, body := form("manifest", "{}", "file", strings.Repeat("x", 10_000))
+	kind, body := form("manifest", string(ownManifest(6, 0)), "file", string(ownFile(6)))
 	body.Truncate(5_000) // the sender was cut
 	post(400, codeBadRequest, kind, body)
 
-	fails := func(err error, status int, code string) {
-		t.Helper()
-		f.own.err = err
-		parts(status, code, "manifest", "{}", "file", "bytes")
-	}
-	fails(published.ErrExists, 409, codeImageExists)
-	fails(published.ErrOrigin, 422, codeOriginMissing)
-	fails(manifest.ErrInvalid, 422, codeInvalidParameter)
-	fails(verify.ErrMismatch, 422, codeChecksum)
-	fails(errors.New("disk"), 500, codeInternal)
+	parts(409, codeImageExists, "manifest", mine, "file", file)
+	parts(422, codeOriginMissing, "manifest", string(ownManifest(6, 99)), "file", string(ownFile(6)))
+	parts(422, codeInvalidParameter, "manifest", "{}", "file", "bytes")
+	parts(422, codeChecksum, "manifest", string(ownManifest(6, 0)), "file", strings.Replace(string(ownFile(6)), "e", "f", 1))
 
-	f.own.err = nil
+	f.own(6, 5)
+	f.refused(409, codeDependent, "DELETE", "/published/"+id(5), nil)
 	var gone []Removed
-	f.want(200, "DELETE", "/published/"+id(4), nil, &gone)
-	if len(gone) != 1 || gone[0].Size != 200_004 || gone[0].Reason != reasonUnpublished {
-		t.Errorf("%+v", gone)
-	}
-	f.fetched(4) // another image has the same file: it stays
-	f.want(200, "DELETE", "/published/"+id(4), nil, &gone)
-	if len(gone) != 0 {
+	f.want(200, "DELETE", "/published/"+id(6), nil, &gone)
+	if len(gone) != 1 || gone[0].Size != int64(len(ownFile(6))) || gone[0].Reason != reasonUnpublished {
 		t.Errorf("%+v", gone)
 	}
 	f.refused(404, codeNotFound, "DELETE", "/published/"+id(1), nil)
 	f.refused(422, codeInvalidParameter, "DELETE", "/published/x", nil)
-	f.own.err = published.ErrDependent
-	f.refused(409, codeDependent, "DELETE", "/published/"+id(4), nil)
 }
 
 func TestUnknownRoutes(t *testing.T) {
@@ -529,13 +501,16 @@ func TestUnknownRoutes(t *testing.T) {
 // TestImagesThatNoSourceKnows: a source was taken out of the configuration; what
 // it brought is still there, and can be seen and removed.
 func TestImagesThatNoSourceKnows(t *testing.T) {
-	f := newFixture(t)
-	f.fetched(3)
-	empty, err := catalog.New(catalog.Options{})
-	if err != nil {
+	before := newFixture(t)
+	before.fetched(3)
+	if err := before.mirror.Close(); err != nil {
 		t.Fatal(err)
 	}
-	f.o.Catalog = empty
+	f := newFixture(t, func(o *mirror.Options) {
+		o.Cache.Dir = before.dir
+		o.Sources = mirror.Sources{}
+	})
+	f.dir = before.dir
 	var cached []Cached
 	f.want(200, "GET", "/cached?filter=name%3Dimage3", nil, &cached)
 	if len(cached) != 1 || cached[0].UUID != id(3) || cached[0].Origin != id(2) || !cached[0].Retired || cached[0].Source != "" {

@@ -1,49 +1,26 @@
 package admin
 
 import (
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 
-	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/imported"
-	"imgmirror/proxy/published"
 	"imgmirror/verify"
 )
 
 // Bundles: what one is made of goes out here, image by image; whoever asks makes
 // the bundle of it, and signs it with a key that the mirror never sees. What comes
 // in is in bundle_import.go.
-
-// Importer keeps the images that bundles brought; *imported.Source is one. Its
-// methods may be called concurrently.
-type Importer interface {
-	// Provenance tells where an image came from; false: not from a bundle.
-	Provenance(id uuid.UUID) (imported.Provenance, bool)
-	// Expect keeps the files of images that are about to be added, until done.
-	Expect(ids []uuid.UUID) (done func())
-	// Release gives up that protection, until done, for images whose files are
-	// about to be removed.
-	Release(ids []uuid.UUID) (done func())
-	// Add notes an image whose files are on disk; it lasts when Add returns nil.
-	Add(m manifest.Manifest, from imported.Provenance) error
-	// Publish brings what was added into the catalogue.
-	Publish(ctx context.Context) error
-	// Forget gives up those of the images that were imported, and tells which.
-	Forget(ctx context.Context, ids ...uuid.UUID) ([]uuid.UUID, error)
-}
 
 // planBundle is POST /bundle/plan: the images that are wanted with their origins,
 // an origin before what needs it.
@@ -55,37 +32,25 @@ func (s *Server) planBundle(w http.ResponseWriter, r *http.Request) error {
 	if want.Newest < 0 {
 		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "newest is %d: must be 0 or more", want.Newest)
 	}
-	sel, err := Wanted{UUIDs: want.UUIDs, Filters: want.Filters}.selection()
+	sel, err := Wanted{UUIDs: want.UUIDs, Filters: want.Filters}.understood()
 	if err == nil {
-		err = sel.some()
+		err = some(sel)
 	}
 	if err != nil {
 		return err
 	}
-	entries, err := s.entries(r.Context(), sel)
+	sel.Newest = want.Newest
+	entries, err := s.mirror.Select(r.Context(), sel)
 	if err != nil {
 		return err
-	}
-	if matching := entries[len(sel.ids):]; want.Newest > 0 && len(matching) > want.Newest { // in order of their age
-		entries = slices.Delete(entries, len(sel.ids), len(entries)-want.Newest)
 	}
 	wanted := make(map[uuid.UUID]bool, len(entries))
 	for _, e := range entries {
 		wanted[e.Manifest.UUID] = true
 	}
-	seen := make(map[uuid.UUID]bool, len(entries))
-	var all []catalog.Entry
-	for _, e := range entries {
-		chain, err := s.chain(r.Context(), e)
-		if err != nil {
-			return err
-		}
-		for _, link := range slices.Backward(chain) {
-			if !seen[link.Manifest.UUID] {
-				seen[link.Manifest.UUID] = true
-				all = append(all, link)
-			}
-		}
+	all, err := s.mirror.WithOrigins(r.Context(), entries)
+	if err != nil {
+		return err
 	}
 	for _, e := range all {
 		if why := e.Manifest.Unusable(); why != "" {
@@ -107,8 +72,7 @@ func (s *Server) bundledOf(e catalog.Entry, wanted bool) Bundled {
 	m := e.Manifest
 	b := Bundled{Manifest: m.V2Channels(), Wanted: wanted, Files: []BundledFile{}}
 	for i := range e.Manifest.Files {
-		blob, _ := s.o.Blob(e, i)
-		info, ok := s.o.Store.Peek(blob)
+		info, ok := s.mirror.Stored(e, i)
 		if !ok {
 			b.Files = []BundledFile{}
 			return b
@@ -140,11 +104,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "%v", err)
 	}
-	blob := cache.Blob{Want: verify.Want{SHA1: sum}}
-	if _, ok := s.o.Store.Peek(blob); !ok {
-		return refuse(http.StatusNotFound, codeNotFound, "file %s is not cached", sum)
-	}
-	reader, err := s.o.Store.File(r.Context(), blob, nil)
+	reader, err := s.mirror.Read(r.Context(), sum)
 	if err != nil {
 		return err
 	}
@@ -189,28 +149,13 @@ func rangeFrom(header string, size int64) (int64, error) {
 	return from, nil
 }
 
-// hasFile tells whether a file of a bundle is on disk, verified: by its sha256, too.
-func (s *Server) hasFile(f bundle.File) bool {
-	_, ok := s.o.Store.Peek(cache.Blob{Want: f.Want()})
-	return ok
-}
-
-// knows tells whether the mirror has the image, from wherever.
-func (s *Server) knows(id uuid.UUID) bool {
-	if _, ok := s.o.Importer.Provenance(id); ok {
-		return true
-	}
-	_, ok := s.o.Catalog.Current().Entry(id)
-	return ok
-}
-
 // checkBase is an error unless all is here that a delta leaves out.
 func (s *Server) checkBase(x bundle.Index) error {
 	var missing []string
 next:
 	for _, held := range x.Requires {
 		for _, sum := range held.Files {
-			if _, ok := s.o.Store.Peek(cache.Blob{Want: verify.Want{SHA1: sum}}); !ok || !s.knows(held.UUID) {
+			if !s.mirror.HasFile(verify.Want{SHA1: sum}) || !s.mirror.Knows(held.UUID) {
 				missing = append(missing, held.UUID.String())
 				continue next
 			}
@@ -226,23 +171,6 @@ next:
 	}
 	return refuse(http.StatusConflict, codeBundleBase, "bundle %s leaves out %d images that it takes for granted (%s), and %d of them are not here: %s",
 		x.ID, len(x.Requires), x.Since, len(missing), text)
-}
-
-// checkConflict is an error if the mirror has the image with other files.
-func (s *Server) checkConflict(m bundle.Image) error {
-	e, ok := s.o.Catalog.Current().Entry(m.UUID)
-	if !ok {
-		return nil
-	}
-	same := len(e.Manifest.Files) == len(m.Files)
-	for i := 0; same && i < len(m.Files); i++ {
-		is := e.Manifest.Files[i].SHA1
-		same = is == m.Files[i].SHA1 || is.IsZero()
-	}
-	if same {
-		return nil
-	}
-	return fmt.Errorf("image %s: %w: source %s has it with other files", m.UUID, published.ErrExists, e.Source)
 }
 
 // explainBundle is explain for what befell a bundle: what is a source's fault

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha1"
 	"fmt"
+	"imgmirror/proxy/mirror"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,10 +15,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"imgmirror/cache"
 	"imgmirror/cache/bundle"
-	"imgmirror/manifest"
-	"imgmirror/proxy/imported"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/verify"
 )
@@ -61,7 +59,7 @@ func TestImportSHA256(t *testing.T) {
 	}
 	f.fetched(1)
 	f.came(f.imported(falseSHA256(t, 1)), "1 refused ChecksumError")
-	if images := f.bundles.Images(); len(images) != 0 {
+	if images := f.fromBundles(); len(images) != 0 {
 		t.Errorf("%d images were imported", len(images))
 	}
 	var image Image
@@ -80,35 +78,19 @@ func TestImportDryRun(t *testing.T) {
 		f.imports(200, "?dry_run=true", bytes.NewReader(b.volumes[0]), &report)
 		f.came(report, "11 waiting, 12 waiting")
 	}
-	if n := len(f.store.Files()) + len(f.store.Partials()) + len(f.bundles.Images()); n != 0 {
+	if n := len(f.store.Files()) + len(f.store.Partials()) + len(f.fromBundles()); n != 0 {
 		t.Errorf("%d files and images were taken", n)
 	}
 	f.want(404, "GET", "/images/"+id(11), nil, &Error{})
-	if f.bundles.Keeps(upstreamtest.ID(11)) {
+	if f.mirror.Kept(upstreamtest.ID(11)) {
 		t.Error("the images of a dry run are kept")
 	}
-}
-
-// watched tells at each Add whether the image's files were protected until then.
-type watched struct {
-	*imported.Source
-	unprotected []string
-}
-
-func (w *watched) Add(m manifest.Manifest, from imported.Provenance) error {
-	if !w.Keeps(m.UUID) {
-		w.unprotected = append(w.unprotected, m.Name)
-	}
-	return w.Source.Add(m, from)
 }
 
 // TestImportProtects: no file of an import is evicted before its image is imported; what was not imported in the end
 // is kept no longer.
 func TestImportProtects(t *testing.T) {
-	var f *fixture
-	f = newFixture(t, func(o *cache.Options) { o.Keep = func(id uuid.UUID) bool { return f.bundles.Keeps(id) } })
-	watch := &watched{Source: f.bundles}
-	f.Server.o.Importer = watch
+	f := newFixture(t)
 	b := shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0)
 	whole := b.volumes[0]
 	r, w := io.Pipe()
@@ -123,11 +105,11 @@ func TestImportProtects(t *testing.T) {
 	if _, err := w.Write(whole[:b.file(t, 12).Data+100_000]); err != nil { // 11 is whole, 12 is not
 		t.Fatal(err)
 	}
-	for len(f.store.Fills()) == 0 || len(f.bundles.Images()) == 0 {
+	for len(f.store.Fills()) == 0 || len(f.fromBundles()) == 0 {
 		runtime.Gosched()
 	}
 	for n := range 3 {
-		if !f.bundles.Keeps(upstreamtest.ID(11 + n)) {
+		if !f.mirror.Kept(upstreamtest.ID(11 + n)) {
 			t.Errorf("image %d is not protected while the import runs", 11+n)
 		}
 	}
@@ -136,14 +118,9 @@ func TestImportProtects(t *testing.T) {
 	}
 	f.came(<-ended, "11 added, 12 waiting NotComplete, 13 waiting NotComplete, InvalidBundle")
 	for n, want := range []bool{true, false, false} {
-		if got := f.bundles.Keeps(upstreamtest.ID(11 + n)); got != want {
+		if got := f.mirror.Kept(upstreamtest.ID(11 + n)); got != want {
 			t.Errorf("after the import image %d is kept: %v, want %v", 11+n, got, want)
 		}
-	}
-	// The file of 15 came as that of 14: its image is added when the bundle has been read.
-	f.came(f.imported(cutBeforeLast(sharedBundle(t, 14))), "14 added, 14 added, InvalidBundle")
-	if len(watch.unprotected) > 0 {
-		t.Errorf("unprotected when they were added: %v", watch.unprotected)
 	}
 }
 
@@ -153,8 +130,8 @@ func TestImportJudgesWholePartials(t *testing.T) {
 	for _, flip := range []byte{0, 1} {
 		whole := bytes.Clone(sampleFile(11))
 		whole[1000] ^= flip
-		f := newFixture(t, func(o *cache.Options) {
-			partial := filepath.Join(o.Dir, "partial")
+		f := newFixture(t, func(o *mirror.Options) {
+			partial := filepath.Join(o.Cache.Dir, "partial")
 			err := os.MkdirAll(partial, 0o755)
 			if err == nil {
 				err = os.WriteFile(filepath.Join(partial, fmt.Sprintf("%x", sha1.Sum(sampleFile(11)))), whole, 0o644)

@@ -91,7 +91,7 @@ var errDry = errors.New("a dry run reads no further")
 // Begin decides whether the bundle is taken: nothing of it has been kept so far.
 func (in *importing) Begin(_ context.Context, h bundle.Head) error {
 	x := h.Index
-	key, err := in.s.o.Trust(x, h.Sig)
+	key, err := in.s.mirror.Trust(x, h.Sig)
 	if err != nil {
 		return err
 	}
@@ -117,8 +117,8 @@ func (in *importing) Begin(_ context.Context, h bundle.Head) error {
 	}
 	in.survey()
 	for i, m := range x.Images {
-		in.known[i] = in.s.knows(m.UUID) && in.missing(i) < 0
-		if err := in.s.checkConflict(m); err != nil {
+		in.known[i] = in.s.mirror.Knows(m.UUID) && in.missing(i) < 0
+		if err := in.s.mirror.CheckConflict(m); err != nil {
 			in.refuse(i, err)
 		} else if in.known[i] {
 			in.report.Images[i].State = ImagePresent
@@ -127,7 +127,7 @@ func (in *importing) Begin(_ context.Context, h bundle.Head) error {
 	if in.dry {
 		return errDry
 	}
-	in.release = in.s.o.Importer.Expect(ids)
+	in.release = in.s.mirror.Expect(ids)
 	return nil
 }
 
@@ -136,8 +136,8 @@ func (in *importing) survey() {
 	for i, m := range in.head.Index.Images {
 		for f, file := range m.Files {
 			// All bytes of an unfinished download are not the file: they have not been judged.
-			have := min(in.s.o.Store.Unfinished(cache.Blob{Want: file.Want()}), file.Size-1)
-			if in.s.hasFile(file) {
+			have := min(in.s.mirror.Unfinished(file.Want()), file.Size-1)
+			if in.s.mirror.HasFile(file.Want()) {
 				have = file.Size
 			}
 			in.report.Images[i].Have[f] = have
@@ -171,12 +171,12 @@ func (in *importing) File(ctx context.Context, p *bundle.Piece) error {
 	}
 	p.Unchecked() // the store takes the digests of all files
 	body := &piece{r: p, at: begin, end: end, size: file.Size, interrupt: in.interrupt}
-	err := in.store(ctx, p, file, body)
+	err := in.s.mirror.Take(ctx, in.images[p.Image], p.File, file.Want(), body.open)
 	for range joinTries { // another import may have broken off for which this one waited
 		if !errors.Is(err, verify.ErrUnavailable) || body.begun() || ctx.Err() != nil {
 			break
 		}
-		err = in.store(ctx, p, file, body)
+		err = in.s.mirror.Take(ctx, in.images[p.Image], p.File, file.Want(), body.open)
 	}
 	broke := body.close()
 	switch {
@@ -205,31 +205,12 @@ func (in *importing) File(ctx context.Context, p *bundle.Piece) error {
 	return p.Skip(p.Size) // what was here before
 }
 
-// store brings the bytes of a file from where the store's own end on, and returns
-// when the whole file is there.
-func (in *importing) store(ctx context.Context, p *bundle.Piece, file bundle.File, body *piece) error {
-	m := in.images[p.Image]
-	r, err := in.s.o.Store.File(ctx, cache.Blob{
-		Want:     file.Want(),
-		Key:      fmt.Sprintf("file/%s/%d", m.UUID, p.File),
-		Image:    m.UUID,
-		Index:    p.File,
-		Source:   imported.Name,
-		Manifest: m,
-	}, []cache.Source{{Name: imported.Name, Open: body.open, Once: true}})
-	if err != nil {
-		return err
-	}
-	defer r.Close() //nolint:errcheck // nothing was read
-	return r.Stored(ctx)
-}
-
 // complete adds an image to those imported, if all its files are on disk.
 func (in *importing) complete(ctx context.Context, i int) error {
 	if in.missing(i) >= 0 || in.images[i].Raw() == nil {
 		return nil
 	}
-	if err := in.s.o.Importer.Add(in.images[i], in.from); err != nil {
+	if err := in.s.mirror.Import(in.images[i], in.from); err != nil {
 		return err
 	}
 	in.dirty = true
@@ -263,7 +244,7 @@ func (in *importing) publish(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
 	in.published = time.Now()
-	if err := in.s.o.Importer.Publish(ctx); err != nil {
+	if err := in.s.mirror.ListImported(ctx); err != nil {
 		return err
 	}
 	in.dirty = false
@@ -293,7 +274,7 @@ func (in *importing) settle() {
 		case row.State == ImageRefused:
 		case f >= 0:
 			row.Error = &Error{codeIncomplete, fmt.Sprintf("its file %s is missing from byte %d on: %s", m.Files[f].Path, row.Have[f], in.where(m.Files[f], row.Have[f]))}
-		case m.Origin != uuid.Nil && !in.s.knows(m.Origin):
+		case m.Origin != uuid.Nil && !in.s.mirror.Knows(m.Origin):
 			row.State = ImageWaiting
 			row.Error = &Error{codeOriginMissing, fmt.Sprintf("its origin %s is not here yet", m.Origin)}
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"encoding/json"
 	"fmt"
+	"imgmirror/proxy/mirror"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -17,7 +18,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
@@ -268,8 +268,7 @@ func TestImport(t *testing.T) {
 }
 
 func TestImportDelete(t *testing.T) {
-	var f *fixture
-	f = newFixture(t, func(o *cache.Options) { o.Keep = func(id uuid.UUID) bool { return f.bundles.Keeps(id) } })
+	f := newFixture(t)
 	f.imported(shelf{11: 0, 12: 11, 13: 0}.bundle(t, nil, 0).volumes...)
 	var removed []Removed
 	f.refused(409, codeImagePinned, "POST", "/delete", wanted(11)) // another one is built on it
@@ -282,7 +281,7 @@ func TestImportDelete(t *testing.T) {
 		t.Errorf("removed: %+v", removed)
 	}
 	f.want(404, "GET", "/images/"+id(13), nil, &Error{})
-	if got := f.bundles.Images(); len(got) != 1 {
+	if got := f.fromBundles(); len(got) != 1 {
 		t.Errorf("%d images are left", len(got))
 	}
 	// One whose file is lost is given up, too.
@@ -290,12 +289,11 @@ func TestImportDelete(t *testing.T) {
 	if err := os.Remove(f.dir + "/files/" + sum[:2] + "/" + sum); err != nil {
 		t.Fatal(err)
 	}
-	parsed, _ := verify.ParseSum(sum)
-	letGo := f.bundles.Release([]uuid.UUID{upstreamtest.ID(11)})
-	if _, err := f.store.Remove(t.Context(), parsed); err != nil {
-		t.Fatal(err)
+	var job Job
+	f.want(202, "POST", "/verify", wanted(11), &job)
+	if job = f.await(job); job.State != JobFailed {
+		t.Errorf("%+v", job)
 	}
-	letGo()
 	f.want(200, "POST", "/delete", wanted(11), &removed)
 	f.want(404, "GET", "/images/"+id(11), nil, &Error{})
 	f.refused(404, codeNotFound, "POST", "/delete", wanted(11))
@@ -321,7 +319,7 @@ func TestImportKnown(t *testing.T) {
 	if err := f.source.Add(other, sampleFile(12)); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.catalog.Refresh(t.Context()); err != nil {
+	if err := f.mirror.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.came(f.imported(shelf{11: 0, 14: 0}.bundle(t, nil, 0).volumes...), "11 refused "+codeImageExists+", 14 added")
@@ -373,7 +371,7 @@ func TestImportDamaged(t *testing.T) {
 			} else if status != 422 {
 				t.Errorf("%s, byte %d: status %d: %s", path, at, status, answer)
 			}
-			if got := g.bundles.Images(); len(got) != 0 {
+			if got := g.fromBundles(); len(got) != 0 {
 				t.Errorf("%s, byte %d: %d images were taken", path, at, len(got))
 			}
 		}
@@ -381,7 +379,19 @@ func TestImportDamaged(t *testing.T) {
 }
 
 func TestImportRefused(t *testing.T) {
-	f := newFixture(t)
+	secret, public, err := bundle.GenerateKey("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, _, err := bundle.GenerateKey("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, err := bundle.ParseTrusted([]string{string(public)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t, func(o *mirror.Options) { o.Signatures = bundle.Policy{Keys: trusted, Required: true} })
 	var told Error
 	refused := func(code string, body []byte, names string) {
 		t.Helper()
@@ -393,20 +403,9 @@ func TestImportRefused(t *testing.T) {
 		if told.Code != code || !strings.Contains(told.Message, names) {
 			t.Errorf("%+v, want %s and %s", told, code, names)
 		}
-		if files, images := f.store.Files(), f.bundles.Images(); len(files)+len(images) != 0 {
+		if files, images := f.store.Files(), f.fromBundles(); len(files)+len(images) != 0 {
 			t.Errorf("%d files and %d images were taken", len(files), len(images))
 		}
-	}
-	secret, public, err := bundle.GenerateKey("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stranger, _, err := bundle.GenerateKey("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f.trusted, err = bundle.ParseTrusted([]string{string(public)}); err != nil {
-		t.Fatal(err)
 	}
 	s := shelf{11: 0, 12: 11}
 	refused(codeBundle, []byte("this is no bundle"), "tar")

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,9 +38,9 @@ func TestClientAsksEverything(t *testing.T) {
 		}
 	}
 	sources, err := c.Sources(ctx)
-	try("sources", len(sources) == 2, err)
+	try("sources", len(sources) == 3, err)
 	sources, err = c.CheckSources(ctx)
-	try("check", len(sources) == 2 && sources[0].Check.OK, err)
+	try("check", len(sources) == 3 && sources[0].Check.OK, err)
 	job, err := c.Refresh(ctx)
 	try("refresh", job.Kind == "refresh", err)
 	job, err = c.Follow(ctx, job.ID, nil)
@@ -79,11 +80,9 @@ func TestClientAsksEverything(t *testing.T) {
 	try("vacuum", len(gone) == 0, err)
 	gone, err = c.Delete(ctx, wanted(3))
 	try("delete", len(gone) == 1, err)
-	entry, _ := f.catalog.Current().Entry(upstreamtest.ID(4))
-	f.own.image = entry.Manifest
-	image, err = c.Publish(ctx, []byte("{}"), strings.NewReader("bytes"))
-	try("publish", image.Listed && string(f.own.file) == "bytes", err)
-	gone, err = c.Unpublish(ctx, upstreamtest.ID(4))
+	image, err = c.Publish(ctx, ownManifest(5, 0), bytes.NewReader(ownFile(5)))
+	try("publish", image.Listed && image.Source == "published", err)
+	gone, err = c.Unpublish(ctx, upstreamtest.ID(5))
 	try("unpublish", len(gone) == 1, err)
 	settings, err := c.Config(ctx)
 	try("config", strings.Contains(string(settings), "8080"), err)

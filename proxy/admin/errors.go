@@ -8,8 +8,10 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
+	"imgmirror/manifest"
 	"imgmirror/proxy/imported"
 	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/published"
 )
 
@@ -67,6 +69,8 @@ var table = []struct {
 	{cache.ErrPinned, http.StatusConflict, codeImagePinned},
 	{published.ErrExists, http.StatusConflict, codeImageExists},
 	{published.ErrDependent, http.StatusConflict, codeDependent},
+	{mirror.ErrPublished, http.StatusConflict, codeImagePublished},
+	{manifest.ErrChain, http.StatusNotFound, codeOriginMissing},
 	{published.ErrOrigin, http.StatusUnprocessableEntity, codeOriginMissing},
 }
 

@@ -5,43 +5,32 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"imgmirror/proxy/mirror"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 
 	"imgmirror/cache"
-	"imgmirror/cache/bundle"
-	"imgmirror/manifest"
-	"imgmirror/proxy"
-	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/imported"
 	"imgmirror/proxy/upstream"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
 const testToken = "0123456789-0123456789"
 
-// fixture is a server over a real store and a real catalogue of one source.
+// fixture is a server over a real mirror of one source.
 type fixture struct {
 	*Server
-	t       *testing.T
-	source  *upstreamtest.Server
-	store   *cache.Store
-	catalog *catalog.Catalog
-	own     *fakePublisher
-	bundles *imported.Source
-	trusted bundle.Trusted // none: signatures are not looked at
-	pool    *fakeInstaller
-	doc     apiDoc
-	dir     string
+	t      *testing.T
+	source *upstreamtest.Server
+	store  *cache.Store // of the mirror
+	pool   *fakePools
+	doc    apiDoc
+	dir    string
 }
 
 // sampleFile is the file of image n.
@@ -66,7 +55,7 @@ func sample(n, origin int) []byte {
 }
 
 // newFixture has images 1, 2 on 1, 3 on 2, and 4. The sources' list has been read.
-func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
+func newFixture(t *testing.T, change ...func(*mirror.Options)) *fixture {
 	t.Helper()
 	source, err := upstreamtest.New(upstreamtest.Options{})
 	if err != nil {
@@ -78,63 +67,55 @@ func newFixture(t *testing.T, change ...func(*cache.Options)) *fixture {
 			t.Fatal(err)
 		}
 	}
-	client, err := upstream.New(upstream.Options{Name: "source", URL: source.URL(), Kind: "imgapi", StallTimeout: time.Minute})
-	if err != nil {
-		t.Fatal(err)
+	f := &fixture{t: t, source: source, doc: readDoc(t), dir: t.TempDir(), pool: &fakePools{}}
+	o := mirror.Options{
+		Cache: cache.Options{Dir: f.dir, StallTimeout: time.Minute},
+		Pools: f.pool,
+		Sources: mirror.Sources{PublishedLast: true, List: []mirror.Source{{
+			Server: upstream.Options{Name: "source", URL: source.URL(), Kind: "imgapi", StallTimeout: time.Minute},
+			URL:    source.URL(), Refresh: time.Hour,
+		}}},
 	}
-	f := &fixture{t: t, source: source, doc: readDoc(t), dir: t.TempDir()}
-	o := cache.Options{Dir: f.dir, Sources: []string{"source"}, StallTimeout: time.Minute}
 	for _, c := range change {
 		c(&o)
 	}
-	if f.store, err = cache.Open(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.store.Close() })
-	f.bundles, err = imported.New(imported.Options{
-		Dir:     filepath.Join(f.dir, "imported"),
-		Changed: func(ctx context.Context) error { return f.catalog.Retake(ctx, imported.Name) },
-	})
+	m, err := mirror.New(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.catalog, err = catalog.New(catalog.Options{
-		Sources: []catalog.SourceOptions{
-			{Source: client, URL: source.URL(), Refresh: time.Hour},
-			{Source: f.bundles, Refresh: time.Hour, ServePrivate: true, Withdraws: true},
-		},
-		Index:       f.store.Lists(),
-		NotModified: upstream.ErrNotModified,
-	})
-	if err != nil {
+	t.Cleanup(func() { m.Close() })
+	f.store = m.Store.(*cache.Store)
+	if err := m.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.catalog.Refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	f.own = &fakePublisher{}
-	f.pool = &fakeInstaller{}
 	f.Server = New(Options{
-		Token:     testToken,
-		Catalog:   f.catalog,
-		Store:     f.store,
-		Blob:      proxy.BlobOf,
-		Publisher: f.own,
-		Importer:  f.bundles,
-		Trust: func(x bundle.Index, sig []byte) (string, error) {
-			if len(f.trusted) == 0 {
-				return "", nil
-			}
-			return f.trusted.Verify(x, sig)
-		},
-		Installer: f.pool,
-		Config:    func() (json.RawMessage, error) { return json.RawMessage(`{"listen":":8080"}`), nil },
+		Token:  testToken,
+		Mirror: m,
+		Config: func() (json.RawMessage, error) { return json.RawMessage(`{"listen":":8080"}`), nil },
 		Doctor: func(context.Context) []Finding {
 			return []Finding{{Check: "disk", State: "ok", Message: "there is room"}}
 		},
 	})
 	t.Cleanup(f.jobs.stop)
 	return f
+}
+
+// fromBundles lists the images of the catalogue that bundles brought.
+func (f *fixture) fromBundles() (all []uuid.UUID) {
+	for _, image := range f.mirror.Current().Images() {
+		if _, ok := f.mirror.Provenance(image.UUID); ok {
+			all = append(all, image.UUID)
+		}
+	}
+	return all
+}
+
+// own publishes image n with a manifest of its own.
+func (f *fixture) own(n, origin int) {
+	f.t.Helper()
+	if _, err := f.mirror.Publish(f.t.Context(), ownManifest(n, origin), bytes.NewReader(ownFile(n))); err != nil {
+		f.t.Fatal(err)
+	}
 }
 
 // call makes a request of an operator's, holds the answer against openapi.json
@@ -226,34 +207,14 @@ func states(j Job) string {
 	return j.State + ": " + strings.Join(all, ", ")
 }
 
-// fakePublisher keeps nothing: it looks at what comes.
-type fakePublisher struct {
-	mu       sync.Mutex
-	manifest []byte
-	file     []byte
-	image    manifest.Manifest // what it answers
-	kept     map[uuid.UUID]bool
-	err      error
-}
+// ownFile is the file of image n where the mirror itself publishes the image.
+func ownFile(n int) []byte { return upstreamtest.Bytes(uint64(1000+n), 20_000) }
 
-func (p *fakePublisher) Keeps(id uuid.UUID) bool { return p.kept[id] }
-
-func (p *fakePublisher) Publish(_ context.Context, text []byte, file io.Reader) (manifest.Manifest, error) {
-	data, err := io.ReadAll(file)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.manifest, p.file = text, data
-	if err != nil {
-		return manifest.Manifest{}, fmt.Errorf("reading the file: %w", err)
+// ownManifest is a manifest of image n with ownFile, on image origin unless that is 0.
+func ownManifest(n, origin int) []byte {
+	extra := map[string]any{"type": "other"}
+	if origin != 0 {
+		extra["origin"] = upstreamtest.ID(origin)
 	}
-	return p.image, p.err
-}
-
-func (p *fakePublisher) Unpublish(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if id != p.image.UUID {
-		return manifest.Manifest{}, fmt.Errorf("image %s is not published: %w", id, fs.ErrNotExist)
-	}
-	return p.image, p.err
+	return upstreamtest.Manifest(upstreamtest.ID(n), fmt.Sprintf("image%d", n), "1.0", extra, ownFile(n))
 }

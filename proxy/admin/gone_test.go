@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"imgmirror/proxy/mirror"
 	"io"
 	"net"
 	"runtime"
@@ -17,7 +18,7 @@ import (
 // overPipe is a server's own time, in which dial connects to its listener.
 func overPipe(t *testing.T, do func(t *testing.T, s *Server, dial func(request string) net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Catalog: struct{ Catalog }{}})
+		s := New(Options{Mirror: &mirror.Mirror{}})
 		ln := fasthttputil.NewInmemoryListener()
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)

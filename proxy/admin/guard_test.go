@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"imgmirror/proxy/mirror"
 	"io"
 	"net"
 	"net/http"
@@ -18,8 +19,6 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp/fasthttputil"
-
-	"imgmirror/cache"
 )
 
 // serve runs the fixture's server on a port and gives its address.
@@ -409,7 +408,7 @@ func FuzzWanted(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(string(body)))
-		sel, err := readWanted(r)
+		sel, _, err := readWanted(r)
 		if err != nil {
 			if status, told := judge(err); status < 400 || status > 499 || told.Code == "" {
 				t.Errorf("%d %+v", status, told)
@@ -422,25 +421,18 @@ func FuzzWanted(f *testing.F) {
 	})
 }
 
-// slowVacuum is a store whose disk is slow.
-type slowVacuum struct {
-	Store
-	takes time.Duration
-}
-
-func (s slowVacuum) Vacuum(ctx context.Context, _ bool) ([]cache.Evicted, error) {
-	select {
-	case <-time.After(s.takes):
-		return nil, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("vacuum: %w", ctx.Err())
-	}
-}
-
 // TestTimeOfRequests: a body has to come in, what it asks for may take long.
 func TestTimeOfRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Catalog: struct{ Catalog }{}, Store: slowVacuum{takes: time.Hour}})
+		s := New(Options{Mirror: &mirror.Mirror{}})
+		s.inner.Handle("POST "+apiPrefix+"/slow", s.handle(route{accepts: typeJSON, do: func(w http.ResponseWriter, r *http.Request) error {
+			var want Dry
+			if err := readJSON(r, &want); err != nil {
+				return err
+			}
+			time.Sleep(time.Hour)
+			return reply(w, http.StatusOK, []Removed{})
+		}}))
 		ln := fasthttputil.NewInmemoryListener()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -452,7 +444,7 @@ func TestTimeOfRequests(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			go fmt.Fprintf(conn, "POST /api/v1/vacuum HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n%s", head, body)
+			go fmt.Fprintf(conn, "POST /api/v1/slow HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n%s", head, body)
 			begun := time.Now()
 			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {

@@ -3,6 +3,9 @@ package admin
 import (
 	"context"
 	"fmt"
+	"imgmirror/cache"
+	"imgmirror/proxy/mirror"
+	"imgmirror/zfsimport"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -18,25 +21,25 @@ import (
 	"imgmirror/verify"
 )
 
-// fakeInstaller is a pool that takes in whatever comes.
-type fakeInstaller struct {
+// fakePools is a pool that takes in whatever comes.
+type fakePools struct {
 	// receive, when set, takes its time for an image, or fails.
 	receive func(ctx context.Context, name string) error
 	unfit   string // name of the image that this machine cannot run
 
 	mu    sync.Mutex
 	calls []string // "prepare POOL", "install NAME into POOL", "stage NAME"
-	there []Installed
+	there []zfsimport.Installed
 }
 
-func (p *fakeInstaller) note(format string, args ...any) {
+func (p *fakePools) note(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.calls = append(p.calls, fmt.Sprintf(format, args...))
 }
 
 // took gives what was asked of it, and forgets it.
-func (p *fakeInstaller) took() []string {
+func (p *fakePools) took() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	calls := p.calls
@@ -44,64 +47,68 @@ func (p *fakeInstaller) took() []string {
 	return calls
 }
 
-func (p *fakeInstaller) Prepare(_ context.Context, pool string) error {
+func (p *fakePools) Check(context.Context, string) error { return nil }
+
+func (p *fakePools) Recover(_ context.Context, pool string) error {
 	p.note("prepare %s", pool)
 	return nil
 }
 
-func (p *fakeInstaller) Fits(_ context.Context, image manifest.Manifest) error {
+func (p *fakePools) Fits(_ context.Context, image manifest.Manifest) error {
 	if image.Name == p.unfit {
-		return &Error{"PlatformMismatch", "needs another platform"}
+		return fmt.Errorf("%w: needs another platform", zfsimport.ErrPlatform)
 	}
 	return nil
 }
 
-func (p *fakeInstaller) Batch(pool string, _ []manifest.Manifest) Batch { return fakeBatch{p, pool} }
+func (p *fakePools) Batch(pool string, _ []manifest.Manifest, _ bool) mirror.Batch {
+	return fakeBatch{p, pool}
+}
 
 // fakeBatch is a batch of the fake pool.
 type fakeBatch struct {
-	*fakeInstaller
+	*fakePools
 	pool string
 }
 
 func (fakeBatch) Close() {}
 
-func (b fakeBatch) Install(ctx context.Context, image manifest.Manifest, progress func(Intake)) (string, error) {
-	p, pool := b.fakeInstaller, b.pool
+func (b fakeBatch) Install(ctx context.Context, image manifest.Manifest, progress func(zfsimport.Progress)) (zfsimport.Outcome, error) {
+	p, pool := b.fakePools, b.pool
 	p.note("install %s into %s", image.Name, pool)
-	progress(Intake{Read: 1, Written: 2})
+	progress(zfsimport.Progress{Read: 1, Written: 2})
 	if p.receive != nil {
 		if err := p.receive(ctx, image.Name); err != nil {
 			return "", err
 		}
 	}
-	progress(Intake{Read: image.Files[0].Size, Written: 3 * image.Files[0].Size})
+	progress(zfsimport.Progress{Read: image.Files[0].Size, Written: 3 * image.Files[0].Size})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.there {
-		if p.there[i].UUID == image.UUID.String() {
+		if p.there[i].UUID == image.UUID {
 			p.there[i].Record = true
-			return ItemRepaired, nil
+			return zfsimport.Repaired, nil
 		}
 	}
-	p.there = append(p.there, Installed{UUID: image.UUID.String(), Pool: pool, Dataset: pool + "/" + image.UUID.String(), Record: true, Manifest: image.V2()})
-	return JobDone, nil
+	p.there = append(p.there, zfsimport.Installed{UUID: image.UUID, Pool: pool, Dataset: pool + "/" + image.UUID.String(), Record: true, Manifest: &image})
+	return zfsimport.Done, nil
 }
 
-func (p *fakeInstaller) Stage(ctx context.Context, image manifest.Manifest, progress func(Intake)) (string, error) {
+func (p *fakePools) Stage(ctx context.Context, image manifest.Manifest, progress func(zfsimport.Progress)) (zfsimport.Outcome, error) {
 	p.note("stage %s", image.Name)
 	if p.receive != nil {
 		if err := p.receive(ctx, image.Name); err != nil {
 			return "", err
 		}
 	}
-	progress(Intake{Read: image.Files[0].Size})
-	return JobDone, nil
+	progress(zfsimport.Progress{Read: image.Files[0].Size})
+	return zfsimport.Done, nil
 }
 
-func (p *fakeInstaller) Installed(_ context.Context, pool string) ([]Installed, error) {
+func (p *fakePools) Installed(_ context.Context, pool string) ([]zfsimport.Installed, error) {
 	if pool == "none" {
-		return nil, &Error{"NoPool", "pool none is not there"}
+		return nil, fmt.Errorf("%w: pool none is not there", zfsimport.ErrNoPool)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,12 +143,16 @@ func TestInstallChain(t *testing.T) {
 	// As the real one does, the pool reads each file to its end.
 	reads := map[string]int{"image1": 1, "image2": 2, "image3": 3}
 	f.pool.receive = func(ctx context.Context, name string) error {
-		entry, err := f.catalog.Get(ctx, uuid.MustParse(id(reads[name])))
+		entry, err := f.mirror.Get(ctx, uuid.MustParse(id(reads[name])))
 		if err != nil {
 			return err
 		}
-		_, err = f.bringFile(ctx, entry, 0, func(int64) {})
-		return err
+		r, err := f.mirror.Open(ctx, entry, 0, cache.Job)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		return r.Stored(ctx)
 	}
 	job := f.await(f.installing("tank", 3, 1))
 	if got := states(job); job.Kind != "install" || got != "done: 1 done, 2 done, 3 done" {
@@ -194,7 +205,7 @@ func TestInstallFamilies(t *testing.T) {
 
 func TestInstallRepairs(t *testing.T) {
 	f := newFixture(t)
-	f.pool.there = []Installed{{UUID: id(4)}}
+	f.pool.there = []zfsimport.Installed{{UUID: upstreamtest.ID(4)}}
 	if got := states(f.await(f.installing("", 4))); got != "done: 4 repaired" {
 		t.Error(got)
 	}
@@ -252,7 +263,7 @@ func TestInstallOnOriginInPool(t *testing.T) {
 	if got := states(f.await(f.installing("", 9))); got != "failed: 9 failed" {
 		t.Error(got)
 	}
-	f.pool.there = []Installed{{UUID: id(8), Record: true}}
+	f.pool.there = []zfsimport.Installed{{UUID: upstreamtest.ID(8), Record: true}}
 	if got := states(f.await(f.installing("", 9))); got != "done: 9 done" {
 		t.Error(got)
 	}
@@ -276,7 +287,7 @@ func TestInstallFetchesAhead(t *testing.T) {
 		}
 	}
 	job := f.installing("", 1, 2, 3, 4, 5, 6)
-	for n := 1; n <= fetchWidth; n++ {
+	for n := 1; n <= 4; n++ {
 		f.awaitFile(job, n)
 	}
 	if n := f.source.Count(id(5) + "/file"); n != 0 {
@@ -349,7 +360,7 @@ func TestInstallCancelled(t *testing.T) {
 // Staging asks no pool, and needs no order.
 func TestStage(t *testing.T) {
 	f := newFixture(t)
-	f.pool.there = []Installed{{UUID: id(1), Record: true}}
+	f.pool.there = []zfsimport.Installed{{UUID: upstreamtest.ID(1), Record: true}}
 	f.pool.receive = func(_ context.Context, name string) error {
 		if name == "image2" {
 			return fmt.Errorf("file: %w", verify.ErrMismatch)

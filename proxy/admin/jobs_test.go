@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"imgmirror/proxy/mirror"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -13,9 +14,7 @@ import (
 
 	"github.com/valyala/fasthttp/fasthttputil"
 
-	"imgmirror/cache"
 	"imgmirror/proxy/upstream/upstreamtest"
-	"imgmirror/verify"
 )
 
 // fetching starts a fetch job.
@@ -46,7 +45,7 @@ func (f *fixture) cancels(job Job, want string) {
 
 func TestCancelFetchInEveryPhase(t *testing.T) {
 	t.Run("waiting for a slot", func(t *testing.T) {
-		f := newFixture(t, func(o *cache.Options) { o.FillSlots = 1 })
+		f := newFixture(t, func(o *mirror.Options) { o.Rules.FillSlots = 1 })
 		f.source.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: 1000})
 		first := f.fetching(4)
 		f.awaitBytes("/file", 1000)
@@ -102,32 +101,12 @@ func TestCancelledFetchGoesOnWhenAskedAgain(t *testing.T) {
 	}
 }
 
-func TestCancelVerifyAndRefresh(t *testing.T) {
+func TestCancelRefresh(t *testing.T) {
 	f := newFixture(t)
-	f.fetched(1, 4)
-	reading := make(chan struct{}, 1)
-	f.o.Store = slowCheck{Store: f.store, reading: reading}
 	var job Job
-	f.want(202, "POST", "/verify", nil, &job)
-	<-reading
-	f.cancels(job, "cancelled: 1 cancelled, 4 cancelled")
-
 	f.source.Inject(upstreamtest.Fault{Path: "/images", Delay: time.Hour})
 	f.want(202, "POST", "/sources/refresh", nil, &job)
 	f.cancels(job, "cancelled: ")
-}
-
-// slowCheck is a store whose disk hangs.
-type slowCheck struct {
-	Store
-	reading chan<- struct{}
-}
-
-func (s slowCheck) Check(ctx context.Context, _ verify.Sum, progress func(int64)) (cache.CheckResult, error) {
-	progress(1)
-	s.reading <- struct{}{}
-	<-ctx.Done()
-	return "", ctx.Err()
 }
 
 func TestJobsAreBounded(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"imgmirror/cache"
 	"imgmirror/verify"
 )
 
@@ -47,7 +46,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.o.Publisher.Publish(r.Context(), manifest, file)
+	m, err := s.mirror.Publish(r.Context(), manifest, file)
 	if err != nil {
 		var large *http.MaxBytesError
 		switch {
@@ -60,7 +59,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) error {
 		}
 		return err
 	}
-	e, err := s.lookup(r.Context(), m.UUID)
+	e, err := s.mirror.Find(r.Context(), m.UUID)
 	if err != nil {
 		return fmt.Errorf("the image is published, but %w", err)
 	}
@@ -93,13 +92,13 @@ func (s *Server) unpublish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.o.Publisher.Unpublish(r.Context(), id)
+	m, err := s.mirror.Unpublish(r.Context(), id)
 	if err != nil {
 		return err
 	}
 	out := []Removed{}
 	for _, f := range m.Files {
-		if _, stays := s.o.Store.Peek(cache.Blob{Want: verify.Want{SHA1: f.SHA1}}); !stays {
+		if !s.mirror.HasFile(verify.Want{SHA1: f.SHA1}) {
 			out = append(out, Removed{SHA1: f.SHA1.String(), UUIDs: []string{id.String()}, Size: f.Size, Reason: reasonUnpublished})
 		}
 	}

@@ -1,13 +1,13 @@
 package admin
 
 import (
+	"imgmirror/cache"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"imgmirror/proxy"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
@@ -36,7 +36,7 @@ func TestRingOfOrigins(t *testing.T) {
 		}
 	}
 	within("a refresh", func() {
-		if err := f.catalog.Refresh(t.Context()); err != nil {
+		if err := f.mirror.Refresh(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -87,12 +87,11 @@ func TestRingOfOrigins(t *testing.T) {
 
 	// What clients have brought of a ring is pinned and removed like anything else.
 	for _, n := range []int{4, 5, 6, 7} {
-		e, err := f.lookup(t.Context(), upstreamtest.ID(n))
+		e, err := f.mirror.Find(t.Context(), upstreamtest.ID(n))
 		if err != nil {
 			t.Fatal(err)
 		}
-		blob, sources := proxy.BlobOf(e, 0)
-		r, err := f.store.File(t.Context(), blob, sources)
+		r, err := f.mirror.Open(t.Context(), e, 0, cache.Client)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,8 +3,7 @@
 // apart from the client listener so that it can be bound to loopback, and it
 // answers when that one is full. Client is the other end, which the verbs use.
 //
-// The package owns jobs and who may call; what is done belongs to those that
-// Options names.
+// The package owns jobs and who may call; what is done belongs to package mirror.
 package admin
 
 import (
@@ -20,88 +19,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"imgmirror/cache"
-	"imgmirror/cache/bundle"
-	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
-	"imgmirror/verify"
+	"imgmirror/proxy/mirror"
 )
 
-// Catalog is what images there are; *catalog.Catalog is one. Its methods may be
-// called concurrently.
-type Catalog interface {
-	// Current is the list now being served: immutable, never nil, no waiting.
-	Current() *catalog.List
-	// Get finds one image, asking the sources if need be. The error matches
-	// fs.ErrNotExist when there is none, else it means "cannot tell".
-	Get(ctx context.Context, id uuid.UUID) (catalog.Entry, error)
-	// Status tells of every source, in order of priority.
-	Status() []catalog.Status
-	// Hidden says why an image that some source has is not shown to clients.
-	Hidden(id uuid.UUID) []catalog.Hidden
-	// Refresh asks every source for its list, now. The error joins those of the
-	// sources that failed.
-	Refresh(ctx context.Context) error
-	// Check asks one source, by its name, for its list, now, and takes it over.
-	// ctx bounds the wait only.
-	Check(ctx context.Context, source string) error
-}
-
-// Store is where the files are; *cache.Store is one. Its methods may be called
-// concurrently.
-type Store interface {
-	// File gives a Reader, which the caller closes, on the blob, from disk or
-	// from the fill that it joins or starts.
-	File(ctx context.Context, b cache.Blob, sources []cache.Source) (*cache.Reader, error)
-	// Peek tells what is on disk of the blob, verified.
-	Peek(b cache.Blob) (cache.Info, bool)
-	// Files lists what is on disk.
-	Files() []cache.File
-	// Manifest gives the manifest of an image with a file on disk, as it was when
-	// that was stored.
-	Manifest(id uuid.UUID) (manifest.Manifest, error)
-	// Fills lists the downloads under way.
-	Fills() []cache.FillInfo
-	// Settle waits until those that have all their bytes by now are over.
-	Settle(ctx context.Context) error
-	// Pin keeps an image's files from eviction until Unpin, over restarts.
-	Pin(id uuid.UUID) error
-	Unpin(id uuid.UUID) error
-	// Pinned is the images pinned by hand; the map belongs to the caller.
-	Pinned() map[uuid.UUID]bool
-	// Kept tells whether an image is kept from eviction, by hand or by rule.
-	Kept(id uuid.UUID) bool
-	// Unfinished tells how many bytes an unfinished download has left for a blob.
-	Unfinished(b cache.Blob) int64
-	// Remove takes a file away; who reads it reads on. The error matches
-	// fs.ErrNotExist when there is none.
-	Remove(ctx context.Context, sum verify.Sum) (cache.Evicted, error)
-	// Vacuum evicts down to the low water mark, or with dryRun only tells what
-	// that would remove.
-	Vacuum(ctx context.Context, dryRun bool) ([]cache.Evicted, error)
-	// Check hashes a file again and heals it if need be. progress is told how many
-	// bytes have been read. The error says why the result is neither ok nor healed.
-	Check(ctx context.Context, sum verify.Sum, progress func(int64)) (cache.CheckResult, error)
-}
-
-// Publisher keeps the mirror's own images; *published.Source is one. Its methods
-// may be called concurrently.
-type Publisher interface {
-	// Publish makes an image of a manifest and its file, which is read to its
-	// end; it is in the catalogue when Publish returns nil.
-	Publish(ctx context.Context, manifest []byte, file io.Reader) (manifest.Manifest, error)
-	// Unpublish takes an image back, with its file unless other images have the
-	// same one. The error matches fs.ErrNotExist when it is not published.
-	Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
-	// Keeps tells whether the image is published, or about to be: nobody else has it.
-	Keeps(id uuid.UUID) bool
-}
-
-// Options of New. Without a Catalog there is no API, only metrics and health.
+// Options of New. Without a Mirror there is no API, only metrics and health.
 type Options struct {
 	Gatherer prometheus.Gatherer // what /metrics shows; nil = nothing
 	Ready    func() bool         // what /readyz says; nil = always ready
@@ -109,21 +33,7 @@ type Options struct {
 	Hosts    []string            // names by which browsers may call the mirror, beside addresses and localhost
 	Logger   *slog.Logger        // nil = discard
 
-	Catalog Catalog
-	Store   Store // required with Catalog
-	// Blob says which bytes a file of an image is, and where they may be had.
-	// Required with Catalog.
-	Blob func(e catalog.Entry, index int) (cache.Blob, []cache.Source)
-	// Publisher keeps the mirror's own images. Required with Catalog.
-	Publisher Publisher
-	// Installer puts images into the local zpool. Required with Catalog.
-	Installer Installer
-	// Importer keeps the images that bundles brought. Required with Catalog.
-	Importer Importer
-	// Trust decides whether a bundle's signature, nil when it has none, is good
-	// enough. key is who signed it, "" when that was not checked; the error matches
-	// bundle.ErrSignature. Required with Catalog.
-	Trust func(x bundle.Index, sig []byte) (key string, err error)
+	Mirror *mirror.Mirror
 	// Config gives the configuration in force as JSON, secrets masked; nil =
 	// an empty object.
 	Config func() (json.RawMessage, error)
@@ -135,6 +45,7 @@ type Options struct {
 // methods may be called concurrently.
 type Server struct {
 	o        Options
+	mirror   *mirror.Mirror
 	log      *slog.Logger
 	jobs     *jobs
 	inner    *http.ServeMux // what only an operator may ask
@@ -172,9 +83,9 @@ func New(o Options) *Server {
 	if o.Doctor == nil {
 		o.Doctor = func(context.Context) []Finding { return nil }
 	}
-	s := &Server{o: o, log: o.Logger, jobs: newJobs(), stopping: make(chan struct{})}
+	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, jobs: newJobs(), stopping: make(chan struct{})}
 	s.inner = http.NewServeMux()
-	if o.Catalog != nil {
+	if o.Mirror != nil {
 		for _, r := range s.routes() {
 			s.inner.Handle(r.method+" "+apiPrefix+r.path, s.handle(r))
 		}

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"imgmirror/proxy/mirror"
 	"io"
 	"net"
 	"testing"
@@ -16,7 +17,7 @@ import (
 // follow events and take none.
 func TestStopIsNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Options{Catalog: struct{ Catalog }{}})
+		s := New(Options{Mirror: &mirror.Mirror{}})
 		ln := fasthttputil.NewInmemoryListener()
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error, 1)

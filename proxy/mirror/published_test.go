@@ -1,4 +1,4 @@
-package main
+package mirror
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache"
-	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/published"
 	"imgmirror/verify"
@@ -30,7 +29,7 @@ func ownManifest(file []byte) []byte {
 }
 
 // owners are the images of the file on disk.
-func owners(m *mirror, sum verify.Sum) (ids []uuid.UUID) {
+func owners(m *Mirror, sum verify.Sum) (ids []uuid.UUID) {
 	for _, f := range m.store.Files() {
 		if f.Sum == sum {
 			ids = f.Images
@@ -40,20 +39,19 @@ func owners(m *mirror, sum verify.Sum) (ids []uuid.UUID) {
 }
 
 // copied tells whether DATA/manifests has a copy for the image.
-func copied(cfg *config.Config, id uuid.UUID) bool {
-	_, err := os.Stat(filepath.Join(cfg.DataDir, "manifests", id.String()+".json"))
+func copied(o Options, id uuid.UUID) bool {
+	_, err := os.Stat(filepath.Join(o.Cache.Dir, "manifests", id.String()+".json"))
 	return err == nil
 }
 
 // A publishing that is refused leaves no trace of its image, also where the file
 // was on disk before.
 func TestRefusedPublish(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = []config.Source{sampleSource(t)}
-	m, stop := runMirror(t, cfg)
+	o := testOptions(t, sampleSource(t))
+	m, stop := runMirror(t, o)
 	fetchSample(t, m, sampleBase)
 	sum := sumOf(t, m, sampleBase)
-	file, err := os.ReadFile(filepath.Join(cfg.DataDir, "files", sum.String()[:2], sum.String()))
+	file, err := os.ReadFile(pathOf(o, sum))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,41 +60,41 @@ func TestRefusedPublish(t *testing.T) {
 		bytes.NewReader(file[:len(file)-1]),
 		io.MultiReader(bytes.NewReader(file[:1000]), iotest.ErrReader(lost)),
 	} {
-		if _, err := m.own.Publish(t.Context(), ownManifest(file), sent); err == nil {
+		if _, err := m.Publish(t.Context(), ownManifest(file), sent); err == nil {
 			t.Fatal("a file that is not whole was published")
 		}
-		if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(cfg, ownImage) {
-			t.Errorf("the file is that of %v, want the one that had it before; a copy: %t", ids, copied(cfg, ownImage))
+		if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(o, ownImage) {
+			t.Errorf("the file is that of %v, want the one that had it before; a copy: %t", ids, copied(o, ownImage))
 		}
 	}
-	if _, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
+	if _, err := m.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
 		t.Fatal(err)
 	}
-	if ids := owners(m, sum); len(ids) != 2 || !copied(cfg, ownImage) {
-		t.Errorf("the file is that of %v, want both; a copy: %t", ids, copied(cfg, ownImage))
+	if ids := owners(m, sum); len(ids) != 2 || !copied(o, ownImage) {
+		t.Errorf("the file is that of %v, want both; a copy: %t", ids, copied(o, ownImage))
 	}
 	stop()
 
 	// It is published for good, the loss of the index included.
 	for range 2 {
-		m, stop = runMirror(t, cfg)
-		if all := m.own.Images(); len(all) != 1 || all[0].UUID != ownImage {
+		m, stop = runMirror(t, o)
+		if all := m.published.Images(); len(all) != 1 || all[0].UUID != ownImage {
 			t.Errorf("published are %v", all)
 		}
 		if !m.store.Kept(ownImage) {
 			t.Error("a published image is not kept")
 		}
 		stop()
-		if err := os.RemoveAll(filepath.Join(cfg.DataDir, "index")); err != nil {
+		if err := os.RemoveAll(filepath.Join(o.Cache.Dir, "index")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m, _ = runMirror(t, cfg)
-	if _, err := m.own.Unpublish(t.Context(), ownImage); err != nil {
+	m, _ = runMirror(t, o)
+	if _, err := m.Unpublish(t.Context(), ownImage); err != nil {
 		t.Fatal(err)
 	}
-	if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(cfg, ownImage) {
-		t.Errorf("after unpublish the file is that of %v; a copy: %t", ids, copied(cfg, ownImage))
+	if ids := owners(m, sum); len(ids) != 1 || ids[0] != sampleBase || copied(o, ownImage) {
+		t.Errorf("after unpublish the file is that of %v; a copy: %t", ids, copied(o, ownImage))
 	}
 }
 
@@ -104,11 +102,10 @@ func TestRefusedPublish(t *testing.T) {
 // manifest cannot be kept is not published, and one whose manifest cannot be removed stays
 // so. A saved list that is older than what was acknowledged counts less.
 func TestPublishedLasts(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = nil
-	m, stop := runMirror(t, cfg)
+	o := testOptions(t)
+	m, stop := runMirror(t, o)
 	file := append([]byte("\x1f\x8b\x08"), bytes.Repeat([]byte("file"), 1000)...)
-	folder := filepath.Join(cfg.DataDir, "manifests")
+	folder := filepath.Join(o.Cache.Dir, "manifests")
 	block := func() (unblock func()) {
 		t.Helper()
 		if err := errors.Join(os.Rename(folder, folder+".away"), os.WriteFile(folder, nil, 0o644)); err != nil {
@@ -122,38 +119,38 @@ func TestPublishedLasts(t *testing.T) {
 		}
 	}
 	listed := func() bool {
-		_, ok := m.catalog.Current().Entry(ownImage)
+		_, ok := m.Current().Entry(ownImage)
 		return ok
 	}
 	unblock := block()
-	_, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file))
-	if !errors.Is(err, cache.ErrDisk) || listed() || len(m.own.Images()) > 0 || m.store.Kept(ownImage) {
-		t.Errorf("without its copy: %v; listed: %t, published: %v", err, listed(), m.own.Images())
+	_, err := m.Publish(t.Context(), ownManifest(file), bytes.NewReader(file))
+	if !errors.Is(err, cache.ErrDisk) || listed() || len(m.published.Images()) > 0 || m.store.Kept(ownImage) {
+		t.Errorf("without its copy: %v; listed: %t, published: %v", err, listed(), m.published.Images())
 	}
 	unblock()
-	if _, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
+	if _, err := m.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
 		t.Fatal(err)
 	}
 	unblock = block()
-	if _, err := m.own.Unpublish(t.Context(), ownImage); !errors.Is(err, cache.ErrDisk) || !listed() {
+	if _, err := m.Unpublish(t.Context(), ownImage); !errors.Is(err, cache.ErrDisk) || !listed() {
 		t.Errorf("unpublish with a copy that stays: %v; listed: %t", err, listed())
 	}
 	unblock()
 	stop()
 
-	m, stop = runMirror(t, cfg)
-	if !listed() && m.catalog.Refresh(t.Context()) == nil && !listed() {
+	m, stop = runMirror(t, o)
+	if !listed() && m.Refresh(t.Context()) == nil && !listed() {
 		t.Error("the image that stayed published is not listed")
 	}
 	stop()
 	// The list is as it was before an unpublish whose trace in the index was lost.
 	sum := sha1.Sum(file)
-	err = errors.Join(os.Remove(filepath.Join(folder, ownImage.String()+".json")), os.Remove(filepath.Join(cfg.DataDir, "files", fmt.Sprintf("%x/%x", sum[:1], sum))))
+	err = errors.Join(os.Remove(filepath.Join(folder, ownImage.String()+".json")), os.Remove(filepath.Join(o.Cache.Dir, "files", fmt.Sprintf("%x/%x", sum[:1], sum))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, stop = runMirror(t, cfg)
-	if len(m.own.Images()) > 0 {
+	m, stop = runMirror(t, o)
+	if len(m.published.Images()) > 0 {
 		t.Error("an image that was unpublished is back")
 	}
 	stop()
@@ -161,21 +158,20 @@ func TestPublishedLasts(t *testing.T) {
 
 // The loss of copies is no unpublish: they are made anew.
 func TestPublishedCopiesLost(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = nil
-	m, stop := runMirror(t, cfg)
+	o := testOptions(t)
+	m, stop := runMirror(t, o)
 	file := append([]byte("\x1f\x8b\x08"), bytes.Repeat([]byte("file"), 1000)...)
-	if _, err := m.own.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
+	if _, err := m.Publish(t.Context(), ownManifest(file), bytes.NewReader(file)); err != nil {
 		t.Fatal(err)
 	}
 	stop()
-	if err := os.RemoveAll(filepath.Join(cfg.DataDir, "manifests")); err != nil {
+	if err := os.RemoveAll(filepath.Join(o.Cache.Dir, "manifests")); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		m, stop = runMirror(t, cfg)
-		if len(m.own.Images()) != 1 || !copied(cfg, ownImage) {
-			t.Errorf("published are %v; a copy: %t", m.own.Images(), copied(cfg, ownImage))
+		m, stop = runMirror(t, o)
+		if len(m.published.Images()) != 1 || !copied(o, ownImage) {
+			t.Errorf("published are %v; a copy: %t", m.published.Images(), copied(o, ownImage))
 		}
 		stop()
 	}
@@ -184,12 +180,11 @@ func TestPublishedCopiesLost(t *testing.T) {
 // A process that ends between the noting of an image and the saving of the list
 // leaves an image that the next one publishes.
 func TestPublishCutShort(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = []config.Source{sampleSource(t)}
-	m, stop := runMirror(t, cfg)
+	o := testOptions(t, sampleSource(t))
+	m, stop := runMirror(t, o)
 	fetchSample(t, m, sampleBase)
 	sum := sumOf(t, m, sampleBase)
-	path := filepath.Join(cfg.DataDir, "files", sum.String()[:2], sum.String())
+	path := pathOf(o, sum)
 	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -203,21 +198,21 @@ func TestPublishCutShort(t *testing.T) {
 	}
 	stop()
 
-	m, stop = runMirror(t, cfg)
-	if _, err := m.own.Get(t.Context(), ownImage); err != nil {
+	m, stop = runMirror(t, o)
+	if _, err := m.published.Get(t.Context(), ownImage); err != nil {
 		t.Error(err)
 	}
-	if err := m.catalog.Refresh(t.Context()); err != nil { // a start does so by and by
+	if err := m.Refresh(t.Context()); err != nil { // a start does so by and by
 		t.Fatal(err)
 	}
-	if _, ok := m.catalog.Current().Entry(ownImage); !ok {
+	if _, ok := m.Current().Entry(ownImage); !ok {
 		t.Error("it is not in the catalogue")
 	}
 	stop()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	m, _ = runMirror(t, cfg)
+	m, _ = runMirror(t, o)
 	other := manifest.Manifest{UUID: uuid.New(), Files: image.Files}
 	if err := m.ownUpload(other); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the owner of a file that is not there: %v", err)

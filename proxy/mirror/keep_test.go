@@ -1,25 +1,21 @@
-package main
+package mirror
 
 import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/google/uuid"
 
 	"imgmirror/cache"
-	"imgmirror/config"
-	"imgmirror/proxy"
 	"imgmirror/verify"
 )
 
 func TestPinsByFilter(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = []config.Source{sampleSource(t)}
-	cfg.Cache.Pins = []string{"name=sample-app", "uuid=" + sampleWeb.String()}
-	m, stop := runMirror(t, cfg)
+	o := testOptions(t, sampleSource(t))
+	o.Rules.Pins = filters(t, "name=sample-app", "uuid="+sampleWeb.String())
+	m, stop := runMirror(t, o)
 	fetchSample(t, m, sampleApp)
 	fetchSample(t, m, sampleBase)
 	kept := func(app, web, base bool) {
@@ -34,15 +30,13 @@ func TestPinsByFilter(t *testing.T) {
 	}
 
 	// A reload changes them.
-	next := *m.cfg.Load()
-	next.Cache.Pins = nil
-	m.cfg.Store(&next)
+	adjust(m, func(r *Rules) { r.Pins = nil })
 	kept(false, false, false)
 	stop()
 
 	// An image that no source has any more is told by what was stored with it.
-	cfg.Sources = nil
-	m, _ = runMirror(t, cfg)
+	o.Sources = Sources{}
+	m, _ = runMirror(t, o)
 	if !m.store.Kept(sampleApp) {
 		t.Error("a pinned image that has left its source is not kept")
 	}
@@ -56,12 +50,11 @@ func TestPinsByFilter(t *testing.T) {
 }
 
 func TestHeal(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = []config.Source{sampleSource(t)}
-	m, _ := runMirror(t, cfg)
+	o := testOptions(t, sampleSource(t))
+	m, _ := runMirror(t, o)
 	fetchSample(t, m, sampleBase)
 	sum := sumOf(t, m, sampleBase)
-	path := filepath.Join(cfg.DataDir, "files", sum.String()[:2], sum.String())
+	path := pathOf(o, sum)
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -79,22 +72,5 @@ func TestHeal(t *testing.T) {
 	}
 	if err := m.heal(t.Context(), verify.Sum{1}, 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("heal of a file of nobody's: %v", err)
-	}
-}
-
-// fetchSample brings an image's file into the cache.
-func fetchSample(t *testing.T, m *mirror, id uuid.UUID) {
-	t.Helper()
-	entry, ok := m.catalog.Current().Entry(id)
-	if !ok {
-		t.Fatalf("image %s is not in the catalogue", id)
-	}
-	blob, sources := proxy.BlobOf(entry, 0)
-	r, err := m.store.File(t.Context(), blob, sources)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(r.Stored(t.Context()), r.Close()); err != nil {
-		t.Fatal(err)
 	}
 }

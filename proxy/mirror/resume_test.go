@@ -1,48 +1,37 @@
-package main
+package mirror
 
 import (
-	"bytes"
-	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
-
-	"github.com/google/uuid"
-
-	"imgmirror/config"
 )
-
-var samplePlain = uuid.MustParse("af806173-c294-43df-80b5-5b6c7d8e9fa6")
 
 // A download that nobody waits for any more goes on where there is room for it,
 // and takes nothing from anybody where there is none: it may be a prefetched one.
 func TestResumeEvictsNothing(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = []config.Source{sampleSource(t)}
-	m, stop := runMirror(t, cfg)
+	o := testOptions(t, sampleSource(t))
+	m, stop := runMirror(t, o)
 	fetchSample(t, m, sampleBase)
 	size := m.store.Files()[0].Size
 	sum := sumOf(t, m, samplePlain)
 	stop()
 	_, file := sampleFiles(t, samplePlain)
 	have := len(file) / 2
-	partial := filepath.Join(cfg.DataDir, "partial", sum.String())
+	partial := filepath.Join(o.Cache.Dir, "partial", sum.String())
 	if err := os.WriteFile(partial, file[:have], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	resume := func(m *mirror) {
+	resume := func(m *Mirror) {
 		t.Helper()
 		for _, p := range m.store.Partials() {
 			m.resumePartial(t.Context(), p)
 		}
 	}
-	cfg.Cache.MaxSize = config.Size(size + int64(have) + 10)
-	m, stop = runMirror(t, cfg)
+	o.Rules.MaxSize = size + int64(have) + 10
+	m, stop = runMirror(t, o)
 	resume(m)
 	stop()
-	m, stop = runMirror(t, cfg)
+	m, stop = runMirror(t, o)
 	if !cached(t, m, sampleBase) {
 		t.Error("a file has gone for a download that nobody waits for")
 	}
@@ -51,8 +40,8 @@ func TestResumeEvictsNothing(t *testing.T) {
 		t.Errorf("what there was of it: %v, %v", left, err)
 	}
 
-	cfg.Cache.MaxSize = 0
-	m, stop = runMirror(t, cfg)
+	o.Rules.MaxSize = 0
+	m, stop = runMirror(t, o)
 	fetchSample(t, m, samplePlain) // joins, or goes on by itself
 	if left := m.store.Partials(); len(left) != 0 {
 		t.Errorf("left is %+v", left)
@@ -62,36 +51,25 @@ func TestResumeEvictsNothing(t *testing.T) {
 
 // TestResumeNotOffline: a mirror that is configured never to ask a source leaves unfinished downloads as they are.
 func TestResumeNotOffline(t *testing.T) {
-	cfg := testConfig(t)
-	cfg.Sources = []config.Source{sampleSource(t)}
-	m, stop := runMirror(t, cfg) // saves the list
+	o := testOptions(t, sampleSource(t))
+	m, stop := runMirror(t, o) // saves the list
 	sum := sumOf(t, m, samplePlain)
 	stop()
 	_, file := sampleFiles(t, samplePlain)
-	partial := filepath.Join(cfg.DataDir, "partial", sum.String())
+	partial := filepath.Join(o.Cache.Dir, "partial", sum.String())
 	if err := os.WriteFile(partial, file[:len(file)/2], 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, offline := range []bool{true, false} { // the second completes the download
 		want := !offline
-		cfg.Offline = offline
-		var log bytes.Buffer // read when the mirror has ended
-		m, err := newMirror(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- m.run(ctx) }()
-		<-m.catalog.Ready()
-		m.resume <- struct{}{} // the second token goes in when the loop has been round since the first
-		m.resume <- struct{}{}
-		cancel()
-		if err := <-ended; err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(log.String(), "an unfinished download"); got != want {
-			t.Errorf("offline %v: the download was gone on with: %v\n%s", offline, got, log.String())
+		o.Sources.Offline = offline
+		log := logged(&o)
+		m, stop := runMirror(t, o)
+		m.resumeDue <- struct{}{} // the second token goes in when the loop has been round since the first
+		m.resumeDue <- struct{}{}
+		stop()
+		if got := log.lines("an unfinished download"); len(got) > 0 != want {
+			t.Errorf("offline %v: the download was gone on with: %q", offline, got)
 		}
 	}
 }

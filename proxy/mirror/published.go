@@ -1,28 +1,23 @@
-package main
+package mirror
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"time"
 
 	"github.com/google/uuid"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/proxy"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/published"
 )
 
-// publishedRefresh is how often the catalogue asks for the published images of
-// its own accord: it is told when they change.
-const publishedRefresh = 24 * time.Hour
-
 // newPublished makes the source of the mirror's own images from what the store
 // has saved of it, and plugs it into store and catalogue.
-func (m *mirror) newPublished() (*published.Source, error) {
+func (m *Mirror) newPublished() (*published.Source, error) {
 	images, err := m.publishedBefore()
 	if err != nil {
 		return nil, err
@@ -30,17 +25,17 @@ func (m *mirror) newPublished() (*published.Source, error) {
 	return published.New(published.Options{
 		Images: images,
 		Listed: func(id uuid.UUID) string {
-			entry, _ := m.catalog.Current().Entry(id)
+			entry, _ := m.Current().Entry(id)
 			return entry.Source
 		},
 		Find: func(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
-			entry, err := m.catalog.Get(ctx, id)
+			entry, err := m.Get(ctx, id)
 			return entry.Manifest, err
 		},
 		Store:   m.storeUpload,
 		Own:     m.ownUpload,
 		Disown:  func(image manifest.Manifest) error { return m.store.Disown(image.UUID, image.Files[0].SHA1) },
-		Changed: func(ctx context.Context) error { return m.catalog.Retake(ctx, published.Name) },
+		Changed: func(ctx context.Context) error { return m.retake(ctx, published.Name) },
 		Remove:  m.removePublished,
 		Logger:  m.log.With("component", "published"),
 	}), nil
@@ -49,7 +44,7 @@ func (m *mirror) newPublished() (*published.Source, error) {
 // publishedBefore is the list of published images as it was saved, and those
 // whose file was stored and noted as theirs when the last process ended, before
 // the list was saved: or its last changes were lost with the power.
-func (m *mirror) publishedBefore() ([]manifest.Manifest, error) {
+func (m *Mirror) publishedBefore() ([]manifest.Manifest, error) {
 	saved, err := m.store.Lists().Listing(published.Name)
 	if err != nil {
 		return nil, err
@@ -81,7 +76,7 @@ func (m *mirror) publishedBefore() ([]manifest.Manifest, error) {
 // unpublishedBefore tells whether the saved list is older than what became of an
 // image that is on it: an unpublish has removed the copy of its manifest, and its file.
 // A copy that is lost is made anew.
-func (m *mirror) unpublishedBefore(image manifest.Manifest) bool {
+func (m *Mirror) unpublishedBefore(image manifest.Manifest) bool {
 	_, err := m.store.Manifest(image.UUID)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return false
@@ -98,13 +93,13 @@ func (m *mirror) unpublishedBefore(image manifest.Manifest) bool {
 
 // ownBlob is the file of one of the mirror's own images.
 func ownBlob(image manifest.Manifest) cache.Blob {
-	blob, _ := proxy.BlobOf(catalog.Entry{Manifest: image, Source: published.Name}, 0)
+	blob, _ := blobOf(catalog.Entry{Manifest: image, Source: published.Name}, 0)
 	return blob
 }
 
 // storeUpload brings an upload through the cache's door. Whose file it is is not
 // said yet: the manifest's origin alone is, which must not go meanwhile.
-func (m *mirror) storeUpload(ctx context.Context, image manifest.Manifest, open published.Open) (release func(), err error) {
+func (m *Mirror) storeUpload(ctx context.Context, image manifest.Manifest, open published.Open) (release func(), err error) {
 	blob := ownBlob(image)
 	blob.Manifest = manifest.Manifest{Origin: image.Origin}
 	r, err := m.store.File(ctx, blob, []cache.Source{{Name: published.Name, Open: open, FromStart: true, Once: true}})
@@ -120,7 +115,7 @@ func (m *mirror) storeUpload(ctx context.Context, image manifest.Manifest, open 
 }
 
 // ownUpload notes whose file an upload was.
-func (m *mirror) ownUpload(image manifest.Manifest) error {
+func (m *Mirror) ownUpload(image manifest.Manifest) error {
 	err := m.store.Own(ownBlob(image))
 	if errors.Is(err, fs.ErrNotExist) { // to a client that would mean another thing
 		return fmt.Errorf("its file was removed before it could be published: %v", err) //nolint:errorlint // see above
@@ -129,9 +124,9 @@ func (m *mirror) ownUpload(image manifest.Manifest) error {
 }
 
 // removePublished removes what is kept of an image that is published no more.
-func (m *mirror) removePublished(ctx context.Context, image manifest.Manifest) error {
+func (m *Mirror) removePublished(ctx context.Context, image manifest.Manifest) error {
 	sum := image.Files[0].SHA1
-	if other, _, ok := m.catalog.Current().BySum(sum, image.Files[0].Size); ok && other.Manifest.UUID != image.UUID {
+	if other, _, ok := m.Current().BySum(sum, image.Files[0].Size); ok && other.Manifest.UUID != image.UUID {
 		m.log.Info("the file of an unpublished image stays: another image has it",
 			"uuid", image.UUID, "sum", sum, "other", other.Manifest.UUID)
 		return nil
@@ -141,4 +136,14 @@ func (m *mirror) removePublished(ctx context.Context, image manifest.Manifest) e
 		return fmt.Errorf("file %s: %w", sum, err)
 	}
 	return nil
+}
+
+// Publish makes an image of a manifest and its file: see published.Source.
+func (m *Mirror) Publish(ctx context.Context, text []byte, file io.Reader) (manifest.Manifest, error) {
+	return m.published.Publish(ctx, text, file)
+}
+
+// Unpublish takes a published image back: see published.Source.
+func (m *Mirror) Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
+	return m.published.Unpublish(ctx, id)
 }

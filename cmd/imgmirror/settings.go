@@ -1,0 +1,212 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
+	"imgmirror/cache/bundle"
+	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/config"
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/mirror"
+	"imgmirror/proxy/upstream"
+	"imgmirror/zfsimport"
+)
+
+// options are the configuration in the terms of package mirror. Files that the configuration names
+// are read: secrets and public keys.
+func options(cfg *config.Config) (o mirror.Options, err error) {
+	o = mirror.Options{
+		Cache: cache.Options{
+			Dir:             cfg.DataDir,
+			StallTimeout:    cfg.Fill.StallTimeout,
+			Deadline:        cfg.Fill.Deadline,
+			AllowUnverified: cfg.Verify.AllowUnverified,
+			NoSweep:         cfg.Listen == "", // a verb's own mirror removes what it is told to
+			ScrubEvery:      cfg.Verify.ScrubEvery,
+			ScrubRate:       int64(cfg.Verify.ScrubRate),
+		},
+		ZFS:       zfsOptions(cfg),
+		PublicURL: recordedURL(string(cfg.PublicURL)),
+		Version:   version,
+	}
+	var faults [3]error
+	o.Sources, faults[0] = sources(cfg)
+	o.Rules, faults[1] = rules(cfg)
+	o.Signatures, faults[2] = signatures(cfg)
+	if err := errors.Join(faults[:]...); err != nil {
+		return o, &failure.Error{Code: failure.CodeConfig, Err: err}
+	}
+	return o, nil
+}
+
+// rules are the limits and the standing wishes of cfg.
+func rules(cfg *config.Config) (mirror.Rules, error) {
+	r := mirror.Rules{
+		MaxSize: int64(cfg.Cache.MaxSize), MinFree: int64(cfg.Cache.MinFree), FillSlots: cfg.Cache.FillSlots,
+		Installing: cfg.ZFSImport.Enabled,
+	}
+	var faults []error
+	read := func(key string, texts []string) []manifest.Filter {
+		filters, err := manifest.ParseFilters(texts)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", key, err))
+		}
+		return filters
+	}
+	r.Pins = read("cache.pins", cfg.Cache.Pins)
+	for i, p := range cfg.Prefetch {
+		r.Prefetch = append(r.Prefetch, mirror.Wanted{Filters: read(fmt.Sprintf("prefetch[%d].match", i), p.Match), Newest: p.Newest})
+	}
+	for i, text := range cfg.ZFSImport.Images {
+		if id, ok := manifest.ParseUUID(strings.ToLower(text)); ok {
+			r.Install = append(r.Install, mirror.Wanted{UUIDs: []uuid.UUID{id}})
+			continue
+		}
+		r.Install = append(r.Install, mirror.Wanted{Filters: read(fmt.Sprintf("zfsimport.images[%d]", i), []string{text})})
+	}
+	return r, errors.Join(faults...)
+}
+
+// sources are what cfg makes the catalogue of.
+func sources(cfg *config.Config) (mirror.Sources, error) {
+	all := mirror.Sources{
+		Offline:          cfg.Offline,
+		PublishedLast:    cfg.Catalog.Published == "last",
+		HideBrokenChains: cfg.Catalog.HideBrokenChains,
+		HideRetired:      cfg.Catalog.Retired == "hide",
+	}
+	for _, c := range cfg.Channels {
+		all.Channels = append(all.Channels, catalog.Channel{Name: c.Name, Description: c.Description, Default: c.Default})
+	}
+	var faults []error
+	for _, s := range cfg.Sources {
+		source, err := newSource(cfg, s)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("source %s: %w", s.Name, err))
+			continue
+		}
+		all.List = append(all.List, source)
+	}
+	return all, errors.Join(faults...)
+}
+
+// newSource is one configured source with its secrets.
+func newSource(cfg *config.Config, s config.Source) (mirror.Source, error) {
+	var faults []error
+	secret := func(key, file string) string {
+		if file == "" {
+			return ""
+		}
+		text, err := config.ReadSecret(file)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", key, err))
+		}
+		return text
+	}
+	include, exclude, err := sourceFilters(s)
+	if err != nil {
+		faults = append(faults, err)
+	}
+	source := mirror.Source{
+		Server: upstream.Options{
+			Name:         s.Name,
+			URL:          string(s.URL),
+			Kind:         s.Kind,
+			Channel:      s.Channel,
+			Insecure:     s.Insecure,
+			CAFile:       s.CAFile,
+			Username:     s.Username,
+			Password:     secret("password_file", s.PasswordFile),
+			Token:        secret("token_file", s.TokenFile),
+			Proxy:        string(s.Proxy),
+			RateLimit:    int64(s.RateLimit),
+			StallTimeout: cfg.Fill.StallTimeout,
+			ServePrivate: s.ServePrivate,
+		},
+		URL:        s.URL.String(),
+		Refresh:    s.Refresh,
+		Include:    include,
+		Exclude:    exclude,
+		AsChannels: s.AsChannels,
+	}
+	return source, errors.Join(faults...)
+}
+
+// sourceFilters reads the filters of a source.
+func sourceFilters(s config.Source) (include, exclude []manifest.Filter, err error) {
+	if include, err = manifest.ParseFilters(s.Include); err != nil {
+		return nil, nil, fmt.Errorf("include: %w", err)
+	}
+	if exclude, err = manifest.ParseFilters(s.Exclude); err != nil {
+		return nil, nil, fmt.Errorf("exclude: %w", err)
+	}
+	return include, exclude, nil
+}
+
+// checkFilters finds filters whose fields no image has: config knows their shape only.
+func checkFilters(cfg *config.Config) error {
+	_, err := rules(cfg)
+	for i, s := range cfg.Sources {
+		if _, _, fault := sourceFilters(s); fault != nil {
+			err = errors.Join(err, fmt.Errorf("sources[%d].%w", i, fault))
+		}
+	}
+	return err
+}
+
+// zfsOptions are where pools and imgadm's records are. An Importer of no more can tell what is there.
+func zfsOptions(cfg *config.Config) zfsimport.Options {
+	z := cfg.ZFSImport
+	return zfsimport.Options{Pool: z.Pool, ZFSPath: z.ZFSPath, DBDir: z.DBDir, Logger: slog.New(slog.DiscardHandler)}
+}
+
+// recordedURL is the URL of a mirror as imgadm's records, which anyone may read, name the mirror: as
+// imgadm writes a URL, and without a password.
+func recordedURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return text
+	}
+	u.User = nil
+	return strings.TrimSuffix(u.String(), "/")
+}
+
+// signatures are the rules for bundles. A key of bundle.trusted_keys is the text of a public key, or
+// the name of its file.
+func signatures(cfg *config.Config) (bundle.Policy, error) {
+	p := bundle.Policy{Required: cfg.Bundle.RequireSignature}
+	for i, text := range cfg.Bundle.TrustedKeys {
+		keys, err := readTrusted(text)
+		if err != nil {
+			return p, fmt.Errorf("bundle.trusted_keys[%d]: %w", i, err)
+		}
+		p.Keys = append(p.Keys, keys...)
+	}
+	return p, nil
+}
+
+// readTrusted reads a public key, or a file with one.
+func readTrusted(text string) (bundle.Trusted, error) {
+	keys, err := bundle.ParseTrusted([]string{text})
+	if err == nil || !strings.ContainsRune(text, os.PathSeparator) && filepath.Ext(text) != ".pub" {
+		return keys, err
+	}
+	data, fileErr := os.ReadFile(text)
+	if fileErr != nil {
+		return nil, errors.Join(fmt.Errorf("not a public key: %w", err), fileErr)
+	}
+	if keys, err = bundle.ParseTrusted([]string{string(data)}); err != nil {
+		return nil, fmt.Errorf("%s: %w", text, err)
+	}
+	return keys, nil
+}
