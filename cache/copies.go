@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,23 +23,12 @@ import (
 )
 
 // manifestCopy is a file of DATA/manifests: what is needed to serve the image
-// should the index be lost. It is written by encode.
+// should the index be lost.
 type manifestCopy struct {
 	Source   string                 `json:"source"`
 	Sums     map[string]verify.Sum  `json:"sums,omitempty"`  // by Blob.Key: files whose manifest has no sha1
 	Facts    map[int]manifest.Facts `json:"facts,omitempty"` // by index of the file: what SaveFacts was told
-	Manifest json.RawMessage        `json:"manifest"`
-}
-
-// encode keeps the manifest byte for byte, which json.Marshal would not.
-func (c manifestCopy) encode() ([]byte, error) {
-	raw := c.Manifest
-	c.Manifest = json.RawMessage("0")
-	frame, err := json.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
-	return append(append(bytes.TrimSuffix(frame, []byte("0}")), raw...), "}\n"...), nil
+	Manifest json.RawMessage        `json:"manifest,omitempty"`
 }
 
 func (d folder) manifestCopy(id uuid.UUID) string {
@@ -217,7 +205,9 @@ func (c *copies) edit(id uuid.UUID, change func(*manifestCopy)) error {
 	if len(m.Manifest) == 0 {
 		return nil
 	}
-	data, err := m.encode()
+	raw := m.Manifest
+	m.Manifest = nil
+	data, err := manifest.Envelope(m, raw)
 	if err == nil {
 		err = disk.Error(disk.Write(c.dir.manifestCopy(id), data, 0o644))
 	}

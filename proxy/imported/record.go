@@ -1,7 +1,6 @@
 package imported
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,19 +15,10 @@ import (
 	"imgmirror/manifest"
 )
 
-// recordFile is a file of Options.Dir, named UUID.json. It is written by encode.
+// recordFile is a file of Options.Dir, named UUID.json.
 type recordFile struct {
 	Provenance
 	Manifest json.RawMessage `json:"manifest"`
-}
-
-// encode keeps the manifest byte for byte, which json.Marshal would not.
-func (r record) encode() ([]byte, error) {
-	frame, err := json.Marshal(recordFile{Provenance: r.Provenance, Manifest: json.RawMessage("0")})
-	if err != nil {
-		return nil, err
-	}
-	return append(append(bytes.TrimSuffix(frame, []byte("0}")), r.manifest.Raw()...), "}\n"...), nil
 }
 
 func (s *Source) path(id uuid.UUID) string {
@@ -87,7 +77,7 @@ func read(path string) (record, error) {
 
 // save writes a record: it is there, whole, or as it was before.
 func (s *Source) save(r record) error {
-	data, err := r.encode()
+	data, err := manifest.Envelope(r.Provenance, r.manifest.Raw())
 	if err != nil {
 		return err
 	}
