@@ -35,8 +35,8 @@ func TestCrashWhileEvicting(t *testing.T) {
 			if got := present(crashed, one, two); got != "1" {
 				t.Errorf("there are %q", got)
 			}
-			if len(crashed.images.known) != 1 || len(crashed.orphans) != 0 {
-				t.Errorf("images %v, orphans %v", crashed.images.known, crashed.orphans)
+			if known, err := crashed.index.Images(); len(known) != 1 || err != nil || crashed.Stats().Files != 1 {
+				t.Errorf("images %v (%v), account %+v", known, err, crashed.Stats())
 			}
 			wantCopies(t, crashed, two)
 			one.store(t, crashed)

@@ -68,7 +68,7 @@ func TestRestart(t *testing.T) {
 	data := noise(1, 1<<20)
 	when := time.Date(2021, 2, 3, 4, 5, 6, 0, time.UTC)
 	wantData(t, s, blobOf(data), data, Miss, always("a", data, reply{modTime: when}))
-	s.work.Wait()
+	s.Idle()
 	before, _ := s.Peek(blobOf(data))
 	closeStore(t, s)
 	s = reopen(t, s)
@@ -77,8 +77,8 @@ func TestRestart(t *testing.T) {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	wantData(t, s, blobOf(data), data, Hit)
-	if s.space.size() != int64(len(data)) || s.count() != 1 {
-		t.Errorf("account: %+v, %d files", s.space, s.count())
+	if s.Stats().Bytes() != int64(len(data)) || s.Stats().Files != 1 {
+		t.Errorf("account: %+v, %d files", s.Stats(), s.Stats().Files)
 	}
 }
 
@@ -112,15 +112,15 @@ func TestResumeAfterRestart(t *testing.T) {
 			if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Size: int64(len(data)), Have: int64(part)}) {
 				t.Fatalf("Partials = %v, want %d bytes of one", p, part)
 			}
-			if s.space.size() != int64(part) {
-				t.Errorf("account: %+v", s.space)
+			if s.Stats().Bytes() != int64(part) {
+				t.Errorf("account: %+v", s.Stats())
 			}
 			src := &fake{name: "a", data: data}
 			wantData(t, s, blobOf(data), data, Miss, src)
 			wantAsked(t, src, int64(part))
 			synctest.Wait()
-			if s.space.size() != int64(len(data)) || s.space.booked != 0 || len(s.Partials()) != 0 {
-				t.Errorf("account: %+v, partials %v", s.space, s.Partials())
+			if s.Stats().Bytes() != int64(len(data)) || s.Stats().Booked != 0 || len(s.Partials()) != 0 {
+				t.Errorf("account: %+v, partials %v", s.Stats(), s.Partials())
 			}
 		})
 	}
@@ -200,7 +200,7 @@ func TestLeftoverIsAll(t *testing.T) {
 	s = reopen(t, s)
 	wantData(t, s, blobOf(data), data, Miss) // no source is needed
 
-	s.work.Wait()
+	s.Idle()
 	closeStore(t, s)
 	data = noise(2, 1<<20)
 	leave(t, s, sumOf(data).String(), flip(data, 3))
@@ -219,9 +219,9 @@ func TestLeftoverIsTooLong(t *testing.T) {
 	src := &fake{name: "a", data: data}
 	wantData(t, s, blobOf(data), data, Miss, src)
 	wantAsked(t, src, 0)
-	s.work.Wait()
-	if s.space.size() != int64(len(data)) {
-		t.Errorf("account: %+v", s.space)
+	s.Idle()
+	if s.Stats().Bytes() != int64(len(data)) {
+		t.Errorf("account: %+v", s.Stats())
 	}
 }
 
@@ -229,7 +229,7 @@ func TestUselessPartials(t *testing.T) {
 	s := openStore(t, Options{})
 	data := noise(1, 1000)
 	wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	closeStore(t, s)
 	keep, old := sumOf([]byte("keep")).String(), sumOf([]byte("old")).String()
 	for _, name := range []string{"junk", strings.ToUpper(keep), sumOf(data).String(), keep, old, "key-0"} {
@@ -254,8 +254,8 @@ func TestUselessPartials(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.removeStale()
-	if entries, _ := os.ReadDir(s.dir.partials()); len(entries) != 0 || len(s.Partials()) != 0 || s.space.partial != 0 {
-		t.Errorf("partial/ holds %v, Partials = %v, account %+v", entries, s.Partials(), s.space)
+	if entries, _ := os.ReadDir(s.dir.partials()); len(entries) != 0 || len(s.Partials()) != 0 || s.Stats().Unfinished != 0 {
+		t.Errorf("partial/ holds %v, Partials = %v, account %+v", entries, s.Partials(), s.Stats())
 	}
 }
 
@@ -274,7 +274,7 @@ func TestCrashWhilePublishing(t *testing.T) {
 			}
 			b := imageBlob(t, testUUID, data)
 			wantData(t, s, b, data, Miss, &fake{name: "a", data: data})
-			s.work.Wait()
+			s.Idle()
 			crashed := openStore(t, Options{Dir: snapshot})
 			_, _, err := get(crashed, b)
 			if err != nil {
@@ -282,8 +282,8 @@ func TestCrashWhilePublishing(t *testing.T) {
 			}
 			crashed.work.Wait()
 			wantData(t, crashed, b, data, Hit)
-			if crashed.space.size() != int64(len(data)) || crashed.count() != 1 {
-				t.Errorf("account: %+v, %d files", crashed.space, crashed.count())
+			if crashed.Stats().Bytes() != int64(len(data)) || crashed.Stats().Files != 1 {
+				t.Errorf("account: %+v, %d files", crashed.Stats(), crashed.Stats().Files)
 			}
 			if _, err := os.Stat(crashed.dir.manifestCopy(b.Image)); err != nil {
 				t.Errorf("copy of the manifest: %v", err)
@@ -357,7 +357,7 @@ func TestIndexLost(t *testing.T) {
 			k := Blob{Key: "file/x/0", Want: verify.Want{MD5: md5Of(nameless)}}
 			k.Image, k.Source, k.Manifest = uuid.MustParse("11b2c898-945f-11e1-a523-af1afbe22822"), "other", testManifest(t, "11b2c898-945f-11e1-a523-af1afbe22822", nameless)
 			wantData(t, s, k, nameless, Miss, &fake{name: "a", data: nameless})
-			s.work.Wait()
+			s.Idle()
 			id, facts := manifest.FileID{Image: k.Image, Index: 0}, manifest.Facts{SHA1: sumOf(nameless), Size: 1000, Compression: "none"}
 			must(s.Lists().SaveFacts(id, facts))
 			other := noise(3, 1000) // a second file of the image takes nothing from what is known of the first
@@ -416,10 +416,7 @@ func TestRunAdopts(t *testing.T) {
 	ran := make(chan error)
 	go func() { ran <- s.Run(ctx) }()
 	for deadline := time.Now().Add(20 * time.Second); ; runtime.Gosched() {
-		s.mu.RLock()
-		left := len(s.orphans)
-		s.mu.RUnlock()
-		if left == 0 {
+		if len(s.Files()) == s.Stats().Files {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -437,8 +434,8 @@ func TestRunAdopts(t *testing.T) {
 	if _, err := os.Stat(strange); err != nil {
 		t.Errorf("a file that is not ours: %v", err)
 	}
-	if s.space.size() != int64(len(good)) {
-		t.Errorf("account: %+v", s.space)
+	if s.Stats().Bytes() != int64(len(good)) {
+		t.Errorf("account: %+v", s.Stats())
 	}
 	wantData(t, s, blobOf(bad), bad, Miss, &fake{name: "a", data: bad})
 }
@@ -450,7 +447,7 @@ func TestFileOnDiskChanges(t *testing.T) {
 	stored := func(t *testing.T) (*Store, string) {
 		s := openStore(t, Options{})
 		wantData(t, s, b, data, Miss, &fake{name: "a", data: data})
-		s.work.Wait()
+		s.Idle()
 		return s, s.dir.file(sumOf(data))
 	}
 	for name, harm := range map[string]func(path string) error{
@@ -464,10 +461,10 @@ func TestFileOnDiskChanges(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantData(t, s, b, data, Miss, &fake{name: "a", data: data})
-			s.work.Wait()
+			s.Idle()
 			wantData(t, s, b, data, Hit)
-			if s.space.size() != int64(len(data)) || s.count() != 1 {
-				t.Errorf("account: %+v, %d files", s.space, s.count())
+			if s.Stats().Bytes() != int64(len(data)) || s.Stats().Files != 1 {
+				t.Errorf("account: %+v, %d files", s.Stats(), s.Stats().Files)
 			}
 		})
 	}
@@ -511,8 +508,8 @@ func TestFileOnDiskChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		s = reopen(t, s)
-		if _, ok := s.Peek(b); ok || s.space.size() != 0 {
-			t.Errorf("known: %v, account %+v", ok, s.space)
+		if _, ok := s.Peek(b); ok || s.Stats().Bytes() != 0 {
+			t.Errorf("known: %v, account %+v", ok, s.Stats())
 		}
 	})
 }
@@ -522,7 +519,7 @@ func TestReaderPinsFile(t *testing.T) {
 	s := openStore(t, Options{})
 	data := noise(1, 1<<20)
 	wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	r, err := s.File(t.Context(), blobOf(data), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -553,7 +550,7 @@ func TestManifestCopies(t *testing.T) {
 		return c
 	}
 	wantData(t, s, first, data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	if c := read(first.Image); c.Source != "joyent" || !bytes.Equal(c.Manifest, first.Manifest.Raw()) {
 		t.Errorf("copy: %+v", c)
 	}
@@ -590,7 +587,7 @@ func TestOnPublish(t *testing.T) {
 		defer r.Close()
 	}
 	close(gate)
-	s.work.Wait()
+	s.Idle()
 	if len(got) != 2 || got[0].Image != a.Image || got[1].Image != b.Image {
 		t.Errorf("published %v", got)
 	}
@@ -602,7 +599,7 @@ func TestOnPublish(t *testing.T) {
 	// Who still asks without a sha1 has not heard of it.
 	b = Blob{Key: "file/x/0", Want: verify.Want{MD5: md5Of(data)}}
 	wantData(t, s, b, data, Miss, always("a", data, reply{}))
-	s.work.Wait()
+	s.Idle()
 	wantData(t, s, b, data, Hit)
 	if len(got) != 4 || got[2].Key != b.Key || got[3].Key != b.Key {
 		t.Errorf("published %v", got)
@@ -737,8 +734,8 @@ func TestLeftoverIsOfNoUse(t *testing.T) {
 		}
 		wantAsked(t, src, 0)
 		synctest.Wait()
-		if s.space.size() != int64(len(data)) || s.space.booked != 0 {
-			t.Errorf("account: %+v", s.space)
+		if s.Stats().Bytes() != int64(len(data)) || s.Stats().Booked != 0 {
+			t.Errorf("account: %+v", s.Stats())
 		}
 	})
 }

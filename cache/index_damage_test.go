@@ -102,7 +102,7 @@ func keepImages(t testing.TB) kept {
 	}
 	save()
 	wantData(t, s, k.blobs[0], k.data[0], Miss, always("joyent", k.data[0], reply{}))
-	s.work.Wait()
+	s.Idle()
 	closeStore(t, s) // makes a table
 	s = reopen(t, s)
 	list.Images = list.Images[2:]
@@ -110,7 +110,7 @@ func keepImages(t testing.TB) kept {
 	for i := 1; i < 3; i++ {
 		wantData(t, s, k.blobs[i], k.data[i], Miss, always("joyent", k.data[i], reply{}))
 	}
-	s.work.Wait()
+	s.Idle()
 	k.folder = freeze(t, s.o.Dir)
 	return k
 }

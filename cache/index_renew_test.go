@@ -27,7 +27,7 @@ func TestIndexFolderRemoved(t *testing.T) {
 			s := openStore(t, Options{})
 			one := newSample(t, 1, 1000, nil)
 			one.store(t, s)
-			s.work.Wait()
+			s.Idle()
 			later := testManifest(t, testID(1000), nil)
 			if err := s.Lists().SaveListing(manifest.Listing{Source: "b", ETag: "x", Images: someManifests(t, 300)}); err != nil {
 				t.Fatal(err)
@@ -80,7 +80,7 @@ func TestStartWithPipes(t *testing.T) {
 				s := openStore(t, Options{})
 				one := newSample(t, 1, 1000, nil)
 				one.store(t, s)
-				s.work.Wait()
+				s.Idle()
 				closeStore(t, s)
 				path := filepath.Join(string(s.dir), name)
 				if err := errors.Join(os.RemoveAll(path), put(path)); err != nil {

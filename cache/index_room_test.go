@@ -74,7 +74,7 @@ func TestIndexWithoutRoom(t *testing.T) {
 			one, two := newSample(t, 1, 1000, nil), newSample(t, 2, 1000, nil)
 			one.store(t, s)
 			two.store(t, s)
-			s.work.Wait()
+			s.Idle()
 			list := manifest.Listing{Source: "b", ETag: "x", Images: someManifests(t, 300)}
 			if err := s.Lists().SaveListing(list); err != nil {
 				t.Fatal(err)

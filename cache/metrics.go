@@ -32,7 +32,7 @@ type metrics struct {
 	scrubbed     map[CheckResult]prometheus.Counter // read only
 }
 
-func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files func() int) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats, limit func() int64) (*metrics, error) {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -78,9 +78,9 @@ func newMetrics(reg prometheus.Registerer, sources []string, sp *space, files fu
 	var err error
 	for _, c := range []prometheus.Collector{
 		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, evictions, scrubbed,
-		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(sp.size()) }),
-		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(sp.limit()) }),
-		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(files()) }),
+		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(stats().Bytes()) }),
+		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(limit()) }),
+		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(stats().Files) }),
 	} {
 		err = errors.Join(err, reg.Register(c))
 	}

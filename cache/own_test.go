@@ -36,7 +36,7 @@ func TestOwnNeedsItsCopy(t *testing.T) {
 	own := one.blob
 	one.blob.Manifest = manifest.Manifest{}
 	one.store(t, s)
-	s.work.Wait()
+	s.Idle()
 
 	unblock := blockCopies(t, s)
 	wantError(t, s.Own(own), ErrDisk)

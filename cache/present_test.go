@@ -136,10 +136,10 @@ func TestPartialRemovedUnderFill(t *testing.T) {
 			if err := s.Settle(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			s.work.Wait()
+			s.Idle()
 			wantData(t, s, m.blob, m.data, Hit)
-			if s.space.size() != 300_000 {
-				t.Errorf("account: %+v", s.space)
+			if s.Stats().Bytes() != 300_000 {
+				t.Errorf("account: %+v", s.Stats())
 			}
 		})
 	}
@@ -156,7 +156,7 @@ func TestPartialRemovedUnderFill(t *testing.T) {
 		if _, _, err := get(s, m.blob, m.src); err == nil {
 			t.Fatal("a whole file")
 		}
-		s.work.Wait()
+		s.Idle()
 		if len(s.Partials()) != 1 {
 			t.Fatalf("left over: %v", s.Partials())
 		}
@@ -164,10 +164,10 @@ func TestPartialRemovedUnderFill(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantData(t, s, m.blob, m.data, Miss, other.src)
-		s.work.Wait()
+		s.Idle()
 		wantAsked(t, other.src, 0)
-		if s.space.size() != 300_000 {
-			t.Errorf("account: %+v", s.space)
+		if s.Stats().Bytes() != 300_000 {
+			t.Errorf("account: %+v", s.Stats())
 		}
 	})
 }
@@ -194,14 +194,14 @@ func away(t *testing.T, s *Store, known, other *sample) {
 	if _, err := s.Remove(t.Context(), known.sum()); err == nil {
 		t.Error("a file that is away was removed")
 	}
-	before := s.space.files
+	before := s.Stats().Stored
 	s.SetLimits(1, 0)
 	if gone, err := s.Vacuum(t.Context(), false); len(gone) != 0 {
 		t.Errorf("evicted: %v, %v", gone, err)
 	}
 	s.SetLimits(0, 0)
-	if s.space.files != before {
-		t.Errorf("account: %+v", s.space)
+	if s.Stats().Stored != before {
+		t.Errorf("account: %+v", s.Stats())
 	}
 	if _, ok := s.Peek(known.blob); !ok {
 		t.Error("the file was forgotten")
@@ -435,7 +435,7 @@ func TestDiskFails(t *testing.T) {
 	s := openStore(t, Options{})
 	one := newSample(t, 1, 1000, nil)
 	one.store(t, s)
-	s.work.Wait()
+	s.Idle()
 	broken := errors.New("input/output error")
 	s.tryDisk = func(string) error { return broken }
 	if down, hampered := s.Look(); down != nil || hampered != nil {

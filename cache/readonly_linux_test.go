@@ -14,7 +14,7 @@ func TestStartOnReadOnlyDisk(t *testing.T) {
 	s := openStore(t, Options{})
 	one, two := newSample(t, 1, 1000, nil), newSample(t, 2, 1000, nil)
 	one.store(t, s)
-	s.work.Wait()
+	s.Idle()
 	closeStore(t, s)
 	dir := string(s.dir)
 	if err := errors.Join(os.RemoveAll(s.dir.partials()), os.RemoveAll(s.dir.manifests())); err != nil {

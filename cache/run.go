@@ -26,7 +26,9 @@ func (s *Store) Run(ctx context.Context) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
-	defer s.work.Done()
+	s.running.Add(1)
+	defer s.running.Done()
+	s.work.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()

@@ -135,9 +135,7 @@ func TestCheckHoldsEveryDigest(t *testing.T) {
 			s := openStore(t, Options{})
 			m := newSample(t, 1, 1000, nil)
 			m.store(t, s)
-			s.mu.RLock()
-			info := s.files[m.sum()].Info
-			s.mu.RUnlock()
+			info, _ := s.Peek(m.blob)
 			differ(&info.Digests)
 			if err := s.index.Write(index.PutFile(index.File{Info: info})); err != nil { // what a collision would be
 				t.Fatal(err)

@@ -138,6 +138,27 @@ func (s *space) move(from, to *int64, n int64) {
 	}
 }
 
+// Stats is the store's account.
+type Stats struct {
+	Files      int   // on disk, those included that are still to be checked
+	Stored     int64 // bytes of these files
+	Unfinished int64 // bytes of unfinished downloads
+	Booked     int64 // bytes that downloads have yet to write
+}
+
+// Bytes is how many bytes are stored, unfinished downloads included.
+func (s Stats) Bytes() int64 { return s.Stored + s.Unfinished }
+
+// Stats gives the account as it is now.
+func (s *Store) Stats() Stats {
+	s.mu.RLock()
+	files := len(s.files) + len(s.orphans)
+	s.mu.RUnlock()
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	return Stats{Files: files, Stored: s.space.files, Unfinished: s.space.partial, Booked: s.space.booked}
+}
+
 // size is the number of bytes stored.
 func (s *space) size() int64 {
 	s.mu.Lock()

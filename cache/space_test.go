@@ -67,8 +67,8 @@ func TestBooking(t *testing.T) {
 		wantError(t, err, ErrNoSpace)
 		wantData(t, s, blobOf(three[1:]), three[1:], Miss, &fake{name: "a", data: three[1:]})
 		synctest.Wait()
-		if s.space.files != 3<<20 || s.space.booked != 0 || s.space.partial != 0 {
-			t.Errorf("account: %+v", s.space)
+		if s.Stats().Stored != 3<<20 || s.Stats().Booked != 0 || s.Stats().Unfinished != 0 {
+			t.Errorf("account: %+v", s.Stats())
 		}
 		if got := s.space.limit(); got != 3<<20 {
 			t.Errorf("limit %d", got)
@@ -82,9 +82,9 @@ func TestBookingAsItGoes(t *testing.T) {
 	data := noise(1, 1<<20)
 	b := Blob{Want: verify.Want{SHA1: sumOf(data)}}
 	wantData(t, s, b, data, Miss, always("a", data, reply{noSize: true}))
-	s.work.Wait()
-	if s.space.booked != 0 || s.space.size() != 1<<20 {
-		t.Errorf("account: %+v", s.space)
+	s.Idle()
+	if s.Stats().Booked != 0 || s.Stats().Bytes() != 1<<20 {
+		t.Errorf("account: %+v", s.Stats())
 	}
 	s = openStore(t, Options{MaxSize: 1 << 20})
 	_, _, err := get(s, b, always("a", data, reply{noSize: true}))

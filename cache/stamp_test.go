@@ -114,8 +114,8 @@ func TestFileIsChanged(t *testing.T) {
 			if in := quarantined(t, s); len(in) != 1 {
 				t.Errorf("in quarantine: %v", in)
 			}
-			if s.space.size() != size || s.count() != 1 {
-				t.Errorf("account: %+v, %d files", s.space, s.count())
+			if s.Stats().Bytes() != size || s.Stats().Files != 1 {
+				t.Errorf("account: %+v, %d files", s.Stats(), s.Stats().Files)
 			}
 		})
 		t.Run(name+" before the start", func(t *testing.T) {
@@ -257,10 +257,8 @@ func TestRecordWithoutStamp(t *testing.T) {
 	s := openStore(t, Options{})
 	m := newSample(t, 1, 1000, nil)
 	m.store(t, s)
-	s.mu.RLock()
-	f := s.files[m.sum()]
-	s.mu.RUnlock()
-	if err := s.index.Write(index.PutFile(index.File{Info: f.Info})); err != nil {
+	info, _ := s.Peek(m.blob)
+	if err := s.index.Write(index.PutFile(index.File{Info: info})); err != nil {
 		t.Fatal(err)
 	}
 	s = reopenLater(t, s)

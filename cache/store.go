@@ -94,7 +94,8 @@ type Store struct {
 
 	ctx       context.Context // of all fills; ends with ErrClosed as its cause
 	cancel    context.CancelCauseFunc
-	work      sync.WaitGroup // fills, adoptions and Run
+	work      sync.WaitGroup // fills, adoptions, removals and what else changes files
+	running   sync.WaitGroup // Run
 	calls     sync.WaitGroup // index operations of callers: OnPublish may need them while fills end
 	adoptions singleflight.Group
 	pins      *pins
@@ -195,7 +196,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
 	}
-	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.space, s.count); err != nil {
+	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -211,11 +212,13 @@ func (s *Store) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	if closed {
-		s.work.Wait()
+		s.Idle()
+		s.running.Wait()
 		return nil
 	}
 	s.cancel(ErrClosed)
-	s.work.Wait()
+	s.Idle()
+	s.running.Wait()
 	s.mu.Lock()
 	s.ended = true
 	s.mu.Unlock()
@@ -231,6 +234,9 @@ func (s *Store) release() error {
 	}
 	return errors.Join(err, s.lock.close())
 }
+
+// Idle returns when no fill, adoption or removal is under way that had begun before the call.
+func (s *Store) Idle() { s.work.Wait() }
 
 // enter announces an operation that Close has to wait for; unless it gives
 // ErrClosed, s.work.Done must follow.
@@ -254,13 +260,6 @@ func (s *Store) enterIndex() error {
 	}
 	s.calls.Add(1)
 	return nil
-}
-
-// count is the number of files in the cache.
-func (s *Store) count() int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return len(s.files) + len(s.orphans)
 }
 
 // Peek tells what is on disk of the blob, verified; it opens and starts nothing.
