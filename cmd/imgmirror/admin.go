@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -95,32 +94,4 @@ func (p *process) dataFolder() []admin.Finding {
 		all = append(all, finding(check, findingOK, "every folder can be read and written"))
 	}
 	return all
-}
-
-// socketEvery is the time between two looks at the admin socket's file.
-const socketEvery = 5 * time.Second
-
-// keepSocket makes the admin socket's file anew whenever it has been removed, until
-// ctx ends: without it the verbs on this machine cannot reach the mirror.
-func (p *process) keepSocket(ctx context.Context) {
-	s, ok := p.adminSocket.(*admin.Socket)
-	if !ok {
-		return
-	}
-	t := time.NewTicker(socketEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
-		renewed, err := s.Renew()
-		switch {
-		case err != nil:
-			p.log.Warn("the admin socket is gone, and cannot be made anew", "error", err)
-		case renewed:
-			p.log.Warn("the admin socket was gone, and is made anew")
-		}
-	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"golang.org/x/sync/errgroup"
 
 	"imgmirror/config"
 	"imgmirror/proxy"
@@ -90,28 +89,21 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 // run serves until ctx ends, then stops in order: readiness, listener, replies (the drain deadline),
 // the operator's side, loops, fills, index. It returns the first failure of any of them.
 func (p *process) run(ctx context.Context) error {
-	return p.around(ctx, p.Mirror.Run, func(ctx context.Context) error {
-		return p.around(ctx, p.runAdmin, p.server.Run)
+	operators := func(ctx context.Context) error { return p.admin.Run(ctx, p.adminLn, p.adminSocket) }
+	return around(ctx, p.Mirror.Run, func(ctx context.Context) error {
+		return around(ctx, operators, p.server.Run)
 	})
-}
-
-// runAdmin serves operators until ctx ends.
-func (p *process) runAdmin(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.admin.Run(ctx, p.adminLn, p.adminSocket) })
-	g.Go(func() error { p.keepSocket(ctx); return nil })
-	return g.Wait()
 }
 
 // runLocal serves the admin API on ln until ctx ends, then stops as run does. The mirror does what
 // the API asks for, and nothing else.
 func (p *process) runLocal(ctx context.Context, ln net.Listener) error {
-	return p.around(ctx, p.RunQuietly, func(ctx context.Context) error { return p.admin.Run(ctx, nil, ln) })
+	return around(ctx, p.RunQuietly, func(ctx context.Context) error { return p.admin.Run(ctx, nil, ln) })
 }
 
 // around serves while the mirror works: the work ends after serve has returned, and a failure of the
 // work ends serve.
-func (*process) around(ctx context.Context, work, serve func(context.Context) error) error {
+func around(ctx context.Context, work, serve func(context.Context) error) error {
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	serving, stopServing := context.WithCancel(ctx)

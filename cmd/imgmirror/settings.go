@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/spf13/cobra"
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
@@ -21,6 +22,53 @@ import (
 	"imgmirror/proxy/upstream"
 	"imgmirror/zfsimport"
 )
+
+// serveFlags maps the flags of serve to their configuration keys.
+var serveFlags = map[string]string{
+	"listen":       "listen",
+	"admin-listen": "admin.listen",
+	"source":       "sources",
+	"data-dir":     "data_dir",
+}
+
+func addServeFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.String("listen", "", "`ADDRESS` of the client listener (default :8080)")
+	flags.String("admin-listen", "", "`ADDRESS` of the admin listener (default 127.0.0.1:8081)")
+	flags.StringArray("source", nil, "`URL` of an image server; repeat it for several; replaces the configured list")
+}
+
+// loadConfig reads file, environment and the flags that cmd was given.
+func loadConfig(cmd *cobra.Command) (*config.Config, error) {
+	file, err := cmd.Flags().GetString("config")
+	if err != nil {
+		return nil, err
+	}
+	set := map[string]any{}
+	for name, key := range serveFlags {
+		f := cmd.Flags().Lookup(name)
+		if f == nil || !f.Changed {
+			continue
+		}
+		if name == "source" {
+			urls, err := cmd.Flags().GetStringArray(name)
+			if err != nil {
+				return nil, err
+			}
+			set[key] = urls
+			continue
+		}
+		set[key] = f.Value.String()
+	}
+	cfg, err := config.Load(config.LoadOptions{File: file, Environ: os.Environ(), Flags: set})
+	if err == nil {
+		err = checkFilters(cfg)
+	}
+	if err != nil {
+		return nil, &failure.Error{Code: failure.CodeConfig, Err: err}
+	}
+	return cfg, nil
+}
 
 // options are the configuration in the terms of package mirror. Files that the configuration names
 // are read: secrets and public keys.
@@ -209,4 +257,31 @@ func readTrusted(text string) (bundle.Trusted, error) {
 		return nil, fmt.Errorf("%s: %w", text, err)
 	}
 	return keys, nil
+}
+
+// warn logs what is odd about a configuration.
+func warn(log *slog.Logger, cfg *config.Config) {
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration: " + w)
+	}
+	for _, key := range withoutEffect(cfg) {
+		log.Warn("this version has no such feature yet: the key has no effect", "key", key)
+	}
+}
+
+// withoutEffect lists the keys that are set to more than their default and
+// that nothing in this version reads.
+func withoutEffect(cfg *config.Config) []string {
+	later := map[string]bool{
+		"fill.streams": true,
+		"s3.endpoint":  true, "s3.bucket": true, "s3.prefix": true, "s3.access_key_file": true,
+		"s3.secret_key_file": true, "s3.region": true, "s3.path_style": true,
+	}
+	var keys []string
+	for _, key := range config.Changed(config.Defaults(), *cfg) {
+		if later[key] {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }

@@ -174,11 +174,16 @@ func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 			}
 		})
 	}
+	ctx, stopKeeping := context.WithCancel(ctx)
+	if socket, ok := trusted.(*Socket); ok {
+		serving.Go(func() { socket.keep(ctx, s.log) })
+	}
 	var err error
 	select {
 	case err = <-broken:
 	case <-ctx.Done():
 	}
+	stopKeeping()
 	s.jobs.stop()
 	s.stop.Do(func() { close(s.stopping) })
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)

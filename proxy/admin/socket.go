@@ -1,13 +1,16 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // SocketName is the name of the socket in a data folder.
@@ -125,4 +128,28 @@ func (s *Socket) Renew() (bool, error) {
 	before := s.ln
 	s.ln = ln
 	return true, before.Close()
+}
+
+// socketEvery is the time between two looks at the socket's file.
+const socketEvery = 5 * time.Second
+
+// keep makes the socket's file anew whenever the file has been removed, until ctx ends: without the file the
+// verbs on this machine cannot reach the mirror.
+func (s *Socket) keep(ctx context.Context, log *slog.Logger) {
+	t := time.NewTicker(socketEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		renewed, err := s.Renew()
+		switch {
+		case err != nil:
+			log.Warn("the admin socket is gone, and cannot be made anew", "error", err)
+		case renewed:
+			log.Warn("the admin socket was gone, and is made anew")
+		}
+	}
 }
