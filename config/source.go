@@ -67,9 +67,12 @@ func isFolder(s string) bool {
 }
 
 // parseServerURL reads the URL of an image server; without a scheme it is http.
-func parseServerURL(s string) (*url.URL, error) {
-	if !strings.Contains(s, "://") {
-		s = "http://" + s
+func parseServerURL(s string) (*url.URL, error) { return url.Parse(WithScheme(s)) }
+
+// WithScheme is the address s as a URL: http, where s names no scheme.
+func WithScheme(s string) string {
+	if strings.Contains(s, "://") {
+		return s
 	}
-	return url.Parse(s)
+	return "http://" + s
 }

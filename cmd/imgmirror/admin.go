@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"imgmirror/cmd/imgmirror/doctor"
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
@@ -72,26 +73,10 @@ func (p *process) configJSON() (json.RawMessage, error) {
 
 // diagnose is doctor in the running mirror.
 func (p *process) diagnose(ctx context.Context) []admin.Finding {
-	serving := ""
+	running := &doctor.Running{}
+	running.Down, running.Hampered = p.Look()
 	if addr := p.server.Addr(); addr != nil {
-		serving = addr.String()
+		running.Addr = addr.String()
 	}
-	return append(p.dataFolder(), diagnose(ctx, p.cfg.Load(), serving, p.ID())...)
-}
-
-// dataFolder tells what is wrong with the data folder that is in use.
-func (p *process) dataFolder() []admin.Finding {
-	const check = "data folder"
-	down, hampered := p.Look()
-	var all []admin.Finding
-	if down != nil {
-		all = append(all, finding(check, findingFailed, "images cannot be served or stored: %v", down))
-	}
-	if hampered != nil {
-		all = append(all, finding(check, findingFailed, "%v", hampered))
-	}
-	if all == nil {
-		all = append(all, finding(check, findingOK, "every folder can be read and written"))
-	}
-	return all
+	return diagnose(ctx, p.cfg.Load(), p.ID(), running)
 }

@@ -2,21 +2,20 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"imgmirror/cmd/imgmirror/doctor"
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
-)
-
-// States of a finding.
-const (
-	findingOK      = "ok"
-	findingWarning = "warning"
-	findingFailed  = "failed"
 )
 
 var findingTable = table.New("state,check,message",
@@ -51,12 +50,12 @@ func newDoctorCmd() *cobra.Command {
 		}
 		failed := 0
 		for _, f := range findings {
-			if f.State == findingFailed {
+			if f.State == doctor.Failed {
 				failed++
 			}
 		}
 		if quiet {
-			findings = slices.DeleteFunc(findings, func(f admin.Finding) bool { return f.State == findingOK })
+			findings = slices.DeleteFunc(findings, func(f admin.Finding) bool { return f.State == doctor.OK })
 		}
 		if err := out.Print(cmd.OutOrStdout(), findings); err != nil {
 			return err
@@ -74,49 +73,77 @@ func examine(cmd *cobra.Command) ([]admin.Finding, error) {
 	s, cfg, err := connectRunning(cmd)
 	switch {
 	case err != nil && failure.Of(err).Code == failure.CodeConfig:
-		return []admin.Finding{{Check: "configuration", State: findingFailed, Message: err.Error()}}, nil
+		return []admin.Finding{{Check: "configuration", State: doctor.Failed, Message: err.Error()}}, nil
 	case err != nil:
 		return nil, err
 	case s != nil:
 		defer s.close() //nolint:errcheck // drops idle connections
 		return s.Doctor(cmd.Context())
 	}
-	return diagnose(cmd.Context(), cfg, "", ""), nil
+	return diagnose(cmd.Context(), cfg, "", nil), nil
 }
 
-// diagnose checks everything, sources side by side, within diagnoseLimit.
-// serving is the address of the client listener of the mirror that runs with
-// cfg, "" when none does, and id is what other mirrors know that mirror by.
-func diagnose(ctx context.Context, cfg *config.Config, serving, id string) []admin.Finding {
-	ctx, cancel := context.WithTimeout(ctx, diagnoseLimit)
+// diagnose checks the set-up of cfg, and the mirror that runs with cfg and that id, if one does.
+func diagnose(ctx context.Context, cfg *config.Config, id string, running *doctor.Running) []admin.Finding {
+	o := doctor.Options{Config: cfg, Sources: make([]doctor.Source, len(cfg.Sources)), ZFS: zfsOptions(cfg), Version: version, Running: running}
+	for i, s := range cfg.Sources {
+		source, err := newSource(cfg, s)
+		if err == nil {
+			o.Sources[i].Client, err = source.Client(id, version, nil, slog.New(slog.DiscardHandler))
+		}
+		o.Sources[i].Err = err
+	}
+	return doctor.Examine(ctx, o)
+}
+
+// healthcheckTimeout is well under what container engines allow a check.
+const healthcheckTimeout = 3 * time.Second
+
+// newHealthcheckCmd is for container engines: a static image has no curl. It
+// asks the admin listener of the mirror that runs with the same configuration
+// whether it is ready.
+func newHealthcheckCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:    "healthcheck",
+		Short:  "Exit 0 if the mirror on this machine is ready",
+		Hidden: true,
+		Args:   noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := loadConfig(cmd)
+			if err != nil {
+				return err
+			}
+			if cfg.Admin.Listen == "" {
+				return fmt.Errorf("admin.listen is empty: there is nothing to ask")
+			}
+			return askReady(cmd.Context(), cfg.Admin.Listen)
+		},
+	}
+}
+
+func askReady(ctx context.Context, listen string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
 	defer cancel()
-	d := &doctor{cfg: cfg, serving: serving, id: id}
-	d.configuration()
-	d.sources(ctx)
-	d.proxies()
-	d.disk()
-	d.fileLimit()
-	d.pool(ctx)
-	d.nodes(ctx)
-	return d.findings
-}
-
-// doctor collects findings.
-type doctor struct {
-	cfg      *config.Config
-	serving  string
-	id       string
-	findings []admin.Finding
-}
-
-func (d *doctor) ok(check, format string, args ...any) {
-	d.findings = append(d.findings, finding(check, findingOK, format, args...))
-}
-
-func (d *doctor) warn(check, format string, args ...any) {
-	d.findings = append(d.findings, finding(check, findingWarning, format, args...))
-}
-
-func (d *doctor) fail(check, format string, args ...any) {
-	d.findings = append(d.findings, finding(check, findingFailed, format, args...))
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("admin.listen %q: %w", listen, err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	url := "http://" + net.JoinHostPort(host, port) + "/readyz"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{Proxy: nil, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, resp.Status)
+	}
+	return nil
 }

@@ -33,7 +33,7 @@ type remote struct {
 }
 
 func newRemote(cfg *config.Config, from string) (*remote, error) {
-	from = withScheme(from)
+	from = config.WithScheme(from)
 	client, err := upstream.New(upstream.Options{
 		Name: "mirror", URL: from, StallTimeout: cfg.Fill.StallTimeout,
 		ServePrivate: true, // whom it serves is the mirror's matter

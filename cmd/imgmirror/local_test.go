@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"imgmirror/config"
+	"imgmirror/proxy/upstream/upstreamtest"
 )
 
 // A verb that opens the data folder itself evicts nothing of its own accord: not
@@ -60,7 +61,15 @@ func TestLocalEvictsNothing(t *testing.T) {
 // A verb goes by lists that were saved lately; only one that is about the sources
 // themselves asks them again.
 func TestLocalAsksForOldLists(t *testing.T) {
-	src := doctorSource(t)
+	src, err := upstreamtest.New(upstreamtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	file := upstreamtest.Bytes(1, 3000)
+	if err := src.Add(upstreamtest.Manifest(upstreamtest.ID(1), "base", "1.0", nil, file), file); err != nil {
+		t.Fatal(err)
+	}
 	cfg := testConfig(t)
 	cfg.Sources = []config.Source{{Name: "s", URL: config.URL(src.URL()), Kind: "imgapi", Refresh: time.Hour}}
 	for i, n := range []need{needStore, needLists, needFiles, needStore, needAnswers} {

@@ -126,14 +126,14 @@ func TestDataFolderAway(t *testing.T) {
 	m, _ := runProcess(t, cfg)
 	until(t, "the mirror is ready", m.server.Ready)
 	files := filepath.Join(cfg.DataDir, "files")
-	if got := found(m.dataFolder())["data folder"]; !strings.HasPrefix(got, "ok: ") {
+	if got := finding(m.diagnose(t.Context()), "data folder"); !strings.HasPrefix(got, "ok: ") {
 		t.Errorf("doctor: %q", got)
 	}
 	if err := os.Rename(files, files+".away"); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the mirror is unready", func() bool { return !m.server.Ready() })
-	if got := found(m.dataFolder())["data folder"]; !strings.HasPrefix(got, "failed: ") || !strings.Contains(got, files) {
+	if got := finding(m.diagnose(t.Context()), "data folder"); !strings.HasPrefix(got, "failed: ") || !strings.Contains(got, files) {
 		t.Errorf("doctor: %q", got)
 	}
 	if err := os.Rename(files+".away", files); err != nil {

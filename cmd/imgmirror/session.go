@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -130,9 +129,6 @@ func connectRunning(cmd *cobra.Command) (*session, *config.Config, error) {
 
 // connectServer is for a mirror on another machine.
 func connectServer(server, tokenFile string) (*session, error) {
-	if !strings.Contains(server, "://") {
-		server = "http://" + server
-	}
 	token := ""
 	if tokenFile != "" {
 		var err error
@@ -140,7 +136,7 @@ func connectServer(server, tokenFile string) (*session, error) {
 			return nil, fmt.Errorf("token-file: %w", err)
 		}
 	}
-	client, err := admin.NewClient(admin.ClientOptions{URL: server, Token: token})
+	client, err := admin.NewClient(admin.ClientOptions{URL: config.WithScheme(server), Token: token})
 	if err != nil {
 		return nil, &failure.Error{Code: failure.CodeUsage, Err: err}
 	}

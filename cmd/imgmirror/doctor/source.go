@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -8,19 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
 
 	"imgmirror/config"
 	"imgmirror/manifest"
-	"imgmirror/proxy/admin"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/upstream"
 )
@@ -33,41 +30,15 @@ const (
 	maxOwnList = 512 << 20           // bytes of the mirror's own list
 )
 
-// sources checks all sources side by side and tells of them in their order.
-func (d *doctor) sources(ctx context.Context) {
-	if d.cfg.Offline {
-		return
-	}
-	found := make([][]admin.Finding, len(d.cfg.Sources))
-	var all sync.WaitGroup
-	for i, s := range d.cfg.Sources {
-		all.Go(func() { found[i] = examineSource(ctx, d.cfg, s, d.id) })
-	}
-	all.Wait()
-	for _, f := range found {
-		d.findings = append(d.findings, f...)
-	}
-}
-
-// examineSource asks s what the mirror of that id, and imgadm, would ask it.
-func examineSource(ctx context.Context, cfg *config.Config, s config.Source, id string) []admin.Finding {
-	d := &doctor{}
+// source asks s what a mirror, and imgadm, would ask the source.
+func (d *doctor) source(ctx context.Context, s config.Source, with Source) {
 	name := "source " + s.Name
-	source, err := newSource(cfg, s)
-	if err != nil {
-		d.fail(name, "%v", err)
-		return d.findings
+	switch {
+	case with.Err != nil:
+		d.fail(name, "%v", with.Err)
+	case s.Kind == "directory" || d.reach(ctx, name, s):
+		d.images(ctx, name, with.Client)
 	}
-	client, err := source.Client(id, version, nil, slog.New(slog.DiscardHandler))
-	if err != nil {
-		d.fail(name, "%v", err)
-		return d.findings
-	}
-	if s.Kind != "directory" && !d.reach(ctx, name, s) {
-		return d.findings
-	}
-	d.images(ctx, name, client)
-	return d.findings
 }
 
 // reach pings s and looks at what its server shows of itself; false: there is
@@ -82,7 +53,7 @@ func (d *doctor) reach(ctx context.Context, name string, s config.Source) bool {
 	}
 	defer client.CloseIdleConnections()
 	start := time.Now()
-	got, err := get(ctx, client, pingURL(string(s.URL)), maxPing)
+	got, err := d.get(ctx, client, pingURL(string(s.URL)), maxPing)
 	if err != nil {
 		d.fail(name+": ping", "%v", err)
 		return false
@@ -135,7 +106,7 @@ func probeClient(s config.Source) (client *http.Client, roots *x509.CertPool, er
 
 // pingURL is where the source at address s answers pings: beside its lists.
 func pingURL(s string) string {
-	u, err := url.Parse(withScheme(s))
+	u, err := url.Parse(config.WithScheme(s))
 	if err != nil {
 		return s
 	}
@@ -160,12 +131,12 @@ type answer struct {
 func (a answer) ok() bool { return a.code == http.StatusOK }
 
 // get asks for an answer of at most limit bytes.
-func get(ctx context.Context, client *http.Client, address string, limit int64) (answer, error) {
+func (d *doctor) get(ctx context.Context, client *http.Client, address string, limit int64) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return answer{}, err
 	}
-	req.Header.Set("User-Agent", "imgmirror/"+version)
+	req.Header.Set("User-Agent", "imgmirror/"+d.version)
 	resp, err := client.Do(req)
 	if err != nil {
 		return answer{}, err

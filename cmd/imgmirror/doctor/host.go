@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -9,28 +9,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 
-	"imgmirror/cache"
-	"imgmirror/proxy/admin"
+	"imgmirror/cache/disk"
+	"imgmirror/config"
 	"imgmirror/zfsimport"
 )
 
 const (
-	diagnoseLimit = 2 * time.Minute
 	// littleRoom is about the largest of the public images, twice.
 	littleRoom = 5_000_000_000
 	// spareFiles are what a mirror has open beside the connections and files of clients.
 	spareFiles = 256
 )
-
-func finding(check, state, format string, args ...any) admin.Finding {
-	return admin.Finding{Check: check, State: state, Message: fmt.Sprintf(format, args...)}
-}
 
 // configuration tells where the settings are from and what is odd about them.
 func (d *doctor) configuration() {
@@ -84,7 +78,7 @@ func (d *doctor) proxies() {
 		if s.Kind == "directory" {
 			continue
 		}
-		u, err := url.Parse(withScheme(string(s.URL)))
+		u, err := url.Parse(config.WithScheme(string(s.URL)))
 		if err != nil {
 			continue // the source's own checks tell
 		}
@@ -104,18 +98,11 @@ func (d *doctor) proxies() {
 
 // parseProxy reads a proxy variable, which may lack its scheme.
 func parseProxy(s string) (*url.URL, error) {
-	u, err := url.Parse(withScheme(s))
+	u, err := url.Parse(config.WithScheme(s))
 	if err == nil && u.Hostname() == "" {
 		err = errors.New("no host")
 	}
 	return u, err
-}
-
-func withScheme(s string) string {
-	if strings.Contains(s, "://") {
-		return s
-	}
-	return "http://" + s
 }
 
 // disk tells whether the data folder can be written, and how much.
@@ -145,19 +132,19 @@ func (d *doctor) disk() {
 		d.fail(check, "%s cannot be written: %v", at, err)
 		return
 	}
-	free, err := cache.Free(at)
+	room, err := disk.RoomOf(at)
 	if err != nil {
 		d.fail(check, "free space of %s: %v", at, err)
 		return
 	}
-	text := fmt.Sprintf("%s: %s free, min_free %s", dir, humanize.Bytes(uint64(free)), d.cfg.Cache.MinFree)
+	text := fmt.Sprintf("%s: %s free, min_free %s", dir, humanize.Bytes(uint64(room.Free)), d.cfg.Cache.MinFree)
 	if d.cfg.Cache.MaxSize > 0 {
 		text += fmt.Sprintf(", max_size %s", d.cfg.Cache.MaxSize)
 	}
-	switch room := free - int64(d.cfg.Cache.MinFree); {
-	case room <= 0:
+	switch left := room.Free - int64(d.cfg.Cache.MinFree); {
+	case left <= 0:
 		d.fail(check, "%s: nothing more can be stored", text)
-	case room < littleRoom:
+	case left < littleRoom:
 		d.warn(check, "%s: little room is left", text)
 	default:
 		d.ok(check, "%s", text)
@@ -182,13 +169,13 @@ func (d *doctor) fileLimit() {
 }
 
 // pool tells whether images can be installed by themselves, where that is asked for.
-func (d *doctor) pool(ctx context.Context) {
+func (d *doctor) pool(ctx context.Context, o zfsimport.Options) {
 	const check = "zpool"
 	z := d.cfg.ZFSImport
 	if !z.Enabled {
 		return
 	}
-	importer, err := zfsimport.New(zfsOptions(d.cfg))
+	importer, err := zfsimport.New(o)
 	if err == nil {
 		err = importer.Check(ctx, "")
 	}

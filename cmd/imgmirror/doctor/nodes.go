@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -60,7 +60,7 @@ func (d *doctor) listener(ctx context.Context) {
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, // trust judges it
 	}}
 	defer client.CloseIdleConnections()
-	got, err := get(ctx, client, base+"/ping", maxPing)
+	got, err := d.get(ctx, client, base+"/ping", maxPing)
 	if err != nil {
 		d.fail(check, "%v", err)
 		return
@@ -69,7 +69,7 @@ func (d *doctor) listener(ctx context.Context) {
 		d.fail(check, "GET %s/ping: %s, which imgadm does not take for an image server", base, got.status)
 		return
 	}
-	got, err = get(ctx, client, base+"/images", maxOwnList)
+	got, err = d.get(ctx, client, base+"/images", maxOwnList)
 	if err != nil {
 		d.fail(check, "%v", err)
 		return
