@@ -29,8 +29,9 @@ type Blob struct {
 	Manifest   manifest.Manifest // zero: no copy is kept (icons)
 }
 
-// Why tells on whose behalf bytes are wanted. A download that several requests share serves the most demanding of them:
-// the download lasts as long as one request needs, and is ahead of need only while all its requests are.
+// Why tells on whose behalf bytes are wanted. A download that several requests share serves the
+// most demanding of them: the download lasts as long as one request needs, and is ahead of need
+// only while all its requests are.
 type Why int
 
 const (
@@ -44,8 +45,9 @@ const (
 	Ahead
 )
 
-// fillKey is what all requests for the same bytes have in common. One manifest may lie of a file that another one
-// tells the truth of, so that a sha1 with another size, or md5, stands for other bytes.
+// fillKey is what all requests for the same bytes have in common. One manifest may lie of a file
+// that another one tells the truth of, so that a sha1 with another size, or md5, stands for other
+// bytes.
 func (b Blob) fillKey() string {
 	key := fmt.Sprintf("%s-%d", b.title(), b.Want.Size)
 	if len(b.Want.MD5) > 0 {
@@ -62,20 +64,17 @@ func (b Blob) title() string {
 	return b.Want.SHA1.String()
 }
 
-// ofImage tells whether the bytes belong to an image whose manifest is known:
-// an icon does not.
+// ofImage tells whether the bytes belong to an image whose manifest is known: an icon does not.
 func (b Blob) ofImage() bool { return b.Image != uuid.Nil && b.Manifest.Raw() != nil }
 
-// Source is one place where the bytes of a blob may be had. Open starts at
-// offset; it makes one try and does not retry, gives up at once when ctx ends, as
-// do reads of its stream, and within 2 s when no connection comes about. A Read
-// that gives no byte and no error says that the source is alive. As long as none
-// has accepted, several sources are asked side by side; the first to answer is
-// taken, the others are called off. Errors: fs.ErrNotExist or fs.ErrPermission = this
-// source will not give it (no retry, but of one that has answered well for the blob before: a signed address may
-// have run out); anything else = may be retried. A stream
-// that starts at 0 although offset > 0 is not allowed (the client skips forward
-// itself). The store closes the stream.
+// Source is one place where the bytes of a blob may be had. Open starts at offset; it makes one try
+// and does not retry, gives up at once when ctx ends, as do reads of its stream, and within 2 s
+// when no connection comes about. A Read that gives no byte and no error says that the source is
+// alive. As long as none has accepted, several sources are asked side by side; the first to answer
+// is taken, the others are called off. Errors: fs.ErrNotExist or fs.ErrPermission = this source
+// will not give it (no retry, but of one that has answered well for the blob before: a signed
+// address may have run out); anything else = may be retried. A stream that starts at 0 although
+// offset > 0 is not allowed (the client skips forward itself). The store closes the stream.
 type Source struct {
 	Name string
 	Open func(ctx context.Context, offset int64) (*verify.Stream, error)

@@ -30,8 +30,8 @@ const (
 // errPartialLost ends a round whose file was removed by hand.
 var errPartialLost = fmt.Errorf("%w: the unfinished file was removed", ErrDisk)
 
-// download brings the blob of one fill. One goroutine of the store runs it, and no other touches its fields, nor those
-// of the fill's candidates.
+// download brings the blob of one fill. One goroutine of the store runs it, and no other touches
+// its fields, nor those of the fill's candidates.
 type download struct {
 	s        *Store
 	f        *fill
@@ -89,7 +89,8 @@ func (d *download) run() {
 	f.update(func() { f.over, f.err = true, err })
 }
 
-// bring is the whole order of a miss. After a failure there is a partial file only if leftover says so.
+// bring is the whole order of a miss. After a failure there is a partial file only if leftover says
+// so.
 func (d *download) bring() error {
 	if err := d.mayFit(); err != nil {
 		return err
@@ -145,7 +146,8 @@ func (d *download) mayFit() error {
 	return d.s.mayFit(d.want.Size-d.leftover, d.f.ahead())
 }
 
-// collect asks the sources, pass after pass, until the round has all bytes. Its error ends the round.
+// collect asks the sources, pass after pass, until the round has all bytes. Its error ends the
+// round.
 func (d *download) collect(r *round) error {
 	if r.leftover > 0 && r.complete() { // only the verdict was missing
 		return nil
@@ -192,8 +194,8 @@ func (d *download) sleep(wait time.Duration) error {
 	return context.Cause(d.f.ctx)
 }
 
-// receive takes what comes of the body that a has got, from the first missing byte
-// on. over: the round has ended, with err, or with all its bytes if that is nil.
+// receive takes what comes of the body that a has got, from the first missing byte on. over: the
+// round has ended, with err, or with all its bytes if that is nil.
 func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 	defer a.end()
 	c, body, offset := a.c, a.body, r.have
@@ -316,17 +318,17 @@ func (d *download) take(r *round, c *candidate, p []byte) (over bool, err error)
 	return false, nil
 }
 
-// wrongSize ends an attempt of a source whose body has another size than it should.
-// If some of it is in the file, the round is over.
+// wrongSize ends an attempt of a source whose body has another size than it should. If some of it
+// is in the file, the round is over.
 func (d *download) wrongSize(r *round, c *candidate, what string) (over bool, err error) {
 	err = fmt.Errorf("%w: %s", verify.ErrMismatch, what)
 	d.refuse(r, c, whereSize, err)
 	return slices.Contains(r.from, c), err
 }
 
-// judge gives the verdict on the round's bytes, and blames the source of wrong bytes. Bytes of an earlier
-// process are the first suspect. Of several sources none is to blame, but from now on
-// one source at a time has to bring all of a round.
+// judge gives the verdict on the round's bytes, and blames the source of wrong bytes. Bytes of an
+// earlier process are the first suspect. Of several sources none is to blame, but from now on one
+// source at a time has to bring all of a round.
 func (d *download) judge(r *round) error {
 	err := r.judge()
 	if !errors.Is(err, verify.ErrMismatch) {
@@ -346,8 +348,8 @@ func (d *download) judge(r *round) error {
 	return fmt.Errorf("from %s: %w", r.names(), err)
 }
 
-// mayBeginAgain tells whether a round that ended with err is worth another,
-// after it has put the blame where it belongs.
+// mayBeginAgain tells whether a round that ended with err is worth another, after it has put the
+// blame where it belongs.
 func (d *download) mayBeginAgain(r *round, err error) bool {
 	switch {
 	case d.f.ctx.Err() != nil:
@@ -367,7 +369,8 @@ func (d *download) mayBeginAgain(r *round, err error) bool {
 	return slices.ContainsFunc(d.f.candidates(), func(c *candidate) bool { return c.out == nil })
 }
 
-// abandon ends a round that failed with err. The partial file is kept, as leftover, only if it is of use to a later fill.
+// abandon ends a round that failed with err. The partial file is kept, as leftover, only if it is
+// of use to a later fill.
 func (d *download) abandon(r *round, err error) error {
 	r.fail(err)
 	later := errors.Is(err, verify.ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) ||

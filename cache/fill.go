@@ -12,29 +12,31 @@ import (
 	"imgmirror/verify"
 )
 
-// A miss, from the request to the file on disk. Three types share the work, each with one rule for the access to its
-// fields:
+// A miss, from the request to the file on disk. Three types share the work, each with one rule for
+// the access to its fields:
 //
 //	fill      the requests, and what Readers see   guarded by its mutex   fill.go, fills.go
 //	download  sources, waits, slot and room        its one goroutine      download.go, sources.go
 //	round     one partial file and its digests     the same goroutine     round.go
 //
 //	File         a request joins the fill for these bytes; the first one begins it
-//	 bring       the download checks that the file may fit, and waits for a slot; then, round after round:
+//	 run         the download has a goroutine of its own
+//	 bring       it checks that the file may fit, and waits for a slot; then, round after round:
 //	  begin      the partial file is opened, and what it has is hashed
 //	  collect    the sources are asked, pass after pass; the first answer lets Readers in
 //	   race      sources are asked side by side until one has answered well
 //	   receive   its body is written, hashed, and shown to Readers
 //	  judge      the digests are held against what is wanted
 //	  publish    the file gets its final name and its record (publish.go)
-//	 end         the fill is over; what is left of a failure waits for the next request
+//	 run         ends the fill; what is left of a failure waits for the next request
 //	Reader       follows the partial file; the last block comes once the digests hold (reader.go)
 //
-// The states of a fill, as Fills tells them: FillWaiting until the round has an answer, FillFilling while bytes come or
-// are waited for, FillVerifying from the last byte to the end. A round that fails leads back to FillWaiting.
+// The states of a fill, as Fills tells them: FillWaiting until the round has an answer, FillFilling
+// while bytes come or are waited for, FillVerifying from the last byte to the end. A round that
+// fails leads back to FillWaiting.
 
-// fill is one blob that is not on disk, with the requests for it. mu guards the fields below mu; the fields above never
-// change.
+// fill is one blob that is not on disk, with the requests for it. mu guards the fields below mu;
+// the fields above never change.
 type fill struct {
 	s      *Store
 	blob   Blob   // of the request that began the fill
@@ -59,7 +61,8 @@ type fill struct {
 	err     error // why the fill failed; valid once over
 }
 
-// view is what Readers see of one round. The fill's mu guards it; the download, which alone writes it, reads it without.
+// view is what Readers see of one round. The fill's mu guards it; the download, which alone writes
+// it, reads it without.
 type view struct {
 	path        string // of the file, partial or final
 	size        int64  // of the whole body; -1 while no source has told
@@ -71,18 +74,18 @@ type view struct {
 	md5         []byte // what the source claims, or the manifest says
 	modTime     time.Time
 	contentType string
-	lost        atomic.Bool // the file was removed by hand: Readers that have it open read on, others wait for the next round
+	lost        atomic.Bool // the file was removed by hand: only Readers that have it open read it
 }
 
 // errDropped ends a fill that no request wants any more.
 var errDropped = errors.New("no request wants it any more")
 
-// File gives a Reader on the blob: of the verified file when it is on disk,
-// else of the one fill for these bytes, which it starts if there is none. It
-// returns when the first bytes are known to come (a source has answered) or
-// nothing can be had: errors match ErrNoSpace, ErrDisk, verify.ErrUnavailable, ErrClosed,
-// fs.ErrNotExist (every source says so), verify.ErrMismatch, ctx.Err(). The fill
-// belongs to the store: it outlives ctx and the Reader, unless only jobs want it.
+// File gives a Reader on the blob: of the verified file when it is on disk, else of the one fill
+// for these bytes, which it starts if there is none. It returns when the first bytes are known to
+// come (a source has answered) or nothing can be had: errors match ErrNoSpace, ErrDisk,
+// verify.ErrUnavailable, ErrClosed, fs.ErrNotExist (every source says so), verify.ErrMismatch,
+// ctx.Err(). The fill belongs to the store: it outlives ctx and the Reader, unless only jobs want
+// it.
 func (s *Store) File(ctx context.Context, b Blob, sources []Source) (*Reader, error) {
 	r, err := s.open(ctx, b, sources)
 	s.suspectDisk(err)
@@ -166,9 +169,9 @@ func (s *Store) openStored(ctx context.Context, b Blob) (*Reader, error) {
 	}
 }
 
-// fill joins the fill for b, or begins it; the request is counted in its hold. No
-// fill and no error: b is on disk by now. A fill without a Result is one that is
-// about to end, and counts no request.
+// fill joins the fill for b, or begins it; the request is counted in its hold. No fill and no
+// error: b is on disk by now. A fill without a Result is one that is about to end, and counts no
+// request.
 func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,8 +222,8 @@ func (s *Store) joinable(b Blob) *fill {
 	return nil
 }
 
-// suits tells whether a request for b may join, although the first request wanted less: the fill must want
-// nothing that b does not want, and bring a file of b's size as far as its source tells.
+// suits tells whether a request for b may join, although the first request wanted less: the fill
+// must want nothing that b does not want, and bring a file of b's size as far as its source tells.
 func (f *fill) suits(b Blob) bool {
 	want := f.blob.Want
 	if b.Want.SHA1.IsZero() || want.SHA1 != b.Want.SHA1 || len(want.MD5) > 0 && !bytes.Equal(want.MD5, b.Want.MD5) {
@@ -235,8 +238,8 @@ func (f *fill) suits(b Blob) bool {
 	return !f.closed && size == b.Want.Size
 }
 
-// join counts a request for the blob, and takes in the sources that only this request names. It fails when the fill is
-// closed. Store.mu is held.
+// join counts a request for the blob, and takes in the sources that only this request names. It
+// fails when the fill is closed. Store.mu is held.
 func (f *fill) join(b Blob, sources []Source) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -288,8 +291,8 @@ func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
 	}
 }
 
-// leave counts out one request, or its Reader. The last one of jobs ends the fill, and no source is asked any more when
-// leave returns.
+// leave counts out one request, or its Reader. The last one of jobs ends the fill, and no source is
+// asked any more when leave returns.
 func (f *fill) leave() {
 	f.mu.Lock()
 	dropped := f.hold.n.Add(-1) == 0 && !f.lasting && !f.closed
@@ -303,7 +306,8 @@ func (f *fill) leave() {
 	}
 }
 
-// yield ends a fill ahead of need, whose room a client needs; false: a client waits for the fill, or it ends anyway.
+// yield ends a fill ahead of need, whose room a client needs; false: a client waits for the fill,
+// or it ends anyway.
 func (f *fill) yield() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -53,9 +53,8 @@ func (s *Store) Fills() []FillInfo {
 	return all
 }
 
-// Settle waits until the fills that have all their bytes by now are over: what
-// clients have been given whole is then on disk, or known not to be. The error is
-// ctx's.
+// Settle waits until the fills that have all their bytes by now are over: what clients have been
+// given whole is then on disk, or known not to be. The error is ctx's.
 func (s *Store) Settle(ctx context.Context) error {
 	var ending []*fill
 	s.mu.RLock()

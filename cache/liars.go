@@ -30,8 +30,8 @@ const (
 	maxLiars = 10_000
 )
 
-// WrongBytesError says that each source there is has sent wrong bytes within the last minute, and has not been asked
-// again. It matches verify.ErrMismatch.
+// WrongBytesError says that each source there is has sent wrong bytes within the last minute, and
+// has not been asked again. It matches verify.ErrMismatch.
 type WrongBytesError struct {
 	Sources []string
 	said    []string
@@ -43,8 +43,7 @@ func (e *WrongBytesError) Error() string {
 
 func (e *WrongBytesError) Unwrap() error { return verify.ErrMismatch }
 
-// trusted orders sources: those that lately sent wrong bytes for key come last.
-// s.mu is held.
+// trusted orders sources: those that lately sent wrong bytes for key come last. s.mu is held.
 func (s *Store) trusted(key string, sources []Source) []Source {
 	good, bad := make([]Source, 0, len(sources)), []Source(nil)
 	for _, src := range sources {
@@ -58,8 +57,9 @@ func (s *Store) trusted(key string, sources []Source) []Source {
 	return append(good, bad...)
 }
 
-// justLied tells what src has sent within lieMemory for key instead of the right bytes, if it still says the same of the
-// image; nil: nothing. What can be had only once is another body each time. s.mu is held.
+// justLied tells what src has sent within lieMemory for key instead of the right bytes, if it still
+// says the same of the image; nil: nothing. What can be had only once is another body each time.
+// s.mu is held.
 func (s *Store) justLied(key string, src Source) error {
 	told, lied := s.liars[liar{src.Name, key}]
 	if !lied || src.Once || !told.dear || time.Since(told.when) >= lieMemory || told.said != sha256.Sum256(src.Said) {
@@ -68,7 +68,8 @@ func (s *Store) justLied(key string, src Source) error {
 	return told.cause
 }
 
-// allLied fails with a *WrongBytesError if there is no source but such as have just lied. s.mu is held.
+// allLied fails with a *WrongBytesError if there is no source but such as have just lied. s.mu is
+// held.
 func (s *Store) allLied(key string, sources []Source) error {
 	e := new(WrongBytesError)
 	for _, src := range sources {

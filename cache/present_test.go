@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -169,6 +171,27 @@ func TestPartialRemovedUnderFill(t *testing.T) {
 		if s.Stats().Bytes() != 300_000 {
 			t.Errorf("account: %+v", s.Stats())
 		}
+	})
+}
+
+// A Reader of a fill that has not begun to read when the file is published, and then removed by hand,
+// ends with an error.
+func TestRemovedBeforeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{})
+		m := newSample(t, 1, 300_000, nil)
+		r := open(t, s, m.blob, m.src)
+		defer r.Close()
+		if err := r.Stored(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(s.dir.file(m.sum())); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err := r.WaitContext(ctx)
+		wantError(t, err, ErrDisk)
 	})
 }
 

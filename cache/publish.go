@@ -16,8 +16,9 @@ import (
 	"imgmirror/verify"
 )
 
-// publish gives the file of a round, whose digests hold, its final name: sync file, note the images, rename, sync
-// folder, record. After an error the round is the caller's to abandon. Readers go on meanwhile: the bytes are right.
+// publish gives the file of a round, whose digests hold, its final name: sync file, note the
+// images, rename, sync folder, record. After an error the round is the caller's to abandon. Readers
+// go on meanwhile: the bytes are right.
 func (s *Store) publish(f *fill, r *round) error {
 	v := r.view
 	sum := v.digests.SHA1
@@ -44,8 +45,8 @@ func (s *Store) publish(f *fill, r *round) error {
 	return nil
 }
 
-// record moves the round's file in and makes it known. The owning images are noted before the rename, so that eviction
-// never meets a pinned image's file without its owner.
+// record moves the round's file in and makes it known. The owning images are noted before the
+// rename, so that eviction never meets a pinned image's file without its owner.
 func (s *Store) record(f *fill, r *round, info Info) error {
 	sum := info.Digests.SHA1
 	door := s.fileDoors.of(sum[0])
@@ -111,8 +112,8 @@ func (s *Store) record(f *fill, r *round, info Info) error {
 	return nil
 }
 
-// endLies ends the fills that want a file with got's sha1 and something else that is not got's: there is none. s.mu is
-// held.
+// endLies ends the fills that want a file with got's sha1 and something else that is not got's:
+// there is none. s.mu is held.
 func (s *Store) endLies(got verify.Digests) {
 	for _, f := range s.fills {
 		if f.blob.Want.SHA1 != got.SHA1 {

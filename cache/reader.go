@@ -14,9 +14,9 @@ import (
 	"imgmirror/verify"
 )
 
-// Reader reads one blob, also while it is being filled. It holds the file: that
-// is not evicted, and what it reads stays there although the file is removed by
-// hand. Not for concurrent use. Close it, or its file stays for ever.
+// Reader reads one blob, also while it is being filled. It holds the file: that is not evicted, and
+// what it reads stays there although the file is removed by hand. Not for concurrent use. Close it,
+// or its file stays for ever.
 type Reader struct {
 	result Result
 	size   int64
@@ -45,8 +45,8 @@ func newReader(f *fill, result Result) *Reader {
 	}
 }
 
-// Info is what is known by now. Digests.Size is right from the start, SHA1 if
-// the blob wanted one; the rest is there once the file has been verified.
+// Info is what is known by now. Digests.Size is right from the start, SHA1 if the blob wanted one;
+// the rest is there once the file has been verified.
 func (r *Reader) Info() Info {
 	if r.fill == nil {
 		return r.info
@@ -61,8 +61,8 @@ func (r *Reader) Info() Info {
 	return info
 }
 
-// MD5 is the body's md5 to announce: of the verified file, or the one the
-// manifest or the source claims while it is filled; nil when unknown.
+// MD5 is the body's md5 to announce: of the verified file, or the one the manifest or the source
+// claims while it is filled; nil when unknown.
 func (r *Reader) MD5() []byte {
 	if r.fill == nil {
 		return r.info.Digests.MD5[:]
@@ -79,28 +79,26 @@ func (r *Reader) MD5() []byte {
 // Result tells hit, miss or join.
 func (r *Reader) Result() Result { return r.result }
 
-// Size is the whole blob's size in bytes. -1 never happens: File waits for the end of a fill whose size no source claims.
+// Size is the whole blob's size in bytes. -1 never happens: File waits for the end of a fill whose
+// size no source claims.
 func (r *Reader) Size() int64 { return r.size }
 
-// SeekTo sets where the next bytes are taken from. Call it before the first
-// bytes are taken.
+// SeekTo sets where the next bytes are taken from. Call it before the first bytes are taken.
 func (r *Reader) SeekTo(offset int64) { r.offset = offset }
 
-// Limit makes the Reader end n bytes from where it is, or where the blob ends
-// if that comes first. The last of these bytes is held back like the blob's last
-// block.
+// Limit makes the Reader end n bytes from where it is, or where the blob ends if that comes first.
+// The last of these bytes is held back like the blob's last block.
 func (r *Reader) Limit(n int64) { r.end = min(r.offset+n, r.size) }
 
-// Wait blocks until bytes at the current offset may be given out, and tells how
-// many there are at least. io.EOF at the end; else an error that ends the body:
-// verify.ErrMismatch, verify.ErrUnavailable, ErrNoSpace, ErrClosed, or that of a disk
-// that fails. The last block (64 KiB) of a fill, and the last byte of what the
-// Reader is to give out, come only once the digests hold: a body that is complete
-// is right. io.EOF, also of an offset behind the end, comes no earlier.
+// Wait blocks until bytes at the current offset may be given out, and tells how many there are at
+// least. io.EOF at the end; else an error that ends the body: verify.ErrMismatch,
+// verify.ErrUnavailable, ErrNoSpace, ErrClosed, or that of a disk that fails. The last block (64
+// KiB) of a fill, and the last byte of what the Reader is to give out, come only once the digests
+// hold: a body that is complete is right. io.EOF, also of an offset behind the end, comes no
+// earlier.
 func (r *Reader) Wait() (int64, error) { return r.WaitContext(context.Background()) }
 
-// WaitContext is Wait that gives up with ctx.Err() when ctx ends; the Reader is
-// good for more.
+// WaitContext is Wait that gives up with ctx.Err() when ctx ends; the Reader is good for more.
 func (r *Reader) WaitContext(ctx context.Context) (int64, error) {
 	if r.fill == nil {
 		if r.stored.wrong.Load() {
@@ -139,26 +137,17 @@ func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
 	f := r.fill
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.view.err != nil {
+	if v := r.view; v.err != nil || v.lost.Load() && r.of != v { // the next round is read
 		switch {
-		case r.given: // no later round can make these bytes right
-			return 0, nil, r.view.err
-		case f.view != r.view:
+		case v.err != nil && r.given: // no later round can make these bytes right
+			return 0, nil, v.err
+		case f.view != v:
 			r.view = f.view
-		case f.over: // there is no later round
+		case f.err != nil: // there is no later round
 			return 0, nil, f.err
+		case f.over:
+			return 0, nil, fmt.Errorf("%w: file %s was removed", ErrDisk, v.path)
 		default: // it has not begun
-			return 0, f.wake, nil
-		}
-	}
-	if r.view.lost.Load() && r.of != r.view { // the next round's file is read
-		switch {
-		case f.view != r.view:
-			r.view = f.view
-		case f.over && f.err != nil:
-			return 0, nil, f.err
-		}
-		if r.view.lost.Load() {
 			return 0, f.wake, nil
 		}
 	}
@@ -175,8 +164,8 @@ func (r *Reader) look() (n int64, wake <-chan struct{}, err error) {
 	return 0, f.wake, nil
 }
 
-// open opens the round's file, unless it is open. !opened: the round ended
-// meanwhile, or its file is just being renamed.
+// open opens the round's file, unless it is open. !opened: the round ended meanwhile, or its file
+// is just being renamed.
 func (r *Reader) open() (opened bool, err error) {
 	if r.file != nil && r.of == r.view {
 		return true, nil
@@ -210,8 +199,8 @@ func (r *Reader) open() (opened bool, err error) {
 	return false, disk.Error(err)
 }
 
-// Stored waits until the whole file is on disk under its final name, so that
-// Peek knows it, and takes no bytes. The error is the fill's own, or ctx's.
+// Stored waits until the whole file is on disk under its final name, so that Peek knows it, and
+// takes no bytes. The error is the fill's own, or ctx's.
 func (r *Reader) Stored(ctx context.Context) error {
 	f := r.fill
 	if f == nil {
@@ -225,8 +214,8 @@ func (r *Reader) Stored(ctx context.Context) error {
 	return f.err
 }
 
-// SendTo writes exactly n bytes (as told by Wait, or fewer) to w through w's
-// io.ReaderFrom as one *io.LimitedReader around a *os.File of its own, so that a TCP connection underneath uses
+// SendTo writes exactly n bytes (as told by Wait, or fewer) to w through w's io.ReaderFrom as one
+// *io.LimitedReader around a *os.File of its own, so that a TCP connection underneath uses
 // sendfile(2). It tells how many were written; fewer than n come with an error.
 func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 	if r.file == nil {
@@ -255,8 +244,8 @@ func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 	return sent, err
 }
 
-// unreadable takes a file on disk whose bytes cannot be read out of the cache: the
-// next request brings the file anew. Errors of another kind change nothing.
+// unreadable takes a file on disk whose bytes cannot be read out of the cache: the next request
+// brings the file anew. Errors of another kind change nothing.
 func (r *Reader) unreadable(err error) {
 	if r.fill != nil || !damaged(err) || r.stored.wrong.Load() {
 		return
@@ -308,8 +297,8 @@ func (r *Reader) took(n int64) {
 	r.served.Add(float64(n))
 }
 
-// Close lets the file go: from then on it may be evicted. The fill, if one runs,
-// goes on, unless only jobs wanted it: then it has ended. Idempotent.
+// Close lets the file go: from then on it may be evicted. The fill, if one runs, goes on, unless
+// only jobs wanted it: then it has ended. Idempotent.
 func (r *Reader) Close() error {
 	if r.hold == nil {
 		return nil

@@ -8,20 +8,21 @@ import (
 	"time"
 )
 
-// errNoRoomAhead is the ErrNoSpace of a fill ahead of need: for a client, room would have been made.
+// errNoRoomAhead is the ErrNoSpace of a fill ahead of need: for a client, room would have been
+// made.
 var errNoRoomAhead = fmt.Errorf("%w: a download ahead of need takes free room only", ErrNoSpace)
 
-// Freed space may take a while to show in what the file system tells, with ZFS
-// until the transaction group is through.
+// Freed space may take a while to show in what the file system tells, with ZFS until the
+// transaction group is through.
 const (
 	freeingLimit = 10 * time.Second
 	freeingPoll  = 100 * time.Millisecond
 )
 
-// reserve sets n bytes aside for a fill, after it has made the room for them:
-// what was least recently used goes until they fit, and then down to the low
-// water. Nothing goes if that would not be enough; then it fails with ErrNoSpace.
-// Nothing goes for a fill ahead of need either: where all that may go is not enough, these fills end.
+// reserve sets n bytes aside for a fill, after it has made the room for them: what was least
+// recently used goes until they fit, and then down to the low water. Nothing goes if that would not
+// be enough; then it fails with ErrNoSpace. Nothing goes for a fill ahead of need either: where all
+// that may go is not enough, these fills end.
 func (s *Store) reserve(ctx context.Context, n int64, ahead bool) error {
 	full := s.space.book(n)
 	if !errors.Is(full, ErrNoSpace) {
@@ -75,8 +76,8 @@ func (s *Store) reserve(ctx context.Context, n int64, ahead bool) error {
 	}
 }
 
-// mayFit fails with ErrNoSpace when n bytes do not fit, whatever may be evicted for
-// them: then no source need be asked. It sets nothing aside.
+// mayFit fails with ErrNoSpace when n bytes do not fit, whatever may be evicted for them: then no
+// source need be asked. It sets nothing aside.
 func (s *Store) mayFit(n int64, ahead bool) error {
 	if n <= 0 {
 		return nil
@@ -101,8 +102,8 @@ func (s *Store) mayFit(n int64, ahead bool) error {
 	return fmt.Errorf("%w: %d bytes wanted, and nothing that may be evicted would make room for them (%s)", ErrNoSpace, n, d.reason)
 }
 
-// awaitSpace books n bytes as soon as the file system shows the room that was
-// made, for freeingLimit at most.
+// awaitSpace books n bytes as soon as the file system shows the room that was made, for
+// freeingLimit at most.
 func (s *Store) awaitSpace(ctx context.Context, n int64) error {
 	poll := time.NewTicker(freeingPoll)
 	defer poll.Stop()
@@ -135,8 +136,8 @@ func (s *Store) ahead() (all []*fill) {
 	return all
 }
 
-// endAhead ends the fills ahead of need, whose room is needed now,
-// and waits until they are over. It tells whether there were any.
+// endAhead ends the fills ahead of need, whose room is needed now, and waits until they are over.
+// It tells whether there were any.
 func (s *Store) endAhead(ctx context.Context) bool {
 	ending := slices.DeleteFunc(s.ahead(), func(f *fill) bool { return !f.yield() })
 	for _, f := range ending {

@@ -22,8 +22,9 @@ const (
 	announceAfter = 10 * time.Millisecond
 )
 
-// round is one attempt to have all bytes of a blob in one partial file. Its fields are for the download's goroutine,
-// which lends hash to another one until hashed is closed; the atomic ones are shared with the timer.
+// round is one attempt to have all bytes of a blob in one partial file. Its fields are for the
+// download's goroutine, which lends hash to another one until hashed is closed; the atomic ones are
+// shared with the timer.
 type round struct {
 	f    *fill
 	view *view // what Readers see of the round; its own rule is with the fill
@@ -163,7 +164,8 @@ func (r *round) names() string {
 	return strings.Join(names, ", ")
 }
 
-// judge ends the hashing and holds the digests against what is wanted. If they hold, Readers may read to the end.
+// judge ends the hashing and holds the digests against what is wanted. If they hold, Readers may
+// read to the end.
 func (r *round) judge() error {
 	if err := r.waitHashed(); err != nil {
 		return err
@@ -182,8 +184,8 @@ func (r *round) judge() error {
 	return nil
 }
 
-// fail ends the round without its file. Readers that have been given bytes of it end with err, too, unless the bytes
-// are right.
+// fail ends the round without its file. Readers that have been given bytes of it end with err, too,
+// unless the bytes are right.
 func (r *round) fail(err error) {
 	r.f.update(func() {
 		if !r.view.verified {
@@ -192,8 +194,8 @@ func (r *round) fail(err error) {
 	})
 }
 
-// limit is how far a Reader may read that reads to end: a part has to wait for
-// its last byte. fill.mu is held.
+// limit is how far a Reader may read that reads to end: a part has to wait for its last byte.
+// fill.mu is held.
 func (v *view) limit(end int64) int64 {
 	if v.verified {
 		return end

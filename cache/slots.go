@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 )
 
-// slots bounds how many fills run at the same time. Those that wait are served
-// in the order in which they came, but those ahead of need after all others; one of these
-// that runs is asked to yield its slot when another waits.
+// slots bounds how many fills run at the same time. Those that wait are served in the order in
+// which they came, but those ahead of need after all others; one of these that runs is asked to
+// yield its slot when another waits.
 type slots struct {
 	urgent atomic.Int32 // tickets waiting that are not ahead of need; written under mu
 
@@ -95,8 +95,8 @@ func (s *slots) wanted(t *ticket) bool {
 	return t.ahead && s.urgent.Load() > 0
 }
 
-// resize sets the number of slots. Fills that run go on, also when there are
-// more of them now than slots.
+// resize sets the number of slots. Fills that run go on, also when there are more of them now than
+// slots.
 func (s *slots) resize(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,8 +150,8 @@ func (d *download) giveSlot() {
 	}
 }
 
-// yieldSlot lends the slot of a download ahead of need to one that a client waits
-// for, and waits for another.
+// yieldSlot lends the slot of a download ahead of need to one that a client waits for, and waits
+// for another.
 func (d *download) yieldSlot() error {
 	if !d.s.slots.wanted(d.f.ticket) {
 		return nil
@@ -160,6 +160,6 @@ func (d *download) yieldSlot() error {
 	return d.takeSlot()
 }
 
-// SetFillSlots changes Options.FillSlots. Fills that run go on, also when there
-// are more of them than that.
+// SetFillSlots changes Options.FillSlots. Fills that run go on, also when there are more of them
+// than that.
 func (s *Store) SetFillSlots(n int) { s.slots.resize(n) }

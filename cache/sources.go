@@ -21,13 +21,12 @@ const (
 	dryPasses        = 4                      // without a byte: then the download fails
 )
 
-// headStart is what the first source has, before the last one is asked too, as
-// long as none has answered well: one that cannot be reached must not keep a client
-// from the others.
+// headStart is what the first source has, before the last one is asked too, as long as none has
+// answered well: one that cannot be reached must not keep a client from the others.
 const headStart = 500 * time.Millisecond
 
-// slowRefusal is the time after which a refusal is slow: the source is not asked twice before another has answered, as
-// the client waits.
+// slowRefusal is the time after which a refusal is slow: the source is not asked twice before
+// another has answered, as the client waits.
 const slowRefusal = 1500 * time.Millisecond
 
 // errStalled ends an attempt in which nothing came for Options.StallTimeout.
@@ -75,8 +74,8 @@ func (w *waits) next() (_ time.Duration, ok bool) {
 	return wait, wait > 0
 }
 
-// pass asks each source once, until one brings bytes. over: the round has ended, with err, or with all its bytes if
-// that is nil; else err is how the last attempt ended.
+// pass asks each source once, until one brings bytes. over: the round has ended, with err, or with
+// all its bytes if that is nil; else err is how the last attempt ended.
 func (d *download) pass(r *round, waits *waits) (over bool, err error) {
 	for left := d.candidates(r); len(left) > 0; {
 		began, before := time.Now(), r.have
@@ -130,9 +129,10 @@ func (r *round) failed(c *candidate, err error) error {
 	return c.last
 }
 
-// candidates are the sources to ask, in this order: the one that is just
-// bringing bytes, those in good health as configured, those that stalled last. There is one of them when the round's
-// bytes must be all from one source: when mixed ones were wrong, and when there is nothing to check them against.
+// candidates are the sources to ask, in this order: the one that is just bringing bytes, those in
+// good health as configured, those that stalled last. There is one of them when the round's bytes
+// must be all from one source: when mixed ones were wrong, and when there is nothing to check them
+// against.
 func (d *download) candidates(r *round) []*candidate {
 	var all []*candidate
 	for _, c := range d.f.candidates() {
@@ -222,9 +222,9 @@ func (a *attempt) why(err error) error {
 	return err
 }
 
-// race asks for the bytes from offset on: the first of candidates, or as long as
-// none has answered well all of them, each a little after the one before, until one
-// does. lost are those that did not; the rest has not been asked, or was called off.
+// race asks for the bytes from offset on: the first of candidates, or as long as none has answered
+// well all of them, each a little after the one before, until one does. lost are those that did
+// not; the rest has not been asked, or was called off.
 func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lost []*attempt) {
 	if d.answered {
 		candidates = candidates[:1]
@@ -281,15 +281,16 @@ func (d *download) refuse(r *round, c *candidate, where string, why error) {
 	d.s.log.Warn("a source gives wrong bytes", "sum", d.f.blob.title(), "source", c.Name, "where", where, "error", why)
 }
 
-// unverified notes that nothing of c is taken because no digest of the file is known. The source is not to blame.
+// unverified notes that nothing of c is taken because no digest of the file is known. The source is
+// not to blame.
 func (d *download) unverified(c *candidate) {
 	c.out = fmt.Errorf("source %s: %w", c.Name, ErrUnverified)
 	d.s.metrics.failure(c.Name, whereUnchecked)
 	d.s.log.Warn("a file is not fetched", "image", d.f.blob.Image, "file", d.f.key, "source", c.Name, "error", ErrUnverified)
 }
 
-// exhaustedError says that no source is left to ask, and what each said. It
-// matches what that means taken together, and not what a single one said.
+// exhaustedError says that no source is left to ask, and what each said. It matches what that means
+// taken together, and not what a single one said.
 type exhaustedError struct {
 	meaning error
 	said    []string
@@ -303,9 +304,9 @@ var answers = []struct{ is, means error }{
 	{fs.ErrNotExist, fs.ErrNotExist},
 }
 
-// exhausted says why the sources could not bring the bytes, and counts those
-// that have less of the file than they should. Only what all agree on has a
-// meaning: "not there" of one source says nothing if another could not tell.
+// exhausted says why the sources could not bring the bytes, and counts those that have less of the
+// file than they should. Only what all agree on has a meaning: "not there" of one source says
+// nothing if another could not tell.
 func (d *download) exhausted(r *round) error {
 	e := &exhaustedError{meaning: verify.ErrUnavailable}
 	heard := len(answers)
