@@ -175,8 +175,8 @@ func TestAheadMakesRoomForClient(t *testing.T) {
 			}
 			synctest.Wait()
 			wantPresent(t, s, "1", all...)
-			if left := s.Partials(); len(left) != 0 || s.space.booked != 0 || s.space.partial != 0 {
-				t.Errorf("left are %+v, account %+v", left, s.space)
+			if left := s.Partials(); len(left) != 0 || s.Stats().Booked != 0 || s.Stats().Unfinished != 0 {
+				t.Errorf("left are %+v, account %+v", left, s.Stats())
 			}
 		})
 	}

@@ -280,7 +280,7 @@ func TestCrashWhilePublishing(t *testing.T) {
 			if err != nil {
 				t.Fatalf("after a crash at %q: %v", step, err)
 			}
-			crashed.work.Wait()
+			crashed.Idle()
 			wantData(t, crashed, b, data, Hit)
 			if crashed.Stats().Bytes() != int64(len(data)) || crashed.Stats().Files != 1 {
 				t.Errorf("account: %+v, %d files", crashed.Stats(), crashed.Stats().Files)

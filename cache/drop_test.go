@@ -54,8 +54,8 @@ func TestDropped(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The last one's Close has seen its end.
-		if len(s.Fills()) != 0 || s.space.booked != 0 {
-			t.Errorf("Fills = %+v, account %+v", s.Fills(), s.space)
+		if len(s.Fills()) != 0 || s.Stats().Booked != 0 {
+			t.Errorf("Fills = %+v, account %+v", s.Fills(), s.Stats())
 		}
 		if p := s.Partials(); len(p) != 1 || p[0] != (Partial{Sum: sumOf(data), Size: int64(len(data)), Have: 500_000, Dropped: true}) {
 			t.Errorf("Partials = %+v", p)
@@ -196,8 +196,8 @@ func TestRemovePartial(t *testing.T) {
 		if _, err := s.Remove(t.Context(), sumOf(data)); err == nil {
 			t.Error("what cannot be removed was removed")
 		}
-		if len(s.Partials()) != 1 || s.space.partial != 200_000 {
-			t.Errorf("Partials = %v, account %+v", s.Partials(), s.space)
+		if len(s.Partials()) != 1 || s.Stats().Unfinished != 200_000 {
+			t.Errorf("Partials = %v, account %+v", s.Partials(), s.Stats())
 		}
 		if err := errors.Join(os.RemoveAll(path), os.Rename(path+"x", path)); err != nil {
 			t.Fatal(err)

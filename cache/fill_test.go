@@ -24,7 +24,7 @@ func TestMissThenHit(t *testing.T) {
 	data := noise(1, 3<<20)
 	src := &fake{name: "a", data: data}
 	wantData(t, s, blobOf(data), data, Miss, src)
-	s.work.Wait() // until it is published
+	s.Idle() // until it is published
 	wantData(t, s, blobOf(data), data, Hit, src)
 	wantAsked(t, src, 0)
 
@@ -39,8 +39,8 @@ func TestMissThenHit(t *testing.T) {
 	if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 {
 		t.Errorf("left in partial/: %v", left)
 	}
-	if s.space.size() != int64(len(data)) || s.space.booked != 0 || s.space.partial != 0 {
-		t.Errorf("account: %+v", s.space)
+	if s.Stats().Bytes() != int64(len(data)) || s.Stats().Booked != 0 || s.Stats().Unfinished != 0 {
+		t.Errorf("account: %+v", s.Stats())
 	}
 	m := s.metrics
 	if h, mi := counter(m.requests[Hit]), counter(m.requests[Miss]); h != 1 || mi != 1 {
@@ -62,7 +62,7 @@ func TestSizes(t *testing.T) {
 			}
 			src := &fake{name: "a", data: data, reply: func(int, int64) reply { return reply{chunk: chunk} }}
 			wantData(t, s, b, data, Miss, src)
-			s.work.Wait()
+			s.Idle()
 			wantData(t, s, b, data, Hit)
 		}
 	}
@@ -264,8 +264,8 @@ func TestAllRefuse(t *testing.T) {
 		if n := len(src.asked()); n < 4 || n > 6 {
 			t.Errorf("%d tries", n)
 		}
-		if len(s.fills) != 0 || len(s.Partials()) != 0 || s.space.booked != 0 {
-			t.Errorf("left behind: %d fills, %d partials, %d booked", len(s.fills), len(s.Partials()), s.space.booked)
+		if len(s.Fills()) != 0 || len(s.Partials()) != 0 || s.Stats().Booked != 0 {
+			t.Errorf("left behind: %d fills, %d partials, %d booked", len(s.Fills()), len(s.Partials()), s.Stats().Booked)
 		}
 		_, _, err = get(s, blobOf(data))
 		wantError(t, err, verify.ErrUnavailable, fs.ErrNotExist)

@@ -89,9 +89,8 @@ func TestLimitHoldsUnderLoad(t *testing.T) {
 	s := openStore(t, Options{MaxSize: limit, FillSlots: clients, Logger: slog.New(slog.DiscardHandler)})
 	var highest atomic.Int64
 	s.step = func(string) {
-		s.space.mu.Lock()
-		used := s.space.files + s.space.partial + s.space.booked
-		s.space.mu.Unlock()
+		stats := s.Stats()
+		used := stats.Bytes() + stats.Booked
 		for have := highest.Load(); used > have && !highest.CompareAndSwap(have, used); have = highest.Load() {
 		}
 	}
@@ -99,7 +98,7 @@ func TestLimitHoldsUnderLoad(t *testing.T) {
 	began := time.Now()
 	c.ask(t, s, clients, func() bool { return asked.Add(1) <= requests })
 	took := time.Since(began)
-	s.work.Wait()
+	s.Idle()
 	if highest.Load() > limit {
 		t.Errorf("%d bytes were in use, %d are the limit", highest.Load(), limit)
 	}
@@ -110,11 +109,11 @@ func TestLimitHoldsUnderLoad(t *testing.T) {
 	t.Logf("%d requests in %s: %d hits, %d fills, %d evictions, at most %d of %d bytes",
 		requests, took.Round(time.Millisecond), counter(s.metrics.requests[Hit]), counter(s.metrics.requests[Miss]), evicted, highest.Load(), limit)
 	wantIndexed(t, s)
-	size := s.space.size()
+	size := s.Stats().Bytes()
 	s = reopenLater(t, s)
 	wantIndexed(t, s)
-	if s.space.size() != size || len(s.orphans) != 0 {
-		t.Errorf("after a restart %d bytes, want %d; %d files without a record", s.space.size(), size, len(s.orphans))
+	if s.Stats().Bytes() != size || len(s.orphans) != 0 {
+		t.Errorf("after a restart %d bytes, want %d; %d files without a record", s.Stats().Bytes(), size, len(s.orphans))
 	}
 }
 
@@ -171,7 +170,7 @@ func TestKilledUnderLoad(t *testing.T) {
 		}
 	}
 	wantIndexed(t, s)
-	if used := s.space.size(); used > o.MaxSize || used == 0 {
+	if used := s.Stats().Bytes(); used > o.MaxSize || used == 0 {
 		t.Errorf("%d bytes are stored, %d are the limit", used, o.MaxSize)
 	}
 	for i, b := range c.blobs {

@@ -66,7 +66,7 @@ func TestSendToHandsOverTheFile(t *testing.T) {
 		return r
 	}
 	check(open(), 0)
-	s.work.Wait()
+	s.Idle()
 	check(open(), 0)
 	check(open(), 1000)
 	check(open(), len(data))
@@ -125,7 +125,7 @@ func TestSendToConnection(t *testing.T) {
 			t.Errorf("%s: %d bytes", r.Result(), len(got))
 		}
 		l.Close()
-		s.work.Wait()
+		s.Idle()
 	}
 	if n := counter(s.metrics.served[Hit]); n != len(data) {
 		t.Errorf("%d bytes counted as served", n)
@@ -137,7 +137,7 @@ func TestFileCutWhileServed(t *testing.T) {
 	s := openStore(t, Options{})
 	data := noise(1, 1<<20)
 	wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	r, err := s.File(t.Context(), blobOf(data), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func BenchmarkHit(b *testing.B) {
 	s := openStore(b, Options{})
 	data := noise(1, 1<<20)
 	wantData(b, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	ctx := context.Background()
 	blob := blobOf(data)
 	b.ReportAllocs()

@@ -68,8 +68,8 @@ func TestWrongSizeHidesNothing(t *testing.T) {
 				if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || len(s.Partials()) > 0 || len(s.Fills()) > 0 {
 					t.Errorf("left: %v, %v, %v", left, s.Partials(), s.Fills())
 				}
-				if s.space.size() != int64(len(data)) || s.space.booked != 0 {
-					t.Errorf("account: %+v", s.space)
+				if s.Stats().Bytes() != int64(len(data)) || s.Stats().Booked != 0 {
+					t.Errorf("account: %+v", s.Stats())
 				}
 				if n := failures(s, "honest", whereDigest) + failures(s, "honest", whereSize); n != 0 {
 					t.Error("the honest source was blamed")
@@ -192,8 +192,8 @@ func TestPartialFilesOfOneSum(t *testing.T) {
 		wantAsked(t, liar, 150_000, 0) // once more from the start, since the leftover might have been to blame
 		wantAsked(t, honest, 200_000)
 		synctest.Wait()
-		if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || s.space.partial != 0 {
-			t.Errorf("left: %v, account %+v", left, s.space)
+		if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || s.Stats().Unfinished != 0 {
+			t.Errorf("left: %v, account %+v", left, s.Stats())
 		}
 	})
 }
@@ -213,8 +213,8 @@ func TestRemovePartialsOfOneSum(t *testing.T) {
 	if e, err := s.Remove(context.Background(), sumOf(data)); err != nil || e.Size != 1200 || len(s.Partials()) != 0 {
 		t.Errorf("%+v, %v, left %v", e, err, s.Partials())
 	}
-	if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || s.space.size() != 0 {
-		t.Errorf("left: %v, account %+v", left, s.space)
+	if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || s.Stats().Bytes() != 0 {
+		t.Errorf("left: %v, account %+v", left, s.Stats())
 	}
 }
 
@@ -250,13 +250,13 @@ func TestPartialOfEarlierVersion(t *testing.T) {
 					t.Fatalf("%d other bytes", len(got))
 				}
 			}
-			s.work.Wait()
+			s.Idle()
 			wantData(t, s, c.blob, data, Hit)
 			if asked := src.asked(); asked[0] != c.from {
 				t.Errorf("asked from %v, want %d", asked, c.from)
 			}
-			if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || s.space.size() != int64(len(data)) {
-				t.Errorf("left: %v, account %+v", left, s.space)
+			if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 || s.Stats().Bytes() != int64(len(data)) {
+				t.Errorf("left: %v, account %+v", left, s.Stats())
 			}
 		})
 	}

@@ -31,7 +31,7 @@ func always(name string, data []byte, r reply) *fake {
 // wantNothing fails the test if anything of data was published or left.
 func wantNothing(t *testing.T, s *Store, data []byte) {
 	t.Helper()
-	s.work.Wait()
+	s.Idle()
 	if _, ok := s.Peek(blobOf(data)); ok {
 		t.Error("Peek knows the file")
 	}
@@ -41,8 +41,8 @@ func wantNothing(t *testing.T, s *Store, data []byte) {
 	if left, _ := os.ReadDir(s.dir.partials()); len(left) > 0 {
 		t.Errorf("left in partial/: %v", left)
 	}
-	if s.space.size() != 0 || s.space.booked != 0 {
-		t.Errorf("account: %+v", s.space)
+	if s.Stats().Bytes() != 0 || s.Stats().Booked != 0 {
+		t.Errorf("account: %+v", s.Stats())
 	}
 }
 
@@ -102,7 +102,7 @@ func TestBeginsAgainElsewhere(t *testing.T) {
 	if got, err := io.ReadAll(idle); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("waiting at the start: %d bytes, %v", len(got), err)
 	}
-	s.work.Wait()
+	s.Idle()
 	wantData(t, s, blobOf(data), data, Hit)
 	wantAsked(t, liar, 0)
 	wantAsked(t, honest, 0)
@@ -240,8 +240,8 @@ func TestWrongSize(t *testing.T) {
 				if n := failures(s, "a", whereSize); n != 1 {
 					t.Errorf("%d failures counted, want 1", n)
 				}
-				if len(s.files) == 0 && len(s.partials) == 0 && s.space.size() != 0 {
-					t.Errorf("account: %+v", s.space)
+				if len(s.files) == 0 && len(s.partials) == 0 && s.Stats().Bytes() != 0 {
+					t.Errorf("account: %+v", s.Stats())
 				}
 			})
 		})
@@ -330,7 +330,7 @@ func TestWithoutSHA1(t *testing.T) {
 		s := openStore(t, o)
 		src := always("a", data, r)
 		wantData(t, s, b, data, Miss, src)
-		s.work.Wait()
+		s.Idle()
 		wantData(t, s, b, data, Hit)
 		if info, ok := s.Peek(b); !ok || info.Digests.SHA1 != sumOf(data) || !info.ModTime.Equal(r.modTime) {
 			t.Errorf("Peek = %+v, %v", info, ok)
@@ -366,7 +366,7 @@ func TestWithoutSHA1(t *testing.T) {
 	// A key whose bytes are other ones now is filled anew.
 	s := openStore(t, Options{})
 	wantData(t, s, want, data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	other := noise(2, 1000)
 	want.Want.MD5 = md5Of(other)
 	wantData(t, s, want, other, Miss, &fake{name: "a", data: other})
@@ -407,7 +407,7 @@ func TestWrongContentMD5(t *testing.T) {
 	s := openStore(t, Options{})
 	data := noise(1, 1<<20)
 	wantData(t, s, blobOf(data), data, Miss, always("a", data, reply{md5: make([]byte, 16)}))
-	s.work.Wait()
+	s.Idle()
 	r, err := s.File(context.Background(), blobOf(data), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -430,7 +430,7 @@ func TestHitOfOtherSize(t *testing.T) {
 	s := openStore(t, Options{})
 	data := noise(1, 1000)
 	wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
-	s.work.Wait()
+	s.Idle()
 	b := blobOf(data)
 	b.Want.Size++
 	_, _, err := get(s, b)
@@ -485,8 +485,8 @@ func TestNeverWrong(t *testing.T) {
 				if onDisk, err := os.ReadFile(s.dir.file(sumOf(data))); err == nil && !bytes.Equal(onDisk, data) {
 					t.Fatal("wrong bytes were published")
 				}
-				if s.space.booked != 0 || counter(s.metrics.inflight) != 0 {
-					t.Fatalf("account: %+v", s.space)
+				if s.Stats().Booked != 0 || counter(s.metrics.inflight) != 0 {
+					t.Fatalf("account: %+v", s.Stats())
 				}
 			})
 		})
