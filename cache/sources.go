@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"imgmirror/race"
 	"imgmirror/verify"
 )
 
@@ -231,46 +232,40 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 	}
 	began := time.Now()
 	pause := headStart / time.Duration(max(1, len(candidates)-1))
-	next := time.NewTimer(0)
-	defer next.Stop()
 	var asked []*attempt
-	done := make(chan *attempt, len(candidates))
-	for len(lost) < len(candidates) {
-		select {
-		case <-next.C:
-			if len(asked) < len(candidates) {
-				a := d.newAttempt(candidates[len(asked)])
-				asked = append(asked, a)
-				d.s.work.Go(func() {
-					a.open(offset)
-					done <- a
-				})
-				next.Reset(pause)
-			}
-		case a := <-done:
-			a.took = time.Since(began)
-			if a.err == nil {
-				for _, other := range asked {
-					if other != a {
-						other.cancel(nil)
-					}
-				}
-				d.s.work.Go(func() { // the others end, too
-					for range len(asked) - len(lost) - 1 {
-						(<-done).end()
-					}
-				})
-				return a, lost
-			}
-			refused := errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
-			if refused && (!a.c.accepted || a.c.Once) { // else the refusal may pass, as any break in mid-file does
-				a.c.out = fmt.Errorf("source %s: %w", a.c.Name, a.err)
-			}
-			lost = append(lost, a)
-			next.Reset(0)
+	won, late, ok := race.First(context.Background(), len(candidates), pause, func(i int, answers chan<- *attempt) {
+		a := d.newAttempt(candidates[i])
+		asked = append(asked, a)
+		d.s.work.Go(func() {
+			a.open(offset)
+			answers <- a
+		})
+	}, func(a *attempt) bool {
+		a.took = time.Since(began)
+		if a.err == nil {
+			return true
+		}
+		refused := errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
+		if refused && (!a.c.accepted || a.c.Once) { // else the refusal may pass, as any break in mid-file does
+			a.c.out = fmt.Errorf("source %s: %w", a.c.Name, a.err)
+		}
+		lost = append(lost, a)
+		return false
+	})
+	if !ok {
+		return nil, lost
+	}
+	for _, other := range asked {
+		if other != won {
+			other.cancel(nil)
 		}
 	}
-	return nil, lost
+	d.s.work.Go(func() { // the others end, too
+		for other := range late {
+			other.end()
+		}
+	})
+	return won, lost
 }
 
 // refuse puts a source that is wrong out of this download, and remembers it.

@@ -25,7 +25,7 @@ var imports = map[string][]string{
 	"verify":                      {},
 	"race":                        {},
 	"manifest":                    {"verify"},
-	"cache":                       {"verify", "manifest", "cache/disk", "cache/index"},
+	"cache":                       {"verify", "manifest", "race", "cache/disk", "cache/index"},
 	"cache/index":                 {"verify", "manifest", "cache/disk"},
 	"cache/disk":                  {},
 	"cache/bundle":                {"verify", "manifest", "cache", "cache/disk"},

@@ -4,16 +4,24 @@ package race
 
 import (
 	"context"
+	"iter"
 	"time"
 )
 
 // First calls ask with 0 to n-1, in order: the next when one has answered in vain, and also when
 // the last one asked has had pause as a head start. ask must not wait, and sees to it that one
 // answer follows on answers, which has room for all. good judges an answer; the first good one
-// wins. Without a winner ok is false: all have answered in vain, or ctx has ended. pending is how
-// many answers are still to come. ask and good run in the caller's goroutine.
-func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i int, answers chan<- T), good func(T) bool) (won T, pending int, ok bool) {
-	answers := make(chan T, n)
+// wins. Without a winner ok is false: all have answered in vain, or ctx has ended. ask and good
+// run in the caller's goroutine. late waits for the answers that are still to come, and gives them.
+func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i int, answers chan<- T), good func(T) bool) (won T, late iter.Seq[T], ok bool) {
+	answers, pending := make(chan T, n), 0
+	late = func(yield func(T) bool) {
+		for range pending {
+			if !yield(<-answers) {
+				return
+			}
+		}
+	}
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for asked := 0; asked < n || pending > 0; {
@@ -28,12 +36,12 @@ func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i in
 		case a := <-answers:
 			pending--
 			if good(a) {
-				return a, pending, true
+				return a, late, true
 			}
 			next.Reset(0)
 		case <-ctx.Done():
-			return won, pending, false
+			return won, late, false
 		}
 	}
-	return won, 0, false
+	return won, late, false
 }

@@ -202,7 +202,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 	asked := via.From(ctx)
 	var unsure, refused []error
 	pause := min(headStart, lookupWait/time.Duration(len(c.sources)+1))
-	a, pending, ok := race.First(ctx, len(c.sources), pause, func(i int, answers chan<- answer) {
+	a, _, ok := race.First(ctx, len(c.sources), pause, func(i int, answers chan<- answer) {
 		s := c.sources[i]
 		if c.isOneOf(s, asked) {
 			answers <- answer{source: s, id: id, err: fmt.Errorf("source %s: it has asked for it: %w", s.name, fs.ErrNotExist)}
@@ -225,7 +225,7 @@ func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) 
 		return a, nil
 	}
 	if ctx.Err() != nil {
-		unsure = append(unsure, fmt.Errorf("image %s: %d sources gave no answer in time", id, pending))
+		unsure = append(unsure, fmt.Errorf("image %s: not all sources gave an answer in time", id))
 	}
 	switch {
 	case len(unsure) > 0:
