@@ -279,28 +279,6 @@ func (c *Catalog) lookInto(ctx context.Context, h Holder, i int) (manifest.Facts
 	return manifest.Facts{SHA1: stated.SHA1, Size: size, Compression: h.Manifest.CompressionBy(i, verify.KindOf(head))}, nil
 }
 
-// keepFacts takes f for the next list. What is not saved is forgotten with the process.
-func (c *Catalog) keepFacts(id manifest.FileID, f manifest.Facts, save bool) {
-	c.state.Lock()
-	facts := maps.Clone(c.facts)
-	if facts == nil {
-		facts = make(map[manifest.FileID]manifest.Facts)
-	}
-	facts[id] = f
-	c.facts = facts
-	c.stale = true
-	c.state.Unlock()
-	if !save {
-		return
-	}
-	c.saving.Lock()
-	err := c.index.SaveFacts(id, f)
-	c.saving.Unlock()
-	if err != nil {
-		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
-	}
-}
-
 // forget drops the memory of files that are wanted no more.
 func (l *looks) forget(wanted map[manifest.FileID]bool) {
 	l.mu.Lock()

@@ -62,28 +62,6 @@ func (c *Catalog) saveUnlisted(all []found) {
 	}
 }
 
-// Learn records what a downloaded file turned out to be, if its manifest gains by it: then that is saved and
-// a list with the better manifest has been swapped in when Learn returns. It holds after refreshes and restarts,
-// until the source states something else.
-func (c *Catalog) Learn(id manifest.FileID, f manifest.Facts) {
-	e, ok := c.Current().Entry(id.Image)
-	if !ok || id.Index < 0 {
-		return
-	}
-	gains := false
-	for _, h := range e.Holders {
-		if id.Index < len(h.Manifest.Files) && fits(h.Manifest, id.Index, f) {
-			_, changed := h.Manifest.WithFacts(id.Index, f)
-			gains = gains || changed
-		}
-	}
-	if !gains {
-		return
-	}
-	c.keepFacts(id, f, true)
-	c.rebuild()
-}
-
 // noIndex forgets.
 type noIndex struct{}
 
