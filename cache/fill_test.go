@@ -232,6 +232,30 @@ func TestStallThenOther(t *testing.T) {
 	})
 }
 
+// A source that says of itself that it has stalled is asked behind the others, like one that is found to stall here.
+func TestStallToldBySource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{})
+		data := noise(1, 1<<20)
+		told := fmt.Errorf("GET /file: %w: no byte for 20s", verify.ErrStalled)
+		a := &fake{name: "a", data: data, reply: func(try int, _ int64) reply {
+			if try == 1 {
+				return reply{cut: 1000}
+			}
+			return reply{err: told}
+		}}
+		b := &fake{name: "b", data: data, reply: func(try int, _ int64) reply {
+			if try == 1 {
+				return reply{err: errDown}
+			}
+			return reply{}
+		}}
+		wantData(t, s, blobOf(data), data, Miss, a, b)
+		wantAsked(t, a, 0, 1000)
+		wantAsked(t, b, 1000, 1000)
+	})
+}
+
 func TestFailsTwiceThenServes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{})

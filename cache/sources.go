@@ -30,9 +30,6 @@ const headStart = 500 * time.Millisecond
 // another has answered, as the client waits.
 const slowRefusal = 1500 * time.Millisecond
 
-// errStalled ends an attempt in which nothing came for Options.StallTimeout.
-var errStalled = errors.New("stalled")
-
 // candidate is a source in the eyes of one download.
 type candidate struct {
 	Source
@@ -124,7 +121,7 @@ func without(all []*candidate, c *candidate) []*candidate {
 // failed notes how the last attempt of c ended.
 func (r *round) failed(c *candidate, err error) error {
 	c.last = fmt.Errorf("source %s: %w", c.Name, err)
-	if c.stalled = errors.Is(err, errStalled); c.stalled {
+	if c.stalled = errors.Is(err, verify.ErrStalled); c.stalled {
 		r.current = nil
 	}
 	return c.last
@@ -193,11 +190,11 @@ func (d *download) newAttempt(c *candidate) *attempt {
 // open asks for the bytes from offset on, and waits for the answer.
 func (a *attempt) open(offset int64) {
 	began := time.Now()
-	a.stall = time.AfterFunc(a.limit, func() { a.cancel(fmt.Errorf("%w: no byte for %s", errStalled, a.limit)) })
+	a.stall = time.AfterFunc(a.limit, func() { a.cancel(fmt.Errorf("%w: no byte for %s", verify.ErrStalled, a.limit)) })
 	a.body, a.err = a.c.Open(a.ctx, offset)
 	if !a.stall.Stop() && a.err == nil {
 		a.body.Close() // read only
-		a.body, a.err = nil, errStalled
+		a.body, a.err = nil, verify.ErrStalled
 	}
 	if a.err != nil {
 		a.err = a.why(a.err)
@@ -217,7 +214,7 @@ func (a *attempt) end() {
 
 // why gives the stall that made the attempt fail, else err itself.
 func (a *attempt) why(err error) error {
-	if cause := context.Cause(a.ctx); errors.Is(cause, errStalled) {
+	if cause := context.Cause(a.ctx); errors.Is(cause, verify.ErrStalled) {
 		return cause
 	}
 	return err

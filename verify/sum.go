@@ -20,6 +20,9 @@ var ErrMismatch = errors.New("bytes do not match")
 // source refuses to give the thing" is fs.ErrPermission.
 var ErrUnavailable = errors.New("source unavailable")
 
+// ErrStalled is matched when a source brings no byte for so long that the source is given up.
+var ErrStalled = errors.New("stalled")
+
 // Sum is a sha1 digest: the identity of an image file.
 type Sum [20]byte
 

@@ -18,7 +18,6 @@ import (
 var ErrNotModified = errors.New("not modified")
 
 var (
-	errStalled  = errors.New("no byte came in time")
 	errRefused  = errors.New("address refused")
 	errRedirect = errors.New("redirect refused")
 )

@@ -275,18 +275,18 @@ func TestNoAnswerInTime(t *testing.T) {
 	s.Inject(upstreamtest.Fault{Stall: true, Status: 200, Body: "x"})
 	c := newClient(t, Options{URL: s.URL(), Kind: kindIMGAPI, StallTimeout: 20 * time.Millisecond})
 	m := parse(t, small(1))
-	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, errStalled) {
+	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, verify.ErrStalled) {
 		t.Errorf("a body that stalls: %v", err)
 	}
 	s.Heal()
 	s.Inject(upstreamtest.Fault{Delay: time.Hour})
-	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, errStalled) || errors.Is(err, context.Canceled) {
+	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, verify.ErrStalled) || errors.Is(err, context.Canceled) {
 		t.Errorf("no answer: %v", err)
 	}
-	if _, err := c.File(t.Context(), m, 0, 0); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, errStalled) {
+	if _, err := c.File(t.Context(), m, 0, 0); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, verify.ErrStalled) {
 		t.Errorf("no answer to a file: %v", err)
 	}
-	if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, errStalled) {
+	if _, err := c.List(t.Context(), manifest.Listing{}); !errors.Is(err, verify.ErrStalled) {
 		t.Errorf("no answer to a list: %v", err)
 	}
 	if n := s.Count("/images"); n != listTries {

@@ -57,8 +57,8 @@ func TestFaultyFiles(t *testing.T) {
 		{"cut after resuming", upstreamtest.Fault{Cut: true, After: 70_000}, 50_000, data[50_000:120_000], 200_000, verify.ErrUnavailable},
 		{"cut without a length", upstreamtest.Fault{Cut: true, After: 70_000, Chunked: true}, 0, data[:70_000], -1, verify.ErrUnavailable},
 		{"cut while skipping", upstreamtest.Fault{Cut: true, After: 20_000, IgnoreRange: true}, 50_000, nil, 200_000, verify.ErrUnavailable},
-		{"stalls", upstreamtest.Fault{Stall: true, After: 70_000}, 0, data[:70_000], 200_000, errStalled},
-		{"stalls while skipping", upstreamtest.Fault{Stall: true, After: 20_000, IgnoreRange: true}, 50_000, nil, 200_000, errStalled},
+		{"stalls", upstreamtest.Fault{Stall: true, After: 70_000}, 0, data[:70_000], 200_000, verify.ErrStalled},
+		{"stalls while skipping", upstreamtest.Fault{Stall: true, After: 20_000, IgnoreRange: true}, 50_000, nil, 200_000, verify.ErrStalled},
 		{"corrupt", upstreamtest.Fault{Corrupt: true, At: 150_000}, 0, flipped, 200_000, nil},
 		{"corrupt, resumed", upstreamtest.Fault{Corrupt: true, At: 150_000}, 140_000, flipped[140_000:], 200_000, nil},
 		{"a byte less", upstreamtest.Fault{Grow: -1}, 0, data[:199_999], 199_999, nil},
@@ -68,7 +68,7 @@ func TestFaultyFiles(t *testing.T) {
 			s := newServer(t, upstreamtest.Options{})
 			s.Inject(test.fault)
 			o := Options{}
-			if test.match == errStalled {
+			if test.match == verify.ErrStalled {
 				o.StallTimeout = 50 * time.Millisecond
 			}
 			st, size, err := open(t, s, data, test.offset, o)

@@ -60,7 +60,7 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 	}
 	c.setHeader(req, r)
 
-	watchdog := time.AfterFunc(r.wait, func() { cancel(errStalled) })
+	watchdog := time.AfterFunc(r.wait, func() { cancel(verify.ErrStalled) })
 	resp, err := c.http.Do(req)
 	watchdog.Stop()
 	if err != nil {
@@ -83,7 +83,7 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	giveUp := time.AfterFunc(errorBodyTime, func() { cancel(errStalled) })
+	giveUp := time.AfterFunc(errorBodyTime, func() { cancel(verify.ErrStalled) })
 	defer giveUp.Stop()
 	e := &replyError{url: resp.Request.URL.String(), status: resp.StatusCode, total: -1}
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
@@ -133,8 +133,8 @@ func exchangeError(ctx context.Context, where string, wait time.Duration, err er
 	switch {
 	case cause == nil:
 		return fmt.Errorf("GET %s: %w: %w", where, verify.ErrUnavailable, err)
-	case errors.Is(cause, errStalled):
-		return fmt.Errorf("GET %s: %w: %w (%s)", where, verify.ErrUnavailable, errStalled, wait)
+	case errors.Is(cause, verify.ErrStalled):
+		return fmt.Errorf("GET %s: %w: %w: no byte for %s", where, verify.ErrUnavailable, verify.ErrStalled, wait)
 	case !errors.Is(cause, ctx.Err()):
 		cause = fmt.Errorf("%w: %w", ctx.Err(), cause)
 	}
