@@ -3,12 +3,16 @@ package manifest
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/google/uuid"
 )
+
+// ErrNotModified is matched when a source's list is the same as the one before.
+var ErrNotModified = errors.New("not modified")
 
 // Listing is the list of one source, with its time; the value that is saved across restarts.
 type Listing struct {

@@ -36,7 +36,7 @@ type Source interface {
 	Name() string
 	// List asks for the whole list. prev is the last good answer of this source (zero when there is none; without Kind
 	// when it may be that of another server which had its name);
-	// the error matches Options.NotModified when the answer would be the same. The Unlisted of the result
+	// the error matches manifest.ErrNotModified when the answer would be the same, and via.ErrItself of this mirror itself. The Unlisted of the result
 	// is ignored. It returns soon after ctx ends.
 	List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error)
 	// Get asks for one manifest by uuid, listed or not.
@@ -96,8 +96,6 @@ type Options struct {
 	// Stored tells what is known of a file of an image from its bytes on disk; false when they are not there. Nil: none is.
 	Stored      func(m manifest.Manifest, index int) (manifest.Facts, bool)
 	HideRetired bool                  // such images are not listed: they are reachable by uuid only
-	NotModified error                 // the sentinel with which sources say that a list has not changed
-	Itself      error                 // the sentinel with which sources say that they are this mirror itself
 	OnChange    func(*List)           // called by Run, from its own goroutine; may be nil
 	Logger      *slog.Logger          // nil: no log
 	Registerer  prometheus.Registerer // nil: a registry of its own
@@ -120,8 +118,6 @@ type Catalog struct {
 	cached      func(manifest.Manifest) bool
 	onDisk      func(manifest.Manifest, int) (manifest.Facts, bool)
 	hideRetired bool
-	notModified error
-	itself      error
 	onChange    func(*List)
 	log         *slog.Logger
 	metrics     *metrics
@@ -168,8 +164,6 @@ func New(o Options) (*Catalog, error) {
 		cached:      o.Cached,
 		onDisk:      o.Stored,
 		hideRetired: o.HideRetired,
-		notModified: o.NotModified,
-		itself:      o.Itself,
 		onChange:    o.OnChange,
 		log:         o.Logger,
 		changed:     make(chan struct{}, 1),

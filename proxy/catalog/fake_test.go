@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	errSame = errors.New("same as before")
+	errSame = fmt.Errorf("same as before: %w", manifest.ErrNotModified)
 	errDown = errors.New("connection refused")
 )
 
@@ -405,10 +405,8 @@ func sourcesOf(fakes ...*fake) []SourceOptions {
 	return out
 }
 
-// make a catalogue; NotModified is set.
 func newCatalog(t testing.TB, o Options) *Catalog {
 	t.Helper()
-	o.NotModified = errSame
 	c, err := New(o)
 	if err != nil {
 		t.Fatal(err)

@@ -38,7 +38,7 @@ func TestIllSourceIsSpared(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer client.Close()
-		c, err := catalog.New(catalog.Options{Sources: []catalog.SourceOptions{{Source: client}}, NotModified: upstream.ErrNotModified})
+		c, err := catalog.New(catalog.Options{Sources: []catalog.SourceOptions{{Source: client}}})
 		if err != nil {
 			t.Fatal(err)
 		}

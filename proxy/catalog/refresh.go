@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/via"
 )
 
 // Run refreshes each source on its own interval, side by side, until ctx ends; then it returns nil, after
@@ -218,12 +219,12 @@ func (c *Catalog) refresh(ctx context.Context, s *source) error {
 		got.Images = c.keepDates(s, got.Images)
 		got.Images = c.channels.placeAll(got.Images, s.AsChannels)
 		c.accept(s, prev.Images, got, now)
-	case c.notModified != nil && errors.Is(err, c.notModified) && !prev.Fetched.IsZero():
+	case errors.Is(err, manifest.ErrNotModified) && !prev.Fetched.IsZero():
 		got = prev
 		got.ETag, got.LastModified = c.validators(s)
 		got.Fetched = now
 		c.accept(s, prev.Images, got, now)
-	case c.itself != nil && errors.Is(err, c.itself):
+	case errors.Is(err, via.ErrItself):
 		// What it lists is what we list: nothing of its own, whatever was saved of it.
 		if !c.hasAnswered(s) || len(prev.Images) > 0 {
 			c.accept(s, prev.Images, manifest.Listing{Kind: prev.Kind}, now)

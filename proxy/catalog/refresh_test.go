@@ -238,7 +238,7 @@ func TestFailureKeepsList(t *testing.T) {
 func TestTrouble(t *testing.T) {
 	a := &fake{t: t, name: "a", listed: []spec{{n: 1}}, etag: "1", ill: "lost+found: permission denied"}
 	log := new(lines)
-	c := newCatalog(t, Options{Sources: sourcesOf(a), Logger: log.logger(), NotModified: errSame})
+	c := newCatalog(t, Options{Sources: sourcesOf(a), Logger: log.logger()})
 	want := func(trouble string, warned, healed int) {
 		t.Helper()
 		refresh(t, c)

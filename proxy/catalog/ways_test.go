@@ -163,18 +163,16 @@ func TestGetOnBehalfCached(t *testing.T) {
 	}
 }
 
-var errSelf = errors.New("it is us")
-
 // A source that is this mirror itself lists nothing, is nothing to wait for, and is told by its error.
 func TestSourceIsItself(t *testing.T) {
 	self := &fake{t: t, name: "self", listed: []spec{{n: 1}}}
 	x, log := new(memory), new(lines)
-	c := newCatalog(t, Options{Sources: sourcesOf(self), Index: x, Itself: errSelf, Logger: log.logger()})
+	c := newCatalog(t, Options{Sources: sourcesOf(self), Index: x, Logger: log.logger()})
 	refresh(t, c)
 	wantShown(t, c, 1)
-	self.set(func(f *fake) { f.err = errSelf })
+	self.set(func(f *fake) { f.err = via.ErrItself })
 	for range 3 {
-		if err := c.Refresh(t.Context()); !errors.Is(err, errSelf) {
+		if err := c.Refresh(t.Context()); !errors.Is(err, via.ErrItself) {
 			t.Error(err)
 		}
 	}
@@ -185,7 +183,7 @@ func TestSourceIsItself(t *testing.T) {
 	if s := c.Status()[0]; s.State != "down" || s.LastError == "" {
 		t.Errorf("%+v", s)
 	}
-	if n := log.count("source=self", "it is us"); n != 1 {
+	if n := log.count("source=self", via.ErrItself.Error()); n != 1 {
 		t.Errorf("%d lines in the log", n)
 	}
 }

@@ -117,8 +117,6 @@ func (m *Mirror) newGeneration(s Sources) (*generation, error) {
 		Cached:           m.cached,
 		Stored:           m.stored,
 		HideRetired:      s.HideRetired,
-		NotModified:      upstream.ErrNotModified,
-		Itself:           upstream.ErrItself,
 		OnChange:         func(*catalog.List) { m.wakeLoops() },
 		Logger:           m.log.With("component", "catalog"),
 		Registerer:       g.registry,

@@ -151,7 +151,7 @@ func (d *directory) get(ctx context.Context, id uuid.UUID) (manifest.Manifest, e
 	return manifest.Manifest{}, fmt.Errorf("%w: no manifest in %s has this uuid", fs.ErrNotExist, d.path)
 }
 
-// look gives what the folder holds now; ErrNotModified when that is what prev says.
+// look gives what the folder holds now; manifest.ErrNotModified when that is what prev says.
 // A folder that is not there is unavailable, not empty. again: what could not be read the last time is tried anew.
 func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool) (*snapshot, error) {
 	t, err := openTree(d.path)
@@ -165,7 +165,7 @@ func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool)
 	}
 	notModified := func(fingerprint string) bool { return prev.Kind == kindDirectory && prev.ETag == fingerprint }
 	if notModified(found.fingerprint) {
-		return nil, ErrNotModified
+		return nil, manifest.ErrNotModified
 	}
 	d.mu.Lock()
 	s := d.last
@@ -180,7 +180,7 @@ func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool)
 		d.mu.Unlock()
 	}
 	if notModified(s.fingerprint) {
-		return nil, ErrNotModified
+		return nil, manifest.ErrNotModified
 	}
 	return s, nil
 }

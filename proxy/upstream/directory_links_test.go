@@ -123,7 +123,7 @@ func TestDirectoryLinksOut(t *testing.T) {
 			if !errors.Is(err, test.reason) {
 				t.Errorf("file: %v", err)
 			}
-			if _, err := c.List(t.Context(), l); !errors.Is(err, ErrNotModified) {
+			if _, err := c.List(t.Context(), l); !errors.Is(err, manifest.ErrNotModified) {
 				t.Errorf("again: %v", err)
 			}
 		})

@@ -185,7 +185,7 @@ func TestDirectoryListing(t *testing.T) {
 	unchanged := func(c *Client) bool {
 		t.Helper()
 		_, err := c.List(t.Context(), l)
-		if err != nil && !errors.Is(err, ErrNotModified) {
+		if err != nil && !errors.Is(err, manifest.ErrNotModified) {
 			t.Fatal(err)
 		}
 		return err != nil

@@ -67,7 +67,7 @@ func TestDirectoryThatCannotBeReadEverywhere(t *testing.T) {
 	step := func(c *Client, what, trouble string, want ...int) {
 		t.Helper()
 		next, err := c.List(t.Context(), l)
-		if err != nil && !errors.Is(err, ErrNotModified) {
+		if err != nil && !errors.Is(err, manifest.ErrNotModified) {
 			t.Fatalf("%s: %v", what, err)
 		}
 		l = next

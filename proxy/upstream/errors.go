@@ -14,9 +14,6 @@ import (
 	"imgmirror/verify"
 )
 
-// ErrNotModified tells that the list is the same as prev.
-var ErrNotModified = errors.New("not modified")
-
 var (
 	errRefused  = errors.New("address refused")
 	errRedirect = errors.New("redirect refused")

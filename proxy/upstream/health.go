@@ -129,7 +129,7 @@ func (h *health) heard(err error) {
 
 // listed takes the outcome of a list: a source that gives none is not up, whatever the reason.
 func (h *health) listed(err error) {
-	ok := err == nil || errors.Is(err, ErrNotModified)
+	ok := err == nil || errors.Is(err, manifest.ErrNotModified)
 	if !ok && errors.Is(err, context.Canceled) { // who asked has left
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/via"
 )
 
 // get asks for one manifest (spec 5.3).
@@ -99,7 +100,7 @@ func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manife
 	u := &c.addr.given
 	resp, doc, err := c.fetch(ctx, request{url: u, wait: listPatience * c.opts.StallTimeout}, maxListBody)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrItself) { // no list: what it would hold is not known
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, via.ErrItself) { // no list: what it would hold is not known
 			err = nonsense("%v", err)
 		}
 		return manifest.Manifest{}, err

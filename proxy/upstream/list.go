@@ -25,14 +25,14 @@ import (
 //
 // The Listing has Source, Kind, Images (without duplicates, in the order in which they came), the
 // validators and Fetched; Unlisted is prev's. When nothing has changed, it is prev with a
-// new Fetched, and the error is ErrNotModified. An empty list after a prev with images is an
+// new Fetched, and the error is manifest.ErrNotModified. An empty list after a prev with images is an
 // error that matches verify.ErrUnavailable the first time, and believed the second time in a
 // row (spec 5.3). Members of the list that ingestion refuses are left out and logged once.
 //
 // A source that is a mirror is asked how it came by its images, too: Mirror and Ways tell, and those that it has
 // through us are left out.
 //
-// Errors: ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address), verify.ErrUnavailable, ctx.Err(); or another
+// Errors: via.ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address), verify.ErrUnavailable, ctx.Err(); or another
 // 4xx answer.
 func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listDeadline)
@@ -41,7 +41,7 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 	if err == nil && !c.state.believe(len(l.Images), len(prev.Images) > 0) {
 		err = fmt.Errorf("%w: the list is empty, which is believed only if it is so again", verify.ErrUnavailable)
 	}
-	if errors.Is(err, ErrNotModified) {
+	if errors.Is(err, manifest.ErrNotModified) {
 		c.state.believe(len(prev.Images), false) // it ends a row of empty ones
 		l, err = c.withWays(ctx, prev, false)
 	} else if err == nil {
@@ -49,9 +49,9 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 	}
 	c.state.judge(err)
 	c.health.listed(err)
-	if errors.Is(err, ErrNotModified) {
+	if errors.Is(err, manifest.ErrNotModified) {
 		prev.Fetched = time.Now()
-		return prev, ErrNotModified
+		return prev, manifest.ErrNotModified
 	}
 	if err != nil {
 		return manifest.Listing{}, fmt.Errorf("list: %w", err)
@@ -237,7 +237,7 @@ func conditions(kind string, prev manifest.Listing) http.Header {
 	return h
 }
 
-// page asks for one page, with retries; ErrNotModified is the answer to conditions that hold.
+// page asks for one page, with retries; manifest.ErrNotModified is the answer to conditions that hold.
 func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (page, error) {
 	return retry(ctx, c.opts.retryInterval, func() (page, error) {
 		resp, doc, err := c.fetch(ctx, request{
@@ -253,7 +253,7 @@ func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (
 			if len(conditions) == 0 {
 				return page{}, nonsense("GET %s: not modified, which was not asked", u)
 			}
-			return page{}, ErrNotModified
+			return page{}, manifest.ErrNotModified
 		}
 		if doc = trimmed(doc); c.state.current().kind != kindStatic && !bytes.HasPrefix(doc, []byte("[")) {
 			return page{}, nonsense("GET %s: not a list", u)

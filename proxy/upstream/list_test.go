@@ -395,7 +395,7 @@ func TestListNotModified(t *testing.T) {
 				t.Fatal(err)
 			}
 			again, err := c.List(t.Context(), first)
-			if !errors.Is(err, ErrNotModified) {
+			if !errors.Is(err, manifest.ErrNotModified) {
 				t.Fatalf("error %v", err)
 			}
 			if !slices.Equal(ids(again.Images), ids(first.Images)) || again.ETag != first.ETag || again.Fetched.Before(first.Fetched) {
@@ -429,7 +429,7 @@ func TestListByDate(t *testing.T) {
 	if err != nil || l.LastModified != date {
 		t.Fatalf("%q, %v", l.LastModified, err)
 	}
-	if _, err := c.List(t.Context(), l); !errors.Is(err, ErrNotModified) {
+	if _, err := c.List(t.Context(), l); !errors.Is(err, manifest.ErrNotModified) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -454,7 +454,7 @@ func TestEmptyListTwoStrikes(t *testing.T) {
 		t.Errorf("first time: %v", err)
 	}
 	add(t, s, small(1))
-	if err := strike(); !errors.Is(err, ErrNotModified) {
+	if err := strike(); !errors.Is(err, manifest.ErrNotModified) {
 		t.Fatal(err)
 	}
 	s.Remove(upstreamtest.ID(1))

@@ -15,10 +15,6 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// ErrItself is matched, together with fs.ErrNotExist, when the source turned out to be the mirror that asks: whatever
-// its address, it has nothing that the mirror does not have.
-var ErrItself = errors.New("the source is this mirror itself")
-
 const maxPathsBody = 16 << 20 // bytes, decoded
 
 // meet notes which mirror has answered, if it was one, and fails when it was us.
@@ -35,7 +31,7 @@ func (c *Client) meet(resp *http.Response) error {
 	if ids[0] != c.opts.ID {
 		return nil
 	}
-	return fmt.Errorf("GET %s: %w: %w", resp.Request.URL, ErrItself, fs.ErrNotExist)
+	return fmt.Errorf("GET %s: %w: %w", resp.Request.URL, via.ErrItself, fs.ErrNotExist)
 }
 
 // Peer is the id of the mirror that the source is, as its last answer told; "" when it is none, or has not answered.
@@ -49,9 +45,9 @@ func (c *Client) Peer() string {
 // withWays asks a source that is a mirror how it came by the images of l, its list just read, and gives l without those
 // that it has through us: it would keep what we have lost, and we what it has lost. The validators go with them, since
 // what was left out may come back although the list stays. fresh is false for a list that has not changed; then the
-// error is ErrNotModified unless the ways have.
+// error is manifest.ErrNotModified unless the ways have.
 func (c *Client) withWays(ctx context.Context, l manifest.Listing, fresh bool) (manifest.Listing, error) {
-	same := ErrNotModified
+	same := manifest.ErrNotModified
 	if fresh {
 		same = nil
 	}
@@ -95,7 +91,7 @@ func (c *Client) paths(ctx context.Context) (via.Paths, error) {
 	return retry(ctx, c.opts.retryInterval, func() (via.Paths, error) {
 		u := join(c.addr.base, "paths")
 		_, doc, err := c.fetch(ctx, request{url: u, wait: c.opts.StallTimeout}, maxPathsBody)
-		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrItself) {
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, via.ErrItself) {
 			return via.Paths{}, nil
 		} else if err != nil {
 			return via.Paths{}, err

@@ -79,7 +79,7 @@ func TestItself(t *testing.T) {
 			"file":     func(ctx context.Context) error { _, err := c.File(ctx, m, 0, 0); return err },
 		} {
 			err := ask(t.Context())
-			if !errors.Is(err, ErrItself) || !errors.Is(err, fs.ErrNotExist) || errors.Is(err, verify.ErrUnavailable) {
+			if !errors.Is(err, via.ErrItself) || !errors.Is(err, fs.ErrNotExist) || errors.Is(err, verify.ErrUnavailable) {
 				t.Errorf("%s, %s: %v", kind, what, err)
 			}
 		}
@@ -97,7 +97,7 @@ func TestWays(t *testing.T) {
 		t.Helper()
 		p.set(paths)
 		l, err := c.List(t.Context(), last)
-		if err != nil && !errors.Is(err, ErrNotModified) {
+		if err != nil && !errors.Is(err, manifest.ErrNotModified) {
 			t.Fatal(err)
 		}
 		var got []string
@@ -108,7 +108,7 @@ func TestWays(t *testing.T) {
 		if strings.Join(got, ", ") != want || l.Mirror != p.id {
 			t.Errorf("%s: %q of %q, want %q", paths, got, l.Mirror, want)
 		}
-		if errors.Is(err, ErrNotModified) && len(last.Images) == 0 {
+		if errors.Is(err, manifest.ErrNotModified) && len(last.Images) == 0 {
 			t.Errorf("%s: not modified", paths)
 		}
 		last = l

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"imgmirror/proxy/via"
 )
 
 // resolve gives the kind of the source: the cached verdict, or that of a
@@ -94,7 +96,7 @@ func (p *prober) fetch(r request, limit int64) (*http.Response, []byte) {
 	}
 	if err != nil {
 		p.errs = append(p.errs, err)
-		p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err) || errors.Is(err, ErrItself)
+		p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err) || errors.Is(err, via.ErrItself)
 		return nil, nil
 	}
 	return resp, doc
@@ -230,7 +232,7 @@ func (p *prober) verdict() error {
 		return p.errs[len(p.errs)-1]
 	}
 	for _, is := range []func(error) bool{
-		func(err error) bool { return errors.Is(err, ErrItself) },
+		func(err error) bool { return errors.Is(err, via.ErrItself) },
 		retryable,
 		func(err error) bool { return errors.Is(err, fs.ErrPermission) },
 	} {

@@ -63,7 +63,7 @@ func (s *state) settle(v verdict) {
 func (s *state) judge(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil || errors.Is(err, ErrNotModified) {
+	if err == nil || errors.Is(err, manifest.ErrNotModified) {
 		s.failures = 0
 	} else if protocolFailure(err) {
 		s.failures++

@@ -8,9 +8,14 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 )
+
+// ErrItself is matched, together with fs.ErrNotExist, when a source turned out to be the mirror that asks: whatever its
+// address, the source has nothing that the mirror does not have.
+var ErrItself = errors.New("the source is this mirror itself")
 
 // prefix begins the pseudonym of each mirror.
 const prefix = "imgmirror-"

@@ -19,7 +19,7 @@ import (
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/upstream"
+	"imgmirror/proxy/via"
 )
 
 const (
@@ -224,7 +224,7 @@ func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
 	if err := step(func(ctx context.Context) (err error) {
 		list, err = s.List(ctx, manifest.Listing{})
 		return err
-	}); errors.Is(err, upstream.ErrItself) {
+	}); errors.Is(err, via.ErrItself) {
 		d.fail(name+": list", "this source is the mirror itself, whatever its address; take it out of sources")
 		return
 	} else if err != nil {
