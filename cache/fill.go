@@ -319,13 +319,6 @@ func (f *fill) yield() bool {
 	return true
 }
 
-// close lets no request join any more, and none end the fill.
-func (f *fill) close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.closed = true
-}
-
 // ahead tells whether neither a client nor a job has asked for the fill.
 func (f *fill) ahead() bool { return f.s.slots.isAhead(f.ticket) }
 

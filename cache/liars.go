@@ -3,6 +3,7 @@ package cache
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,16 +46,13 @@ func (e *WrongBytesError) Unwrap() error { return verify.ErrMismatch }
 
 // trusted orders sources: those that lately sent wrong bytes for key come last. s.mu is held.
 func (s *Store) trusted(key string, sources []Source) []Source {
-	good, bad := make([]Source, 0, len(sources)), []Source(nil)
-	for _, src := range sources {
-		told, lied := s.liars[liar{src.Name, key}]
-		if lied && time.Since(told.when) < liarMemory {
-			bad = append(bad, src)
-		} else {
-			good = append(good, src)
+	lied := func(src Source) int {
+		if told, lied := s.liars[liar{src.Name, key}]; lied && time.Since(told.when) < liarMemory {
+			return 1
 		}
+		return 0
 	}
-	return append(good, bad...)
+	return slices.SortedStableFunc(slices.Values(sources), func(a, b Source) int { return lied(a) - lied(b) })
 }
 
 // justLied tells what src has sent within lieMemory for key instead of the right bytes, if it still

@@ -99,7 +99,7 @@ func (s *Store) record(f *fill, r *round, info Info) error {
 		s.aliases[f.blob.Key] = sum
 	}
 	delete(s.fills, f.key)
-	f.close()
+	f.update(func() { f.closed = true })
 	s.endLies(info.Digests)
 	s.mu.Unlock()
 	s.space.published(info.Digests.Size)
@@ -144,9 +144,7 @@ func (s *Store) moveIn(f *fill, v *view) error {
 		}
 		return err
 	}
-	f.mu.Lock()
-	v.path = final
-	f.mu.Unlock()
+	f.update(func() { v.path = final })
 	s.step("rename")
 	return disk.SyncFolder(filepath.Dir(final))
 }

@@ -82,9 +82,7 @@ func begin(f *fill, leftover int64) (*round, error) {
 		r.announce()
 	})
 	r.flush.Stop()
-	f.mu.Lock()
-	f.view = r.view
-	f.mu.Unlock()
+	f.update(func() { f.view = r.view })
 	return r, nil
 }
 
