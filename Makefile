@@ -1,6 +1,7 @@
 # make demo   see it work, no network needed
 # make run    run the mirror (ARGS="--source https://images.smartos.org")
 # make test   what CI runs: format, vet, every test with the race detector
+# make bench  what takes time, as ratios where there is something to compare with
 # make check  test, the linters and the cross builds: before a commit
 
 # A semantic version: clients see it in /ping.
@@ -25,15 +26,17 @@ demo: build
 run: build
 	./imgmirror serve $(ARGS)
 
-# The end-to-end tests measure time: they run by themselves.
+# The end-to-end tests want the machine for themselves: they run last.
 test: tools vet
 	go test -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
 	go test -race -timeout 15m ./e2e
 
 check: test lint cross
 
+# The end-to-end ones take minutes a round.
 bench:
-	go test -run '^$$' -bench . -benchmem ./...
+	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v '/e2e$$')
+	go test -run '^$$' -bench . -benchtime 3x -timeout 1h ./e2e
 
 cross:
 	@set -e; for p in $(PLATFORMS); do \

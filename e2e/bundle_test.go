@@ -75,7 +75,7 @@ const (
 )
 
 // TestBundleDark: what one mirror exports, another imports that has no network at
-// all, and clients there list, get and import every image ("How it is judged", 1).
+// all, and clients there list, get and import every image.
 func TestBundleDark(t *testing.T) {
 	images := bundleImages("dark", 20, darkImage)
 	if file := os.Getenv(bundleEnv); file != "" {
@@ -217,7 +217,7 @@ func keptSince(t *testing.T, before map[string]string, folder string) {
 
 // TestBundleKill: kill -9 of the verb or of the mirror, at random moments of
 // export and import, then the same command: it goes on, and no file that was
-// complete is copied again ("How it is judged", 2).
+// complete is copied again.
 func TestBundleKill(t *testing.T) {
 	const kills = 10
 	random := rand.New(rand.NewPCG(11, 7))
@@ -296,7 +296,7 @@ func TestBundleKill(t *testing.T) {
 }
 
 // TestBundleDelta: five images later the delta is five images long; who lacks what
-// it was made against refuses it and says what ("How it is judged", 3).
+// it was made against refuses it and says what.
 func TestBundleDelta(t *testing.T) {
 	t.Parallel()
 	old, late := bundleImages("delta", 6, 50_000), []image(nil)
@@ -371,8 +371,7 @@ func TestBundleDelta(t *testing.T) {
 }
 
 // TestBundleWrong: one flipped bit is found, named, and nothing of it is served; a
-// manifest that was swapped in a signed bundle is found, however cleverly
-// ("How it is judged", 4).
+// manifest that was swapped in a signed bundle is found, however cleverly.
 func TestBundleWrong(t *testing.T) {
 	t.Parallel()
 	images := bundleImages("wrong", 3, 100_000)

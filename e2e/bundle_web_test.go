@@ -12,8 +12,8 @@ import (
 )
 
 // TestBundleUnpacked: unpacked by tar alone, a bundle is an image server: over
-// nginx for a source of kind static, as a folder for one of kind directory
-// ("How it is judged", 5). sha256sum finds it right.
+// nginx for a source of kind static, as a folder for one of kind directory.
+// sha256sum finds it right.
 func TestBundleUnpacked(t *testing.T) {
 	t.Parallel()
 	nginx, tar := need(t, "nginx"), need(t, "tar")

@@ -94,7 +94,7 @@ func TestSendfile(t *testing.T) {
 }
 
 // TestRSS: a mirror at rest stays below 80 MB, with a catalogue of a thousand
-// images and after it has filled and served some ("How it is judged", 8).
+// images and after it has filled and served some.
 func TestRSS(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("/proc is of Linux")
@@ -127,7 +127,7 @@ func TestRSS(t *testing.T) {
 }
 
 // residentMB is the process's VmRSS.
-func residentMB(t *testing.T, m *mirror) float64 {
+func residentMB(t testing.TB, m *mirror) float64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.cmd.Process.Pid))
 	if err != nil {

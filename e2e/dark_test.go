@@ -10,7 +10,7 @@ import (
 
 // TestDark: with every source down and after a restart the list, the manifests
 // and the cached files are as before; an uncached file is a 503 within 3 s; an
-// unknown uuid is a 404 as long as sources can be asked ("How it is judged", 7).
+// unknown uuid is a 404 as long as sources can be asked.
 func TestDark(t *testing.T) {
 	t.Parallel()
 	cached, uncached := newImage("cached", 300_000), newImage("uncached", 300_000)

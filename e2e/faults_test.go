@@ -14,7 +14,7 @@ import (
 )
 
 // TestSourceFaults: whatever a source does on the way to the right bytes,
-// clients notice nothing but time ("How it is judged", 4).
+// clients notice nothing but time.
 func TestSourceFaults(t *testing.T) {
 	t.Parallel()
 	const size = 4_000_000

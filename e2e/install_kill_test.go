@@ -17,7 +17,7 @@ import (
 // TestInstallKill: kill -9 of whoever installs, the mirror or the verb by itself, at
 // any moment of an install of a chain of three. Nothing half-made has an image's
 // name, no record is of an image that is not there, and the same command makes it
-// whole ("How it is judged", 2).
+// whole.
 func TestInstallKill(t *testing.T) {
 	t.Parallel()
 	const kills = 20

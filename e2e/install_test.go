@@ -34,8 +34,7 @@ func sampleImageList(t testing.TB) []image {
 }
 
 // TestInstall: what install leaves in the pool is what imgadm leaves, of every
-// compression and of a chain of three, from the cache and while it downloads
-// ("How it is judged", 1).
+// compression and of a chain of three, from the cache and while it downloads.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	theirs := newPool(t, poolSize)
@@ -208,7 +207,7 @@ func newChain(t testing.TB) (base, web, app image) {
 }
 
 // TestInstallRefused: what cannot be installed says why, by its code and in
-// words, and leaves the pool as it was ("How it is judged", 3).
+// words, and leaves the pool as it was.
 func TestInstallRefused(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, poolSize)

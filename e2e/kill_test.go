@@ -14,7 +14,7 @@ import (
 
 // TestKill: kill -9 at any moment of a fill, then a start. Nothing unverified
 // is ever served, and the fill goes on from where it was: in all the source
-// sends less than 1.1 times the file ("How it is judged", 6).
+// sends less than 1.1 times the file.
 func TestKill(t *testing.T) {
 	const size = 8 << 20
 	const rate = 8 << 20 // a second for a file

@@ -25,8 +25,7 @@ var lies = []struct {
 }
 
 // TestSourceLies: wrong bytes never make a complete body, are never published,
-// and are counted; with a second, honest source the next request succeeds
-// ("How it is judged", 5).
+// and are counted; with a second, honest source the next request succeeds.
 func TestSourceLies(t *testing.T) {
 	t.Parallel()
 	for _, lie := range lies {

@@ -68,8 +68,8 @@ func (r nodeReply) wantError(t *testing.T, call string, status int, code string)
 	}
 }
 
-// TestNodeClient: the official node client, its Content-MD5 checks included
-// ("How it is judged", 2). getImageFile and getImageIcon of this client fail
+// TestNodeClient: the official node client, its Content-MD5 checks included.
+// getImageFile and getImageIcon of this client fail
 // when Content-MD5 is missing or differs from the bytes.
 func TestNodeClient(t *testing.T) {
 	t.Parallel()
