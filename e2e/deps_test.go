@@ -19,7 +19,7 @@ const module = "imgmirror/"
 // imports is who may import what of ours: what a package's shipped code does
 // not find here it may not use, and a package that is not here may not be.
 // A package need not exist yet. Siblings (cache, proxy/upstream, proxy/catalog,
-// proxy/published, proxy/imported, zfsimport) never import each other: each declares what it needs, and
+// proxy/own, zfsimport) never import each other: each declares what it needs, and
 // proxy/mirror is where they meet.
 var imports = map[string][]string{
 	"verify":                      {},
@@ -34,13 +34,12 @@ var imports = map[string][]string{
 	"proxy/upstream":              {"verify", "manifest", "proxy/via"},
 	"proxy/upstream/upstreamtest": {"verify", "manifest"},
 	"proxy/catalog":               {"verify", "manifest", "race", "proxy/via"},
-	"proxy/published":             {"verify", "manifest"},
-	"proxy/imported":              {"verify", "manifest", "cache/disk"},
+	"proxy/own":                   {"verify", "manifest", "cache/disk"},
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy/meaning":               {"verify", "manifest", "cache"},
-	"proxy/mirror":                {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/published", "proxy/imported", "zfsimport"},
+	"proxy/mirror":                {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/own", "zfsimport"},
 	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
-	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/published", "proxy/imported", "proxy/meaning", "proxy/mirror", "zfsimport"},
+	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/own", "proxy/meaning", "proxy/mirror", "zfsimport"},
 	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
 	"config":                      {},
 	"cmd/imgmirror/failure":       {"verify", "cache/bundle", "proxy/admin"},
@@ -53,7 +52,7 @@ var imports = map[string][]string{
 	"cmd/imgmirror": {
 		"cmd/imgmirror/demo", "cmd/imgmirror/doctor", "cmd/imgmirror/failure", "cmd/imgmirror/man", "cmd/imgmirror/media", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
-		"proxy/meaning", "proxy/mirror", "proxy/published", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
+		"proxy/meaning", "proxy/mirror", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
 }
 

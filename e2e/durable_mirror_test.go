@@ -83,7 +83,7 @@ func TestMirrorDurable(t *testing.T) {
 	wantDurable(t, lasting(m, text), m.data("pins"))
 
 	text = during(func() { m.verb("publish", "-m", m.create(published), "-f", abs(t, published.path)).want(t) })
-	wantDurable(t, lasting(m, text), file(published), manifest(published))
+	wantDurable(t, lasting(m, text), file(published), manifest(published), m.data("published"), m.data("published", published.uuid+".json"))
 	if !syncedIndex.MatchString(text[strings.LastIndex(text, manifest(published)):]) {
 		t.Error("publish: the index was not synced behind the manifest")
 	}

@@ -16,7 +16,6 @@ import (
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/manifest"
-	"imgmirror/proxy/published"
 	"imgmirror/verify"
 )
 
@@ -149,7 +148,7 @@ func (m imageManifest) check() (manifest.Manifest, error) {
 	if err := table.JSON(&text, m); err != nil {
 		return manifest.Manifest{}, err
 	}
-	image, err := published.Check(text.Bytes())
+	image, err := manifest.ParsePublished(text.Bytes())
 	if err != nil {
 		return image, failure.New("InvalidParameter", "%w", err)
 	}
@@ -158,7 +157,7 @@ func (m imageManifest) check() (manifest.Manifest, error) {
 
 // checkHead refuses a file that cannot be image's by its first bytes, and warns when these do not tell.
 func checkHead(warn io.Writer, image manifest.Manifest, head verify.Head, file string) error {
-	if err := published.CheckHead(image, head); err != nil {
+	if err := image.CheckHead(head); err != nil {
 		return failure.New("InvalidParameter", "%s: %w", file, err)
 	}
 	if image.HoldsStream() && !head.Known() {

@@ -14,8 +14,8 @@ import (
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/progress"
 	"imgmirror/cmd/imgmirror/table"
+	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
-	"imgmirror/proxy/published"
 	"imgmirror/verify"
 )
 
@@ -41,7 +41,7 @@ func newPublishCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			image, err := published.Check(text)
+			image, err := manifest.ParsePublished(text)
 			if err != nil {
 				return failure.New("InvalidParameter", "%s: %w", manifestFile, err)
 			}

@@ -13,7 +13,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
-	"imgmirror/proxy/imported"
+	"imgmirror/proxy/own"
 	"imgmirror/verify"
 )
 
@@ -35,7 +35,7 @@ func (s *Server) importBundle(w http.ResponseWriter, r *http.Request) error {
 	in := &importing{
 		s:         s,
 		dry:       r.URL.Query().Get("dry_run") == "true",
-		from:      imported.Provenance{Imported: time.Now().UTC().Truncate(time.Second)},
+		from:      own.Provenance{Imported: time.Now().UTC().Truncate(time.Second)},
 		interrupt: func() { _ = conn.SetReadDeadline(time.Now()) }, // where the listener has deadlines
 		release:   func() {},
 	}
@@ -76,7 +76,7 @@ type importing struct {
 
 	begun  bool // the bundle is taken; the head, and the report, are valid
 	head   bundle.Head
-	from   imported.Provenance
+	from   own.Provenance
 	report BundleImport
 	known  []bool              // images that were here before
 	images []manifest.Manifest // as this mirror reads them; zero: not read yet, or refused
@@ -150,7 +150,7 @@ func (in *importing) Manifest(ctx context.Context, i int, m manifest.Manifest) e
 	if in.report.Images[i].State == ImageRefused {
 		return nil
 	}
-	m, err := imported.Parse(bytes.Clone(m.Raw()))
+	m, err := own.Parse(bytes.Clone(m.Raw()))
 	if err != nil {
 		in.refuse(i, err)
 		return nil

@@ -9,10 +9,8 @@ import (
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
-	"imgmirror/proxy/imported"
 	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/mirror"
-	"imgmirror/proxy/published"
 )
 
 // The codes of error replies.
@@ -63,15 +61,14 @@ var table = []struct {
 	status int
 	code   string
 }{
-	{imported.ErrRecord, http.StatusServiceUnavailable, codeStorageIsDown},
 	{bundle.ErrSignature, http.StatusUnprocessableEntity, codeBundleTrust},
 	{bundle.ErrInvalid, http.StatusUnprocessableEntity, codeBundle},
 	{cache.ErrPinned, http.StatusConflict, codeImagePinned},
-	{published.ErrExists, http.StatusConflict, codeImageExists},
-	{published.ErrDependent, http.StatusConflict, codeDependent},
+	{mirror.ErrExists, http.StatusConflict, codeImageExists},
+	{mirror.ErrDependent, http.StatusConflict, codeDependent},
 	{mirror.ErrPublished, http.StatusConflict, codeImagePublished},
 	{manifest.ErrChain, http.StatusNotFound, codeOriginMissing},
-	{published.ErrOrigin, http.StatusUnprocessableEntity, codeOriginMissing},
+	{mirror.ErrOrigin, http.StatusUnprocessableEntity, codeOriginMissing},
 }
 
 // judge gives an error its status and what is told of it.

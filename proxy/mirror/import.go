@@ -10,8 +10,7 @@ import (
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
-	"imgmirror/proxy/imported"
-	"imgmirror/proxy/published"
+	"imgmirror/proxy/own"
 	"imgmirror/verify"
 )
 
@@ -21,20 +20,20 @@ func (m *Mirror) Trust(x bundle.Index, sig []byte) (key string, err error) {
 }
 
 // Provenance tells where an image came from; false: not from a bundle.
-func (m *Mirror) Provenance(id uuid.UUID) (imported.Provenance, bool) {
+func (m *Mirror) Provenance(id uuid.UUID) (own.Provenance, bool) {
 	return m.imported.Provenance(id)
 }
 
 // Expect keeps the files of images that are about to be imported, until done.
-func (m *Mirror) Expect(ids []uuid.UUID) (done func()) { return m.imported.Expect(ids) }
+func (m *Mirror) Expect(ids []uuid.UUID) (done func()) { return m.imported.Expect(ids...) }
 
 // Import notes an image of a bundle, with all its files on disk; what is noted lasts.
-func (m *Mirror) Import(image manifest.Manifest, from imported.Provenance) error {
+func (m *Mirror) Import(image manifest.Manifest, from own.Provenance) error {
 	return m.imported.Add(image, from)
 }
 
 // ListImported brings what was noted into the catalogue.
-func (m *Mirror) ListImported(ctx context.Context) error { return m.imported.Publish(ctx) }
+func (m *Mirror) ListImported(ctx context.Context) error { return m.retake(ctx, own.Imported) }
 
 // HasFile tells whether a file is on disk, verified.
 func (m *Mirror) HasFile(want verify.Want) bool {
@@ -56,7 +55,7 @@ func (m *Mirror) Knows(id uuid.UUID) bool {
 	return ok
 }
 
-// CheckConflict is an error that matches published.ErrExists if the mirror has the image with other
+// CheckConflict is an error that matches ErrExists if the mirror has the image with other
 // files.
 func (m *Mirror) CheckConflict(image bundle.Image) error {
 	e, ok := m.Current().Entry(image.UUID)
@@ -71,7 +70,7 @@ func (m *Mirror) CheckConflict(image bundle.Image) error {
 	if same {
 		return nil
 	}
-	return fmt.Errorf("image %s: %w: source %s has it with other files", image.UUID, published.ErrExists, e.Source)
+	return fmt.Errorf("image %s: %w: source %s has it with other files", image.UUID, ErrExists, e.Source)
 }
 
 // Take brings a file of a bundle to disk through open, which is called at most once, and returns when
@@ -79,9 +78,9 @@ func (m *Mirror) CheckConflict(image bundle.Image) error {
 func (m *Mirror) Take(ctx context.Context, image manifest.Manifest, index int, want verify.Want,
 	open func(context.Context, int64) (*verify.Stream, error),
 ) error {
-	blob, _ := blobOf(catalog.Entry{Manifest: image, Source: imported.Name}, index)
+	blob, _ := blobOf(catalog.Entry{Manifest: image, Source: own.Imported}, index)
 	blob.Want = want
-	r, err := m.store.File(ctx, blob, []cache.Source{{Name: imported.Name, Open: open, Once: true}})
+	r, err := m.store.File(ctx, blob, []cache.Source{{Name: own.Imported, Open: open, Once: true}})
 	if err != nil {
 		return err
 	}

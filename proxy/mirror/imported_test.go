@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"imgmirror/proxy/imported"
+	"imgmirror/proxy/own"
 )
 
 // TestKeepsImported: an imported image is kept as long as nobody else has it; when
@@ -24,7 +24,7 @@ func TestKeepsImported(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Import(image, imported.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
+		if err := m.Import(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		if err := m.ListImported(t.Context()); err != nil {
@@ -78,7 +78,7 @@ func TestDeleteLostImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Import(image, imported.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
+	if err := m.Import(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.ListImported(t.Context()); err != nil {

@@ -183,7 +183,7 @@ func (m *Mirror) Delete(ctx context.Context, w Wanted, dry bool) ([]cache.Evicte
 		}
 	}
 	all := slices.Concat(slices.Collect(maps.Keys(doomed)), lost)
-	defer m.imported.Release(all)() // imported images are kept because no other source has them: that must not keep them here
+	defer m.imported.Release(all...)() // imported images are kept because no other source has them: that must not keep them here
 	if err := m.unkept(doomed); err != nil {
 		return nil, err
 	}
@@ -204,8 +204,7 @@ func (m *Mirror) Delete(ctx context.Context, w Wanted, dry bool) ([]cache.Evicte
 	if dry {
 		return out, nil
 	}
-	_, err := m.imported.Forget(ctx, all...)
-	return out, err
+	return out, m.forget(ctx, all...)
 }
 
 // withoutLost takes the images out of w that were imported and have no file any more: there is

@@ -11,18 +11,17 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
-	"imgmirror/proxy/imported"
-	"imgmirror/proxy/published"
+	"imgmirror/proxy/own"
 	"imgmirror/proxy/via"
 	"imgmirror/zfsimport"
 )
@@ -75,17 +74,18 @@ type Mirror struct {
 	now  atomic.Pointer[generation] // the catalogue
 	next chan succession            // to runCatalog
 
-	id        string // among mirrors
-	version   string
-	log       *slog.Logger
-	registry  *prometheus.Registry
-	store     *cache.Store
-	published *published.Source // the images that the mirror itself is the source of
-	imported  *imported.Source  // those that bundles brought
-	trust     bundle.Policy
-	rules     atomic.Pointer[Rules]
-	missing   prometheus.Gauge // see newMissing
-	offline   atomic.Bool
+	id         string // among mirrors
+	version    string
+	log        *slog.Logger
+	registry   *prometheus.Registry
+	store      *cache.Store
+	published  *own.Source // the images that were published here
+	imported   *own.Source // those that bundles brought
+	trust      bundle.Policy
+	rules      atomic.Pointer[Rules]
+	publishing publishing
+	missing    prometheus.Gauge // see newMissing
+	offline    atomic.Bool
 
 	resumeDue   chan struct{} // a token in it: partial downloads may have become possible
 	prefetchDue chan struct{} // likewise: there may be something to prefetch
@@ -104,13 +104,14 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		o.Registry = prometheus.NewRegistry()
 	}
 	m := &Mirror{
-		id:       via.NewID(),
-		version:  o.Version,
-		log:      o.Logger,
-		registry: o.Registry,
-		trust:    o.Signatures,
-		late:     make(chan struct{}),
-		next:     make(chan succession),
+		id:         via.NewID(),
+		version:    o.Version,
+		log:        o.Logger,
+		registry:   o.Registry,
+		trust:      o.Signatures,
+		publishing: publishing{coming: make(map[uuid.UUID]uuid.UUID), leaving: make(map[uuid.UUID]bool)},
+		late:       make(chan struct{}),
+		next:       make(chan succession),
 
 		resumeDue:   make(chan struct{}, 1),
 		prefetchDue: make(chan struct{}, 1),
@@ -125,17 +126,14 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 	}()
 	c := o.Cache
 	c.MaxSize, c.MinFree, c.FillSlots = o.Rules.MaxSize, o.Rules.MinFree, o.Rules.FillSlots
-	c.Sources = append([]string{published.Name, imported.Name}, o.Sources.names()...)
+	c.Sources = append([]string{own.Published, own.Imported}, o.Sources.names()...)
 	c.OnPublish, c.OnRemove, c.Keep, c.Heal = m.learn, m.forgetEvicted, m.keeps, m.heal
 	c.Logger, c.Registerer = m.log.With("component", "cache"), m.registry
 	if m.store, err = cache.Open(ctx, c); err != nil {
 		return nil, err
 	}
 	m.Files = Files{m.store}
-	if m.published, err = m.newPublished(); err != nil {
-		return nil, err
-	}
-	if m.imported, err = m.newImported(filepath.Join(o.Cache.Dir, importedFolder)); err != nil {
+	if err := m.openOwn(o.Cache.Dir); err != nil {
 		return nil, err
 	}
 	g, err := m.newGeneration(o.Sources)

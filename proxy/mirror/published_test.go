@@ -15,7 +15,6 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
-	"imgmirror/proxy/published"
 	"imgmirror/verify"
 )
 
@@ -145,7 +144,8 @@ func TestPublishedLasts(t *testing.T) {
 	stop()
 	// The list is as it was before an unpublish whose trace in the index was lost.
 	sum := sha1.Sum(file)
-	err = errors.Join(os.Remove(filepath.Join(folder, ownImage.String()+".json")), os.Remove(filepath.Join(o.Cache.Dir, "files", fmt.Sprintf("%x/%x", sum[:1], sum))))
+	err = errors.Join(os.Remove(filepath.Join(folder, ownImage.String()+".json")), os.Remove(filepath.Join(o.Cache.Dir, "files", fmt.Sprintf("%x/%x", sum[:1], sum))),
+		os.Remove(filepath.Join(o.Cache.Dir, "published", ownImage.String()+".json")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,11 +189,11 @@ func TestPublishCutShort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	image, err := published.Check(ownManifest(file))
+	image, err := manifest.ParsePublished(ownManifest(file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.ownUpload(image); err != nil {
+	if err := m.own(image); err != nil {
 		t.Fatal(err)
 	}
 	stop()
@@ -214,7 +214,46 @@ func TestPublishCutShort(t *testing.T) {
 	}
 	m, _ = runMirror(t, o)
 	other := manifest.Manifest{UUID: uuid.New(), Files: image.Files}
-	if err := m.ownUpload(other); err == nil || errors.Is(err, os.ErrNotExist) {
+	if err := m.own(other); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the owner of a file that is not there: %v", err)
+	}
+}
+
+// A record that is lost, or cannot be read, is made anew of what the cache has noted; and what the
+// cache has not, of the record: an unpublish that was cut short has not happened.
+func TestPublishedRecords(t *testing.T) {
+	o := testOptions(t)
+	m, stop := runMirror(t, o)
+	file := gzipped(t, 1000)
+	publish(t, m, ownManifest(file), file)
+	record := filepath.Join(o.Cache.Dir, "published", ownImage.String()+".json")
+	want, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	for _, lose := range []func() error{
+		func() error { return os.Remove(record) },
+		func() error { return os.WriteFile(record, []byte(`{"manifest":`), 0o600) },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		m, stop = runMirror(t, o)
+		publishes(t, m, o, ownImage)
+		if got, err := os.ReadFile(record); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("the record is %s, %v", got, err)
+		}
+		stop()
+	}
+	m, stop = runMirror(t, o)
+	if err := m.disown(entryOf(t, m, ownImage).Manifest); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	m, _ = runMirror(t, o)
+	publishes(t, m, o, ownImage)
+	if ids := owners(m, sha1.Sum(file)); len(ids) != 1 || !copied(o, ownImage) || !m.store.Kept(ownImage) {
+		t.Errorf("the file is that of %v; a copy: %t; kept: %t", ids, copied(o, ownImage), m.store.Kept(ownImage))
 	}
 }

@@ -1,6 +1,7 @@
-package published
+package mirror
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,87 @@ import (
 	"io/fs"
 	"sync"
 
+	"imgmirror/cache"
+	"imgmirror/manifest"
+	"imgmirror/proxy/own"
 	"imgmirror/verify"
 )
+
+// checkHead is Manifest.CheckHead, but for compressed files whose first bytes cannot be decompressed:
+// these bytes tell nothing, and pass. Who has such a file at hand knows the file for broken, and need
+// not send it.
+func checkHead(image manifest.Manifest, h verify.Head) error {
+	if h.Broken != nil {
+		h.Broken, h.Inside = nil, ""
+	}
+	if err := image.CheckHead(h); err != nil {
+		return fmt.Errorf("%w: %w", verify.ErrMismatch, err)
+	}
+	return nil
+}
+
+// receive brings the file of an image to disk and notes whose it is. The file is hashed here in
+// addition, so that a wrong one is told from a wrong manifest whatever became of it in the store: the
+// bytes may have been on disk before.
+func (m *Mirror) receive(ctx context.Context, image manifest.Manifest, file io.Reader) error {
+	in := bufio.NewReaderSize(file, verify.HeadSize)
+	head, err := verify.ReadHead(in)
+	if err != nil {
+		return fmt.Errorf("reading the file: %w", err)
+	}
+	if err := checkHead(image, head); err != nil {
+		return err
+	}
+	want := verify.Want{SHA1: image.Files[0].SHA1, Size: image.Files[0].Size}
+	up := newUpload(want.Size)
+	type stored struct {
+		*cache.Reader
+		err error
+	}
+	done := make(chan stored, 1)
+	go func() {
+		r, err := m.storeUpload(ctx, image, up)
+		up.over(err)
+		done <- stored{r, err}
+	}()
+	hash := verify.NewWriter()
+	defer hash.Close()
+	_, readErr := io.Copy(io.MultiWriter(hash, up), in)
+	up.end(readErr)
+	there := <-done
+	if there.err == nil {
+		defer there.Close() //nolint:errcheck // nothing was read
+	}
+	switch {
+	case errors.Is(readErr, errNotStored):
+		return there.err
+	case readErr != nil:
+		return fmt.Errorf("reading the file: %w", readErr)
+	}
+	if err := want.Check(hash.Digests()); err != nil {
+		return fmt.Errorf("the file is not the manifest's: %w", err)
+	}
+	if there.err != nil {
+		return there.err
+	}
+	return m.own(image)
+}
+
+// storeUpload brings an upload through the cache's door: the file stays until the Reader is closed.
+// Whose file it is is not said yet: the manifest's origin alone is, which must not go meanwhile.
+func (m *Mirror) storeUpload(ctx context.Context, image manifest.Manifest, up *upload) (*cache.Reader, error) {
+	blob := ownBlob(image)
+	blob.Manifest = manifest.Manifest{Origin: image.Origin}
+	r, err := m.store.File(ctx, blob, []cache.Source{{Name: own.Published, Open: up.open, FromStart: true, Once: true}})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Stored(ctx); err != nil {
+		r.Close() //nolint:errcheck // nothing was read
+		return nil, err
+	}
+	return r, nil
+}
 
 // errNotStored ends the writing of an upload that the store will not have.
 var errNotStored = errors.New("the file is not stored")

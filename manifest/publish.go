@@ -1,4 +1,4 @@
-package published
+package manifest
 
 import (
 	"bytes"
@@ -10,17 +10,16 @@ import (
 
 	"github.com/google/uuid"
 
-	"imgmirror/manifest"
 	"imgmirror/verify"
 )
 
 // What imgadm and the image servers ask of manifests (spec 1.1).
 var (
-	nameForm    = regexp.MustCompile(`^[A-Za-z0-9._/ -]+$`)
-	versionForm = regexp.MustCompile(`^[A-Za-z0-9._/+-]+$`)
+	ownName    = regexp.MustCompile(`^[A-Za-z0-9._/ -]+$`)
+	ownVersion = regexp.MustCompile(`^[A-Za-z0-9._/+-]+$`)
 
-	types   = []string{"zone-dataset", "lx-dataset", "zvol", "docker", "lxd", "other"}
-	systems = []string{"smartos", "linux", "windows", "bsd", "illumos", "other"}
+	ownTypes   = []string{"zone-dataset", "lx-dataset", "zvol", "docker", "lxd", "other"}
+	ownSystems = []string{"smartos", "linux", "windows", "bsd", "illumos", "other"}
 )
 
 const (
@@ -36,13 +35,13 @@ type zvolOnly struct {
 	ImageSize  json.RawMessage `json:"image_size"` // MiB
 }
 
-// Check reads a manifest, v2 or v1, as one that is published now, and tells what
-// such a one must not be; what it says of its file is not looked at. Without a
-// word against it the image is public; who publishes it activates it; without a
-// date it has the one of now (`imgadm create` writes none of these). Strangers' manifests are
-// taken with more faults than one's own should have. Errors match manifest.ErrInvalid.
-func Check(text []byte) (manifest.Manifest, error) {
-	m, err := parse(bytes.Clone(text))
+// ParsePublished reads the manifest, v2 or v1, of an image that is published now on the own mirror.
+// The rules are stricter than those of Parse for images of strangers; what the manifest says of its
+// file is CheckHead's. An image is public unless the manifest says otherwise, becomes active by being
+// published, and without a date has the one of now (`imgadm create` writes none of these). Errors
+// match ErrInvalid.
+func ParsePublished(text []byte) (Manifest, error) {
+	m, err := Parse(bytes.Clone(text), ParseOptions{ServePrivate: true})
 	if err == nil {
 		m, err = m.Activated(time.Now())
 	}
@@ -50,24 +49,24 @@ func Check(text []byte) (manifest.Manifest, error) {
 		return m, err
 	}
 	if field, reason := fault(m); field != "" {
-		return manifest.Manifest{}, &manifest.ParseError{Image: m.UUID, Field: field, Reason: reason}
+		return Manifest{}, &ParseError{Image: m.UUID, Field: field, Reason: reason}
 	}
 	return m, nil
 }
 
 // fault gives the first field that is wrong, and how; "" when none is.
-func fault(m manifest.Manifest) (field, reason string) {
+func fault(m Manifest) (field, reason string) {
 	switch {
 	case m.UUID == uuid.Nil:
 		return "uuid", "must not be all zero"
-	case !nameForm.MatchString(m.Name), len(m.Name) > maxName:
+	case !ownName.MatchString(m.Name), len(m.Name) > maxName:
 		return "name", fmt.Sprintf("%.50q: must be letters, digits, spaces and . _ / -, %d at most", m.Name, maxName)
-	case !versionForm.MatchString(m.Version), len(m.Version) > maxVersion:
+	case !ownVersion.MatchString(m.Version), len(m.Version) > maxVersion:
 		return "version", fmt.Sprintf("%.50q: must be letters, digits and . _ / + -, %d at most", m.Version, maxVersion)
-	case !slices.Contains(types, m.Type):
-		return "type", fmt.Sprintf("%.50q: must be one of %q", m.Type, types)
-	case !slices.Contains(systems, m.OS):
-		return "os", fmt.Sprintf("%.50q: must be one of %q", m.OS, systems)
+	case !slices.Contains(ownTypes, m.Type):
+		return "type", fmt.Sprintf("%.50q: must be one of %q", m.Type, ownTypes)
+	case !slices.Contains(ownSystems, m.OS):
+		return "os", fmt.Sprintf("%.50q: must be one of %q", m.OS, ownSystems)
 	case m.Disabled:
 		return "disabled", "is true: only active images can be published"
 	case !m.Active():
@@ -88,7 +87,7 @@ func fault(m manifest.Manifest) (field, reason string) {
 	return zvolFault(m)
 }
 
-func zvolFault(m manifest.Manifest) (field, reason string) {
+func zvolFault(m Manifest) (field, reason string) {
 	var z zvolOnly
 	if err := json.Unmarshal(m.V2(), &z); err != nil {
 		return "nic_driver, disk_driver, cpu_type", "must be strings"
@@ -112,9 +111,10 @@ func zvolFault(m manifest.Manifest) (field, reason string) {
 	return "", ""
 }
 
-// CheckHead holds the first bytes of the file against what m says of it: that it is a ZFS stream, for types whose file
-// must be one (the error matches verify.ErrNoStream), and its compression. See verify.Head.CheckStream for what passes.
-func CheckHead(m manifest.Manifest, h verify.Head) error {
+// CheckHead holds the first bytes of m's only file against what m says of the file: its compression,
+// and for ownTypes whose file must be a ZFS stream, the stream (the error matches verify.ErrNoStream).
+// See verify.Head.CheckStream for what passes.
+func (m Manifest) CheckHead(h verify.Head) error {
 	if m.HoldsStream() {
 		if err := h.CheckStream(); err != nil {
 			return fmt.Errorf("%w: type %s needs one, as it is or compressed by gzip, bzip2 or xz", err, m.Type)

@@ -1,0 +1,130 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	"imgmirror/cache"
+	"imgmirror/manifest"
+	"imgmirror/proxy/own"
+)
+
+// openOwn makes the sources of the mirror's own images from their records in the data folder, each in
+// the folder of its name.
+func (m *Mirror) openOwn(data string) (err error) {
+	open := func(name string) (*own.Source, error) {
+		return own.Open(name, filepath.Join(data, name), m.log.With("component", name))
+	}
+	if m.imported, err = open(own.Imported); err != nil {
+		return err
+	}
+	if m.published, err = open(own.Published); err != nil {
+		return err
+	}
+	if !m.published.Begun() {
+		if err := m.adoptFormer(); err != nil {
+			return err
+		}
+	}
+	m.settleOwn()
+	return nil
+}
+
+// adoptFormer records the published images of a data folder of a former version, which knew them by
+// the saved list of the source only. An image of the list with neither a copy of its manifest nor a
+// file was unpublished: the list is older than that.
+func (m *Mirror) adoptFormer() error {
+	saved, err := m.store.Lists().Listing(own.Published)
+	if err != nil {
+		return err
+	}
+	var images []manifest.Manifest
+	for _, image := range saved.Images {
+		if _, err := m.store.Manifest(image.UUID); errors.Is(err, fs.ErrNotExist) && m.store.Absent(image.Files[0].SHA1) {
+			m.log.Warn("an image that was unpublished is on the saved list: it is left out",
+				"uuid", image.UUID, "name", image.Name, "version", image.Version)
+			continue
+		}
+		if image, err = own.Parse(image.Raw()); err != nil {
+			m.log.Error("a published image is not what it was", "uuid", image.UUID, "error", err)
+			continue
+		}
+		images = append(images, image)
+	}
+	if len(images) == 0 {
+		return nil
+	}
+	if err := m.published.Begin(images); err != nil {
+		m.log.Error("the records of published images cannot be written yet", "error", err)
+	}
+	return nil
+}
+
+// settleOwn makes records and cache agree on the published images, which a process that ended, or a
+// loss on disk, may have left apart: the cache learns again what a record tells, and an image that the
+// cache has as published gets a record.
+func (m *Mirror) settleOwn() {
+	for _, image := range m.published.Images() {
+		_, err := m.store.Manifest(image.UUID)
+		if !errors.Is(err, fs.ErrNotExist) || m.store.Absent(image.Files[0].SHA1) {
+			continue
+		}
+		if err := m.own(image); err != nil {
+			m.log.Error("the copy of a published image's manifest cannot be made anew", "uuid", image.UUID, "error", err)
+		}
+	}
+	for _, id := range m.store.From(own.Published) {
+		if _, known := m.published.Provenance(id); known {
+			continue
+		}
+		image, err := m.store.Manifest(id)
+		if err == nil {
+			image, err = own.Parse(image.Raw())
+		}
+		if err == nil {
+			err = m.published.Add(image, own.Provenance{})
+		}
+		if err != nil {
+			m.log.Error("an image whose publishing was cut short cannot be recorded", "uuid", id, "error", err)
+		}
+	}
+}
+
+// keepsImported tells whether the image came by a bundle and no other source has it.
+func (m *Mirror) keepsImported(id uuid.UUID) bool {
+	if !m.imported.Keeps(id) {
+		return false
+	}
+	entry, _ := m.Current().Entry(id)
+	for _, h := range entry.Holders {
+		if h.Source.Name() != own.Imported {
+			return false
+		}
+	}
+	return true
+}
+
+// forget gives up those of the images that were imported: their files have gone. The catalogue has
+// them no more, from here, when forget returns nil.
+func (m *Mirror) forget(ctx context.Context, ids ...uuid.UUID) error {
+	gone, err := m.imported.Remove(ids...)
+	if len(gone) > 0 {
+		err = errors.Join(err, m.ListImported(ctx))
+	}
+	return err
+}
+
+// forgetEvicted gives up imported images whose files were evicted: another source has them, else they
+// would have been kept.
+func (m *Mirror) forgetEvicted(e cache.Evicted) {
+	if e.Reason == cache.ReasonDelete || len(e.Images) == 0 {
+		return // Delete and Unpublish have more to say of their images
+	}
+	if err := m.forget(context.Background(), e.Images...); err != nil {
+		m.log.Error("imported images whose files are gone stay listed", "sum", e.Sum, "error", err)
+	}
+}
