@@ -220,7 +220,7 @@ func TestPublishCutShort(t *testing.T) {
 }
 
 // A record that is lost, or cannot be read, is made anew of what the cache has noted; and what the
-// cache has not, of the record: an unpublish that was cut short has not happened.
+// cache has lost is learned from the record: an unpublish that was cut short has not happened.
 func TestPublishedRecords(t *testing.T) {
 	o := testOptions(t)
 	m, stop := runMirror(t, o)
@@ -251,9 +251,21 @@ func TestPublishedRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop()
-	m, _ = runMirror(t, o)
+	m, stop = runMirror(t, o)
 	publishes(t, m, o, ownImage)
 	if ids := owners(m, sha1.Sum(file)); len(ids) != 1 || !copied(o, ownImage) || !m.store.Kept(ownImage) {
 		t.Errorf("the file is that of %v; a copy: %t; kept: %t", ids, copied(o, ownImage), m.store.Kept(ownImage))
 	}
+	stop()
+
+	// An image whose file is lost stays published until it is unpublished.
+	if err := os.Remove(pathOf(o, sha1.Sum(file))); err != nil {
+		t.Fatal(err)
+	}
+	m, _ = runMirror(t, o)
+	publishes(t, m, o, ownImage)
+	if _, err := m.Unpublish(t.Context(), ownImage); err != nil {
+		t.Error(err)
+	}
+	publishes(t, m, o)
 }
