@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"imgmirror/cache"
 )
@@ -17,9 +20,11 @@ var errCut = fmt.Errorf("%w: the drain deadline has passed", cache.ErrClosed)
 // errNotSent is why a body has no bytes when not even its header could be sent.
 var errNotSent = errors.New("the reply's header could not be sent")
 
-// step is how much of a body goes out under one deadline: a client that takes
-// so much within Options.ClientStall is slow, not stalled. At the default of
-// 60s that is 17 KiB a second.
+// errGone is why a reply that had to wait for bytes was given up.
+var errGone = errors.New("it has hung up")
+
+// step is how much of a body goes out under one deadline: a client that takes so much within
+// Options.ClientStall is slow, not stalled. At the default of 60s that is 17 KiB a second.
 const step = 1 << 20
 
 // clientLook is how often a reply that waits for bytes looks whether its client
@@ -38,13 +43,11 @@ type fileBody struct {
 	record *record
 }
 
-// WriteTo sends the body. fasthttp's writer hands what SendTo gives it on to
-// the TCP connection, which so gets its sendfile(2); anything between the two
-// would lose it.
+// WriteTo sends the body. fasthttp's writer hands what SendTo gives it on to the TCP connection,
+// which so gets its sendfile(2); anything between the two would lose it.
 //
-// It fails when the file turns out wrong, cannot be had to its end, or the
-// client does not take it: fasthttp then closes the connection, and the client
-// sees a body that is too short.
+// It fails when the file turns out wrong, cannot be had to its end, or the client does not take it:
+// fasthttp then closes the connection, and the client sees a body that is too short.
 func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
 	for b.left > 0 {
 		n, err := b.wait()
@@ -52,7 +55,7 @@ func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
 			return b.sent, b.fail(err)
 		}
 		n = min(n, b.left, step)
-		if err := b.conn.SetWriteDeadline(time.Now().Add(b.server.stall)); err != nil {
+		if err := b.conn.SetWriteDeadline(time.Now().Add(b.server.opts.ClientStall)); err != nil {
 			return b.sent, b.fail(fmt.Errorf("client: %w", err))
 		}
 		sent, err := b.reader.SendTo(w, n)
@@ -85,9 +88,8 @@ func (b *fileBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait waits until bytes may be sent, and for no client who has hung up. A part
-// of a file is complete only if the whole file is right, and no body ends before
-// its length.
+// wait waits until bytes may be sent, and for no client who has hung up. A part of a file is
+// complete only if the whole file is right, and no body ends before its length.
 func (b *fileBody) wait() (int64, error) {
 	b.reader.Limit(b.left)
 	for {
@@ -125,11 +127,24 @@ func (b *fileBody) Close() error {
 	return err
 }
 
-// wait is r.Wait, given up at the drain deadline with errCut.
-func (s *Server) wait(r *cache.Reader) (int64, error) {
-	n, err := r.WaitContext(s.base)
-	if err != nil && errors.Is(err, s.base.Err()) {
-		err = errCut
+// gone tells that the other side of conn has hung up, as far as the kernel
+// knows. Nobody may be reading from conn, and nothing is taken from it.
+func gone(conn net.Conn) bool {
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = outer.NetConn()
 	}
-	return n, err
+	inner, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := inner.SyscallConn()
+	if err != nil {
+		return false
+	}
+	over := false
+	err = raw.Control(func(fd uintptr) {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK) // does not wait: Go's sockets never do
+		over = n == 0 && err == nil || errors.Is(err, unix.ECONNRESET)
+	})
+	return over || errors.Is(err, net.ErrClosed)
 }

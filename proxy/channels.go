@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"bytes"
-	"encoding/json"
-
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 )
@@ -14,19 +11,7 @@ func (s *Server) hasChannels() bool { return len(s.catalog.Current().Channels())
 
 // listChannels answers GET /channels (spec 2.9).
 func (s *Server) listChannels(req *request) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(s.catalog.Current().Channels()); err != nil {
-		return err
-	}
-	body := bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
-	etag := tagOf(body)
-	if done, err := req.condition(validators{etag: etag}); done {
-		return err
-	}
-	s.json(req, body, etag)
-	return nil
+	return s.document(req, encode(s.catalog.Current().Channels()))
 }
 
 // channelOf gives the channel that a query asks for: the one it names, else the
@@ -37,38 +22,26 @@ func channelOf(list *catalog.List, params [][2]string) (*catalog.View, string, e
 	if asked := namedChannel(list, params); asked != "" {
 		channel = asked
 	}
+	if view, ok := list.View(channel); ok {
+		return view, channel, nil
+	}
+	message, code := "there is no such channel", "Invalid"
 	if channel == "" {
-		return nil, "", &apiError{
-			status: 422, code: codeValidationFailed, message: "no channel was named, and none is the default",
-			fields: []fieldError{{Field: "channel", Code: "MissingParameter"}},
-		}
+		message, code = "no channel was named, and none is the default", "MissingParameter"
 	}
-	view, ok := list.View(channel)
-	if !ok {
-		return nil, "", &apiError{
-			status: 422, code: codeValidationFailed, message: "there is no such channel",
-			fields: []fieldError{{Field: "channel", Code: "Invalid"}},
-		}
+	return nil, "", &apiError{
+		status: 422, code: codeValidationFailed, message: message,
+		fields: []fieldError{{Field: "channel", Code: code}},
 	}
-	return view, channel, nil
 }
 
-// namedChannel is the channel that a query names, known or not; "" for none, and
-// without channels.
+// namedChannel is the channel that a query names, known or not; "" for none, and without channels.
 func namedChannel(list *catalog.List, params [][2]string) string {
 	if len(list.Channels()) == 0 {
 		return ""
 	}
 	channel, _ := param(params, "channel")
 	return channel
-}
-
-// reach refuses an image that is not in the channel asked for (spec 2.5).
-func (s *Server) reach(e catalog.Entry, channel string) error {
-	if !s.catalog.Current().Reaches(channel, e.Manifest) {
-		return notFound("image not found")
-	}
-	return nil
 }
 
 // v2 is the image as the client is told of it.

@@ -134,8 +134,8 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		if s.tls != nil {
-			nc = tls.Server(nc, s.tls)
+		if s.opts.TLSConfig != nil {
+			nc = tls.Server(nc, s.opts.TLSConfig)
 		}
 		if refused := s.conns.add(nc); refused != "" {
 			s.metrics.refused[refused].Inc()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -18,7 +19,7 @@ func (s *Server) listDatasets(req *request) error {
 		return err
 	}
 	if query.IsDefault() {
-		return s.sendDatasets(req, params)
+		return s.listStatic(req)
 	}
 	list, err := s.list(req)
 	if err != nil {
@@ -32,23 +33,13 @@ func (s *Server) listDatasets(req *request) error {
 	if err != nil {
 		return s.explain(err, "not found")
 	}
-	body := buildDatasets(images, s.selfURL(req), namedChannel(list, params))
-	etag := tagOf(body)
-	if done, err := req.condition(validators{etag: etag}); done {
-		return err
-	}
-	s.json(req, body, etag)
-	return nil
+	return s.document(req, buildDatasets(images, s.selfURL(req), namedChannel(list, params)))
 }
 
-// listStatic answers GET /: the array that a static ("poor man's") image server
-// has at its root (spec 4.1).
+// listStatic answers GET /: the array that a static ("poor man's") image server has at its root
+// (spec 4.1), which is all that DSAPI shows of the channel asked for.
 func (s *Server) listStatic(req *request) error {
-	return s.sendDatasets(req, parseParams(req.query))
-}
-
-// sendDatasets sends all that DSAPI shows of the channel asked for.
-func (s *Server) sendDatasets(req *request, params [][2]string) error {
+	params := parseParams(req.query)
 	list, err := s.list(req)
 	if err != nil {
 		return err
@@ -73,13 +64,7 @@ func (s *Server) getDataset(req *request) error {
 	if err != nil {
 		return err
 	}
-	body := m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params))
-	etag := tagOf(body)
-	if done, err := req.condition(validators{etag: etag}); done {
-		return err
-	}
-	s.json(req, body, etag)
-	return nil
+	return s.document(req, m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params)))
 }
 
 // dataset finds the image that the path names: by a uuid, an urn of two to four
@@ -101,9 +86,9 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 	if err != nil {
 		return manifest.Manifest{}, err
 	}
-	images := visibleDatasets(view)
 	name, version := ref, ""
-	switch parts := strings.Split(ref, ":"); len(parts) {
+	parts := strings.Split(ref, ":")
+	switch len(parts) {
 	case 1:
 	case 2:
 		name, version = parts[0], parts[1]
@@ -111,19 +96,22 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 		name = parts[2]
 	case 4:
 		name, version = parts[2], parts[3]
-		if m, ok := newest(images, func(m manifest.Manifest) bool { return m.URN() == ref }); ok {
-			return m, nil
-		}
 	default:
 		return manifest.Manifest{}, notFound("dataset %s not found", ref)
 	}
-	m, ok := newest(images, func(m manifest.Manifest) bool {
-		return m.Name == name && (version == "" || m.Version == version)
-	})
-	if !ok {
+	named := manifest.Manifest{} // the newest of that name
+	for _, m := range slices.Backward(visibleDatasets(view)) {
+		switch {
+		case len(parts) == 4 && m.URN() == ref:
+			return m, nil
+		case named.UUID == uuid.Nil && m.Name == name && (version == "" || m.Version == version):
+			named = m
+		}
+	}
+	if named.UUID == uuid.Nil {
 		return manifest.Manifest{}, notFound("dataset %s not found", ref)
 	}
-	return m, nil
+	return named, nil
 }
 
 // datasetEntry finds an image by uuid as far as DSAPI shows it: what the list
@@ -131,14 +119,7 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 // G1). (DSAPI manifests do not tell an image's state.) What is outside of the
 // channel asked for is as hidden here as for IMGAPI's clients.
 func (s *Server) datasetEntry(req *request, id uuid.UUID, params [][2]string) (catalog.Entry, error) {
-	_, channel, err := channelOf(s.catalog.Current(), params)
-	if err != nil {
-		return catalog.Entry{}, err
-	}
-	e, err := s.image(req, id)
-	if err == nil {
-		err = s.reach(e, channel)
-	}
+	e, err := s.image(req, id, params)
 	if err != nil {
 		return catalog.Entry{}, err
 	}
@@ -161,18 +142,7 @@ func visibleDatasets(view *catalog.View) []manifest.Manifest {
 	return images
 }
 
-// newest is the last of the images, which are ordered by age, that fits.
-func newest(images []manifest.Manifest, fits func(manifest.Manifest) bool) (manifest.Manifest, bool) {
-	for i := len(images) - 1; i >= 0; i-- {
-		if fits(images[i]) {
-			return images[i], true
-		}
-	}
-	return manifest.Manifest{}, false
-}
-
-// buildDatasets joins the v1 forms to an array, of just the capacity that it
-// needs: it may be kept.
+// buildDatasets joins the v1 forms to an array, of just the capacity that it needs: it may be kept.
 func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
 	forms := make([][]byte, len(images))
 	size := len("[]")
@@ -233,11 +203,11 @@ func (c *ancestorsCache) has(list *catalog.List, id uuid.UUID) bool {
 
 // selfURL is the base of URLs that lead back here (spec 2.7).
 func (s *Server) selfURL(req *request) string {
-	if s.publicURL != "" {
-		return s.publicURL
+	if s.opts.PublicURL != "" {
+		return s.opts.PublicURL
 	}
 	scheme := "http"
-	if req.ctx.IsTLS() || s.trusts(req) && strings.EqualFold(req.header("X-Forwarded-Proto"), "https") {
+	if req.ctx.IsTLS() {
 		scheme = "https"
 	}
 	// The Host header, not fasthttp's idea of the host: in the absolute form
@@ -252,30 +222,8 @@ func (s *Server) selfURL(req *request) string {
 	return scheme + "://" + host
 }
 
-// trusts tells whether the client is a proxy whose word counts.
-func (s *Server) trusts(req *request) bool {
-	addr := remoteIP(req.record.remote)
-	for _, p := range s.forwarded {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
 // saneHost tells that a Host header is a name or an address, perhaps with a
 // port, and nothing that could end or bend a URL.
 func saneHost(host string) bool {
-	if host == "" || len(host) > 255 {
-		return false
-	}
-	for i := range len(host) {
-		switch c := host[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '.', c == '-', c == '_', c == ':', c == '[', c == ']':
-		default:
-			return false
-		}
-	}
-	return true
+	return host != "" && len(host) <= 255 && strings.Trim(host, letters+"0123456789.-_:[]") == ""
 }

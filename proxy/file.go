@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -30,36 +31,18 @@ func (s *Server) getFile(req *request) error {
 	return s.sendFile(req, e, index)
 }
 
-// leadingInt reads the digits that s begins with; 0 when there are none. More
-// than any image has files is just that.
+// leadingInt reads the digits that s begins with; 0 when there are none. More than any image has
+// files is just that.
 func leadingInt(s string) int {
-	end := 0
-	for end < len(s) && s[end] >= '0' && s[end] <= '9' {
-		end++
-	}
-	if end == 0 {
-		return 0
-	}
-	n, err := strconv.ParseUint(s[:end], 10, 31)
-	if err != nil {
-		return 1<<31 - 1
-	}
+	digits := s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
+	n, _ := strconv.ParseUint(digits, 10, 31) // the greatest when out of range
 	return int(n)
 }
 
-// getDatasetFile answers GET /datasets/:uuid/:path.
-func (s *Server) getDatasetFile(req *request) error {
-	return s.sendNamedFile(req, req.segs[1], req.segs[2])
-}
-
-// getStaticFile answers GET /:uuid/:path.
-func (s *Server) getStaticFile(req *request) error {
-	return s.sendNamedFile(req, req.segs[0], req.segs[1])
-}
-
-// sendNamedFile sends the file that has the path in the image's DSAPI manifest,
-// else the one that an alias stands for.
-func (s *Server) sendNamedFile(req *request, image, path string) error {
+// getNamedFile answers GET /datasets/:uuid/:path and GET /:uuid/:path: with the file that has the
+// path in the image's DSAPI manifest, else with the one that an alias stands for.
+func (s *Server) getNamedFile(req *request) error {
+	image, path := req.segs[len(req.segs)-2], req.segs[len(req.segs)-1]
 	id, ok := manifest.ParseUUID(image)
 	if !ok {
 		return notFound("%s does not exist", req.target)
@@ -113,7 +96,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	ctx, done := s.unlessCircular(req.via, e, index)
 	defer done()
 	absent := fmt.Sprintf("image %s has no file %d at its source", m.UUID, index)
-	r, err := s.open(ctx, !s.stream, absent, func(ctx context.Context) (*cache.Reader, error) {
+	r, err := s.open(ctx, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {
 		return s.files.Open(ctx, e, index, cache.Client)
 	})
 	if err != nil {
@@ -212,22 +195,19 @@ func (s *Server) open(ctx context.Context, whole bool, absent string, from func(
 		err = errCircle
 	}
 	if err == nil && whole && r.Result() != cache.Hit {
-		err = s.waitVerified(r)
+		r.SeekTo(r.Size() - 1)
+		if _, err = r.WaitContext(s.base); err != nil {
+			r.Close()
+			if errors.Is(err, s.base.Err()) {
+				err = errCut
+			}
+			err = fmt.Errorf("wait for the whole file: %w", err)
+		} else {
+			r.SeekTo(0)
+		}
 	}
 	if err != nil {
 		return nil, s.explain(err, absent)
 	}
 	return r, nil
-}
-
-// waitVerified waits until all of r may be given out. It disposes of r when it
-// fails.
-func (s *Server) waitVerified(r *cache.Reader) error {
-	r.SeekTo(r.Size() - 1)
-	if _, err := s.wait(r); err != nil {
-		r.Close()
-		return fmt.Errorf("wait for the whole file: %w", err)
-	}
-	r.SeekTo(0)
-	return nil
 }

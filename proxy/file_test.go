@@ -607,7 +607,7 @@ func TestFileBodyAsAReader(t *testing.T) {
 	f, g := withStore(t, content, "")
 	g.pass(len(content))
 	f.start()
-	e, err := f.server.image(&request{}, uuid.MustParse(id(1)))
+	e, err := f.server.image(&request{}, uuid.MustParse(id(1)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

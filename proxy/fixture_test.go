@@ -94,7 +94,7 @@ func (f *fixture) start() *fixture {
 	if err := s.Listen("127.0.0.1:0"); err != nil {
 		f.Fatal(err)
 	}
-	f.serve(s, s.listener.Load().Listener)
+	f.serve(s, *s.listener.Load())
 	return f
 }
 

@@ -69,23 +69,12 @@ func (req *request) header(key string) string {
 // printable ASCII characters without spaces. Else it is a fresh UUID.
 func requestID(h *fasthttp.RequestHeader) string {
 	for _, key := range [...]string{"X-Request-Id", "Request-Id"} {
-		if id := h.Peek(key); len(id) > 0 && saneID(id) {
+		id := h.Peek(key)
+		if 0 < len(id) && len(id) <= 128 && !bytes.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
 			return string(id)
 		}
 	}
 	return uuid.NewString()
-}
-
-func saneID(id []byte) bool {
-	if len(id) > 128 {
-		return false
-	}
-	for _, c := range id {
-		if c <= ' ' || c >= 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // validators are what conditional requests are compared with.
@@ -141,9 +130,8 @@ func httpDate(b []byte) (time.Time, bool) {
 	return t, err == nil
 }
 
-// matchTags tells whether a list of entity tags has etag, or is "*". Tags may
-// be quoted, W/-prefixed or bare (spec 2.6: servers and clients of this
-// protocol write them all three ways).
+// matchTags tells whether a list of entity tags has etag, or is "*". Tags may be quoted,
+// W/-prefixed or bare (spec 2.6: servers and clients of this protocol write them all three ways).
 func matchTags(list, etag string) bool {
 	for {
 		list = strings.TrimLeft(list, " \t,")
@@ -198,6 +186,16 @@ func (req *request) setLastModified(t time.Time) {
 	}
 }
 
+// document sends a document made for this request, or 304 or 412 by the request's conditions.
+func (s *Server) document(req *request, body []byte) error {
+	etag := tagOf(body)
+	if done, err := req.condition(validators{etag: etag}); done {
+		return err
+	}
+	s.json(req, body, etag)
+	return nil
+}
+
 // json sends body, which must not change any more, with its validator.
 func (s *Server) json(req *request, body []byte, etag string) {
 	req.setKey(hdrContentType, typeJSON)
@@ -206,16 +204,15 @@ func (s *Server) json(req *request, body []byte, etag string) {
 	s.allowTime(req, len(body))
 }
 
-// slowest is the rate, in bytes a second, below which a client counts as
-// stalled in the middle of a big list. (Files have a deadline that moves with
-// them; here one for the whole reply has to do.)
+// slowest is the rate, in bytes a second, below which a client counts as stalled in the middle of a
+// big list. (Files have a deadline that moves with them; here one for the whole reply has to do.)
 const slowest = 16 << 10
 
 // allowTime gives the reply time by its size, where it is more than a small one.
 func (s *Server) allowTime(req *request, size int) {
 	if size > slowest {
 		extra := time.Duration(size/slowest) * time.Second
-		_ = req.ctx.SetWriteDeadline(time.Now().Add(s.stall + extra)) // fails only on a connection that is gone
+		_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails only on a connection that is gone
 	}
 }
 

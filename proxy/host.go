@@ -10,8 +10,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// received sees each request's header before fasthttp looks at its hosts. Old clients (Node 0.10) write IPv6
-// addresses without brackets, or with a zone: these are put as a URL has them.
+// received sees each request's header before fasthttp looks at its hosts. Old clients (Node 0.10)
+// write IPv6 addresses without brackets, or with a zone: these are put as a URL has them.
 func (s *Server) received(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if host, changed := bracketed(h.Host(), int(s.port.Load())); changed {
 		h.SetHost(host)
@@ -33,9 +33,10 @@ func (s *Server) received(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	return fasthttp.RequestConfig{}
 }
 
-// bracketed puts an IPv6 address, perhaps with a port, as a URL has it: in brackets, without its zone, which means
-// something to one machine only. Without brackets the last group may be a port: it is one if it equals own, or if
-// what is there would be no address else. changed is false for anything else, and for what is right as it is.
+// bracketed puts an IPv6 address, perhaps with a port, as a URL has it: in brackets, without its
+// zone, which means something to one machine only. Without brackets the last group may be a port:
+// it is one if it equals own, or if what is there would be no address else. changed is false for
+// anything else, and for what is right as it is.
 func bracketed(host []byte, own int) (fixed string, changed bool) {
 	if bytes.Count(host, []byte(":")) < 2 || host[0] == '[' && bytes.IndexByte(host, '%') < 0 {
 		return "", false

@@ -47,18 +47,10 @@ func (s *Server) listImages(req *request) error {
 	s.varies(req, nil)
 	// Filters go by more than the list shows, billing tags for one: only the
 	// reply itself tells whether it is still the same.
-	var body []byte
 	if req.named {
-		body = manifest.BuildChannelsList(images)
-	} else {
-		body = manifest.BuildList(images)
+		return s.document(req, manifest.BuildChannelsList(images))
 	}
-	etag := tagOf(body)
-	if done, err := req.condition(validators{etag: etag}); done {
-		return err
-	}
-	s.json(req, body, etag)
-	return nil
+	return s.document(req, manifest.BuildList(images))
 }
 
 // list is the catalogue's list for a reply that shows it. "Cannot tell" is not
@@ -74,9 +66,8 @@ func (s *Server) list(req *request) (*catalog.List, error) {
 	return list, nil
 }
 
-// sendWholeList sends all of a channel, or of the mirror: the list that nearly
-// all clients ask for, made once per change. Big enough to compress, and the only
-// reply that is.
+// sendWholeList sends all of a channel, or of the mirror: the list that nearly all clients ask for,
+// made once per change. Big enough to compress, and the only reply that is.
 func (s *Server) sendWholeList(req *request, view *catalog.View) error {
 	body, etag := view.JSON(req.named)
 	s.varies(req, valueEncoding)
@@ -113,18 +104,11 @@ func (s *Server) getImage(req *request) error {
 		return err
 	}
 	s.varies(req, nil)
-	body := req.v2(e.Manifest)
-	etag := tagOf(body)
-	if done, err := req.condition(validators{etag: etag}); done {
-		return err
-	}
-	s.json(req, body, etag)
-	return nil
+	return s.document(req, req.v2(e.Manifest))
 }
 
-// visibleImage finds the image of /images/:uuid…, with the checks of spec 2.5
-// in their order. An image that no list shows counts, also a disabled one:
-// clients ask for origins so.
+// visibleImage finds the image of /images/:uuid…, with the checks of spec 2.5 in their order. An
+// image that no list shows counts, also a disabled one: clients ask for origins so.
 func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
 	id, ok := manifest.ParseUUID(req.segs[1])
 	if !ok {
@@ -134,14 +118,7 @@ func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
 	if req.query != "" {
 		params = parseParams(req.query)
 	}
-	_, channel, err := channelOf(s.catalog.Current(), params)
-	if err != nil {
-		return catalog.Entry{}, err
-	}
-	e, err := s.image(req, id)
-	if err == nil {
-		err = s.reach(e, channel)
-	}
+	e, err := s.image(req, id, params)
 	if err != nil {
 		return catalog.Entry{}, err
 	}
@@ -175,13 +152,21 @@ func accessible(m manifest.Manifest, account string) bool {
 	return activated && (m.Public || slices.Contains(m.ACL, account))
 }
 
-// image asks the catalogue for one image; the error is ready for the client.
-func (s *Server) image(req *request, id uuid.UUID) (catalog.Entry, error) {
+// image asks the catalogue for one image, which must be in the channel that the query asks for
+// (spec 2.5). The error is ready for the client.
+func (s *Server) image(req *request, id uuid.UUID, params [][2]string) (catalog.Entry, error) {
+	_, channel, err := channelOf(s.catalog.Current(), params)
+	if err != nil {
+		return catalog.Entry{}, err
+	}
 	ctx, cancel := context.WithTimeout(via.With(s.base, req.via), lookupTimeout)
 	defer cancel()
 	e, err := s.catalog.Get(ctx, id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return catalog.Entry{}, s.explain(err, imageNotFound(id).message)
+	case !s.catalog.Current().Reaches(channel, e.Manifest):
+		return catalog.Entry{}, notFound("image not found")
 	}
 	return e, nil
 }

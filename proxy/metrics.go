@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // statuses are the values of the label "code"; anything else would be "other".
@@ -29,37 +30,32 @@ type routeMetrics struct {
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
-	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
+	auto := promauto.With(r)
+	requests := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "imgmirror_http_requests_total",
 		Help: "Requests answered, by route and status.",
 	}, []string{"route", "code"})
-	durations := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	durations := auto.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "imgmirror_http_request_duration_seconds",
 		Help:    "From a request's header to the end of its reply's body.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 	}, []string{"route"})
-	connections := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "imgmirror_http_connections",
-		Help: "Client connections that are open.",
-	})
-	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+	refused := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "imgmirror_http_connections_refused_total",
 		Help: "Client connections refused, by the limit that was reached.",
 	}, []string{"limit"})
-	r.MustRegister(requests, durations, connections, refused)
-
 	m := &metrics{
-		routes:      make(map[string]*routeMetrics),
-		connections: connections,
+		routes: make(map[string]*routeMetrics),
+		connections: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_http_connections",
+			Help: "Client connections that are open.",
+		}),
 		refused: map[string]prometheus.Counter{
 			"total":   refused.WithLabelValues("total"),
 			"address": refused.WithLabelValues("address"),
 		},
 	}
 	for _, rt := range allRoutes {
-		if m.routes[rt.name] != nil {
-			continue
-		}
 		rm := &routeMetrics{
 			codes:    make(map[int]prometheus.Counter, len(statuses)),
 			other:    requests.WithLabelValues(rt.name, "other"),

@@ -12,10 +12,10 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// meet reads which mirrors a question comes from, and tells those who we are. A question that comes back to its asker
-// is not here: this mirror has nothing that this mirror does not have.
+// meet reads which mirrors a question comes from, and tells those who we are. A question that comes
+// back to its asker is not here: this mirror has nothing that this mirror does not have.
 func (s *Server) meet(req *request) error {
-	if s.id == "" {
+	if s.opts.ID == "" {
 		return nil
 	}
 	var values []string
@@ -25,8 +25,8 @@ func (s *Server) meet(req *request) error {
 	if req.via = via.Parse(values...); len(req.via) == 0 {
 		return nil
 	}
-	req.set(hdrVia, via.Format(s.id))
-	if slices.Contains(req.via, s.id) {
+	req.set(hdrVia, via.Format(s.opts.ID))
+	if slices.Contains(req.via, s.opts.ID) {
 		return notFound("%s is not here: this mirror has asked itself", req.path)
 	}
 	return nil
@@ -45,8 +45,9 @@ func (s *Server) listPaths(req *request) error {
 // errCircle ends the wait of a mirror for a file that mirrors wait for in a circle.
 var errCircle = fmt.Errorf("mirrors wait for each other: %w", fs.ErrNotExist)
 
-// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids: the context ends with
-// errCircle when these wait for each other. done must be called; it ends the watch and returns after the watch.
+// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids: the
+// context ends with errCircle when these wait for each other. done must be called; it ends the
+// watch and returns after the watch.
 func (s *Server) unlessCircular(ids []string, e catalog.Entry, index int) (ctx context.Context, done func()) {
 	if len(ids) == 0 {
 		return s.base, func() {}

@@ -21,20 +21,24 @@ var errOutOfReach = fmt.Errorf("the sources that hold it do not answer: %w", ver
 // neither on disk nor at a source that answers. imgadm goes on to its next source
 // when the manifest is not found; later it would give up.
 func (s *Server) obtain(e catalog.Entry) error {
-	if s.unreachable != UnreachableNotFound {
+	if s.opts.OnUnreachable != UnreachableNotFound {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(s.base, lookupTimeout)
 	defer cancel()
 	check := func(e catalog.Entry) error {
-		if s.stored(e) || s.catalog.Reachable(ctx, e) {
+		if len(e.Manifest.Files) == 0 {
+			return nil
+		}
+		// Clients of imgadm's kind want one file of an image.
+		if _, stored := s.files.Stored(e, 0); stored || s.catalog.Reachable(ctx, e) {
 			return nil
 		}
 		return fmt.Errorf("image %s: %w", e.Manifest.UUID, errOutOfReach)
 	}
 	err := check(e)
 	if err == nil {
-		_, err = manifest.Chain(e, manifestOf, func(origin uuid.UUID) (catalog.Entry, error) {
+		_, err = manifest.Chain(e, func(e catalog.Entry) manifest.Manifest { return e.Manifest }, func(origin uuid.UUID) (catalog.Entry, error) {
 			e, err := s.catalog.Get(ctx, origin)
 			if err == nil {
 				err = check(e)
@@ -46,16 +50,4 @@ func (s *Server) obtain(e catalog.Entry) error {
 		return s.explain(err, "")
 	}
 	return nil // no other answer makes a broken chain whole
-}
-
-func manifestOf(e catalog.Entry) manifest.Manifest { return e.Manifest }
-
-// stored tells that clients of imgadm's kind, which want one file of an image,
-// can have it from disk.
-func (s *Server) stored(e catalog.Entry) bool {
-	if len(e.Manifest.Files) == 0 {
-		return true
-	}
-	_, ok := s.files.Stored(e, 0)
-	return ok
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"encoding/json"
 	"strings"
 
 	"imgmirror/proxy/meaning"
@@ -9,16 +8,12 @@ import (
 
 // pong is the body of GET /ping. Without "imgapi" imgadm refuses the source.
 func pong(version string) []byte {
-	b, err := json.Marshal(struct {
+	return encode(struct {
 		Ping    string `json:"ping"`
 		Version string `json:"version"`
 		IMGAPI  bool   `json:"imgapi"`
 		DSAPI   bool   `json:"dsapi"`
 	}{"pong", version, true, true})
-	if err != nil {
-		panic(err) // strings and booleans always encode
-	}
-	return b
 }
 
 // samples are the errors that GET /ping?error=NAME simulates (spec 2.3).

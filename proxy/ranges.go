@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/valyala/fasthttp"
@@ -15,9 +17,8 @@ func (p span) contentRange(size int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", p.start, p.start+p.length-1, size)
 }
 
-// wantedSpan reads the Range and If-Range headers of a GET against a body of
-// size bytes: the part to send, whole when it is all of it, satisfiable false
-// for a 416.
+// wantedSpan reads the Range and If-Range headers of a GET against a body of size bytes: the part
+// to send, whole when it is all of it, satisfiable false for a 416.
 func wantedSpan(h *fasthttp.RequestHeader, size int64, v validators) (part span, whole, satisfiable bool) {
 	all := span{0, size}
 	header := h.PeekBytes(headRange)
@@ -83,20 +84,6 @@ func parseRange(header string, size int64) (part span, ok, satisfiable bool) {
 
 // parsePos reads digits; more than an int64 holds is the greatest one.
 func parsePos(s string) (int64, bool) {
-	const most = int64(1)<<62 - 1
-	if s == "" {
-		return 0, false
-	}
-	var n int64
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
-			return 0, false
-		}
-		if n < most/10 {
-			n = n*10 + int64(s[i]-'0')
-		} else {
-			n = most
-		}
-	}
-	return n, true
+	n, err := strconv.ParseUint(s, 10, 62)
+	return int64(n), err == nil || errors.Is(err, strconv.ErrRange) //nolint:gosec // of 62 bits
 }

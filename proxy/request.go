@@ -27,8 +27,7 @@ type request struct {
 	record *record
 }
 
-// record is what the access log and the metrics say of a request. It may outlive
-// the handler.
+// record is what the access log and the metrics say of a request. It may outlive the handler.
 type record struct {
 	start  time.Time
 	route  *route
@@ -139,8 +138,7 @@ func (s *Server) dispatch(req *request) (err error) {
 	return rt.serve(s, req)
 }
 
-// malformed answers what could not be read as a request. fasthttp closes the
-// connection after it.
+// malformed answers what could not be read as a request. fasthttp closes the connection after it.
 func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	var silent fasthttp.ErrNothingRead
 	if errors.As(err, &silent) {
@@ -166,7 +164,7 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	s.sendError(req, reply)
 	s.finishHeader(req)
 	// The deadline of an earlier reply on this connection may be over.
-	_ = ctx.SetWriteDeadline(time.Now().Add(s.stall))
+	_ = ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall))
 	s.finish(req.record, req.bodySize(), nil)
 }
 
@@ -248,8 +246,9 @@ func notAllowed(method, allow string) *apiError {
 	return &apiError{status: 405, code: "MethodNotAllowedError", message: method + " is not allowed", allow: &allow}
 }
 
-// allowedHeaders are the headers that a web page may send along: those that mean something here, and those that the
-// older image servers (restify's, dsapid) allowed to the web interfaces written for them.
+// allowedHeaders are the headers that a web page may send along: those that mean something here,
+// and those that the older image servers (restify's, dsapid) allowed to the web interfaces written
+// for them.
 const allowedHeaders = "Accept, Accept-Language, Accept-Version, Api-Version, Authorization, Cache-Control, Content-Language, " +
 	"Content-Length, Content-MD5, Content-Type, Date, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, " +
 	"Origin, Pragma, Range, Request-Id, Response-Time, X-Api-Version, X-CSRF-Token, X-PINGOTHER, X-Request-Id, X-Requested-With"

@@ -29,9 +29,9 @@ var (
 	routeWrite       = &route{name: "write", writeOnly: true}
 	routeDatasets    = &route{name: "datasets", open: true, serve: (*Server).listDatasets}
 	routeDataset     = &route{name: "dataset", open: true, serve: (*Server).getDataset}
-	routeDatasetFile = &route{name: "dataset_file", open: true, serve: (*Server).getDatasetFile}
+	routeDatasetFile = &route{name: "dataset_file", open: true, serve: (*Server).getNamedFile}
 	routeIndex       = &route{name: "index", open: true, serve: (*Server).listStatic}
-	routeStaticFile  = &route{name: "static_file", open: true, serve: (*Server).getStaticFile}
+	routeStaticFile  = &route{name: "static_file", open: true, serve: (*Server).getNamedFile}
 	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
 	routePaths       = &route{name: "paths", serve: (*Server).listPaths}
 	routeNone        = &route{name: "none"} // no such path, or no request at all
@@ -43,42 +43,29 @@ var allRoutes = []*route{
 	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeNone,
 }
 
+// plain are the routes of paths with one segment.
+var plain = map[string]*route{
+	"ping": routePing, "images": routeImages, "datasets": routeDatasets, "channels": routeChannels,
+	"paths": routePaths, "state": routeState, "readyz": routeReady,
+}
+
 // match finds the route of a path; nil when there is none.
 func match(segs []string) *route {
-	if len(segs) == 0 {
+	switch len(segs) {
+	case 0:
 		return routeIndex
+	case 1:
+		return plain[segs[0]]
 	}
 	switch segs[0] {
-	case "ping":
-		if len(segs) == 1 {
-			return routePing
-		}
 	case "images":
 		return matchImages(segs[1:])
 	case "datasets":
 		switch len(segs) {
-		case 1:
-			return routeDatasets
 		case 2:
 			return routeDataset
 		case 3:
 			return routeDatasetFile
-		}
-	case "channels":
-		if len(segs) == 1 {
-			return routeChannels
-		}
-	case "paths":
-		if len(segs) == 1 {
-			return routePaths
-		}
-	case "state":
-		if len(segs) == 1 {
-			return routeState
-		}
-	case "readyz":
-		if len(segs) == 1 {
-			return routeReady
 		}
 	case "authkeys":
 		if len(segs) == 2 && segs[1] == "reload" {
@@ -92,11 +79,9 @@ func match(segs []string) *route {
 	return nil
 }
 
-// matchImages is match for what follows /images.
+// matchImages is match for what follows /images/.
 func matchImages(segs []string) *route {
 	switch {
-	case len(segs) == 0:
-		return routeImages
 	case segs[0] == "":
 		return nil
 	case len(segs) == 1:
@@ -117,8 +102,7 @@ func matchImages(segs []string) *route {
 	return nil
 }
 
-// fileIndex reads "file" (which is 0), and "fileN" or "file:N", dsapid's way to
-// ask for file N.
+// fileIndex reads "file" (which is 0), and "fileN" or "file:N", dsapid's way to ask for file N.
 func fileIndex(seg string) (int, bool) {
 	digits, ok := strings.CutPrefix(seg, "file")
 	if !ok {
@@ -138,7 +122,7 @@ func parseTarget(target string) (rest, path, query string, ok bool) {
 	rest = target
 	if !strings.HasPrefix(rest, "/") {
 		scheme, after, found := strings.Cut(rest, "://")
-		if !found || !isScheme(scheme) {
+		if !found || scheme == "" || strings.Trim(scheme, letters) != "" {
 			return "", "", "", false
 		}
 		slash := strings.IndexAny(after, "/?#")
@@ -156,16 +140,7 @@ func parseTarget(target string) (rest, path, query string, ok bool) {
 	return rest, path, query, true
 }
 
-// isScheme tells a URL scheme by its letters.
-func isScheme(s string) bool {
-	for i := range len(s) {
-		c := s[i] | 0x20
-		if c < 'a' || c > 'z' {
-			return false
-		}
-	}
-	return s != ""
-}
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 // splitPath cuts a path at its slashes and decodes each segment once. One
 // slash at the end equals none; no others are dropped, and dots mean nothing.
@@ -188,8 +163,7 @@ func splitPath(path string) (segs []string, ok bool) {
 	return segs, true
 }
 
-// parseParams reads a query string in its order. What is not well encoded is
-// taken as it is.
+// parseParams reads a query string in its order. What is not well encoded is taken as it is.
 func parseParams(query string) [][2]string {
 	var params [][2]string
 	for query != "" {

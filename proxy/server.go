@@ -1,18 +1,17 @@
-// Package proxy is the HTTP front that clients see: IMGAPI under /images,
-// DSAPI under /datasets, the array of a static image server at /. It owns
-// routes, headers, conditional and range requests, the table that turns errors
-// into statuses, connection limits, draining and the access log. It keeps no
-// images: what is listed comes from a Catalog, what is sent from Files.
+// Package proxy is the HTTP front that clients see: IMGAPI under /images, DSAPI under /datasets,
+// the array of a static image server at /. It owns routes, headers, conditional and range requests,
+// the table that turns errors into statuses, connection limits, draining and the access log. It
+// keeps no images: what is listed comes from a Catalog, what is sent from Files.
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -28,8 +27,7 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// Catalog is what images there are; *mirror.Mirror is one. All methods may
-// be called concurrently.
+// Catalog is what images there are; *mirror.Mirror is one. All methods may be called concurrently.
 type Catalog interface {
 	// Current is the list now being served: immutable, never nil, no waiting.
 	Current() *catalog.List
@@ -63,9 +61,8 @@ const (
 	// UnreachableError answers 503 for an image whose sources are all down:
 	// the truth, on which imgadm gives up.
 	UnreachableError = "error"
-	// UnreachableNotFound answers 404 instead, on which imgadm asks its next
-	// source (spec/imgadm 4.5): to the file and to the manifest, and to the
-	// manifest of each image that is built on it.
+	// UnreachableNotFound answers 404 instead, on which imgadm asks its next source (spec/imgadm
+	// 4.5): to the file and to the manifest, and to the manifest of each image that is built on it.
 	UnreachableNotFound = "notfound"
 )
 
@@ -90,25 +87,21 @@ type Options struct {
 
 	// ClientStall cuts a client that takes no bytes for so long; 0 = 60s.
 	ClientStall time.Duration
-	// DrainTimeout is how long replies under way may go on when Run is told to
-	// stop; 0 = 30s.
+	// DrainTimeout is how long replies under way may go on when Run is told to stop; 0 = 30s.
 	DrainTimeout time.Duration
 	// MaxConnections bounds the open connections; 0 = 10000.
 	MaxConnections int
 	// MaxPerAddress bounds the open connections of one address; 0 = no bound.
 	MaxPerAddress int
 
-	// Ready is asked in addition by /readyz and Server.Ready; nil = always
-	// true. It must not wait.
+	// Ready is asked in addition by /readyz and Server.Ready; nil = always true. It must not wait.
 	Ready func() bool
 
 	// TLSConfig makes the server speak TLS; nil = plain HTTP.
 	TLSConfig *tls.Config
-	// TrustForwarded are the proxies whose X-Forwarded-Proto is believed.
-	TrustForwarded []netip.Prefix
 
 	Logger     *slog.Logger          // nil = discard
-	Registerer prometheus.Registerer // nil = a private registry
+	Registerer prometheus.Registerer // nil = metrics that nobody sees
 }
 
 // Times that are nobody's business to tune.
@@ -119,8 +112,7 @@ const (
 	// idleTimeout is how long a connection is kept between requests: imgadm
 	// reuses pooled ones without a limit of its own (spec 6.1).
 	idleTimeout = 180 * time.Second
-	// lookupTimeout bounds the wait for a manifest; clients get their 503
-	// within 3 s (spec 5.5).
+	// lookupTimeout bounds the wait for a manifest; clients get their 503 within 3 s (spec 5.5).
 	lookupTimeout = 2900 * time.Millisecond
 	// listTimeout bounds the wait for the first answers of sources after a start,
 	// while there is nothing to list; listRetry is when it is worth asking again.
@@ -142,22 +134,14 @@ const (
 
 // Server is the client listener. Its methods may be called concurrently.
 type Server struct {
-	catalog     Catalog
-	files       Files
-	publicURL   string
-	version     string
-	id          string
-	hostname    string
-	stream      bool
-	unreachable string
-	stall       time.Duration
-	drain       time.Duration
-	tls         *tls.Config
-	forwarded   []netip.Prefix
-	port        atomic.Int32 // of the listener being served; 0 = none
-	log         *slog.Logger
-	metrics     *metrics
-	pong        []byte
+	opts     Options // with the defaults filled in
+	catalog  Catalog
+	files    Files
+	hostname string
+	port     atomic.Int32 // of the listener being served; 0 = none
+	log      *slog.Logger
+	metrics  *metrics
+	pong     []byte
 
 	http     *fasthttp.Server
 	conns    conns
@@ -168,28 +152,21 @@ type Server struct {
 	base context.Context
 	cut  context.CancelFunc
 
-	listener  atomic.Pointer[listener]
-	served    atomic.Bool // Serve was called
-	serving   atomic.Bool // between the start of Serve and the start of its drain
-	alsoReady func() bool // Options.Ready
+	listener atomic.Pointer[net.Listener]
+	served   atomic.Bool // Serve was called
+	serving  atomic.Bool // between the start of Serve and the start of its drain
 
 	datasets  datasetsCache
 	ancestors ancestorsCache
 }
-
-// listener is a net.Listener in one word.
-type listener struct{ net.Listener }
 
 // New checks the options and builds the server; it starts nothing.
 func New(o Options) (*Server, error) {
 	if o.Catalog == nil || o.Files == nil {
 		return nil, errors.New("proxy: Catalog and Files are required")
 	}
-	switch o.OnUnreachable {
-	case "":
-		o.OnUnreachable = UnreachableError
-	case UnreachableError, UnreachableNotFound:
-	default:
+	o.OnUnreachable = cmp.Or(o.OnUnreachable, UnreachableError)
+	if o.OnUnreachable != UnreachableError && o.OnUnreachable != UnreachableNotFound {
 		return nil, fmt.Errorf("proxy: OnUnreachable is %q, not %q or %q", o.OnUnreachable, UnreachableError, UnreachableNotFound)
 	}
 	if o.PublicURL != "" {
@@ -198,49 +175,28 @@ func New(o Options) (*Server, error) {
 			return nil, fmt.Errorf("proxy: PublicURL %q is not an http or https URL", o.PublicURL)
 		}
 	}
-	if o.Version == "" {
-		o.Version = "0.0.0"
-	}
-	if o.ClientStall <= 0 {
-		o.ClientStall = time.Minute
-	}
-	if o.DrainTimeout <= 0 {
-		o.DrainTimeout = 30 * time.Second
-	}
-	if o.MaxConnections <= 0 {
-		o.MaxConnections = 10000
-	}
+	o.PublicURL = strings.TrimRight(o.PublicURL, "/")
+	o.Version = cmp.Or(o.Version, "0.0.0")
+	o.ClientStall = cmp.Or(o.ClientStall, time.Minute)
+	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 10000)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Ready == nil {
 		o.Ready = func() bool { return true }
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Registerer == nil {
-		o.Registerer = prometheus.NewRegistry()
 	}
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = "localhost"
 	}
 	s := &Server{
-		catalog:     o.Catalog,
-		files:       o.Files,
-		publicURL:   strings.TrimRight(o.PublicURL, "/"),
-		version:     o.Version,
-		id:          o.ID,
-		hostname:    hostname,
-		stream:      o.StreamOnMiss,
-		unreachable: o.OnUnreachable,
-		stall:       o.ClientStall,
-		drain:       o.DrainTimeout,
-		tls:         o.TLSConfig,
-		alsoReady:   o.Ready,
-		forwarded:   o.TrustForwarded,
-		log:         o.Logger.With("component", "proxy"),
-		metrics:     newMetrics(o.Registerer),
-		pong:        pong(o.Version),
-		refusals:    rate.Sometimes{Interval: time.Minute},
+		opts:     o,
+		catalog:  o.Catalog,
+		files:    o.Files,
+		hostname: hostname,
+		log:      o.Logger.With("component", "proxy"),
+		metrics:  newMetrics(o.Registerer),
+		pong:     pong(o.Version),
+		refusals: rate.Sometimes{Interval: time.Minute},
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
@@ -253,9 +209,8 @@ func New(o Options) (*Server, error) {
 		ReadBufferSize:  readBuffer,
 		WriteBufferSize: writeBuffer,
 		ReadTimeout:     readTimeout,
-		// WriteTimeout is armed anew for every reply and covers a header and a
-		// small body. The body of a file sets its own deadlines as it moves on,
-		// see fileBody.
+		// WriteTimeout is armed anew for every reply and covers a header and a small body. The body
+		// of a file sets its own deadlines as it moves on, see fileBody.
 		WriteTimeout:       o.ClientStall,
 		IdleTimeout:        idleTimeout,
 		MaxRequestBodySize: maxRequestBody,
@@ -267,7 +222,7 @@ func New(o Options) (*Server, error) {
 		Logger:                       printfLogger{s.log},
 		// MaxConnsPerIP stays 0: it wraps the connection and so loses sendfile.
 	}
-	if s.tls != nil {
+	if o.TLSConfig != nil {
 		s.http.WriteBufferSize = writeBufferTLS
 	}
 	return s, nil
@@ -280,7 +235,7 @@ func (s *Server) Listen(addr string) error {
 	if err != nil {
 		return fmt.Errorf("listen for clients: %w", err)
 	}
-	if !s.listener.CompareAndSwap(nil, &listener{ln}) {
+	if !s.listener.CompareAndSwap(nil, &ln) {
 		ln.Close()
 		return fmt.Errorf("listen for clients on %s: already listening", addr)
 	}
@@ -290,7 +245,7 @@ func (s *Server) Listen(addr string) error {
 // Addr is the address that Listen opened; nil before.
 func (s *Server) Addr() net.Addr {
 	if ln := s.listener.Load(); ln != nil {
-		return ln.Addr()
+		return (*ln).Addr()
 	}
 	return nil
 }
@@ -301,22 +256,21 @@ func (s *Server) Run(ctx context.Context) error {
 	if ln == nil {
 		return errors.New("proxy: Run before Listen")
 	}
-	return s.Serve(ctx, ln)
+	return s.Serve(ctx, *ln)
 }
 
-// Close frees the port of a server that will not be run. It has no effect on
-// one that was.
+// Close frees the port of a server that will not be run. It has no effect on one that was.
 func (s *Server) Close() error {
 	ln := s.listener.Load()
 	if ln == nil || s.served.Load() {
 		return nil
 	}
-	return ln.Close()
+	return (*ln).Close()
 }
 
 // Ready tells that requests are being taken: from the start of Serve until its
 // context ends, and Options.Ready agrees. It is what /readyz says.
-func (s *Server) Ready() bool { return s.serving.Load() && s.alsoReady() }
+func (s *Server) Ready() bool { return s.serving.Load() && s.opts.Ready() }
 
 // Serve serves ln until ctx ends, then drains: Ready turns false, ln is closed,
 // idle connections are closed at once, replies under way may end within
@@ -347,7 +301,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 
 	defer s.cut()
 	drained := s.conns.drain()
-	deadline := time.NewTimer(s.drain)
+	deadline := time.NewTimer(s.opts.DrainTimeout)
 	defer deadline.Stop()
 	select {
 	case <-drained:
@@ -359,8 +313,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return broken
 }
 
-// printfLogger brings fasthttp's own messages, all of them about single
-// connections, to slog.
+// printfLogger brings fasthttp's own messages, all of them about single connections, to slog.
 type printfLogger struct{ log *slog.Logger }
 
 func (l printfLogger) Printf(format string, args ...any) {

@@ -51,11 +51,16 @@ func (e *apiError) body() []byte {
 	if e.fields != nil {
 		v.Errors = &e.fields
 	}
+	return encode(v)
+}
+
+// encode is the JSON text of what this package sends, which always has one.
+func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(err) // strings and slices of strings always encode
+		panic(err)
 	}
 	return bytes.TrimSuffix(b.Bytes(), []byte{'\n'})
 }
@@ -100,7 +105,7 @@ func (s *Server) explain(err error, absent string) *apiError {
 	switch {
 	case m.Status == 404:
 		return &apiError{status: 404, code: m.Code, message: absent, cause: err}
-	case m.Unreachable && s.unreachable == UnreachableNotFound:
+	case m.Unreachable && s.opts.OnUnreachable == UnreachableNotFound:
 		return &apiError{status: 404, code: meaning.NotFound, message: "image not found: " + m.Message, cause: err}
 	}
 	e := &apiError{status: m.Status, code: m.Code, message: m.Message, cause: err}

@@ -14,8 +14,8 @@ import (
 )
 
 func TestExplain(t *testing.T) {
-	honest := &Server{unreachable: UnreachableError}
-	helpful := &Server{unreachable: UnreachableNotFound}
+	honest := &Server{opts: Options{OnUnreachable: UnreachableError}}
+	helpful := &Server{opts: Options{OnUnreachable: UnreachableNotFound}}
 	f := func(s *Server, err error, status int, code string) {
 		t.Helper()
 		for _, err := range []error{err, fmt.Errorf("fill 97f2: source one: %w", err), errors.Join(errors.New("x"), err)} {

@@ -13,9 +13,8 @@ const apiVersion = "2.0.0"
 // but "channels" (spec 2.2).
 var spoken = [...]*semver.Version{semver.MustParse("1.0.0"), semver.MustParse(apiVersion)}
 
-// satisfiedBy reads an Accept-Version header: "" (an old client) or a semver
-// range. It gives the major version of the newest spoken one that satisfies it;
-// 0 when none does.
+// satisfiedBy reads an Accept-Version header: "" (an old client) or a semver range. It gives the
+// major version of the newest spoken one that satisfies it; 0 when none does.
 func satisfiedBy(header string) int {
 	switch header { // what clients send
 	case "*", "~2":
