@@ -183,7 +183,8 @@ func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
 // Own records that b's image has the file, which is on disk, and keeps a copy of
 // its manifest. File does that too, but for blobs without a manifest, and does not fail
 // if it cannot. What Own has recorded lasts; a failure leaves all as it was. The error
-// matches fs.ErrNotExist when the file is not there.
+// matches fs.ErrNotExist when the file is not there. A file
+// that Run has yet to adopt is there.
 func (s *Store) Own(b Blob) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -192,8 +193,9 @@ func (s *Store) Own(b Blob) error {
 	sum := b.Want.SHA1
 	s.mu.RLock()
 	had := s.images.has(b.Image, sum)
+	_, orphan := s.orphans[sum]
 	s.mu.RUnlock()
-	err := s.note(b, sum, false)
+	err := s.note(b, sum, orphan)
 	if err == nil {
 		err = s.index.Sync()
 	}
@@ -205,7 +207,8 @@ func (s *Store) Own(b Blob) error {
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.files[sum] == nil || !s.images.has(b.Image, sum) {
+	_, orphan = s.orphans[sum]
+	if s.files[sum] == nil && !orphan || !s.images.has(b.Image, sum) {
 		return fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
 	}
 	return nil

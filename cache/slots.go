@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,11 @@ type ticket struct {
 	ready chan struct{} // closed when the slot is given; made anew by each wait
 }
 
-func newSlots(n int) *slots { return &slots{total: n} }
+func newSlots(n int) *slots {
+	s := new(slots)
+	s.resize(n)
+	return s
+}
 
 // acquire waits for a slot. Unless it fails with ctx's error, release must follow.
 func (s *slots) acquire(ctx context.Context, t *ticket) error {
@@ -95,12 +100,12 @@ func (s *slots) wanted(t *ticket) bool {
 	return t.ahead && s.urgent.Load() > 0
 }
 
-// resize sets the number of slots. Fills that run go on, also when there are more of them now than
+// resize sets the number of slots; 0 = defaultFillSlots. Fills that run go on, also when there are more of them now than
 // slots.
 func (s *slots) resize(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.total = n
+	s.total = cmp.Or(max(0, n), defaultFillSlots)
 	s.grant()
 }
 

@@ -138,9 +138,6 @@ type Store struct {
 // refused. It starts nothing in the background but badger's own goroutines.
 // ctx bounds the opening only.
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
-	if o.FillSlots <= 0 {
-		o.FillSlots = defaultFillSlots
-	}
 	if o.StallTimeout <= 0 {
 		o.StallTimeout = defaultStallTimeout
 	}

@@ -83,7 +83,7 @@ func (item *Item) Installing(t mirror.Turn) {
 	}
 }
 
-// installError gives what zfsimport refuses its code. Other errors, those of the file that was read
+// InstallError gives what zfsimport refuses its code. Other errors, those of the file that was read
 // among them, stay what they are.
 func InstallError(err error) error {
 	if code := zfsimport.CodeOf(err); code != "" {

@@ -10,6 +10,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/own"
 )
 
@@ -64,17 +65,15 @@ func (m *Mirror) adoptFormer() error {
 	return nil
 }
 
-// settleOwn makes records and cache agree on the published images, which a process that ended, or a
-// loss on disk, may have left apart: the cache learns again what a record tells, and an image that the
-// cache has as published gets a record.
+// settleOwn makes records and cache agree, which a process that ended, or a loss on disk, may have left
+// apart: the cache learns again whose files those of the records are, and an image that the cache has
+// as published gets a record.
 func (m *Mirror) settleOwn() {
-	for _, image := range m.published.Images() {
-		_, err := m.store.Manifest(image.UUID)
-		if !errors.Is(err, fs.ErrNotExist) || m.store.Absent(image.Files[0].SHA1) {
-			continue
-		}
-		if err := m.own(image); err != nil {
-			m.log.Error("the copy of a published image's manifest cannot be made anew", "uuid", image.UUID, "error", err)
+	for _, source := range []*own.Source{m.published, m.imported} {
+		for _, image := range source.Images() {
+			if _, err := m.store.Manifest(image.UUID); errors.Is(err, fs.ErrNotExist) {
+				m.ownFiles(source.Name(), image)
+			}
 		}
 	}
 	for _, id := range m.store.From(own.Published) {
@@ -90,6 +89,19 @@ func (m *Mirror) settleOwn() {
 		}
 		if err != nil {
 			m.log.Error("an image whose publishing was cut short cannot be recorded", "uuid", id, "error", err)
+		}
+	}
+}
+
+// ownFiles notes in the cache that an image has its files, as far as they are there.
+func (m *Mirror) ownFiles(source string, image manifest.Manifest) {
+	for i, f := range image.Files {
+		blob, _ := blobOf(catalog.Entry{Manifest: image, Source: source}, i)
+		if m.store.Absent(f.SHA1) {
+			continue
+		}
+		if err := m.store.Own(blob); err != nil {
+			m.log.Error("a file cannot be noted as that of its image", "uuid", image.UUID, "sum", f.SHA1, "error", err)
 		}
 	}
 }
