@@ -207,7 +207,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 		return nil, errors.Join(err, cleanup())
 	}
 	ln := fasthttputil.NewInmemoryListener()
-	client, err := admin.NewClient(admin.ClientOptions{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
+	client, err := admin.NewClient(admin.ClientOptions{OneRequest: true, Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
 	if err != nil {
 		m.close()
 		return nil, errors.Join(err, cleanup())

@@ -22,9 +22,12 @@ import (
 type ClientOptions struct {
 	URL   string // "http://mirror:8081"; "" = any, with Dial
 	Token string // sent as bearer token; "" = none
-	// Dial, when set, makes all connections, whatever URL says: to a socket, to
-	// a Pipe. Without it the proxies of the environment are minded.
+	// Dial, when set, makes all connections, whatever URL says: to a socket, to a
+	// listener in memory. Without it the proxies of the environment are minded.
 	Dial func(ctx context.Context) (net.Conn, error)
+	// OneRequest: a connection serves one request only. fasthttputil's connections need that: their
+	// timeouts are no net.Error, so that net/http takes the end of a request for a client that has left.
+	OneRequest bool
 }
 
 // Client asks a mirror's admin API. Its methods may be called concurrently. An
@@ -53,9 +56,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 	transport.DialContext = dialer.DialContext
 	if o.Dial != nil {
 		transport.Proxy = nil
-		// A new connection costs little here, and an in-memory one serves no second request: its timeouts are no
-		// net.Error, so that net/http takes the end of a request for a client that has left.
-		transport.DisableKeepAlives = true
+		transport.DisableKeepAlives = o.OneRequest
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
 		if o.URL == "" {
 			o.URL = "http://localhost"

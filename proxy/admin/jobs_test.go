@@ -158,7 +158,7 @@ func TestStopEndsJobsAndEvents(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- f.Run(ctx, nil, ln) }()
-	client, err := NewClient(ClientOptions{Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
+	client, err := NewClient(ClientOptions{OneRequest: true, Dial: func(context.Context) (net.Conn, error) { return ln.Dial() }})
 	if err != nil {
 		t.Fatal(err)
 	}
