@@ -19,7 +19,9 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	same := sameImages(had, got.Images)
 	var retired, kept []manifest.Manifest
 	if !same {
-		told := c.told(s)
+		c.state.Lock()
+		told := s.told()
+		c.state.Unlock()
 		retired = c.retire(s, told, got.Images)
 		kept = c.ancestorsLeft(s, told, got.Images, retired)
 	}
@@ -50,10 +52,10 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 		}
 		s.keepDetails()
 		for _, m := range kept {
-			s.unlisted[m.UUID] = unlisted{manifest: m}
+			s.unlisted[m.UUID] = given{manifest: m}
 		}
 		for _, m := range retired {
-			s.retired[m.UUID] = unlisted{manifest: m}
+			s.retired[m.UUID] = given{manifest: m}
 		}
 		c.stale = true
 	}

@@ -100,7 +100,7 @@ func (c *Catalog) inputs() inputs {
 }
 
 // manifests are those of a source's unlisted or retired images, in no order; state is held.
-func manifests(of map[uuid.UUID]unlisted) []manifest.Manifest {
+func manifests(of map[uuid.UUID]given) []manifest.Manifest {
 	out := make([]manifest.Manifest, 0, len(of))
 	for _, u := range of {
 		out = append(out, u.manifest)
@@ -120,7 +120,7 @@ func (c *Catalog) absentEverywhere(id uuid.UUID) bool {
 
 // build makes the list of in, but for its views; before is the list that it follows, or nil; building is held.
 func (c *Catalog) build(in inputs, before *List) *List {
-	listings, retired := in.listings(c.hideRetired)
+	listings, retired := in.listings(c.opts.HideRetired)
 	merged, conflicts := manifest.Merge(listings)
 	l := &List{
 		entry:    c.entry,
@@ -139,7 +139,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	broken := l.brokenChains(in.absent)
 
 	// Images must lie in a row, and their texts in one block, which is the answer that lists them.
-	if c.hideBroken {
+	if c.opts.HideBrokenChains {
 		l.broken = broken
 	}
 	shown := func(r *record) bool { return l.hides(r).Reason == "" }

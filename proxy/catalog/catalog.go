@@ -9,6 +9,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +99,7 @@ type Options struct {
 	HideRetired bool                  // such images are not listed: they are reachable by uuid only
 	OnChange    func(*List)           // called by Run, from its own goroutine; may be nil
 	Logger      *slog.Logger          // nil: no log
-	Registerer  prometheus.Registerer // nil: a registry of its own
+	Registerer  prometheus.Registerer // nil: metrics that nobody sees
 }
 
 const (
@@ -109,18 +110,12 @@ const (
 
 // Catalog is the merged list and its refresh. All methods may be called concurrently.
 type Catalog struct {
-	sources     []*source
-	byName      map[string]*source
-	index       Index
-	offline     bool
-	channels    channels
-	hideBroken  bool
-	cached      func(manifest.Manifest) bool
-	onDisk      func(manifest.Manifest, int) (manifest.Facts, bool)
-	hideRetired bool
-	onChange    func(*List)
-	log         *slog.Logger
-	metrics     *metrics
+	opts     Options // without nils
+	sources  []*source
+	byName   map[string]*source
+	channels channels
+	log      *slog.Logger
+	metrics  *metrics
 
 	current atomic.Pointer[List]
 	changed chan struct{} // holds one token after a swap that OnChange has not seen
@@ -155,34 +150,28 @@ type Catalog struct {
 // New loads the saved lists and serves them at once; it asks no source and starts nothing. An index that
 // cannot be read is logged and taken for empty. Errors are faults of o only.
 func New(o Options) (*Catalog, error) {
+	if o.Cached == nil {
+		o.Cached = func(manifest.Manifest) bool { return false }
+	}
+	if o.Stored == nil {
+		o.Stored = func(manifest.Manifest, int) (manifest.Facts, bool) { return manifest.Facts{}, false }
+	}
+	if o.OnChange == nil {
+		o.OnChange = func(*List) {}
+	}
+	if o.Index == nil {
+		o.Index = noIndex{}
+	}
 	c := &Catalog{
-		byName:      make(map[string]*source),
-		index:       o.Index,
-		offline:     o.Offline,
-		channels:    slices.Clone(o.Channels),
-		hideBroken:  o.HideBrokenChains,
-		cached:      o.Cached,
-		onDisk:      o.Stored,
-		hideRetired: o.HideRetired,
-		onChange:    o.OnChange,
-		log:         o.Logger,
-		changed:     make(chan struct{}, 1),
-		ready:       make(chan struct{}),
-		filled:      make(chan struct{}),
-		walking:     make(chan struct{}, 1),
-		stale:       true,
-	}
-	if c.cached == nil {
-		c.cached = func(manifest.Manifest) bool { return false }
-	}
-	if c.onDisk == nil {
-		c.onDisk = func(manifest.Manifest, int) (manifest.Facts, bool) { return manifest.Facts{}, false }
-	}
-	if c.index == nil {
-		c.index = noIndex{}
-	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
+		opts:     o,
+		byName:   make(map[string]*source),
+		channels: slices.Clone(o.Channels),
+		log:      cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+		changed:  make(chan struct{}, 1),
+		ready:    make(chan struct{}),
+		filled:   make(chan struct{}),
+		walking:  make(chan struct{}, 1),
+		stale:    true,
 	}
 	var names []string
 	for i, so := range o.Sources {
@@ -194,8 +183,8 @@ func New(o Options) (*Catalog, error) {
 			name:          so.Source.Name(),
 			needsChannel:  c.channels.on(),
 			turn:          make(chan struct{}, 1),
-			unlisted:      make(map[uuid.UUID]unlisted),
-			retired:       make(map[uuid.UUID]unlisted),
+			unlisted:      make(map[uuid.UUID]given),
+			retired:       make(map[uuid.UUID]given),
 			absent:        make(map[uuid.UUID]time.Time),
 			health:        health{state: stateUnknown},
 			opening:       new(openings),
@@ -204,9 +193,7 @@ func New(o Options) (*Catalog, error) {
 		if r, ok := so.Source.(remote); ok {
 			s.remote = r
 		}
-		if s.Refresh <= 0 {
-			s.Refresh = defaultRefresh
-		}
+		s.Refresh = cmp.Or(s.Refresh, defaultRefresh)
 		if s.name == "" || c.byName[s.name] != nil {
 			return nil, fmt.Errorf("catalog: name %q of source %d is empty or taken", s.name, i)
 		}
@@ -214,13 +201,10 @@ func New(o Options) (*Catalog, error) {
 		c.byName[s.name] = s
 		names = append(names, s.name)
 	}
-	var err error
-	if c.metrics, err = newMetrics(o.Registerer, names); err != nil {
-		return nil, fmt.Errorf("catalog: %w", err)
-	}
+	c.metrics = newMetrics(o.Registerer, names)
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.load()
-	if c.unsettled == 0 || c.offline {
+	if c.unsettled == 0 || c.opts.Offline {
 		c.unsettled = 0
 		close(c.ready)
 	}
@@ -231,10 +215,10 @@ func New(o Options) (*Catalog, error) {
 // load takes over what the index has of the configured sources.
 func (c *Catalog) load() {
 	var err error
-	if c.facts, err = c.index.Facts(); err != nil {
+	if c.facts, err = c.opts.Index.Facts(); err != nil {
 		c.log.Error("saved facts cannot be read", "error", err)
 	}
-	listings, err := c.index.Listings()
+	listings, err := c.opts.Index.Listings()
 	if err != nil {
 		c.log.Error("saved lists cannot be read", "error", err)
 	}
@@ -245,24 +229,23 @@ func (c *Catalog) load() {
 			continue
 		}
 		s.list = l
-		s.list.Images = c.channels.placeAll(s.reparse(l.Images), s.AsChannels)
+		s.list.Images = c.reparsed(s, l.Images)
 		s.list.Unlisted, s.list.Retired, s.list.Details = nil, nil, nil
 		s.saved = l.Fetched
 		if s.Withdraws { // whatever is not on its list is gone
 			l.Retired = nil
 		}
-		s.loadDetails(c.channels.placeAll(s.reparse(l.Details), s.AsChannels))
+		s.loadDetails(c.reparsed(s, l.Details))
 		apart := missing(slices.Concat(l.Unlisted, l.Retired), l.Images)
-		for _, m := range c.channels.placeAll(s.reparse(l.Unlisted), s.AsChannels) {
-			if _, ok := apart[m.UUID]; ok {
-				s.unlisted[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
+		keep := func(to map[uuid.UUID]given, saved []manifest.Manifest) {
+			for _, m := range c.reparsed(s, saved) {
+				if _, ok := apart[m.UUID]; ok {
+					to[m.UUID] = given{manifest: m, checked: l.Fetched}
+				}
 			}
 		}
-		for _, m := range c.channels.placeAll(s.reparse(l.Retired), s.AsChannels) {
-			if _, ok := apart[m.UUID]; ok {
-				s.retired[m.UUID] = unlisted{manifest: m, checked: l.Fetched}
-			}
-		}
+		keep(s.unlisted, l.Unlisted)
+		keep(s.retired, l.Retired)
 		if !l.Fetched.IsZero() {
 			s.settled, s.answered = true, true
 			s.health.lastSuccess = l.Fetched

@@ -72,7 +72,7 @@ func (c *Catalog) note(answers []answer) []found {
 				c.stale = true
 			}
 			was, had := s.unlisted[a.id]
-			s.unlisted[a.id] = unlisted{manifest: a.manifest, checked: now}
+			s.unlisted[a.id] = given{manifest: a.manifest, checked: now}
 			if had && bytes.Equal(was.manifest.Raw(), a.manifest.Raw()) {
 				break
 			}
@@ -107,7 +107,7 @@ func (c *Catalog) completeChains(ctx context.Context) {
 	}
 	defer func() { <-c.walking }()
 
-	w := &walk{asked: make(map[question]bool)}
+	w := new(walk)
 	c.confirmRetired(ctx, w)
 	c.recheck(ctx, w)
 	for range maxDepth + 1 {
@@ -233,31 +233,24 @@ func (c *Catalog) findAll(ctx context.Context, tasks []originTask, w *walk) []an
 func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answer {
 	var answers []answer
 	have := false
-	try := func(s *source) {
-		if ctx.Err() != nil || !w.first(s, t.id) {
-			return
-		}
-		askCtx, cancel := context.WithTimeout(ctx, askDeadline)
-		defer cancel()
-		a := c.ask(askCtx, s, t.id)
-		have = have || a.err == nil
-		answers = append(answers, a)
-	}
-	for _, s := range t.first {
-		try(s)
-	}
-	for _, s := range t.others {
-		if have {
+	for i, s := range slices.Concat(t.first, t.others) {
+		if have && i >= len(t.first) || ctx.Err() != nil {
 			break
 		}
-		try(s)
+		if w.first(s, t.id) {
+			askCtx, cancel := context.WithTimeout(ctx, askDeadline)
+			a := c.ask(askCtx, s, t.id)
+			cancel()
+			have = have || a.err == nil
+			answers = append(answers, a)
+		}
 	}
 	return answers
 }
 
 // unconfirmed gives those of the manifests that of has of each source which it was not asked for lately, each to be
 // asked for there again. of is called with state held.
-func (c *Catalog) unconfirmed(of func(*source) map[uuid.UUID]unlisted) []originTask {
+func (c *Catalog) unconfirmed(of func(*source) map[uuid.UUID]given) []originTask {
 	now := time.Now()
 	var tasks []originTask
 	c.state.Lock()
@@ -278,7 +271,7 @@ func (c *Catalog) unconfirmed(of func(*source) map[uuid.UUID]unlisted) []originT
 func (c *Catalog) recheck(ctx context.Context, w *walk) {
 	var answers, gone []answer
 	list := c.Current()
-	for _, a := range c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]unlisted { return s.unlisted }), w) {
+	for _, a := range c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]given { return s.unlisted }), w) {
 		if errors.Is(a.err, errPrivate) || errors.Is(a.err, fs.ErrNotExist) && !list.isOrigin(a.id) {
 			gone = append(gone, a)
 		} else {
@@ -305,10 +298,7 @@ func (c *Catalog) recheck(ctx context.Context, w *walk) {
 }
 
 // walk is what one walk has asked so far: nothing twice.
-type walk struct {
-	mu    sync.Mutex // guards asked
-	asked map[question]bool
-}
+type walk struct{ asked sync.Map } // of question
 
 type question struct {
 	source *source
@@ -316,19 +306,12 @@ type question struct {
 }
 
 func (w *walk) has(s *source, id uuid.UUID) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.asked[question{s, id}]
+	_, asked := w.asked.Load(question{s, id})
+	return asked
 }
 
 // first tells that s has not been asked for id, and notes that it is.
 func (w *walk) first(s *source, id uuid.UUID) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	q := question{s, id}
-	if w.asked[q] {
-		return false
-	}
-	w.asked[q] = true
-	return true
+	_, asked := w.asked.LoadOrStore(question{s, id}, nil)
+	return !asked
 }

@@ -24,16 +24,6 @@ func (cs channels) has(name string) bool {
 	return slices.ContainsFunc(cs, func(c Channel) bool { return c.Name == name })
 }
 
-// standard is the name of the default channel; "" when there is none.
-func (cs channels) standard() string {
-	for _, c := range cs {
-		if c.Default {
-			return c.Name
-		}
-	}
-	return ""
-}
-
 // place gives m the channels that it counts as in the mirror: of its own those that there are, and when its source
 // says nothing of channels, as. An image that comes out without any is shown to nobody. m must be as the source
 // gave it.
@@ -54,11 +44,7 @@ func (cs channels) placeAll(images []manifest.Manifest, as []string) []manifest.
 	if !cs.on() {
 		return images
 	}
-	out := make([]manifest.Manifest, len(images))
-	for i := range images {
-		out[i] = cs.place(images[i], as)
-	}
-	return out
+	return replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) { return cs.place(*m, as), true })
 }
 
 // outside tells that m, as s gave it, is not in the channel that s is asked for: it is there for the images that
@@ -77,7 +63,12 @@ func (l *List) DefaultChannel() string {
 	if !l.channels.on() {
 		return manifest.AllChannels
 	}
-	return l.channels.standard()
+	for _, c := range l.channels {
+		if c.Default {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 // View is the part of the list that a channel shows: one of Channels, or manifest.AllChannels for the whole. It is

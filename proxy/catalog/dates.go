@@ -22,24 +22,17 @@ func (c *Catalog) keepDates(s *source, images []manifest.Manifest) []manifest.Ma
 		return images
 	}
 	images = slices.Clone(images)
-	keep := func(was *manifest.Manifest) {
-		if i, ok := undated[was.UUID]; ok && !was.Published.IsZero() && sameSums(was.Files, images[i].Files) {
-			images[i] = images[i].WithDate(was.Published)
+	c.state.Lock()
+	before := [][]manifest.Manifest{manifests(s.unlisted), manifests(s.retired), manifests(s.details), s.list.Images}
+	c.state.Unlock()
+	sameSum := func(x, y manifest.File) bool { return x.SHA1 == y.SHA1 } // as far as is known
+	for _, had := range before {
+		for j := range had {
+			was := &had[j]
+			if i, ok := undated[was.UUID]; ok && !was.Published.IsZero() && slices.EqualFunc(was.Files, images[i].Files, sameSum) {
+				images[i] = images[i].WithDate(was.Published)
+			}
 		}
 	}
-	c.state.Lock()
-	list, others := s.list.Images, slices.Concat(manifests(s.unlisted), manifests(s.retired), s.toldBeside())
-	c.state.Unlock()
-	for i := range others {
-		keep(&others[i])
-	}
-	for i := range list {
-		keep(&list[i])
-	}
 	return images
-}
-
-// sameSums tells that both are the same files, as far as is known.
-func sameSums(a, b []manifest.File) bool {
-	return slices.EqualFunc(a, b, func(x, y manifest.File) bool { return x.SHA1 == y.SHA1 })
 }

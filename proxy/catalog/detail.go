@@ -15,13 +15,6 @@ import (
 	"imgmirror/manifest"
 )
 
-// detail is what a source told by uuid of an image of its list. It stands in the place of the entry for as long as the
-// entry is the same.
-type detail struct {
-	manifest manifest.Manifest
-	of       [sha1.Size]byte // the entry
-}
-
 // terse tells that m, an entry of a list, does not tell what clients need, and that nothing says that there is no more.
 func terse(m *manifest.Manifest) bool { return len(m.Files) == 0 && m.Active() && m.Servable() }
 
@@ -30,29 +23,10 @@ func (s *source) told() []manifest.Manifest {
 	if len(s.details) == 0 {
 		return s.list.Images
 	}
-	out := slices.Clone(s.list.Images)
-	for i := range out {
-		if d, ok := s.details[out[i].UUID]; ok {
-			out[i] = d.manifest
-		}
-	}
-	return out
-}
-
-// told is source.told for those who do not hold state.
-func (c *Catalog) told(s *source) []manifest.Manifest {
-	c.state.Lock()
-	defer c.state.Unlock()
-	return s.told()
-}
-
-// toldBeside are the details of s, in no order; state is held.
-func (s *source) toldBeside() []manifest.Manifest {
-	out := make([]manifest.Manifest, 0, len(s.details))
-	for _, d := range s.details {
-		out = append(out, d.manifest)
-	}
-	return out
+	return replaced(s.list.Images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
+		d, ok := s.details[m.UUID]
+		return d.manifest, ok
+	})
 }
 
 // keepDetails drops the details of images that have left the list of s, or of which the list tells something else now;
@@ -61,7 +35,7 @@ func (s *source) keepDetails() {
 	if len(s.details) == 0 {
 		return
 	}
-	kept := make(map[uuid.UUID]detail)
+	kept := make(map[uuid.UUID]given)
 	for i := range s.list.Images {
 		m := &s.list.Images[i]
 		if d, ok := s.details[m.UUID]; ok && d.of == sha1.Sum(m.Raw()) {
@@ -91,9 +65,9 @@ func (s *source) loadDetails(saved []manifest.Manifest) {
 // keepDetail takes full in the place of m, an entry of the list of s; state is held.
 func (s *source) keepDetail(m *manifest.Manifest, full manifest.Manifest) {
 	if s.details == nil {
-		s.details = make(map[uuid.UUID]detail)
+		s.details = make(map[uuid.UUID]given)
 	}
-	s.details[m.UUID] = detail{manifest: full, of: sha1.Sum(m.Raw())}
+	s.details[m.UUID] = given{manifest: full, of: sha1.Sum(m.Raw())}
 }
 
 // learnDetail asks the sources of e, of which their lists do not tell enough, by uuid; learned: one has told more. When

@@ -2,7 +2,6 @@ package catalog
 
 import (
 	"maps"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -46,7 +45,7 @@ func (c *Catalog) keepFacts(id manifest.FileID, f manifest.Facts, save bool) {
 		return
 	}
 	c.saving.Lock()
-	err := c.index.SaveFacts(id, f)
+	err := c.opts.Index.SaveFacts(id, f)
 	c.saving.Unlock()
 	if err != nil {
 		c.log.Error("facts of a file could not be saved", "uuid", id.Image, "sum", f.SHA1, "error", err)
@@ -55,17 +54,12 @@ func (c *Catalog) keepFacts(id manifest.FileID, f manifest.Facts, save bool) {
 
 // allWithFacts is images with the facts of those in known filled in; images itself when that changes nothing.
 func allWithFacts(images []manifest.Manifest, known map[uuid.UUID]bool, facts map[manifest.FileID]manifest.Facts) []manifest.Manifest {
-	out, copied := images, false
-	for i := range images {
-		if !known[images[i].UUID] {
-			continue
+	return replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
+		if !known[m.UUID] {
+			return manifest.Manifest{}, false
 		}
-		if !copied {
-			out, copied = slices.Clone(images), true
-		}
-		out[i] = withFacts(images[i], facts)
-	}
-	return out
+		return withFacts(*m, facts), true
+	})
 }
 
 // withFacts is m with what is known of its files filled in.

@@ -180,7 +180,7 @@ func (s *source) has(id uuid.UUID) (*manifest.Manifest, bool) {
 			return m, true
 		}
 	}
-	for _, of := range []map[uuid.UUID]unlisted{s.unlisted, s.retired} {
+	for _, of := range []map[uuid.UUID]given{s.unlisted, s.retired} {
 		if u, ok := of[id]; ok {
 			return &u.manifest, true
 		}

@@ -275,16 +275,3 @@ func (l *List) isOrigin(id uuid.UUID) bool {
 	}
 	return false
 }
-
-func (r record) entry() Entry {
-	e := Entry{Manifest: *r.manifest, Source: r.source.name, Listed: r.listed, Retired: r.retired}
-	if r.holders == nil {
-		e.Holders = []Holder{{Source: opener{r.source.Source, r.source.opening}, Manifest: *r.manifest}}
-		return e
-	}
-	e.Holders = make([]Holder, len(r.holders))
-	for i, h := range r.holders {
-		e.Holders[i] = Holder{Source: opener{h.source.Source, h.source.opening}, Manifest: h.manifest}
-	}
-	return e
-}

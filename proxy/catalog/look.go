@@ -65,21 +65,11 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 	var g errgroup.Group
 	g.SetLimit(lookSlots)
 	for r := range list.all {
-		if r.listed && terse(r.manifest) {
-			wanted[manifest.FileID{Image: r.manifest.UUID, Index: noFile}] = true
-			g.Go(func() error {
-				if ctx.Err() == nil {
-					c.look(ctx, list.entry(r), noFile, false)
-				}
-				return nil
-			})
-		}
-		for i := range r.manifest.Files {
-			id := manifest.FileID{Image: r.manifest.UUID, Index: i}
-			if !c.lacks(r.manifest, i) {
+		for i := noFile; i < len(r.manifest.Files); i++ {
+			if i == noFile && !(r.listed && terse(r.manifest)) || i != noFile && !c.lacks(r.manifest, i) {
 				continue
 			}
-			wanted[id] = true
+			wanted[manifest.FileID{Image: r.manifest.UUID, Index: i}] = true
 			g.Go(func() error {
 				if ctx.Err() == nil {
 					c.look(ctx, list.entry(r), i, false)
@@ -155,7 +145,7 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	var onDisk manifest.Facts
 	stored := false
 	if i != noFile {
-		onDisk, stored = c.onDisk(e.Manifest, i)
+		onDisk, stored = c.opts.Stored(e.Manifest, i)
 	}
 	l := &c.looks
 	l.mu.Lock()

@@ -73,7 +73,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	if e, ok := c.stored(id, asked); ok {
 		return c.completed(ctx, e)
 	}
-	if c.offline || len(c.sources) == 0 {
+	if c.opts.Offline || len(c.sources) == 0 {
 		return Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
 	}
 	f := c.search(id, asked)

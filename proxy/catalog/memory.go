@@ -17,36 +17,19 @@ func (c *Catalog) shareTexts() {
 		c.state.Lock()
 		images := s.list.Images
 		c.state.Unlock()
-		shared, changed := l.share(images)
-		if !changed {
-			continue
-		}
+		shared := replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
+			r, ok := l.record(m.UUID)
+			if !ok {
+				return manifest.Manifest{}, false
+			}
+			return m.ShareText(r.manifest)
+		})
 		c.state.Lock()
 		if sameSlice(s.list.Images, images) {
 			s.list.Images = shared
 		}
 		c.state.Unlock()
 	}
-}
-
-// share gives images with the texts of those of l; images itself when they have them already.
-func (l *List) share(images []manifest.Manifest) (_ []manifest.Manifest, changed bool) {
-	out := images
-	for i := range images {
-		r, ok := l.record(images[i].UUID)
-		if !ok {
-			continue
-		}
-		m, ok := images[i].ShareText(r.manifest)
-		if !ok {
-			continue
-		}
-		if !changed {
-			out, changed = append([]manifest.Manifest(nil), images...), true
-		}
-		out[i] = m
-	}
-	return out, changed
 }
 
 func sameSlice(a, b []manifest.Manifest) bool {

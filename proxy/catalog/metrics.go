@@ -1,10 +1,10 @@
 package catalog
 
 import (
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // metrics of the catalogue.
@@ -29,37 +29,36 @@ const (
 	resultRefused     = "refused"
 )
 
-// newMetrics registers the metrics; r nil = a registry of their own. Series of the given sources are present at zero.
-func newMetrics(r prometheus.Registerer, sources []string) (*metrics, error) {
-	if r == nil {
-		r = prometheus.NewRegistry()
-	}
+// newMetrics registers the metrics; r nil = nobody sees them. newMetrics panics when r has them
+// already. Series of the given sources are present at zero.
+func newMetrics(r prometheus.Registerer, sources []string) *metrics {
+	auto := promauto.With(r)
 	m := &metrics{
-		images: prometheus.NewGauge(prometheus.GaugeOpts{
+		images: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_catalog_images",
 			Help: "Images in the list now being served.",
 		}),
-		conflicts: prometheus.NewGauge(prometheus.GaugeOpts{
+		conflicts: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_catalog_conflicts",
 			Help: "Images of which a source now has other bytes than the source they are served from.",
 		}),
-		broken: prometheus.NewGauge(prometheus.GaugeOpts{
+		broken: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_catalog_broken_chains",
 			Help: "Images now with an ancestor that no source has, or a chain of origins that does not end.",
 		}),
-		retired: prometheus.NewGauge(prometheus.GaugeOpts{
+		retired: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_catalog_retired_images",
 			Help: "Images that no source has any more, kept because their files are cached.",
 		}),
-		lastSuccess: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		lastSuccess: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "imgmirror_catalog_last_success_timestamp_seconds",
 			Help: "When the source last gave or confirmed its list; 0 = never.",
 		}, []string{"source"}),
-		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+		refreshes: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "imgmirror_catalog_refreshes_total",
 			Help: "Times a source was asked for its list.",
 		}, []string{"source", "result"}),
-		lookups: prometheus.NewCounterVec(prometheus.CounterOpts{
+		lookups: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "imgmirror_catalog_lookups_total",
 			Help: "Images looked for at the sources by uuid because no list has them.",
 		}, []string{"result"}),
@@ -73,11 +72,7 @@ func newMetrics(r prometheus.Registerer, sources []string) (*metrics, error) {
 	for _, result := range []string{resultFound, resultAbsent, resultUnavailable, resultRefused} {
 		m.lookups.WithLabelValues(result)
 	}
-	var errs []error
-	for _, c := range []prometheus.Collector{m.images, m.conflicts, m.broken, m.retired, m.lastSuccess, m.refreshes, m.lookups} {
-		errs = append(errs, r.Register(c))
-	}
-	return m, errors.Join(errs...)
+	return m
 }
 
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -20,7 +20,7 @@ import (
 func (c *Catalog) Run(ctx context.Context) error {
 	c.giveBack()
 	var loops sync.WaitGroup
-	if !c.offline {
+	if !c.opts.Offline {
 		for _, s := range c.sources {
 			loops.Go(func() { c.keepFresh(ctx, s) })
 		}
@@ -41,9 +41,7 @@ func (c *Catalog) announce(ctx context.Context) {
 			return
 		case <-c.changed:
 			c.shareTexts()
-			if c.onChange != nil {
-				c.onChange(c.Current())
-			}
+			c.opts.OnChange(c.Current())
 		}
 	}
 }
@@ -93,7 +91,7 @@ func (c *Catalog) pause(s *source) time.Duration {
 // Refresh asks every source once, now, side by side, and swaps the result in; it returns when origins that no
 // list shows have been looked for, too. The error joins those of the sources that failed. Offline it does nothing.
 func (c *Catalog) Refresh(ctx context.Context) error {
-	if c.offline {
+	if c.opts.Offline {
 		return nil
 	}
 	err := c.refreshAll(ctx, c.sources)
@@ -105,7 +103,7 @@ func (c *Catalog) Refresh(ctx context.Context) error {
 // RefreshDue is Refresh of those sources only whose list is older than their interval, or was another source's under
 // the same name; what they said has been saved when it returns. It is for a process that ends soon.
 func (c *Catalog) RefreshDue(ctx context.Context) error {
-	if c.offline {
+	if c.opts.Offline {
 		return nil
 	}
 	var due []*source
@@ -138,7 +136,7 @@ func (c *Catalog) Check(ctx context.Context, name string) error {
 	switch {
 	case s == nil:
 		return fmt.Errorf("there is no source %q", name)
-	case c.offline && !s.Withdraws:
+	case c.opts.Offline && !s.Withdraws:
 		return errors.New("the mirror is offline: it asks no source")
 	}
 	listed, complete := make(chan error, 1), make(chan struct{})
@@ -149,7 +147,7 @@ func (c *Catalog) Check(ctx context.Context, name string) error {
 			c.saveConfirmed(s)
 		}
 		listed <- err
-		if err == nil && !c.offline {
+		if err == nil && !c.opts.Offline {
 			c.complete(ctx)
 		}
 		c.giveBack()
@@ -209,7 +207,16 @@ func (c *Catalog) refresh(ctx context.Context, s *source) error {
 	}
 	defer func() { <-s.turn }()
 
-	prev := c.previous(s)
+	c.state.Lock()
+	had, fresh, answered := s.list, s.fresh, s.answered
+	c.state.Unlock()
+	prev := had
+	if !fresh { // in this process: the saved list may have been asked for under another configuration
+		prev.ETag, prev.LastModified = "", ""
+	}
+	if prev.From != s.from() {
+		prev.Kind = ""
+	}
 	listCtx, cancel := context.WithTimeout(ctx, listDeadline)
 	got, err := s.Source.List(listCtx, prev)
 	cancel()
@@ -219,46 +226,20 @@ func (c *Catalog) refresh(ctx context.Context, s *source) error {
 		got.Images = c.keepDates(s, got.Images)
 		got.Images = c.channels.placeAll(got.Images, s.AsChannels)
 		c.accept(s, prev.Images, got, now)
+		return nil
 	case errors.Is(err, manifest.ErrNotModified) && !prev.Fetched.IsZero():
-		got = prev
-		got.ETag, got.LastModified = c.validators(s)
-		got.Fetched = now
-		c.accept(s, prev.Images, got, now)
+		prev.ETag, prev.LastModified, prev.Fetched = had.ETag, had.LastModified, now
+		c.accept(s, prev.Images, prev, now)
+		return nil
 	case errors.Is(err, via.ErrItself):
 		// What it lists is what we list: nothing of its own, whatever was saved of it.
-		if !c.hasAnswered(s) || len(prev.Images) > 0 {
+		if !answered || len(prev.Images) > 0 {
 			c.accept(s, prev.Images, manifest.Listing{Kind: prev.Kind}, now)
 		}
-		err = fmt.Errorf("list of source %s: %w", s.name, err)
-		c.fail(s, err, now)
-		return err
 	case ctx.Err() != nil:
 		return ctx.Err() // we are stopping; nothing was learned of the source
-	default:
-		err = fmt.Errorf("list of source %s: %w", s.name, err)
-		c.fail(s, err, now)
-		return err
 	}
-	return nil
-}
-
-// previous is what s last said, for it to tell whether that has changed. The first time in this process it is
-// without validators: the saved list may have been asked for under another configuration.
-func (c *Catalog) previous(s *source) manifest.Listing {
-	c.state.Lock()
-	defer c.state.Unlock()
-	prev := s.list
-	if !s.fresh {
-		prev.ETag, prev.LastModified = "", ""
-	}
-	if prev.From != s.from() {
-		prev.Kind = ""
-	}
-	return prev
-}
-
-func (c *Catalog) validators(s *source) (etag, lastModified string) {
-	c.state.Lock()
-	defer c.state.Unlock()
-	return s.list.ETag, s.list.LastModified
+	err = fmt.Errorf("list of source %s: %w", s.name, err)
+	c.fail(s, err, now)
+	return err
 }

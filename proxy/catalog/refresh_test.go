@@ -34,9 +34,6 @@ func TestNewFaults(t *testing.T) {
 	f(Options{Sources: []SourceOptions{{}}}, "source 0 is nil")
 	f(Options{Sources: sourcesOf(a, a)}, `"a"`)
 	f(Options{Sources: sourcesOf(&fake{t: t})}, "empty")
-	r := prometheus.NewRegistry()
-	newCatalog(t, Options{Registerer: r})
-	f(Options{Registerer: r}, "duplicate")
 }
 
 func TestNoSources(t *testing.T) {

@@ -26,7 +26,7 @@ func (c *Catalog) retire(s *source, had, next []manifest.Manifest) []manifest.Ma
 	left := missing(had, next)
 	for i := range had {
 		m, ok := left[had[i].UUID]
-		if ok && len(m.Files) > 0 && c.cached(m) {
+		if ok && len(m.Files) > 0 && c.opts.Cached(m) {
 			retired = append(retired, m.CloneText())
 		}
 	}
@@ -101,7 +101,7 @@ func (c *Catalog) evicted(s *source) map[uuid.UUID]bool {
 	c.state.Unlock()
 	evicted := make(map[uuid.UUID]bool)
 	for _, m := range retired {
-		if !c.cached(m) {
+		if !c.opts.Cached(m) {
 			evicted[m.UUID] = c.Current().isOrigin(m.UUID)
 		}
 	}
@@ -111,7 +111,7 @@ func (c *Catalog) evicted(s *source) map[uuid.UUID]bool {
 // confirmRetired asks sources for what has left their lists: what they still give by uuid has been disabled, or has
 // moved to another channel, and is not retired but merely unlisted.
 func (c *Catalog) confirmRetired(ctx context.Context, w *walk) {
-	answers := c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]unlisted {
+	answers := c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]given {
 		if s.list.Kind == kindStatic {
 			return nil
 		}
@@ -136,7 +136,7 @@ func (c *Catalog) confirmRetired(ctx context.Context, w *walk) {
 				there = append(there, a)
 			}
 		case errors.Is(a.err, fs.ErrNotExist):
-			a.source.retired[a.id] = unlisted{manifest: u.manifest, checked: now}
+			a.source.retired[a.id] = given{manifest: u.manifest, checked: now}
 			if u.checked.IsZero() {
 				c.log.Info("image has left its source and is kept because it is cached", "source", a.source.name, "uuid", a.id)
 			}

@@ -32,10 +32,10 @@ func (c *Catalog) trySaveListing(s *source) error {
 	defer c.saving.Unlock()
 	c.state.Lock()
 	l := s.list
-	l.Unlisted, l.Retired, l.Details = manifests(s.unlisted), manifests(s.retired), s.toldBeside()
+	l.Unlisted, l.Retired, l.Details = manifests(s.unlisted), manifests(s.retired), manifests(s.details)
 	s.unsaved = false
 	c.state.Unlock()
-	err := c.index.SaveListing(l)
+	err := c.opts.Index.SaveListing(l)
 	if err != nil { // the next answer of s is saved whatever it is
 		c.state.Lock()
 		s.saved, s.unsaved = time.Time{}, len(s.details) > 0
@@ -56,7 +56,7 @@ func (c *Catalog) saveUnlisted(all []found) {
 		if !ok || !bytes.Equal(u.manifest.Raw(), f.manifest.Raw()) {
 			continue
 		}
-		if err := c.index.SaveUnlisted(f.source.name, f.manifest); err != nil {
+		if err := c.opts.Index.SaveUnlisted(f.source.name, f.manifest); err != nil {
 			c.log.Error("manifest could not be saved", "source", f.source.name, "uuid", f.manifest.UUID, "error", err)
 		}
 	}

@@ -70,7 +70,7 @@ func (s seeker) seek(ctx context.Context) (manifest.Manifest, error) {
 	}
 	same := manifest.SameFiles(s.want, a.manifest)
 	// Other files of a source that comes earlier would win the uuid: what clients have begun to use stays.
-	if same || c.behind(s.source, s.giver) {
+	if same || slices.Index(c.sources, s.source) > slices.Index(c.sources, s.giver) {
 		c.spawn(func(context.Context) {
 			news := c.note([]answer{a})
 			c.rebuild()
@@ -89,17 +89,19 @@ func (c *Catalog) gives(a answer) bool {
 	return a.source.takes(a.manifest) && !a.outside || c.Current().isOrigin(a.id)
 }
 
-// behind tells whether s comes after other in order of priority.
-func (c *Catalog) behind(s, other *source) bool {
-	return slices.Index(c.sources, s) > slices.Index(c.sources, other)
-}
-
 // entry is the public view of r.
 func (c *Catalog) entry(r record) Entry {
-	e := r.entry()
-	if c.offline {
-		e.Holders = nil
+	e := Entry{Manifest: *r.manifest, Source: r.source.name, Listed: r.listed, Retired: r.retired}
+	if c.opts.Offline {
 		return e
+	}
+	holders := r.holders
+	if holders == nil {
+		holders = []found{{r.source, *r.manifest}}
+	}
+	e.Holders = make([]Holder, len(holders))
+	for i, h := range holders {
+		e.Holders[i] = Holder{opener{h.source.Source, h.source.opening}, h.manifest}
 	}
 	e.Others = c.others(r)
 	return e

@@ -16,33 +16,26 @@ import (
 // verify.ErrUnavailable. Offline, the saved lists are all there is, and an empty list is the answer. A source that is a mirror
 // on whose behalf ctx asks does not count: two mirrors that are each other's sources must not wait for each other.
 func (c *Catalog) Known(ctx context.Context) (*List, error) {
-	silent := c.silent(via.From(ctx))
-	if l := c.Current(); len(l.images) > 0 || len(silent) == 0 {
-		return l, nil
+	for waited := false; ; waited = true {
+		silent := c.silent(via.From(ctx))
+		if l := c.Current(); len(l.images) > 0 || len(silent) == 0 {
+			return l, nil
+		}
+		if waited {
+			return nil, fmt.Errorf("%w: no answer yet from %s, and no image of another source", verify.ErrUnavailable, strings.Join(silent, ", "))
+		}
+		select {
+		case <-c.filled:
+		case <-c.ready:
+		case <-ctx.Done():
+		}
 	}
-	select {
-	case <-c.filled:
-	case <-c.ready:
-	case <-ctx.Done():
-	}
-	silent = c.silent(via.From(ctx))
-	if l := c.Current(); len(l.images) > 0 || len(silent) == 0 {
-		return l, nil
-	}
-	return nil, fmt.Errorf("%w: no answer yet from %s, and no image of another source", verify.ErrUnavailable, strings.Join(silent, ", "))
-}
-
-// hasAnswered tells whether a list of s is known, old or new.
-func (c *Catalog) hasAnswered(s *source) bool {
-	c.state.Lock()
-	defer c.state.Unlock()
-	return s.answered
 }
 
 // silent are the names of the sources that are to be asked and of which no list is known, old or new, but for the
 // mirrors asked.
 func (c *Catalog) silent(asked []string) []string {
-	if c.offline {
+	if c.opts.Offline {
 		return nil
 	}
 	c.state.Lock()

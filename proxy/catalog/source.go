@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"crypto/sha1"
 	"slices"
 	"time"
 
@@ -22,20 +23,21 @@ type source struct {
 	list     manifest.Listing // its last good answer, unfiltered; Unlisted is kept apart
 	fresh    bool             // list was given, or confirmed, in this process
 	saved    time.Time        // Fetched of the list as saved
-	unlisted map[uuid.UUID]unlisted
-	details  map[uuid.UUID]detail    // of images of which its list does not tell enough
+	unlisted map[uuid.UUID]given
+	retired  map[uuid.UUID]given     // were on its list, and are cached; checked: when it last said that it has them no more
+	details  map[uuid.UUID]given     // in the place of entries of its list that do not tell enough, while these are the same
 	unsaved  bool                    // details that are not in the index yet
-	retired  map[uuid.UUID]unlisted  // were on its list, and are cached; checked: when it last said that it has them no more
 	absent   map[uuid.UUID]time.Time // origins that it said it does not have, and when it last said so
 	settled  bool
 	answered bool // list is its answer, or was loaded, and the list being served holds it
 	health   health
 }
 
-// unlisted is a manifest that a source's list does not have.
-type unlisted struct {
+// given is a manifest that a source's list does not have.
+type given struct {
 	manifest manifest.Manifest
-	checked  time.Time // when the source was last asked for it
+	checked  time.Time       // when the source was last asked for it
+	of       [sha1.Size]byte // the entry of the list that a detail replaces
 }
 
 // found is a manifest together with its giver.
@@ -59,22 +61,29 @@ const (
 	stateUnknown = "unknown"
 )
 
-// reparse parses those of images again whose form depends on how their source is configured now: the index
-// keeps the source's bytes, not that.
-func (s *source) reparse(images []manifest.Manifest) []manifest.Manifest {
+// reparsed gives saved images in the form that the configuration of s gives them now: the index keeps
+// the source's bytes, not that.
+func (c *Catalog) reparsed(s *source, images []manifest.Manifest) []manifest.Manifest {
+	return c.channels.placeAll(replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
+		if m.Public && len(m.ACL) == 0 {
+			return manifest.Manifest{}, false
+		}
+		again, err := manifest.Parse(m.Raw(), manifest.ParseOptions{ServePrivate: s.ServePrivate})
+		return again, err == nil // else it was good enough once
+	}), s.AsChannels)
+}
+
+// replaced gives images with what by gives in the place of some; images itself when by replaces none.
+func replaced(images []manifest.Manifest, by func(*manifest.Manifest) (manifest.Manifest, bool)) []manifest.Manifest {
 	out, copied := images, false
 	for i := range images {
-		if images[i].Public && len(images[i].ACL) == 0 {
-			continue
+		m, ok := by(&images[i])
+		if ok && !copied {
+			out, copied = slices.Clone(images), true
 		}
-		m, err := manifest.Parse(images[i].Raw(), s.parseOptions())
-		if err != nil {
-			continue // it was good enough once
+		if ok {
+			out[i] = m
 		}
-		if !copied {
-			out, copied = append([]manifest.Manifest(nil), images...), true
-		}
-		out[i] = m
 	}
 	return out
 }
@@ -85,10 +94,6 @@ func (s *source) from() string {
 		return s.URL
 	}
 	return s.URL + " " + s.Channel
-}
-
-func (s *source) parseOptions() manifest.ParseOptions {
-	return manifest.ParseOptions{ServePrivate: s.ServePrivate}
 }
 
 // Status is one source as seen from here.
@@ -112,11 +117,9 @@ func (c *Catalog) Status() []Status {
 	out := make([]Status, len(c.sources))
 	for i, s := range c.sources {
 		out[i] = Status{
-			Name: s.name, URL: s.URL, Kind: s.list.Kind, State: s.health.state, Images: len(s.list.Images),
-			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError,
+			Name: s.name, URL: s.URL, Kind: s.list.Kind, State: s.health.state, Images: len(s.list.Images), Hidden: list.hiddenOf(s),
+			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError, AskedFrom: s.remote.AskedFrom(),
 		}
-		out[i].AskedFrom = s.remote.AskedFrom()
-		out[i].Hidden = list.hiddenOf(s)
 	}
 	return out
 }
@@ -124,26 +127,17 @@ func (c *Catalog) Status() []Status {
 // filter splits images into those that the source's filters take and those that they leave out. Images that
 // must not be served are in neither. The first result is images itself when nothing is left out.
 func (s *source) filter(images []manifest.Manifest) (taken []manifest.Manifest, left map[uuid.UUID]manifest.Manifest) {
-	taken = images
-	split := false
-	for i := range images {
-		m := images[i]
-		servable := s.mayServe(m)
-		ok := servable && s.takes(m)
-		if !ok && !split {
-			split = true
-			taken = slices.Clone(images[:i])
+	left = make(map[uuid.UUID]manifest.Manifest)
+	taken = only(images, func(m manifest.Manifest) bool {
+		if !s.mayServe(m) {
+			return false
 		}
-		switch {
-		case ok && split:
-			taken = append(taken, m)
-		case !ok && servable:
-			if left == nil {
-				left = make(map[uuid.UUID]manifest.Manifest)
-			}
+		takes := s.takes(m)
+		if !takes {
 			left[m.UUID] = m
 		}
-	}
+		return takes
+	})
 	return taken, left
 }
 
@@ -157,18 +151,7 @@ func (s *source) mayServe(m manifest.Manifest) bool { return m.Public || s.Serve
 
 // takes tells whether the filters of the source select m, and, when there are channels, m is in one of them.
 func (s *source) takes(m manifest.Manifest) bool {
-	if s.needsChannel && len(m.Channels) == 0 {
-		return false
-	}
-	for _, f := range s.Include {
-		if !f.Match(m) {
-			return false
-		}
-	}
-	for _, f := range s.Exclude {
-		if f.Match(m) {
-			return false
-		}
-	}
-	return true
+	return (!s.needsChannel || len(m.Channels) > 0) &&
+		!slices.ContainsFunc(s.Include, func(f manifest.Filter) bool { return !f.Match(m) }) &&
+		!slices.ContainsFunc(s.Exclude, func(f manifest.Filter) bool { return f.Match(m) })
 }

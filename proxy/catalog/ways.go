@@ -50,7 +50,7 @@ func (c *Catalog) stored(id uuid.UUID, asked []string) (Entry, bool) {
 	e.Others = slices.DeleteFunc(e.Others, func(h Holder) bool {
 		return slices.Contains(asked, c.byName[h.Source.Name()].list.Mirror)
 	})
-	return e, len(left) > 0 || c.offline || e.Listed && !via.Crosses(l.ways[id], asked)
+	return e, len(left) > 0 || c.opts.Offline || e.Listed && !via.Crosses(l.ways[id], asked)
 }
 
 // asking tells whether one of the mirrors ids is being asked for a file of an image, or a mirror that has it through one
