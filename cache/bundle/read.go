@@ -195,15 +195,9 @@ func (in *source) body(ctx context.Context, e Entry, h Head, s Sink) (damaged, e
 	if err != nil || e.Image < 0 {
 		return nil, err
 	}
-	im := h.Index.Images[e.Image]
-	m, err := parseManifest(b, im)
+	m, err := h.Index.manifest(e.Image, b)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, e.Path, err)
-	}
-	if im.Original != "" {
-		if m, err = parseManifest([]byte(im.Original), im); err != nil {
-			return nil, fmt.Errorf("%w: %s: original of image %s: %w", ErrInvalid, IndexName, im.UUID, err)
-		}
+		return nil, err
 	}
 	if err := s.Manifest(ctx, e.Image, m); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
@@ -230,6 +224,49 @@ func (in *source) file(ctx context.Context, e Entry, h Head, s Sink) (damaged, e
 		return fmt.Errorf("%s: %w", e.Path, judged), nil
 	}
 	return nil, nil
+}
+
+// Manifests reads the manifests of all images, in the order of Images: from the bytes that the index names by sha256, or
+// from the Original. Errors match ErrInvalid.
+func (x Index) Manifests(texts [][]byte) ([]manifest.Manifest, error) {
+	if len(texts) != len(x.Images) {
+		return nil, fmt.Errorf("%w: %d manifests of %d images", ErrInvalid, len(texts), len(x.Images))
+	}
+	all := make([]manifest.Manifest, len(texts))
+	for i, text := range texts {
+		item := x.Images[i].Manifest
+		err := checkSum(item.Path, text, item.SHA256)
+		if err == nil {
+			all[i], err = x.manifest(i, text)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// manifest reads one manifest, whose sum is right.
+func (x Index) manifest(image int, text []byte) (manifest.Manifest, error) {
+	im := x.Images[image]
+	m, err := parseManifest(text, im)
+	if err != nil {
+		return m, fmt.Errorf("%w: %s: %w", ErrInvalid, im.Manifest.Path, err)
+	}
+	if im.Original != "" {
+		if m, err = parseManifest([]byte(im.Original), im); err != nil {
+			return m, fmt.Errorf("%w: %s: original of image %s: %w", ErrInvalid, IndexName, im.UUID, err)
+		}
+	}
+	return m, nil
+}
+
+// checkSum holds a text against its sum.
+func checkSum(path string, text []byte, want SHA256) error {
+	if got := SHA256(sha256.Sum256(text)); got != want {
+		return fmt.Errorf("%w: %s: %w: sha256 is %s, want %s", ErrInvalid, path, verify.ErrMismatch, got, want)
+	}
+	return nil
 }
 
 // parseManifest reads a manifest and holds it against what the index says of it.
@@ -346,10 +383,7 @@ func (in *source) small(e Entry) ([]byte, error) {
 	if _, err := io.CopyN(&b, in, e.Size); err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, broken(err))
 	}
-	if got := SHA256(sha256.Sum256(b.Bytes())); got != e.sum {
-		return nil, fmt.Errorf("%w: %s: %w: sha256 is %s, want %s", ErrInvalid, e.Path, verify.ErrMismatch, got, e.sum)
-	}
-	return b.Bytes(), nil
+	return b.Bytes(), checkSum(e.Path, b.Bytes(), e.sum)
 }
 
 // padding reads the zeros behind the bytes of e.

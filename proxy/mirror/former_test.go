@@ -87,7 +87,7 @@ func TestFormerFolder(t *testing.T) {
 				t.Errorf("image %s: on disk: %t, kept: %t", id, cached(t, m, id), m.Kept(id))
 			}
 		}
-		if left := m.Unfinished(wantOf(t, m, upstreamtest.ID(2))); left != 30000 {
+		if left := m.store.Unfinished(cache.Blob{Want: wantOf(t, m, upstreamtest.ID(2))}); left != 30000 {
 			t.Errorf("of the unfinished download are %d bytes", left)
 		}
 		now := records(t, o)

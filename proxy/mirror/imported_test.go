@@ -24,10 +24,10 @@ func TestKeepsImported(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := m.Import(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
+		if err := m.imported.Add(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.ListImported(t.Context()); err != nil {
+		if err := m.listImported(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -58,7 +58,7 @@ func TestKeepsImported(t *testing.T) {
 	if !m.store.Kept(sampleBase) {
 		t.Error("not kept although nobody else has it")
 	}
-	done := m.Expect([]uuid.UUID{sampleApp})
+	done := m.imported.Expect(sampleApp)
 	if !m.store.Kept(sampleApp) {
 		t.Error("not kept while it is being imported")
 	}
@@ -78,10 +78,10 @@ func TestDeleteLostImport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Import(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
+	if err := m.imported.Add(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.ListImported(t.Context()); err != nil {
+	if err := m.listImported(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	stop()

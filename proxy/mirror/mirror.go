@@ -84,6 +84,7 @@ type Mirror struct {
 	trust      bundle.Policy
 	rules      atomic.Pointer[Rules]
 	publishing publishing
+	imports    imports          // bundles that are coming
 	missing    prometheus.Gauge // see newMissing
 	offline    atomic.Bool
 
@@ -161,6 +162,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	g.Go(func() error { m.resume(ctx); return nil })
 	g.Go(func() error { m.prefetch(ctx); return nil })
 	g.Go(func() error { m.installWishes(ctx); return nil })
+	g.Go(func() error { m.watchImports(ctx); return nil })
 	return errors.Join(g.Wait(), m.store.Close())
 }
 

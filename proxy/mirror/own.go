@@ -125,7 +125,7 @@ func (m *Mirror) keepsImported(id uuid.UUID) bool {
 func (m *Mirror) forget(ctx context.Context, ids ...uuid.UUID) error {
 	gone, err := m.imported.Remove(ids...)
 	if len(gone) > 0 {
-		err = errors.Join(err, m.ListImported(ctx))
+		err = errors.Join(err, m.listImported(ctx))
 	}
 	return err
 }
