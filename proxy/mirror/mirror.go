@@ -110,7 +110,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		log:        o.Logger,
 		registry:   o.Registry,
 		trust:      o.Signatures,
-		publishing: publishing{coming: make(map[uuid.UUID]uuid.UUID), leaving: make(map[uuid.UUID]bool)},
+		publishing: publishing{all: make(map[uuid.UUID]change)},
 		late:       make(chan struct{}),
 		next:       make(chan succession),
 

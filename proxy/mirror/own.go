@@ -17,52 +17,38 @@ import (
 // openOwn makes the sources of the mirror's own images from their records in the data folder, each in
 // the folder of its name.
 func (m *Mirror) openOwn(data string) (err error) {
-	open := func(name string) (*own.Source, error) {
-		return own.Open(name, filepath.Join(data, name), m.log.With("component", name))
+	open := func(name string, former func() ([]manifest.Manifest, error)) (*own.Source, error) {
+		return own.Open(name, filepath.Join(data, name), former, m.log.With("component", name))
 	}
-	if m.imported, err = open(own.Imported); err != nil {
+	if m.imported, err = open(own.Imported, nil); err != nil {
 		return err
 	}
-	if m.published, err = open(own.Published); err != nil {
+	if m.published, err = open(own.Published, m.formerlyPublished); err != nil {
 		return err
-	}
-	if !m.published.Begun() {
-		if err := m.adoptFormer(); err != nil {
-			return err
-		}
 	}
 	m.settleOwn()
 	return nil
 }
 
-// adoptFormer records the published images of a data folder of a former version, which knew them by
-// the saved list of the source only. An image of the list with neither a copy of its manifest nor a
+// formerlyPublished gives the published images of a data folder of a former version, which knew them
+// by the saved list of the source only. An image of the list with neither a copy of its manifest nor a
 // file was unpublished: the list is older than that.
-func (m *Mirror) adoptFormer() error {
+func (m *Mirror) formerlyPublished() (images []manifest.Manifest, err error) {
 	saved, err := m.store.Lists().Listing(own.Published)
-	if err != nil {
-		return err
-	}
-	var images []manifest.Manifest
 	for _, image := range saved.Images {
 		if _, err := m.store.Manifest(image.UUID); errors.Is(err, fs.ErrNotExist) && m.store.Absent(image.Files[0].SHA1) {
 			m.log.Warn("an image that was unpublished is on the saved list: it is left out",
 				"uuid", image.UUID, "name", image.Name, "version", image.Version)
 			continue
 		}
-		if image, err = own.Parse(image.Raw()); err != nil {
+		parsed, err := own.Parse(image.Raw())
+		if err != nil {
 			m.log.Error("a published image is not what it was", "uuid", image.UUID, "error", err)
 			continue
 		}
-		images = append(images, image)
+		images = append(images, parsed)
 	}
-	if len(images) == 0 {
-		return nil
-	}
-	if err := m.published.Begin(images); err != nil {
-		m.log.Error("the records of published images cannot be written yet", "error", err)
-	}
-	return nil
+	return images, err
 }
 
 // settleOwn makes records and cache agree, which a process that ended, or a loss on disk, may have left

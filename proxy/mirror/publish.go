@@ -62,9 +62,24 @@ func (m *Mirror) Publish(ctx context.Context, text []byte, file io.Reader) (mani
 
 // publishing is the publishes and unpublishes under way.
 type publishing struct {
-	mu      sync.Mutex
-	coming  map[uuid.UUID]uuid.UUID // images being published, and their origins
-	leaving map[uuid.UUID]bool      // images being unpublished
+	mu  sync.Mutex
+	all map[uuid.UUID]change
+}
+
+// change is what is under way with one image.
+type change struct {
+	origin  uuid.UUID // of an image being published
+	leaving bool      // the image is being unpublished
+}
+
+// begin notes a change until done. p.mu is held.
+func (p *publishing) begin(id uuid.UUID, c change) (done func()) {
+	p.all[id] = c
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.all, id)
+	}
 }
 
 // reserve notes until done that image is being published, unless that cannot be.
@@ -74,25 +89,19 @@ func (m *Mirror) reserve(image manifest.Manifest) (done func(), err error) {
 	defer p.mu.Unlock()
 	listed, _ := m.Current().Entry(image.UUID)
 	_, published := m.published.Provenance(image.UUID)
-	_, coming := p.coming[image.UUID]
+	_, busy := p.all[image.UUID]
 	switch {
-	case coming, p.leaving[image.UUID]:
+	case busy:
 		return nil, fmt.Errorf("image %s: %w: it is being published or unpublished just now", image.UUID, ErrExists)
 	case published:
 		return nil, fmt.Errorf("image %s: %w: it is published", image.UUID, ErrExists)
 	case listed.Source != "":
 		return nil, fmt.Errorf("image %s: %w: source %s has it", image.UUID, ErrExists, listed.Source)
-	case p.leaving[image.Origin]:
+	case p.all[image.Origin].leaving:
 		return nil, fmt.Errorf("image %s: %w: %s is being unpublished", image.UUID, ErrOrigin, image.Origin)
 	}
-	p.coming[image.UUID] = image.Origin
-	unexpect := m.published.Expect(image.UUID)
-	return func() {
-		unexpect()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.coming, image.UUID)
-	}, nil
+	end, unexpect := p.begin(image.UUID, change{origin: image.Origin}), m.published.Expect(image.UUID)
+	return func() { unexpect(); end() }, nil
 }
 
 func (m *Mirror) checkOrigin(ctx context.Context, image manifest.Manifest) error {
@@ -167,7 +176,7 @@ func (m *Mirror) leave(id uuid.UUID) (image manifest.Manifest, done func(), err 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	image, err = m.published.Get(context.Background(), id)
-	if err != nil || p.leaving[id] {
+	if _, busy := p.all[id]; busy || err != nil {
 		return image, nil, tell(fs.ErrNotExist, "image %s is not published here", id)
 	}
 	var children []string
@@ -176,8 +185,8 @@ func (m *Mirror) leave(id uuid.UUID) (image manifest.Manifest, done func(), err 
 			children = append(children, child.UUID.String())
 		}
 	}
-	for child, origin := range p.coming {
-		if origin == id {
+	for child, c := range p.all {
+		if c.origin == id {
 			children = append(children, child.String())
 		}
 	}
@@ -185,12 +194,7 @@ func (m *Mirror) leave(id uuid.UUID) (image manifest.Manifest, done func(), err 
 		slices.Sort(children)
 		return image, nil, fmt.Errorf("image %s: %w: %v", id, ErrDependent, slices.Compact(children))
 	}
-	p.leaving[id] = true
-	return image, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.leaving, id)
-	}, nil
+	return image, p.begin(id, change{leaving: true}), nil
 }
 
 // ownBlob is the file of a published image.

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"sync"
+	"sync/atomic"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
@@ -55,7 +55,7 @@ func (m *Mirror) receive(ctx context.Context, image manifest.Manifest, file io.R
 	hash := verify.NewWriter()
 	defer hash.Close()
 	_, readErr := io.Copy(io.MultiWriter(hash, up), in)
-	up.end(readErr)
+	up.w.CloseWithError(readErr) //nolint:errcheck // always nil
 	there := <-done
 	if there.err == nil {
 		defer there.Close() //nolint:errcheck // nothing was read
@@ -94,19 +94,18 @@ func (m *Mirror) storeUpload(ctx context.Context, image manifest.Manifest, up *u
 // errNotStored ends the writing of an upload that the store will not have.
 var errNotStored = errors.New("the file is not stored")
 
-// upload is the bytes of a file on their way from one who writes them, once, to
-// a store that opens them. What the store does not read is thrown away: it may
-// have the bytes from elsewhere.
+// upload is the bytes of a file on their way from a request, which writes them once, to the store,
+// which opens them once. What the store does not read is thrown away: it may have the bytes from
+// elsewhere.
 type upload struct {
-	size int64
-	r    *io.PipeReader
-	w    *io.PipeWriter
-
-	mu     sync.Mutex // guards what follows
-	opened bool
-	broke  error // why reading ended before the upload did
-	failed bool  // the store has ended without the file
+	size   int64
+	r      *io.PipeReader
+	w      *io.PipeWriter
+	broke  atomic.Pointer[error] // not nil: the upload was opened, and this is why there are no more bytes
+	failed atomic.Bool           // the store has ended without the file
 }
+
+var errTooShort = errors.New("the upload ended too early")
 
 func newUpload(size int64) *upload {
 	u := &upload{size: size}
@@ -114,45 +113,31 @@ func newUpload(size int64) *upload {
 	return u
 }
 
-// Write waits until the store has read p or needs no more. It fails with
-// errNotStored once the store has given up.
+// Write waits until the store has read p or needs no more. It fails with errNotStored once the store
+// has given up.
 func (u *upload) Write(p []byte) (int, error) {
 	n, err := u.w.Write(p)
-	if err == nil {
+	switch {
+	case err == nil:
 		return n, nil
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.failed {
+	case u.failed.Load():
 		return n, errNotStored
 	}
 	return len(p), nil
 }
 
-// end says that nothing follows; err tells why, if it is not the file's end.
-func (u *upload) end(err error) { u.w.CloseWithError(err) } //nolint:errcheck // always nil
-
 // over says that the store has ended, and how.
 func (u *upload) over(err error) {
-	u.mu.Lock()
-	u.failed = err != nil
-	u.mu.Unlock()
+	u.failed.Store(err != nil)
 	u.r.Close() //nolint:errcheck // always nil
 }
 
-// open is an Open. The second time it fails for good, and in such a way that
-// nothing is kept for later: the sender has no other copy to send, and when he
-// comes again he begins from the start.
+// open is an Open of cache.Source. The second time it fails for good, and in such a way that nothing
+// is kept for later: the sender has no other copy to send, and begins from the start if it comes
+// again.
 func (u *upload) open(ctx context.Context, offset int64) (*verify.Stream, error) {
-	u.mu.Lock()
-	again, broke := u.opened, u.broke
-	u.opened = true
-	u.mu.Unlock()
-	switch {
-	case again && broke != nil:
-		return nil, fmt.Errorf("%w: the upload broke off: %w: %w", verify.ErrMismatch, broke, fs.ErrPermission)
-	case again:
-		return nil, fmt.Errorf("%w: the upload ended too early: %w", verify.ErrMismatch, fs.ErrPermission)
+	if !u.broke.CompareAndSwap(nil, &errTooShort) {
+		return nil, fmt.Errorf("%w: %w: %w", verify.ErrMismatch, *u.broke.Load(), fs.ErrPermission)
 	}
 	body := &uploadBody{u: u, ctx: ctx, stop: context.AfterFunc(ctx, func() { u.r.Close() })} //nolint:errcheck // always nil
 	if _, err := io.CopyN(io.Discard, body, offset); err != nil {
@@ -175,9 +160,8 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 		err = context.Cause(b.ctx)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.u.mu.Lock()
-		b.u.broke = err
-		b.u.mu.Unlock()
+		broke := fmt.Errorf("the upload broke off: %w", err)
+		b.u.broke.Store(&broke)
 	}
 	return n, err
 }

@@ -62,8 +62,10 @@ type record struct {
 }
 
 // Open makes the source of that name from the records in dir. A record that cannot be read is left
-// where it is, and logged. log may be nil.
-func Open(name, dir string, log *slog.Logger) (*Source, error) {
+// where it is, and logged. Where there is no such folder yet, the images, as Parse gives them, are
+// those of former, which may be nil: their records are written all at once. If they cannot be
+// written now, the next Add or Remove writes them first. log may be nil.
+func Open(name, dir string, former func() ([]manifest.Manifest, error), log *slog.Logger) (*Source, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -73,7 +75,7 @@ func Open(name, dir string, log *slog.Logger) (*Source, error) {
 		coming:  make(map[uuid.UUID]int),
 		leaving: make(map[uuid.UUID]int),
 	}
-	if err := s.load(); err != nil {
+	if err := s.load(former); err != nil {
 		return nil, fmt.Errorf("%s images: %w", name, err)
 	}
 	return s, nil

@@ -40,8 +40,9 @@ func image(t *testing.T, id uuid.UUID, description string) manifest.Manifest {
 // world is a Source and its folder.
 type world struct {
 	*Source
-	t   *testing.T
-	dir string
+	t      *testing.T
+	dir    string
+	former func() ([]manifest.Manifest, error)
 }
 
 func newWorld(t *testing.T) *world {
@@ -53,7 +54,7 @@ func newWorld(t *testing.T) *world {
 // open makes the Source as a start of the mirror does.
 func (w *world) open() {
 	w.t.Helper()
-	s, err := Open(Imported, w.dir, nil)
+	s, err := Open(Imported, w.dir, w.former, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -220,41 +221,40 @@ func TestDamage(t *testing.T) {
 	w.lists(baseID, childID)
 }
 
-// A folder begins with all its records or is not there: those of a Begin that failed, or was cut
-// short, are written by the next Add.
-func TestBegin(t *testing.T) {
+// A folder begins with the records of all former images or is not there: those that could not be
+// written, or were written by half, are written by the next Add.
+func TestFormer(t *testing.T) {
 	w := newWorld(t)
-	cut := w.dir + ".new" // as a process leaves it that ends during a Begin
-	if err := errors.Join(os.Mkdir(cut, 0o755), os.WriteFile(filepath.Join(cut, uuid.NewString()+".json"), nil, 0o600)); err != nil {
+	asked := 0
+	w.former = func() ([]manifest.Manifest, error) {
+		asked++
+		return []manifest.Manifest{image(t, baseID, "base")}, nil
+	}
+	cut := w.dir + ".new" // as a process leaves it that ends meanwhile
+	err := errors.Join(os.Mkdir(cut, 0o755), os.WriteFile(filepath.Join(cut, uuid.NewString()+".json"), nil, 0o600),
+		os.Symlink("nowhere", w.dir)) // no folder takes its place
+	if err != nil {
 		t.Fatal(err)
 	}
 	w.open()
-	if w.Begun() {
-		t.Error("begun by half")
-	}
-	parent := filepath.Dir(w.dir)
-	if err := os.Rename(parent, parent+".away"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(parent, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Begin([]manifest.Manifest{image(t, baseID, "base")}); !errors.Is(err, disk.ErrUnusable) || w.Begun() {
-		t.Errorf("on a disk that takes nothing: %v, begun: %t", err, w.Begun())
-	}
 	w.lists(baseID)
 	if _, err := w.Remove(baseID); !errors.Is(err, disk.ErrUnusable) {
 		t.Errorf("remove: %v", err)
 	}
-	if err := errors.Join(os.Remove(parent), os.Rename(parent+".away", parent)); err != nil {
+	if err := w.Add(image(t, childID, "child"), here); !errors.Is(err, disk.ErrUnusable) {
+		t.Errorf("add: %v", err)
+	}
+	if err := os.Remove(w.dir); err != nil {
 		t.Fatal(err)
 	}
 	w.add(image(t, childID, "child"), here)
-	if !w.Begun() {
-		t.Error("not begun by an Add")
+	for range 2 {
+		w.open()
+		w.lists(baseID, childID)
 	}
-	w.open()
-	w.lists(baseID, childID)
+	if asked != 1 {
+		t.Errorf("asked %d times for the former images", asked)
+	}
 	if _, err := os.Stat(cut); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s: %v", cut, err)
 	}

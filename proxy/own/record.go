@@ -25,13 +25,15 @@ type recordFile struct {
 
 func path(dir string, id uuid.UUID) string { return filepath.Join(dir, id.String()+".json") }
 
-// load reads all records.
-func (s *Source) load() error {
+// load reads all records, or takes over the former images where there is no folder.
+func (s *Source) load(former func() ([]manifest.Manifest, error)) error {
 	entries, err := os.ReadDir(s.dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && former != nil:
+		return s.adopt(former)
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	s.begun = true
@@ -88,26 +90,18 @@ func (r record) write(dir string) error {
 	return disk.Write(path(dir, r.manifest.UUID), data, 0o600)
 }
 
-// Begun tells whether the folder of records is there. A folder without records has been begun too:
-// it had some.
-func (s *Source) Begun() bool {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	return s.begun
-}
-
-// Begin adds images, which Parse gave, to a source without a folder, all at once: their records are
-// on disk, all of them, when Begin returns nil. If they cannot be written the images are known all
-// the same, and the next Add or Remove writes them first.
-func (s *Source) Begin(images []manifest.Manifest) error {
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	s.mu.Lock()
+func (s *Source) adopt(former func() ([]manifest.Manifest, error)) error {
+	images, err := former()
+	if err != nil || len(images) == 0 {
+		return err
+	}
 	for _, m := range images {
 		s.images[m.UUID] = record{manifest: m}
 	}
-	s.mu.Unlock()
-	return disk.Error(s.begin())
+	if err := s.begin(); err != nil {
+		s.log.Error("the records of images cannot be written yet", "path", s.dir, "error", err)
+	}
+	return nil
 }
 
 // begin makes the folder, with the records of all images, whole or not at all.
