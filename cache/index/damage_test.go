@@ -91,10 +91,13 @@ func TestSnapshot(t *testing.T) {
 	if !maps.Equal(want, have) {
 		t.Errorf("%d pairs were read, badger has %d", len(have), len(want))
 	}
-	large := 0
+	ix, large := &Index{saved: got}, 0
 	for key, value := range have {
-		if !got.has(key) || got.has(key+"x") {
-			t.Errorf("has(%q)", key)
+		is, err := ix.has(key)
+		more, _ := ix.has(key + "x")
+		part, _ := ix.has(key[:len(key)-1])
+		if _, known := have[key[:len(key)-1]]; err != nil || !is || more || part != known {
+			t.Errorf("has(%q): %v, %v, longer %v, shorter %v", key, is, err, more, part)
 		}
 		large = max(large, len(value))
 	}

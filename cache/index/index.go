@@ -52,10 +52,10 @@ type Options struct {
 // has no room ends the process. While it cannot be written, an index is what it
 // was when it was read. All methods may be called concurrently.
 type Index struct {
-	dir  string
-	log  *slog.Logger
-	lock *os.File // keeps other processes off the folder
-	room *room
+	dir   string
+	log   *slog.Logger
+	flock *os.File // keeps other processes off the folder
+	room  *room
 
 	lists sync.Mutex // held while saved lists are read or replaced: two generations of a catalogue may do so at once; taken first
 
@@ -88,18 +88,15 @@ func Open(o Options) (_ *Index, err error) {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	ix := &Index{dir: o.Dir, log: o.Logger, room: &room{dir: o.Dir, now: o.Room}}
-	if ix.lock, err = disk.LockFolder(o.Dir); err != nil {
+	if ix.flock, err = disk.LockFolder(o.Dir); err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			ix.lock.Close() //nolint:errcheck // nothing was written to it
+			ix.flock.Close() //nolint:errcheck // nothing was written to it
 		}
 	}()
-	if err := checkFiles(o.Dir); err != nil {
-		return nil, judged(err)
-	}
-	if err := checkTables(o.Dir); err != nil {
+	if err := check(o.Dir); err != nil {
 		return nil, judged(err)
 	}
 	if ix.db, err = ix.openDB(); err == nil {
@@ -135,7 +132,7 @@ func (ix *Index) openDB() (db *badger.DB, err error) {
 	// Small: the index holds some thousand values of at most some 10 KB.
 	o := badger.DefaultOptions(ix.dir).
 		WithLogger(badgerLog{ix.log}).
-		WithBypassLockGuard(true). // ix.lock is the same lock
+		WithBypassLockGuard(true). // ix.flock is the same lock
 		WithMemTableSize(memTable).
 		WithNumMemtables(2).
 		WithValueLogFileSize(64 << 20).
@@ -149,7 +146,7 @@ func (ix *Index) openDB() (db *badger.DB, err error) {
 		WithNumLevelZeroTablesStall(6).
 		WithNumGoroutines(2).
 		WithMetricsEnabled(false).
-		WithChecksumVerificationMode(options.NoVerification). // checkTables has just done it
+		WithChecksumVerificationMode(options.NoVerification). // check has just done it
 		WithDetectConflicts(false)
 	if db, err = badger.Open(o); err != nil {
 		return nil, judged(err)
@@ -193,7 +190,7 @@ func (ix *Index) Close() error {
 		}
 		ix.db, ix.saved, ix.why = nil, &snapshot{}, ErrClosed
 	}
-	return errors.Join(err, ix.lock.Close())
+	return errors.Join(err, ix.flock.Close())
 }
 
 // MoveAside makes room for a new index in the place of dir. One broken index is kept, in DIR.broken. An index that a

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -80,31 +81,45 @@ func (ix *Index) Listing(source string) (manifest.Listing, error) {
 // loadManifests fills in l's images from the index. What can be read no more is
 // left out: its source will send it again.
 func (ix *Index) loadManifests(l *manifest.Listing) error {
-	singles, err := ix.loadSingles(l.Source)
-	if err != nil {
-		return err
-	}
-	packs, err := ix.loadPacks(l.Source)
-	if err != nil {
-		return err
-	}
-	single := make(map[byte][]manifest.Manifest)
-	known := make(map[uuid.UUID]bool, len(singles))
-	parsed, faults := readAll(singles, parse)
-	for _, m := range parsed {
-		single[m.kind] = append(single[m.kind], m.Manifest)
+	// The singles are what SaveUnlisted added since the list was saved, or all that a version before packs saved.
+	singles, known := make(map[byte][]manifest.Manifest), make(map[uuid.UUID]bool)
+	var faults []error
+	err := ix.each(manifestPrefix(l.Source), func(_, value []byte) error {
+		if len(value) < 2 {
+			return nil
+		}
+		m, err := manifest.Parse(bytes.Clone(value[1:]), manifest.ParseOptions{})
+		if err != nil {
+			faults = append(faults, err)
+			return nil
+		}
+		singles[value[0]] = append(singles[value[0]], m)
 		known[m.UUID] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	packs := make(map[byte][][]byte)
+	err = ix.each(packPrefix(l.Source), func(key, value []byte) error {
+		if len(key) > 0 {
+			packs[key[0]] = append(packs[key[0]], bytes.Clone(value))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	for kind, images := range map[byte]*[]manifest.Manifest{
 		entryListed: &l.Images, entryUnlisted: &l.Unlisted, entryRetired: &l.Retired,
 		entryDetail: &l.Details,
 	} {
-		packed, more := readAll(packs[kind], restore)
+		packed, more := restoreAll(packs[kind])
 		faults = append(faults, more...)
-		if len(known) > 0 { // they are newer
+		if len(known) > 0 { // singles are newer
 			packed = slices.DeleteFunc(packed, func(m manifest.Manifest) bool { return known[m.UUID] })
 		}
-		*images = distinct(append(packed, single[kind]...))
+		*images = distinct(append(packed, singles[kind]...))
 	}
 	for _, err := range faults {
 		ix.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", err)
@@ -112,48 +127,26 @@ func (ix *Index) loadManifests(l *manifest.Listing) error {
 	return nil
 }
 
-// readAll has read read all of values, on every processor, and gives the results
-// in order.
-func readAll[T any](values [][]byte, read func([][]byte) ([]T, []error)) (all []T, faults []error) {
-	const least = 16 // of values that are worth a goroutine
-	share := max(least, (len(values)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	type part struct {
-		all    []T
-		faults []error
-	}
-	var parts []*part
+// restoreAll is restore on every processor.
+func restoreAll(packs [][]byte) ([]manifest.Manifest, []error) {
+	const least = 16 // packs that are worth a goroutine
+	shares := slices.Collect(slices.Chunk(packs, max(least, (len(packs)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))))
+	images, faults := make([][]manifest.Manifest, len(shares)), make([][]error, len(shares))
 	var workers sync.WaitGroup
-	for mine := range slices.Chunk(values, share) {
-		p := new(part)
-		parts = append(parts, p)
-		workers.Go(func() { p.all, p.faults = read(mine) })
+	for i, share := range shares {
+		workers.Go(func() { images[i], faults[i] = restore(share) })
 	}
 	workers.Wait()
-	if len(parts) == 1 {
-		return parts[0].all, parts[0].faults
-	}
-	n := 0
-	for _, p := range parts {
-		n += len(p.all)
-	}
-	all = make([]T, 0, n)
-	for _, p := range parts {
-		all, faults = append(all, p.all...), append(faults, p.faults...)
-	}
-	return all, faults
+	return slices.Concat(images...), slices.Concat(faults...)
 }
 
 // distinct gives images in order of their uuids, one of each; it works in place.
 // A crash while a list was being saved leaves some of them twice.
 func distinct(images []manifest.Manifest) []manifest.Manifest {
-	ascending := true
-	for i := 1; i < len(images) && ascending; i++ {
-		ascending = byUUID(&images[i-1], &images[i]) < 0
+	order := func(a, b manifest.Manifest) int { return byUUID(&a, &b) }
+	if !slices.IsSortedFunc(images, order) {
+		slices.SortFunc(images, order)
 	}
-	if ascending {
-		return images
-	}
-	slices.SortFunc(images, func(a, b manifest.Manifest) int { return byUUID(&a, &b) })
 	return slices.CompactFunc(images, func(a, b manifest.Manifest) bool { return a.UUID == b.UUID })
 }
 
@@ -163,28 +156,21 @@ func distinct(images []manifest.Manifest) []manifest.Manifest {
 func (ix *Index) SaveListing(l manifest.Listing) error {
 	ix.lists.Lock()
 	defer ix.lists.Unlock()
-	if err := ix.saveListing(l); err != nil {
+	err := ix.savePacks(l)
+	if err == nil {
+		// Last: validators must not vouch for a list that is not there.
+		err = ix.Write(put(keyListing+l.Source, listingMeta{
+			Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: CleanTime(l.Fetched), From: l.From,
+			Refusals: l.Refusals,
+		}))
+	}
+	if err == nil {
+		err = ix.Sync()
+	}
+	if err != nil {
 		return fmt.Errorf("save the list of %s: %w", l.Source, err)
 	}
 	return nil
-}
-
-func (ix *Index) saveListing(l manifest.Listing) error {
-	if err := ix.savePacks(l); err != nil {
-		return err
-	}
-	// Last: validators must not vouch for a list that is not there.
-	meta, err := json.Marshal(listingMeta{
-		Kind: l.Kind, ETag: l.ETag, LastModified: l.LastModified, Fetched: CleanTime(l.Fetched), From: l.From,
-		Refusals: l.Refusals,
-	})
-	if err != nil {
-		return err
-	}
-	if err := ix.Write(Change{keyListing + l.Source, meta}); err != nil {
-		return err
-	}
-	return ix.Sync()
 }
 
 // SaveUnlisted adds one manifest that source gave by uuid, or replaces it.

@@ -167,18 +167,6 @@ func notIn(images, others []*manifest.Manifest) []*manifest.Manifest {
 	})
 }
 
-// loadPacks gives the packs of a source, by kind, in order of their keys.
-func (ix *Index) loadPacks(source string) (map[byte][][]byte, error) {
-	saved := make(map[byte][][]byte)
-	err := ix.each(packPrefix(source), func(key, value []byte) error {
-		if len(key) > 0 {
-			saved[key[0]] = append(saved[key[0]], bytes.Clone(value))
-		}
-		return nil
-	})
-	return saved, err
-}
-
 // restore reads the manifests of packs, in their order. What can be read no more
 // is left out, and told of in faults.
 func restore(packs [][]byte) (images []manifest.Manifest, faults []error) {
@@ -193,36 +181,4 @@ func restore(packs [][]byte) (images []manifest.Manifest, faults []error) {
 	}
 	images, refused := manifest.Restore(texts, manifest.ParseOptions{})
 	return images, append(faults, refused...)
-}
-
-// single is a manifest with an entry of its own.
-type single struct {
-	manifest.Manifest
-	kind byte
-}
-
-// loadSingles gives the entries of a source that are in no pack: what SaveUnlisted
-// added since the list was saved, or all that a version before packs saved.
-func (ix *Index) loadSingles(source string) (entries [][]byte, err error) {
-	err = ix.each(manifestPrefix(source), func(_, value []byte) error {
-		if len(value) > 1 {
-			entries = append(entries, bytes.Clone(value))
-		}
-		return nil
-	})
-	return entries, err
-}
-
-// parse reads such entries, in their order. What can be read no more is left out,
-// and told of in faults.
-func parse(entries [][]byte) (all []single, faults []error) {
-	for _, entry := range entries {
-		m, err := manifest.Parse(entry[1:], manifest.ParseOptions{})
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		all = append(all, single{m, entry[0]})
-	}
-	return all, faults
 }

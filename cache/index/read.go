@@ -52,21 +52,11 @@ func (ix *Index) eachLocked(prefix string, f func(key, value []byte) error) (err
 	})
 }
 
-func (ix *Index) has(key string) (bool, error) {
-	ix.state.RLock()
-	defer ix.state.RUnlock()
-	if errors.Is(ix.why, ErrClosed) {
-		return false, ErrClosed
-	}
-	if ix.db == nil {
-		return ix.saved.has(key), nil
-	}
-	err := ix.db.View(func(txn *badger.Txn) error {
-		_, err := txn.Get([]byte(key))
-		return err
+// has tells whether the index has that key.
+func (ix *Index) has(key string) (known bool, err error) {
+	err = ix.each(key, func(rest, _ []byte) error {
+		known = known || len(rest) == 0
+		return nil
 	})
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return false, nil
-	}
-	return err == nil, err
+	return known, err
 }

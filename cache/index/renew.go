@@ -20,10 +20,7 @@ var (
 
 // Trouble tells why the index cannot be written, as far as that is known; nil if the index can be.
 func (ix *Index) Trouble() error {
-	ix.writing.Lock()
-	defer ix.writing.Unlock()
-	ix.state.RLock()
-	defer ix.state.RUnlock()
+	defer ix.lock()()
 	same, err := ix.inPlace()
 	switch {
 	case ix.db == nil:
@@ -43,7 +40,7 @@ func (ix *Index) Trouble() error {
 
 // inPlace tells whether the folder of the index is the one that was opened.
 func (ix *Index) inPlace() (bool, error) {
-	opened, err := ix.lock.Stat()
+	opened, err := ix.flock.Stat()
 	if err != nil {
 		return false, err
 	}
@@ -69,11 +66,8 @@ func (ix *Index) Renew() (err error) {
 		return err
 	}
 	held := &snapshot{values: make(map[string][]byte)}
-	var changes []Change
 	err = ix.eachLocked("", func(key, value []byte) error {
-		c := Change{string(key), slices.Clone(value)}
-		held.keys, held.values[c.key] = append(held.keys, c.key), c.value
-		changes = append(changes, c)
+		held.keys, held.values[string(key)] = append(held.keys, string(key)), slices.Clone(value)
 		return nil
 	})
 	if err != nil {
@@ -89,8 +83,8 @@ func (ix *Index) Renew() (err error) {
 			ix.log.Warn("the index that was removed cannot be closed", "error", err)
 		}
 	}
-	ix.lock.Close() //nolint:errcheck // nothing was written to it
-	ix.db, ix.saved, ix.why, ix.lock = nil, held, errRemoved, lock
+	ix.flock.Close() //nolint:errcheck // nothing was written to it
+	ix.db, ix.saved, ix.why, ix.flock = nil, held, errRemoved, lock
 	if err := emptyFolder(ix.dir); err != nil {
 		return ix.down(err)
 	}
@@ -99,7 +93,11 @@ func (ix *Index) Renew() (err error) {
 		return ix.down(err)
 	}
 	ix.saved, ix.why, ix.missed = nil, nil, errReopened
-	ix.log.Warn("the folder of the index was gone, and is made anew", "path", ix.dir, "entries", len(changes))
+	ix.log.Warn("the folder of the index was gone, and is made anew", "path", ix.dir, "entries", len(held.keys))
+	changes := make([]Change, len(held.keys))
+	for i, key := range held.keys {
+		changes[i] = Change{key, held.values[key]}
+	}
 	return ix.writeLocked(changes)
 }
 

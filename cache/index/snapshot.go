@@ -34,8 +34,17 @@ func readSnapshot(dir string) (*snapshot, error) {
 		return nil, err
 	}
 	for _, path := range tables {
-		if err := eachOfTable(path, take); err != nil {
-			return nil, fmt.Errorf("%w: table %s: %w", ErrCorrupt, path, err)
+		err := withTable(path, func(t *table.Table) error {
+			it := t.NewIterator(0)
+			defer it.Close()
+			for it.Rewind(); it.Valid(); it.Next() {
+				key, v := it.Key(), it.Value()
+				take(key[:len(key)-8], logEntry{version: versionOf(key), flags: v.Meta, value: slices.Clone(v.Value)})
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, judged(err)
 		}
 	}
 	logs, err := readLogs(dir)
@@ -82,31 +91,6 @@ func liveTables(dir string) (paths []string, err error) {
 	return paths, nil
 }
 
-// eachOfTable calls f with the entries of a table.
-func eachOfTable(path string, f func(key []byte, e logEntry)) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%.200v", p)
-		}
-	}()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	id, _ := table.ParseFileID(filepath.Base(path))
-	t, err := table.OpenInMemoryTable(data, id, &table.Options{})
-	if err != nil {
-		return err
-	}
-	it := t.NewIterator(0)
-	defer it.Close()
-	for it.Rewind(); it.Valid(); it.Next() {
-		key, v := it.Key(), it.Value()
-		f(key[:len(key)-8], logEntry{version: versionOf(key), flags: v.Meta, value: slices.Clone(v.Value)})
-	}
-	return nil
-}
-
 // readPointer reads a large value, which is in a file of its own kind.
 func readPointer(dir string, pointer []byte) ([]byte, error) {
 	if len(pointer) != 12 {
@@ -131,11 +115,6 @@ func readPointer(dir string, pointer []byte) ([]byte, error) {
 		return nil, ErrCorrupt
 	}
 	return e.value, nil
-}
-
-func (s *snapshot) has(key string) bool {
-	_, ok := s.values[key]
-	return ok
 }
 
 // each is Index.each.

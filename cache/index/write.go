@@ -14,11 +14,18 @@ import (
 // database. While that cannot be written, the error matches disk.ErrNoSpace or disk.ErrUnusable. What Write
 // has taken lasts through the end of the process, and once Sync has returned through a power failure.
 func (ix *Index) Write(changes ...Change) error {
-	ix.writing.Lock()
-	defer ix.writing.Unlock()
-	ix.state.RLock()
-	defer ix.state.RUnlock()
+	defer ix.lock()()
 	return ix.writeLocked(changes)
+}
+
+// lock holds off other writes, and what would change db or saved, until its result is called.
+func (ix *Index) lock() (unlock func()) {
+	ix.writing.Lock()
+	ix.state.RLock()
+	return func() {
+		ix.state.RUnlock()
+		ix.writing.Unlock()
+	}
 }
 
 // writeLocked is Write; the locks are held.
@@ -86,10 +93,7 @@ func (ix *Index) down(why error) error {
 
 // Sync makes all that was written last, a power failure included.
 func (ix *Index) Sync() error {
-	ix.writing.Lock()
-	defer ix.writing.Unlock()
-	ix.state.RLock()
-	defer ix.state.RUnlock()
+	defer ix.lock()()
 	if ix.db == nil {
 		return ix.down(ix.why)
 	}
@@ -102,10 +106,7 @@ func (ix *Index) Sync() error {
 
 // Collect lets badger give back disk space, until badger finds nothing more to do.
 func (ix *Index) Collect() error {
-	ix.writing.Lock()
-	defer ix.writing.Unlock()
-	ix.state.RLock()
-	defer ix.state.RUnlock()
+	defer ix.lock()()
 	if ix.db == nil || ix.room.forTable(memTable) != nil {
 		return nil
 	}
