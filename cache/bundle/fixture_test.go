@@ -152,32 +152,28 @@ func small(t testing.TB) (*shelf, Index) {
 	return s, s.plan(options())
 }
 
-// keeper is a Sink that keeps all.
+// keeper is a Sink that keeps all, and judges files as a mirror does.
 type keeper struct {
 	head      Head
 	begun     int
-	manifests map[int]manifest.Manifest
+	manifests []manifest.Manifest
 	files     map[string][]byte // by "image/file"; parts joined as they come
 	wrong     map[string]error
 	begin     func(Head) error
 	file      func(*Piece) error // in place of the keeping
 }
 
-func (k *keeper) Begin(_ context.Context, h Head) error {
+func (k *keeper) Begin(_ context.Context, h Head, manifests [][]byte) (err error) {
 	k.head = h
 	k.begun++
-	if k.manifests == nil {
-		k.manifests, k.files, k.wrong = map[int]manifest.Manifest{}, map[string][]byte{}, map[string]error{}
+	if k.files == nil {
+		k.files, k.wrong = map[string][]byte{}, map[string]error{}
 	}
 	if k.begin != nil {
 		return k.begin(h)
 	}
-	return nil
-}
-
-func (k *keeper) Manifest(_ context.Context, image int, m manifest.Manifest) error {
-	k.manifests[image] = m
-	return nil
+	k.manifests, err = h.Index.Manifests(manifests)
+	return err
 }
 
 func (k *keeper) File(_ context.Context, p *Piece) error {
@@ -187,11 +183,11 @@ func (k *keeper) File(_ context.Context, p *Piece) error {
 	b, err := io.ReadAll(p)
 	key := fmt.Sprintf("%d/%d", p.Image, p.File)
 	if err != nil {
-		k.wrong[key] = err
-		if int64(len(b)) >= p.Size {
-			panic("all bytes were handed over although they are wrong")
-		}
 		return err
+	}
+	if err := judge(digests(b), p.Entry, k.head.Index.Images[p.Image].Files[p.File]); err != nil {
+		k.wrong[key] = err
+		return nil
 	}
 	if have := int64(len(k.files[key])); have != p.Begin {
 		return fmt.Errorf("part at %d, have %d", p.Begin, have)

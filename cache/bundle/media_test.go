@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -177,7 +178,11 @@ func TestFolderRefuses(t *testing.T) {
 			if r, _, err = m.Volume(1); err != nil {
 				t.Fatal(err)
 			}
-			_, err = Read(context.Background(), r, &keeper{})
+			k := &keeper{}
+			_, err = Read(context.Background(), r, k)
+			for _, wrong := range k.wrong { // found by the sink
+				err = errors.Join(err, fmt.Errorf("%s: %w", file, wrong))
+			}
 			r.Close()
 		}
 		if says == "" && is == nil {

@@ -7,115 +7,62 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
 
-// Sink takes what Read finds. Its methods are called one after the other, from
-// Read's goroutine; an error of one of them ends Read, which returns it wrapped.
+// Sink takes what Read finds. Its methods are called one after the other, from Read's goroutine. An
+// error of a method ends Read, which returns the error.
 type Sink interface {
-	// Begin is told what the bundle says it is, before anything else: it
-	// decides whom to trust (Trusted.Verify), whether what the bundle requires is
-	// there, and whether there is room.
-	Begin(ctx context.Context, h Head) error
-	// Manifest is given the manifest of Index.Images[image]: its bytes (Raw) are
-	// the Original of the index, else those that the index names, and they say the
-	// same as the index. All manifests come before the first file, in every volume.
-	Manifest(ctx context.Context, image int, m manifest.Manifest) error
-	// File is given a file, or a part of one. What it leaves unread Read goes over.
-	// An error that matches verify.ErrMismatch is about this file alone: Read goes on.
+	// Begin is told what the bundle says it is, and the texts of the manifests as the
+	// index names them, before the first file. The manifests say the same as the index.
+	Begin(ctx context.Context, h Head, manifests [][]byte) error
+	// File is given a file, or a part of one, of the size that the index tells. The sink
+	// judges the bytes. Read goes over those that the sink leaves unread.
 	File(ctx context.Context, p *Piece) error
 }
 
-// Piece is a file on its way out of a bundle, or the part of it that lies in
-// this volume. It is not valid after the call of File that it was given to.
+// Piece is a file on its way out of a bundle, or the part of it that lies in this volume. A Piece is
+// valid during the call of File that it was given to.
 type Piece struct {
 	Entry
-	Want verify.Want // of the whole file, by its size, sha1 and sha256
-
 	r    *source
-	ctx  context.Context
-	hash hash.Hash // sha256; nil: it is not taken
 	rest int64
-	err  error // what ended the piece: io.EOF, a mismatch, or what r said
+	err  error // of r
 }
 
-// Read gives the bytes. The last of them come only if the piece is what the
-// index says, else an error that matches verify.ErrMismatch.
+// Read gives the bytes, which have not been judged.
 func (p *Piece) Read(b []byte) (int, error) {
-	if p.err != nil {
+	switch {
+	case p.err != nil:
 		return 0, p.err
-	}
-	if p.err = p.ctx.Err(); p.err != nil {
-		return 0, p.err
-	}
-	if len(b) == 0 {
-		return 0, nil
+	case p.rest == 0:
+		return 0, io.EOF
 	}
 	n, err := p.r.Read(b[:min(int64(len(b)), p.rest)])
-	if p.hash != nil {
-		p.hash.Write(b[:n]) //nolint:errcheck // never fails
-	}
-	p.rest -= int64(n)
-	switch {
-	case p.rest == 0:
-		if p.err = p.verdict(); !errors.Is(p.err, io.EOF) {
-			return 0, p.err
-		}
-		return n, nil
-	case err != nil:
+	if p.rest -= int64(n); err != nil && p.rest > 0 {
 		p.err = fmt.Errorf("%s, at byte %d of %d: %w", p.Path, p.Size-p.rest, p.Size, broken(err))
-		return n, p.err
 	}
-	return n, nil
+	return n, p.err
 }
 
-// Unchecked says that the caller holds the bytes against Want, all of them and
-// before anyone can have them, as a store does: they are then not hashed twice.
-// It has no effect on a part, of which Want says nothing.
-func (p *Piece) Unchecked() {
-	if p.Part < 0 {
-		p.hash = nil
-	}
-}
-
-// Skip goes over the next n bytes. Where the bundle can be sought in they are
-// not read, and the piece is then not held against its sha256: that the whole
-// file is Want is for the caller to find out. Elsewhere it is read, and is.
+// Skip goes over the next n bytes, without reading them where the bundle can be sought in.
 func (p *Piece) Skip(n int64) error {
-	n = min(n, p.rest)
-	if n == 0 {
+	if n = min(n, p.rest); n == 0 {
 		return nil
 	}
-	if p.err != nil {
-		return p.err
-	}
-	if p.r.seek(n) {
-		p.hash = nil
-		if p.rest -= n; p.rest == 0 {
-			p.err = io.EOF
-		}
+	if p.err == nil && p.r.seek(n) {
+		p.rest -= n
 		return nil
 	}
 	_, err := io.CopyBuffer(onlyWriter{io.Discard}, io.LimitReader(p, n), make([]byte, min(n, largeBuffer)))
 	return err
 }
 
-// onlyWriter hides that io.Discard would read with a small buffer of its own.
+// onlyWriter hides the ReadFrom of io.Discard, whose buffer is small.
 type onlyWriter struct{ io.Writer }
-
-func (p *Piece) verdict() error {
-	if p.hash == nil {
-		return io.EOF
-	}
-	if got := SHA256(p.hash.Sum(nil)); got != p.sum {
-		return fmt.Errorf("%s: %w: sha256 is %s, want %s", p.Path, verify.ErrMismatch, got, p.sum)
-	}
-	return io.EOF
-}
 
 // broken tells of a bundle that ends too early.
 func broken(err error) error {
@@ -125,105 +72,79 @@ func broken(err error) error {
 	return err
 }
 
-// Damaged is a file, or a part, whose bytes were wrong.
-type Damaged struct {
-	Entry
-	Err error // matches verify.ErrMismatch, and names the file
-}
-
-// Report is what Read went over.
-type Report struct {
-	Head    Head
-	Damaged []Damaged
-}
-
-// Read reads the tar of one volume to its end. Nothing is handed over before
-// what it rests on: the index is parsed and its sum checked before Begin, and a
-// file has the name, place and size that the index gave it, whatever the tar says.
-// What is not byte for byte the tar that the index makes is refused with the
-// name of the entry, as ErrInvalid. A file whose bytes are wrong does not end
-// Read; the error then joins those of all such files.
+// Read reads the tar of one volume to its end, and gives its head. Nothing is handed over before
+// what it rests on: index, signature and manifests are held against their sums before Begin, and a
+// file has the name, place and size that the index gave it, whatever the tar says. A tar that is not
+// byte for byte the one that the index makes is refused with the name of the entry, as ErrInvalid.
+// The bytes of files are not judged.
 //
-// If r is an io.Seeker that can, what no one wants is not read.
-func Read(ctx context.Context, r io.Reader, s Sink) (Report, error) {
+// If r is an io.Seeker that can, bytes without a taker are not read.
+func Read(ctx context.Context, r io.Reader, s Sink) (Head, error) {
 	in := newSource(r)
 	h, err := readHead(in)
 	if err != nil {
-		return Report{}, err
+		return Head{}, err
 	}
-	report := Report{Head: h}
-	if err := s.Begin(ctx, h); err != nil {
-		return report, err
+	var manifests [][]byte
+	begun := false
+	begin := func() error {
+		if begun {
+			return nil
+		}
+		begun = true
+		return s.Begin(ctx, h, manifests)
 	}
 	for _, e := range h.Entries() {
 		if e.At < in.at { // the head
 			continue
 		}
 		if err := ctx.Err(); err != nil {
-			return report, err
+			return h, err
+		}
+		if e.File >= 0 {
+			if err := begin(); err != nil {
+				return h, err
+			}
 		}
 		if err := in.header(e, h); err != nil {
-			return report, err
+			return h, err
 		}
-		damaged, err := in.body(ctx, e, h, s)
+		switch {
+		case e.File >= 0:
+			err = in.file(ctx, e, s)
+		case e.Image >= 0:
+			var text []byte
+			if text, err = in.small(e); err == nil {
+				manifests = append(manifests, text)
+				_, err = h.Index.manifest(e.Image, text)
+			}
+		default:
+			_, err = in.small(e)
+		}
 		if err != nil {
-			return report, err
-		}
-		if damaged != nil {
-			report.Damaged = append(report.Damaged, Damaged{e, damaged})
+			return h, err
 		}
 		if err := in.padding(e); err != nil {
-			return report, err
+			return h, err
 		}
 	}
-	if err := in.end(); err != nil {
-		return report, err
+	if err := begin(); err != nil {
+		return h, err
 	}
-	var faults []error
-	for _, d := range report.Damaged {
-		faults = append(faults, d.Err)
-	}
-	return report, errors.Join(faults...)
+	return h, in.end()
 }
 
-// body reads what follows the header of e. damaged is about the bytes of an image's file.
-func (in *source) body(ctx context.Context, e Entry, h Head, s Sink) (damaged, err error) {
-	if e.File >= 0 {
-		return in.file(ctx, e, h, s)
+// file hands a file, or a part of one, to the sink.
+func (in *source) file(ctx context.Context, e Entry, s Sink) error {
+	p := &Piece{Entry: e, r: in, rest: e.Size}
+	err := s.File(ctx, p)
+	if p.err != nil { // names the file, and is the reason of what the sink says
+		return p.err
 	}
-	b, err := in.small(e)
-	if err != nil || e.Image < 0 {
-		return nil, err
-	}
-	m, err := h.Index.manifest(e.Image, b)
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s: %w", e.Path, err)
 	}
-	if err := s.Manifest(ctx, e.Image, m); err != nil {
-		return nil, fmt.Errorf("%s: %w", e.Path, err)
-	}
-	return nil, nil
-}
-
-func (in *source) file(ctx context.Context, e Entry, h Head, s Sink) (damaged, err error) {
-	p := &Piece{Entry: e, Want: h.Index.Images[e.Image].Files[e.File].Want(), r: in, ctx: ctx, hash: sha256.New(), rest: e.Size}
-	judged := s.File(ctx, p)
-	if judged != nil && !errors.Is(judged, verify.ErrMismatch) && !errors.Is(p.err, verify.ErrMismatch) {
-		if p.err != nil && errors.Is(judged, p.err) && !errors.Is(p.err, io.EOF) { // names the file already
-			return nil, judged
-		}
-		return nil, fmt.Errorf("%s: %w", e.Path, judged)
-	}
-	err = p.Skip(p.rest)
-	switch {
-	case errors.Is(p.err, verify.ErrMismatch):
-		return p.err, nil
-	case err != nil: // the bundle broke off, whether or not the sink took notice
-		return nil, err
-	case judged != nil:
-		return fmt.Errorf("%s: %w", e.Path, judged), nil
-	}
-	return nil, nil
+	return p.Skip(p.rest)
 }
 
 // Manifests reads the manifests of all images, in the order of Images: from the bytes that the index names by sha256, or

@@ -246,12 +246,12 @@ func TestSignedByHand(t *testing.T) {
 	if _, err := b.ReadFrom(r); err != nil || int64(b.Len()) != size {
 		t.Fatalf("%d bytes, want %d, %v", b.Len(), size, err)
 	}
-	k, report, err := read(b.Bytes())
-	if err != nil || string(report.Head.Sig) != hashed {
-		t.Errorf("signature %q, %v", report.Head.Sig, err)
+	k, head, err := read(b.Bytes())
+	if err != nil || string(head.Sig) != hashed {
+		t.Errorf("signature %q, %v", head.Sig, err)
 	}
 	k.check(t, s)
-	if again := s.tar(report.Head); !bytes.Equal(again, b.Bytes()) {
+	if again := s.tar(head); !bytes.Equal(again, b.Bytes()) {
 		t.Error("the tar of the head that was read is another")
 	}
 }

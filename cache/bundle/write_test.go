@@ -27,12 +27,12 @@ func TestRoundTrip(t *testing.T) {
 			if o.VolumeSize > 0 && int64(len(b)) > o.VolumeSize {
 				t.Errorf("volume %d has %d bytes, may have %d", v+1, len(b), o.VolumeSize)
 			}
-			report, err := Read(context.Background(), bytes.NewReader(b), &k)
+			head, err := Read(context.Background(), bytes.NewReader(b), &k)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.Equal(report.Head.Sig, h.Sig) || report.Head.Volume != v+1 || !bytes.Equal(report.Head.Index.Bytes(), x.Bytes()) {
-				t.Errorf("the head that was read is another: %+v", report.Head)
+			if !slices.Equal(head.Sig, h.Sig) || head.Volume != v+1 || !bytes.Equal(head.Index.Bytes(), x.Bytes()) {
+				t.Errorf("the head that was read is another: %+v", head)
 			}
 			only, err := ReadHead(bytes.NewReader(b[:h.Entries()[3].At]))
 			if err == nil && !bytes.Equal(only.Sig, h.Sig) {

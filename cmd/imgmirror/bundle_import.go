@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -143,13 +141,16 @@ func (in *importRun) all(ctx context.Context, stdin io.Reader, volumes []volume)
 	for _, v := range volumes {
 		report, err := in.one(ctx, stdin, v)
 		in.show.Clear()
-		if err != nil {
-			if ctx.Err() != nil {
-				return failure.New(failure.CodeInterrupted, "interrupted; what has arrived is kept, and the same command goes on from there")
-			}
-			return inBundle(v.path, err)
+		if ctx.Err() != nil && err != nil {
+			return failure.New(failure.CodeInterrupted, "interrupted; what has arrived is kept, and the same command goes on from there")
 		}
-		in.note(report)
+		if err != nil {
+			told := failure.Of(err)
+			report.Error = &admin.Error{Code: told.Code, Message: told.Error()}
+		}
+		if report.ID != "" {
+			in.note(report)
+		}
 		if report.Error != nil {
 			return inBundle(v.path, report.Error)
 		}
@@ -167,70 +168,19 @@ func inBundle(path string, err error) error {
 }
 
 func (in *importRun) one(ctx context.Context, stdin io.Reader, v volume) (admin.BundleImport, error) {
-	if v.medium == nil {
-		return in.s.ImportBundle(ctx, stdin, -1, nil)
-	}
-	h, err := v.medium.Head(v.number)
-	if err != nil {
-		return admin.BundleImport{}, err
-	}
-	has, err := in.ask(ctx, v, h)
-	if err != nil {
-		return has, err
-	}
-	r, size, err := v.medium.Volume(v.number)
-	if err != nil {
-		return has, err
-	}
-	defer r.Close()
-	holes := admin.LargestHoles(holesIn(h, has))
-	name := filepath.Base(v.path)
-	if h.Index.Volumes > 1 {
-		name = fmt.Sprintf("%s (%d of %d)", name, v.number, h.Index.Volumes)
-	}
-	up := &sending{r: r, holes: holes, show: in.show, name: name, total: size}
-	for _, h := range holes {
-		up.total -= h.Size
-	}
-	report, err := in.s.ImportBundle(ctx, up, size, holes)
-	if broke := up.end(); broke != nil {
-		err = broke // it is the medium that is to blame
-	}
-	return report, err
-}
-
-// ask finds out what the mirror has already.
-func (in *importRun) ask(ctx context.Context, v volume, h bundle.Head) (admin.BundleImport, error) {
-	r, _, err := v.medium.Volume(v.number)
-	if err != nil {
-		return admin.BundleImport{}, err
-	}
-	defer r.Close()
-	for _, e := range h.Entries() {
-		if e.Image >= 0 {
-			return in.s.ImportBundleDry(ctx, io.LimitReader(r, e.At))
+	name, r := "standard input", stdin
+	if v.medium != nil {
+		volume, _, err := v.medium.Volume(v.number)
+		if err != nil {
+			return admin.BundleImport{}, err
+		}
+		defer volume.Close()
+		name, r = filepath.Base(v.path), volume
+		if of := v.medium.Index.Volumes; of > 1 {
+			name = fmt.Sprintf("%s (%d of %d)", name, v.number, of)
 		}
 	}
-	return in.s.ImportBundleDry(ctx, r)
-}
-
-// holesIn are the files' bytes in a volume that the mirror has.
-func holesIn(h bundle.Head, has admin.BundleImport) []admin.Hole {
-	var holes []admin.Hole
-	for _, e := range h.Entries() {
-		if e.File < 0 || e.Image >= len(has.Images) || e.File >= len(has.Images[e.Image].Have) {
-			continue
-		}
-		image := has.Images[e.Image]
-		n := min(image.Have[e.File]-e.Begin, e.Size)
-		if image.State == admin.ImageRefused {
-			n = e.Size
-		}
-		if n > 0 {
-			holes = append(holes, admin.Hole{At: e.Data, Size: n})
-		}
-	}
-	return holes
+	return in.s.ImportBundle(ctx, r, func(sent, total int64) { in.show.Tick(progress.Transfer(name, sent, total)) })
 }
 
 // note keeps what has been reported last of each bundle.
@@ -290,61 +240,4 @@ func (in *importRun) outcome(err error) error {
 		return nil
 	}
 	return failure.New(first.Code, "%d of %d images were refused: %s", refused, len(all), first.Message)
-}
-
-// sending is a volume on its way, without its holes, and paints how far it is.
-type sending struct {
-	name  string
-	total int64 // bytes that are to be sent
-
-	mu     sync.Mutex // guards what follows: the one who sends may outlive the request
-	r      io.ReadSeeker
-	holes  []admin.Hole // that are ahead
-	at     int64        // in the volume
-	sent   int64
-	show   *progress.Bars
-	ended  bool
-	failed error // of r
-}
-
-// Read gives the next bytes that are to be sent.
-func (u *sending) Read(p []byte) (int, error) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.ended {
-		return 0, os.ErrClosed
-	}
-	n, err := u.read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		u.failed = err
-	}
-	u.show.Tick(progress.Transfer(u.name, u.sent, u.total))
-	return n, err
-}
-
-func (u *sending) read(p []byte) (int, error) {
-	for len(u.holes) > 0 && u.at == u.holes[0].At {
-		if _, err := u.r.Seek(u.holes[0].Size, io.SeekCurrent); err != nil {
-			return 0, err
-		}
-		u.at += u.holes[0].Size
-		u.holes = u.holes[1:]
-	}
-	if len(u.holes) > 0 {
-		p = p[:min(int64(len(p)), u.holes[0].At-u.at)]
-	}
-	n, err := u.r.Read(p)
-	u.at += int64(n)
-	u.sent += int64(n)
-	return n, err
-}
-
-// end takes the bar away for good, has nobody read any more, and tells what was
-// wrong with the medium.
-func (u *sending) end() error {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.ended = true
-	u.show.Clear()
-	return u.failed
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"strings"
 	"testing"
 	"time"
@@ -11,29 +10,10 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
-	"imgmirror/cmd/imgmirror/progress"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
 )
-
-func TestSendingLeavesOutHoles(t *testing.T) {
-	f := func(holes []admin.Hole, want string) {
-		t.Helper()
-		up := &sending{r: strings.NewReader("0123456789"), total: 10, holes: holes, show: progress.New(io.Discard, true)}
-		got, err := io.ReadAll(up)
-		if string(got) != want || err != nil || up.end() != nil {
-			t.Errorf("%v: sent %q, %v; want %q", holes, got, err, want)
-		}
-		if _, err := up.Read(make([]byte, 1)); err == nil {
-			t.Error("it is read after its end")
-		}
-	}
-	f(nil, "0123456789")
-	f([]admin.Hole{{At: 0, Size: 3}}, "3456789")
-	f([]admin.Hole{{At: 2, Size: 3}, {At: 5, Size: 1}, {At: 8, Size: 2}}, "0167")
-	f([]admin.Hole{{At: 0, Size: 10}}, "")
-}
 
 // TestFindVolumesOrder: a bundle comes before a delta on it, and of each come the volumes in their order.
 func TestFindVolumesOrder(t *testing.T) {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -18,7 +19,6 @@ const (
 	apiPrefix = "/api/v1"
 	typeJSON  = "application/json"
 	typeForm  = "multipart/form-data"
-	typeTar   = "application/x-tar"
 	typeBytes = "application/octet-stream"
 
 	maxBody      = 1 << 20          // of JSON
@@ -31,6 +31,7 @@ const (
 type route struct {
 	method, path string
 	accepts      string // the type of the request's body; "" = it has none
+	most         int64  // bytes of a body of JSON
 	statuses     []int
 	do           func(w http.ResponseWriter, r *http.Request) error
 }
@@ -55,7 +56,7 @@ func (s *Server) routes() []route {
 	}
 	post := func(path string, do func(http.ResponseWriter, *http.Request) error, statuses ...int) route {
 		return route{
-			method: http.MethodPost, path: path, accepts: typeJSON, do: do,
+			method: http.MethodPost, path: path, accepts: typeJSON, most: maxBody, do: do,
 			statuses: append(statuses, bad, large, media),
 		}
 	}
@@ -64,8 +65,12 @@ func (s *Server) routes() []route {
 	}
 	publish := post("/publish", s.publish, ok, conflict, invalid, down)
 	publish.accepts = typeForm
-	importing := post("/bundle/import", s.importBundle, ok, conflict, invalid, down)
-	importing.accepts = typeTar
+	begin := post("/bundle", s.beginImport, ok, conflict, invalid, many, down)
+	begin.most = maxHead
+	take := route{
+		method: http.MethodPut, path: "/bundle/{id}/files/{sha1}", accepts: typeBytes, do: s.takeFile,
+		statuses: []int{ok, bad, absent, conflict, media, invalid, down},
+	}
 	return []route{
 		get("/sources", s.sources),
 		post("/sources/check", s.checkSources, ok),
@@ -86,7 +91,9 @@ func (s *Server) routes() []route {
 		post("/install", s.install, ok, accepted, absent, invalid, many, down),
 		get("/installed", s.installed, invalid, down),
 		post("/bundle/plan", s.planBundle, ok, absent, invalid, down),
-		importing,
+		begin,
+		take,
+		remove("/bundle/{id}", s.endImport, absent),
 		get("/files/{sha1}", s.file, http.StatusPartialContent, absent, invalid, down),
 		get("/config", s.config),
 		get("/doctor", s.doctor),
@@ -129,7 +136,7 @@ func (h *headOnly) Write(p []byte) (int, error) { return len(p), nil }
 func (s *Server) handle(op route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if op.accepts != "" {
-			if err := admit(w, r, op.accepts); err != nil {
+			if err := admit(w, r, op); err != nil {
 				s.refuse(w, r, err)
 				return
 			}
@@ -144,18 +151,18 @@ func (s *Server) handle(op route) http.Handler {
 }
 
 // admit checks a request that has a body, before it is read, and bounds it.
-func admit(w http.ResponseWriter, r *http.Request, accepts string) error {
+func admit(w http.ResponseWriter, r *http.Request, op route) error {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || kind != accepts {
-		return refuse(http.StatusUnsupportedMediaType, codeUnsupportedType, "the body must be %s", accepts)
+	if err != nil || kind != op.accepts {
+		return refuse(http.StatusUnsupportedMediaType, codeUnsupportedType, "the body must be %s", op.accepts)
 	}
-	if accepts != typeJSON {
+	if op.accepts != typeJSON {
 		return nil // bounded where it is read
 	}
-	if r.ContentLength > maxBody {
-		return &http.MaxBytesError{Limit: maxBody}
+	if r.ContentLength > op.most {
+		return &http.MaxBytesError{Limit: op.most}
 	}
-	r.Body = &arriving{ReadCloser: http.MaxBytesReader(w, r.Body, maxBody), conn: http.NewResponseController(w), within: bodyTimeout}
+	r.Body = &arriving{ReadCloser: http.MaxBytesReader(w, r.Body, op.most), conn: http.NewResponseController(w), within: bodyTimeout}
 	return nil
 }
 
@@ -165,11 +172,18 @@ type arriving struct {
 	io.ReadCloser
 	conn   *http.ResponseController
 	within time.Duration
+	life   context.Context // ends the body, by the caller of cut; nil: the body lasts as long as the request
 }
+
+// cut ends a Read that is under way, once life has ended.
+func (b *arriving) cut() { _ = b.conn.SetReadDeadline(time.Now()) }
 
 // Read sets deadlines where the listener has them.
 func (b *arriving) Read(p []byte) (int, error) {
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.within))
+	if b.life != nil && b.life.Err() != nil { // cut may have come before the deadline
+		return 0, context.Cause(b.life)
+	}
 	n, err := b.ReadCloser.Read(p)
 	// From its end on the server looks out for the client's leaving: a deadline
 	// would look like that.

@@ -3,8 +3,6 @@ package admin
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -12,7 +10,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/verify"
@@ -147,37 +144,4 @@ func rangeFrom(header string, size int64) (int64, error) {
 		return 0, refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "the file has %d bytes, none from %d on", size, from)
 	}
 	return from, nil
-}
-
-// checkBase is an error unless all is here that a delta leaves out.
-func (s *Server) checkBase(x bundle.Index) error {
-	var missing []string
-next:
-	for _, held := range x.Requires {
-		for _, sum := range held.Files {
-			if !s.mirror.HasFile(verify.Want{SHA1: sum}) || !s.mirror.Knows(held.UUID) {
-				missing = append(missing, held.UUID.String())
-				continue next
-			}
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	const most = 5
-	text := strings.Join(missing[:min(len(missing), most)], ", ")
-	if len(missing) > most {
-		text += fmt.Sprintf(" and %d more", len(missing)-most)
-	}
-	return refuse(http.StatusConflict, codeBundleBase, "bundle %s leaves out %d images that it takes for granted (%s), and %d of them are not here: %s",
-		x.ID, len(x.Requires), x.Since, len(missing), text)
-}
-
-// explainBundle is explain for what befell a bundle: what is a source's fault
-// elsewhere is the bundle's here.
-func explainBundle(err error) *Error {
-	if errors.Is(err, verify.ErrMismatch) {
-		return &Error{codeChecksum, err.Error()}
-	}
-	return explain(err)
 }

@@ -1,16 +1,18 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
-	"strings"
+	"sync"
+	"time"
 
+	"imgmirror/cache/bundle"
 	"imgmirror/verify"
 )
 
@@ -43,61 +45,151 @@ func (c *Client) File(ctx context.Context, sum verify.Sum, offset int64) (io.Rea
 	return resp.Body, nil
 }
 
-// ImportBundle sends a volume of a bundle, of size bytes (-1: not known) less
-// those of the holes, which volume does not give either; too many of them is an
-// error. It tells what became of all images of the bundle, of what is wrong with
-// the bundle in Error, too.
-func (c *Client) ImportBundle(ctx context.Context, volume io.Reader, size int64, holes []Hole) (BundleImport, error) {
-	query := ""
-	if len(holes) > 0 {
-		query = "?" + url.Values{"without": {writeHoles(holes)}}.Encode()
+// endTimeout bounds the last question of an import whose context has ended.
+const endTimeout = 10 * time.Second
+
+// ImportBundle reads the tar of a volume, brings the mirror what it lacks, and tells what became of
+// all images of the bundle; of an import that broke off, too, if the mirror has begun it. Of a volume
+// that can be sought in, bytes that the mirror has are not read. progress is told how many bytes have
+// been sent, of how many, by one call after the other.
+func (c *Client) ImportBundle(ctx context.Context, volume io.Reader, progress func(sent, total int64)) (BundleImport, error) {
+	s := &sending{c: c, progress: progress}
+	_, err := bundle.Read(ctx, volume, s)
+	if s.told.ID == "" {
+		return s.told, err
 	}
-	for _, h := range holes {
-		size -= h.Size
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	if err == nil {
+		cancel()
+		end = ctx
 	}
-	return c.sendBundle(ctx, query, volume, size)
+	defer cancel()
+	last, endErr := ask[BundleImport](end, c, http.MethodDelete, "/bundle/"+s.told.ID, nil)
+	if endErr != nil {
+		return s.told, cmp.Or(err, endErr)
+	}
+	for i, before := range s.told.Images {
+		if now := &last.Images[i]; before.State == ImageRefused && now.State == ImageWaiting {
+			now.State, now.Error = before.State, before.Error
+		}
+	}
+	return last, err
 }
 
-// ImportBundleDry sends the beginning of a volume, as far as its first manifest,
-// and tells what the mirror has of the bundle's images already.
-func (c *Client) ImportBundleDry(ctx context.Context, head io.Reader) (BundleImport, error) {
-	return c.sendBundle(ctx, "?dry_run=true", head, -1)
+// sending is a bundle.Sink that brings a mirror what it lacks of a volume.
+type sending struct {
+	c        *Client
+	told     BundleImport // what the mirror has said, and what it has refused since
+	images   []bundle.Image
+	sent     int64
+	total    int64
+	progress func(sent, total int64)
 }
 
-func (c *Client) sendBundle(ctx context.Context, query string, body io.Reader, size int64) (BundleImport, error) {
-	var report BundleImport
-	req, err := c.request(ctx, http.MethodPost, "/bundle/import"+query, io.NopCloser(body))
+// Begin has the mirror decide whether the bundle is taken.
+func (s *sending) Begin(ctx context.Context, h bundle.Head, manifests [][]byte) error {
+	var err error
+	s.told, err = ask[BundleImport](ctx, s.c, http.MethodPost, "/bundle", BundleHead{Index: h.Index.Bytes(), Signature: h.Sig, Manifests: manifests, Volume: h.Volume})
 	if err != nil {
-		return report, err
+		return err
+	}
+	if len(s.told.Images) != len(h.Index.Images) || s.told.ID == "" {
+		return fmt.Errorf("the mirror's answer is not about the bundle: it has %d images of %d", len(s.told.Images), len(h.Index.Images))
+	}
+	s.images = h.Index.Images
+	for _, e := range h.Entries() {
+		if from, ok := s.lacks(e); ok {
+			s.total += e.Begin + e.Size - from
+		}
+	}
+	return nil
+}
+
+// lacks tells from which byte of its file on the mirror takes an entry; false: the mirror does not take it. An earlier
+// part has to come first.
+func (s *sending) lacks(e bundle.Entry) (from int64, ok bool) {
+	if e.File < 0 || e.File >= len(s.told.Images[e.Image].Have) {
+		return 0, false
+	}
+	image := s.told.Images[e.Image]
+	from = image.Have[e.File]
+	return from, image.State != ImageRefused && e.Begin <= from && from < e.Begin+e.Size
+}
+
+// File sends what the mirror lacks. What the mirror says against a file is the image's matter, unless
+// the mirror knows of no such import any more, or stops.
+func (s *sending) File(ctx context.Context, p *bundle.Piece) error {
+	from, ok := s.lacks(p.Entry)
+	if !ok {
+		return nil
+	}
+	if err := p.Skip(from - p.Begin); err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/bundle/%s/files/%s?offset=%d", s.told.ID, s.images[p.Image].Files[p.File].SHA1, from)
+	now, err := s.put(ctx, path, p, p.Begin+p.Size-from)
+	image := &s.told.Images[p.Image]
+	told := (*Error)(nil)
+	if errors.As(err, &told) && told.Code != codeNotFound && told.Code != codeUnavailable {
+		image.State, image.Error = ImageRefused, told
+		return nil
+	}
+	if err == nil {
+		image.Have[p.File] = now.Have
+	}
+	return err
+}
+
+// put sends size bytes of body, which is not read any more when put has returned.
+func (s *sending) put(ctx context.Context, path string, body io.Reader, size int64) (now ImportedFile, err error) {
+	closed := make(chan struct{})
+	req, err := s.c.request(ctx, http.MethodPut, path, &sentBody{body, s, sync.OnceFunc(func() { close(closed) })})
+	if err != nil {
+		return now, err
 	}
 	req.ContentLength = size
-	req.Header.Set("Content-Type", typeTar)
-	req.Header.Set("Expect", "100-continue") // who may not import is told before gigabytes are on their way
-	resp, err := c.roundTrip(req)
-	if gone := (*url.Error)(nil); errors.As(err, &gone) {
-		gone.URL, _, _ = strings.Cut(gone.URL, "?") // the holes are long, and tell nobody anything
+	req.Header.Set("Content-Type", typeBytes)
+	req.Header.Set("Expect", "100-continue") // a mirror that has the bytes, or refuses them, says so before they are on their way
+	resp, err := s.c.roundTrip(req)
+	if err == nil {
+		err = decodeReply(resp, &now)
+		resp.Body.Close() // read only
 	}
-	if err != nil {
-		return report, err
-	}
-	defer resp.Body.Close()
-	return report, decodeReply(resp, &report)
+	<-closed // net/http may read on when it has the answer
+	return now, err
 }
 
-// LargestHoles gives those of holes, which are in order, that a request may have:
-// the largest ones that are worth it.
-func LargestHoles(holes []Hole) []Hole {
-	const worth = 64 << 10
-	kept := slices.DeleteFunc(slices.Clone(holes), func(h Hole) bool { return h.Size < worth })
-	if len(kept) <= maxHoles {
-		return kept
-	}
-	sizes := make([]int64, len(kept))
-	for i, h := range kept {
-		sizes[i] = h.Size
-	}
-	slices.Sort(sizes)
-	least := sizes[len(sizes)-maxHoles]
-	kept = slices.DeleteFunc(kept, func(h Hole) bool { return h.Size < least })
-	return kept[:min(len(kept), maxHoles)]
+// sentBody is the body of a request.
+type sentBody struct {
+	io.Reader
+	s    *sending
+	done func()
 }
+
+// Read shows how far the volume is.
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.s.sent += int64(n)
+	b.s.progress(b.s.sent, b.s.total)
+	return n, err
+}
+
+// Close leaves the rest to who reads the bundle.
+func (b *sentBody) Close() error {
+	b.done()
+	return nil
+}
+
+// sendBuffer is how much of a request's body is written to a connection at a time.
+const sendBuffer = 512 << 10
+
+// wideConn is a connection to which net/http writes bodies in large pieces.
+type wideConn struct{ net.Conn }
+
+// ReadFrom is how net/http writes what follows a request's header.
+func (c wideConn) ReadFrom(r io.Reader) (int64, error) {
+	return io.CopyBuffer(onlyWriter{c.Conn}, onlyReader{r}, make([]byte, sendBuffer))
+}
+
+// onlyReader hides all else that a reader can do.
+type onlyReader struct{ io.Reader }

@@ -3,6 +3,8 @@ package admin
 import (
 	"encoding/json"
 	"time"
+
+	"imgmirror/proxy/mirror"
 )
 
 // The data of the API's bundle operations.
@@ -30,16 +32,32 @@ type BundledFile struct {
 	Size   int64  `json:"size"`
 }
 
+// BundleHead is the body of POST /api/v1/bundle: what a bundle holds besides the images' files, as it lies in the bundle.
+type BundleHead struct {
+	Index     []byte   `json:"index"`
+	Signature []byte   `json:"signature,omitempty"` // nil: unsigned
+	Manifests [][]byte `json:"manifests"`           // UUID/manifest.json of all images
+	Volume    int      `json:"volume"`              // of which files will come
+	DryRun    bool     `json:"dry_run,omitempty"`   // only tell what is here already
+}
+
 // BundleImport is what became of a bundle, or of one volume of it.
 type BundleImport struct {
-	Bundle  string          `json:"bundle"` // its id
+	ID      string          `json:"id,omitempty"` // of the import; without one nothing is taken
+	Bundle  string          `json:"bundle"`       // its id
 	Created time.Time       `json:"created"`
 	Mirror  string          `json:"mirror"`        // that made it
 	Key     string          `json:"key,omitempty"` // that signed it and is trusted; without one it was not checked
 	Volume  int             `json:"volume"`
 	Volumes int             `json:"volumes"`
 	Images  []ImportedImage `json:"images"`          // all of the bundle, in its order
-	Error   *Error          `json:"error,omitempty"` // why it was not read to its end
+	Error   *Error          `json:"error,omitempty"` // why not all images that are here are listed
+}
+
+// ImportedFile is a file of a bundle after some of its bytes came.
+type ImportedFile struct {
+	SHA1 string `json:"sha1"`
+	Have int64  `json:"have_bytes"`
 }
 
 // ImportedImage is one image of a bundle.
@@ -55,10 +73,10 @@ type ImportedImage struct {
 
 // Values of ImportedImage.State.
 const (
-	ImageAdded   = "added"
-	ImagePresent = "present" // it was here before
-	ImageRefused = "refused"
-	ImageWaiting = "waiting" // for another volume
+	ImageAdded   = mirror.ImageAdded
+	ImagePresent = mirror.ImagePresent // it was here before
+	ImageRefused = mirror.ImageRefused
+	ImageWaiting = mirror.ImageWaiting // for another volume
 )
 
 // Provenance tells which bundle brought an image.

@@ -62,6 +62,14 @@ func NewClient(o ClientOptions) (*Client, error) {
 			o.URL = "http://localhost"
 		}
 	}
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return wideConn{conn}, nil
+	}
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("%q is not the address of a mirror's admin listener (http://host:port)", o.URL)

@@ -31,6 +31,9 @@ type fixture struct {
 	pool   *fakePools
 	doc    apiDoc
 	dir    string
+
+	courier      *Client // of imports
+	sent, toSend int64   // by the last one
 }
 
 // sampleFile is the file of image n.

@@ -248,7 +248,7 @@ func TestDescriptionHasEveryField(t *testing.T) {
 	for _, v := range []any{
 		Source{}, Check{}, Image{}, Hidden{}, Cached{}, Fill{}, Wanted{}, Dry{}, Job{}, Item{}, Removed{}, Finding{}, Error{},
 		Install{}, Installed{},
-		BundleWanted{}, Bundled{}, BundledFile{}, BundleImport{}, ImportedImage{}, Provenance{},
+		BundleWanted{}, Bundled{}, BundledFile{}, BundleHead{}, BundleImport{}, ImportedFile{}, ImportedImage{}, Provenance{},
 	} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)
 	}
@@ -286,7 +286,7 @@ func kindOf(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[json.RawMessage]():
 		return "object"
-	case t == reflect.TypeFor[time.Time]():
+	case t == reflect.TypeFor[time.Time](), t == reflect.TypeFor[[]byte]():
 		return "string"
 	}
 	switch t.Kind() {

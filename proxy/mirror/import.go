@@ -366,35 +366,3 @@ func (m *Mirror) checkConflict(image bundle.Image) error {
 	}
 	return fmt.Errorf("image %s: %w: source %s has it with other files", image.UUID, ErrExists, e.Source)
 }
-
-// Trust decides whether the signature of a bundle, nil without one, is good enough: see bundle.Policy.
-func (m *Mirror) Trust(x bundle.Index, sig []byte) (key string, err error) {
-	return m.trust.Check(x, sig)
-}
-
-// Expect keeps the files of images that are about to be imported, until done.
-func (m *Mirror) Expect(ids []uuid.UUID) (done func()) { return m.imported.Expect(ids...) }
-
-// Import notes an image of a bundle, with all its files on disk; what is noted lasts.
-func (m *Mirror) Import(image manifest.Manifest, from own.Provenance) error {
-	return m.imported.Add(image, from)
-}
-
-// ListImported brings what was noted into the catalogue.
-func (m *Mirror) ListImported(ctx context.Context) error { return m.listImported(ctx) }
-
-// Unfinished tells how many bytes an unfinished download has left for a file.
-func (m *Mirror) Unfinished(want verify.Want) int64 {
-	return m.store.Unfinished(cache.Blob{Want: want})
-}
-
-// Knows tells whether the mirror has the image, from wherever.
-func (m *Mirror) Knows(id uuid.UUID) bool { return m.knows(id) }
-
-// CheckConflict is an error that matches ErrExists if the mirror has the image with other files.
-func (m *Mirror) CheckConflict(image bundle.Image) error { return m.checkConflict(image) }
-
-// Take brings a file of a bundle to disk through open.
-func (m *Mirror) Take(ctx context.Context, image manifest.Manifest, index int, want verify.Want, open openFunc) error {
-	return m.takeFile(ctx, image, index, want, open)
-}

@@ -20,7 +20,7 @@ func TestRestore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Import(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
+	if err := m.imported.Add(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	stop()
