@@ -35,9 +35,9 @@ type zvolOnly struct {
 	ImageSize  json.RawMessage `json:"image_size"` // MiB
 }
 
-// ParsePublished reads the manifest, v2 or v1, of an image that is published now on the own mirror.
-// The rules are stricter than those of Parse for images of strangers; what the manifest says of its
-// file is CheckHead's. An image is public unless the manifest says otherwise, becomes active by being
+// ParsePublished reads the manifest, v2 or v1, of an image that is being published here. The rules
+// are stricter than those of Parse for images of strangers; what the manifest says of its file is
+// CheckHead's. An image is public unless the manifest says otherwise, becomes active by being
 // published, and without a date has the one of now (`imgadm create` writes none of these). Errors
 // match ErrInvalid.
 func ParsePublished(text []byte) (Manifest, error) {
@@ -111,9 +111,9 @@ func zvolFault(m Manifest) (field, reason string) {
 	return "", ""
 }
 
-// CheckHead holds the first bytes of m's only file against what m says of the file: its compression,
-// and for ownTypes whose file must be a ZFS stream, the stream (the error matches verify.ErrNoStream).
-// See verify.Head.CheckStream for what passes.
+// CheckHead holds the first bytes of m's only file against what m says of the file: its
+// compression, and for types whose file must be a ZFS stream, the stream (the error matches
+// verify.ErrNoStream). See verify.Head.CheckStream for what passes.
 func (m Manifest) CheckHead(h verify.Head) error {
 	if m.HoldsStream() {
 		if err := h.CheckStream(); err != nil {

@@ -14,8 +14,8 @@ import (
 	"imgmirror/proxy/own"
 )
 
-// openOwn makes the sources of the mirror's own images from their records in the data folder, each in
-// the folder of its name.
+// openOwn makes the sources of the mirror's own images from their records in the data folder, each
+// in the folder of its name.
 func (m *Mirror) openOwn(data string) (err error) {
 	open := func(name string, former func() ([]manifest.Manifest, error)) (*own.Source, error) {
 		return own.Open(name, filepath.Join(data, name), former, m.log.With("component", name))
@@ -30,9 +30,9 @@ func (m *Mirror) openOwn(data string) (err error) {
 	return nil
 }
 
-// formerlyPublished gives the published images of a data folder of a former version, which knew them
-// by the saved list of the source only. An image of the list with neither a copy of its manifest nor a
-// file was unpublished: the list is older than that.
+// formerlyPublished gives the published images of a data folder of a former version, which knew
+// them by the saved list of the source only. An image of the list with neither a copy of its
+// manifest nor a file was unpublished: the list is older than that.
 func (m *Mirror) formerlyPublished() (images []manifest.Manifest, err error) {
 	saved, err := m.store.Lists().Listing(own.Published)
 	for _, image := range saved.Images {
@@ -51,9 +51,9 @@ func (m *Mirror) formerlyPublished() (images []manifest.Manifest, err error) {
 	return images, err
 }
 
-// settleOwn makes records and cache agree, which a process that ended, or a loss on disk, may have left
-// apart: the cache learns again whose files those of the records are, and an image that the cache has
-// as published gets a record.
+// settleOwn makes records and cache agree, which a process that ended, or a loss on disk, may have
+// left apart: the cache learns again which files belong to the images of the records, and an image
+// that the cache has as published gets a record.
 func (m *Mirror) settleOwn() {
 	for _, source := range []*own.Source{m.published, m.imported} {
 		for _, image := range source.Images() {
@@ -116,8 +116,8 @@ func (m *Mirror) forget(ctx context.Context, ids ...uuid.UUID) error {
 	return err
 }
 
-// forgetEvicted gives up imported images whose files were evicted: another source has them, else they
-// would have been kept.
+// forgetEvicted gives up imported images whose files were evicted: another source has them, else
+// they would have been kept.
 func (m *Mirror) forgetEvicted(e cache.Evicted) {
 	if e.Reason == cache.ReasonDelete || len(e.Images) == 0 {
 		return // Delete and Unpublish have more to say of their images

@@ -29,8 +29,8 @@ var (
 )
 
 // Publish makes an image of a manifest (v2 or v1) and its file, which is read to its end. When
-// Publish returns nil the file is on disk, verified, and the image is recorded and in the catalogue.
-// Before a byte is stored the manifest must be one that clients may be shown (see
+// Publish returns nil the file is on disk, verified, and the image is recorded and in the
+// catalogue. Before a byte is stored the manifest must be one that clients may be shown (see
 // manifest.ParsePublished), its uuid new and its origin there, and the first bytes of the file must
 // not be known for something else (see checkHead).
 //
@@ -138,13 +138,13 @@ func (m *Mirror) enlist(ctx context.Context, image manifest.Manifest) error {
 	return errors.Join(err, m.disown(image), m.removeOwn(ctx, image))
 }
 
-// Unpublish takes a published image back, with its file unless other images have the same one, and
-// gives its manifest. When Unpublish returns nil, no start finds the image again. The error matches
-// fs.ErrNotExist when the image is not published, and ErrDependent when other published images have
-// it for their origin.
+// Unpublish takes a published image back and gives its manifest. The file goes too, unless other
+// images have the same file. When Unpublish returns nil, no start finds the image again. The error
+// matches fs.ErrNotExist when the image is not published, and ErrDependent when other published
+// images are incremental to the image.
 //
-// The list goes first, then what the cache knows, then the record, then the file: a process that ends
-// before the record is gone leaves the image published.
+// The list goes first, then what the cache knows, then the record, then the file: a process that
+// ends before the record is gone leaves the image published.
 func (m *Mirror) Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
 	image, done, err := m.leave(id)
 	if err != nil {
@@ -217,7 +217,8 @@ func (m *Mirror) disown(image manifest.Manifest) error {
 	return m.store.Disown(image.UUID, image.Files[0].SHA1)
 }
 
-// removeOwn removes the file of an image that is published no more, unless another image has the same.
+// removeOwn removes the file of an image that is published no more, unless another image has the
+// same.
 func (m *Mirror) removeOwn(ctx context.Context, image manifest.Manifest) error {
 	file := image.Files[0]
 	if other, _, ok := m.Current().BySum(file.SHA1, file.Size); ok && other.Manifest.UUID != image.UUID {

@@ -15,9 +15,9 @@ import (
 	"imgmirror/verify"
 )
 
-// checkHead is Manifest.CheckHead, but for compressed files whose first bytes cannot be decompressed:
-// these bytes tell nothing, and pass. Who has such a file at hand knows the file for broken, and need
-// not send it.
+// checkHead is Manifest.CheckHead, but for compressed files whose first bytes cannot be
+// decompressed: these bytes tell nothing, and pass. The verb, which has the whole file at hand,
+// refuses such a file.
 func checkHead(image manifest.Manifest, h verify.Head) error {
 	if h.Broken != nil {
 		h.Broken, h.Inside = nil, ""
@@ -28,9 +28,9 @@ func checkHead(image manifest.Manifest, h verify.Head) error {
 	return nil
 }
 
-// receive brings the file of an image to disk and notes whose it is. The file is hashed here in
-// addition, so that a wrong one is told from a wrong manifest whatever became of it in the store: the
-// bytes may have been on disk before.
+// receive brings the file of an image to disk and notes the image as its owner. The file is hashed
+// here in addition, so that a wrong file is refused whatever the store makes of it: the bytes of
+// the manifest may have been on disk before.
 func (m *Mirror) receive(ctx context.Context, image manifest.Manifest, file io.Reader) error {
 	in := bufio.NewReaderSize(file, verify.HeadSize)
 	head, err := verify.ReadHead(in)
@@ -76,7 +76,8 @@ func (m *Mirror) receive(ctx context.Context, image manifest.Manifest, file io.R
 }
 
 // storeUpload brings an upload through the cache's door: the file stays until the Reader is closed.
-// Whose file it is is not said yet: the manifest's origin alone is, which must not go meanwhile.
+// The blob's manifest tells the origin, which must stay meanwhile, and no more: own notes the image
+// once the bytes are known to be right.
 func (m *Mirror) storeUpload(ctx context.Context, image manifest.Manifest, up *upload) (*cache.Reader, error) {
 	blob := ownBlob(image)
 	blob.Manifest = manifest.Manifest{Origin: image.Origin}
@@ -95,8 +96,8 @@ func (m *Mirror) storeUpload(ctx context.Context, image manifest.Manifest, up *u
 var errNotStored = errors.New("the file is not stored")
 
 // upload is the bytes of a file on their way from a request, which writes them once, to the store,
-// which opens them once. What the store does not read is thrown away: it may have the bytes from
-// elsewhere.
+// which opens them once. What the store does not read is thrown away: the store may have the bytes
+// from elsewhere.
 type upload struct {
 	size   int64
 	r      *io.PipeReader
@@ -113,8 +114,8 @@ func newUpload(size int64) *upload {
 	return u
 }
 
-// Write waits until the store has read p or needs no more. It fails with errNotStored once the store
-// has given up.
+// Write waits until the store has read p or needs no more. It fails with errNotStored once the
+// store has given up.
 func (u *upload) Write(p []byte) (int, error) {
 	n, err := u.w.Write(p)
 	switch {
@@ -132,9 +133,8 @@ func (u *upload) over(err error) {
 	u.r.Close() //nolint:errcheck // always nil
 }
 
-// open is an Open of cache.Source. The second time it fails for good, and in such a way that nothing
-// is kept for later: the sender has no other copy to send, and begins from the start if it comes
-// again.
+// open is an Open of cache.Source. A second call fails for good, and in such a way that nothing is
+// kept for later: the sender sends a file once, and another upload begins from the start.
 func (u *upload) open(ctx context.Context, offset int64) (*verify.Stream, error) {
 	if !u.broke.CompareAndSwap(nil, &errTooShort) {
 		return nil, fmt.Errorf("%w: %w: %w", verify.ErrMismatch, *u.broke.Load(), fs.ErrPermission)

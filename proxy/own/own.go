@@ -81,8 +81,8 @@ func Open(name, dir string, former func() ([]manifest.Manifest, error), log *slo
 	return s, nil
 }
 
-// Parse reads a manifest with the eyes of these sources: their images are meant to be served, public
-// or not. Errors match manifest.ErrInvalid.
+// Parse reads a manifest with the eyes of these sources: their images are meant to be served,
+// public or not. Errors match manifest.ErrInvalid.
 func Parse(text []byte) (manifest.Manifest, error) {
 	return manifest.Parse(text, manifest.ParseOptions{ServePrivate: true})
 }
