@@ -37,12 +37,14 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -144,18 +146,11 @@ func New(o Options) (*Client, error) {
 	if o.Name == "" {
 		return nil, errors.New("upstream: a source needs a name")
 	}
-	if o.StallTimeout <= 0 {
-		o.StallTimeout = defaultStallTimeout
-	}
-	if o.retryInterval <= 0 {
-		o.retryInterval = listRetryInterval
-	}
-	if o.UserAgent == "" {
-		o.UserAgent = "imgmirror"
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Kind = cmp.Or(o.Kind, kindAuto)
+	o.StallTimeout = cmp.Or(o.StallTimeout, defaultStallTimeout)
+	o.retryInterval = cmp.Or(o.retryInterval, listRetryInterval)
+	o.UserAgent = cmp.Or(o.UserAgent, "imgmirror")
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil, nil)
 	}
@@ -176,16 +171,15 @@ func New(o Options) (*Client, error) {
 
 // connect sets up what the kind of address needs: a folder, or a transport.
 func (c *Client) connect() error {
-	switch c.opts.Kind {
-	case "", kindAuto:
-		c.opts.Kind = kindAuto
-	case kindIMGAPI, kindDSAPI, kindStatic, kindDirectory:
-	default:
+	if !slices.Contains([]string{kindAuto, kindIMGAPI, kindDSAPI, kindStatic, kindDirectory}, c.opts.Kind) {
 		return fmt.Errorf("kind %q is not one of auto, imgapi, dsapi, static, directory", c.opts.Kind)
 	}
 	if folder, ok := folderPath(c.opts.URL, c.opts.Kind); ok {
 		c.opts.Kind = kindDirectory
-		c.dir = newDirectory(folder, manifest.ParseOptions{ServePrivate: c.opts.ServePrivate}, c.report)
+		c.dir = &directory{
+			path: folder, options: manifest.ParseOptions{ServePrivate: c.opts.ServePrivate}, report: c.report,
+			seen: make(map[uuid.UUID]place),
+		}
 		c.state.verdict = verdict{kind: kindDirectory}
 		return nil
 	}
@@ -215,10 +209,7 @@ func (c *Client) Name() string { return c.opts.Name }
 // Kind is what the source was found to be: imgapi, dsapi, static or directory;
 // "auto" as long as that is not known.
 func (c *Client) Kind() string {
-	if v := c.state.current(); v.kind != "" {
-		return v.kind
-	}
-	return kindAuto
+	return cmp.Or(c.state.current().kind, kindAuto)
 }
 
 // Channel is the channel that the source is asked for, from the options or from the URL; "" leaves it to the server.
@@ -262,7 +253,7 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, er
 // refuse to ask counts as such), verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
 func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (s *verify.Stream, err error) {
 	err = c.health.ask(ctx, &c.health.files, m.UUID, offset > 0, func() (err error) {
-		s, err = c.file(ctx, m, index, offset)
+		s, err = c.file(ctx, m, index, offset, false)
 		return err
 	})
 	if err != nil {

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"path"
+	"slices"
 	"strings"
 	"sync"
 
@@ -51,10 +54,6 @@ type unread struct {
 	err error
 }
 
-func newDirectory(folder string, o manifest.ParseOptions, report func([]error)) *directory {
-	return &directory{path: folder, options: o, report: report, seen: make(map[uuid.UUID]place)}
-}
-
 func (d *directory) list(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	s, err := d.look(ctx, prev, true)
 	if err != nil {
@@ -62,7 +61,7 @@ func (d *directory) list(ctx context.Context, prev manifest.Listing) (manifest.L
 	}
 	images := s.images
 	if prev.Kind == kindDirectory { // else it was another source's
-		images = append(images[:len(images):len(images)], d.hidden(s, prev.Images)...)
+		images = append(slices.Clip(images), d.hidden(s, prev.Images)...)
 	}
 	return manifest.Listing{Kind: kindDirectory, Images: images, Refusals: s.refusals, ETag: s.fingerprint, Trouble: s.trouble()}, nil
 }
@@ -90,22 +89,12 @@ func (d *directory) hidden(s *snapshot, had []manifest.Manifest) []manifest.Mani
 
 // hides tells whether what lies at p cannot be read.
 func (s *snapshot) hides(p place) bool {
-	for _, u := range s.unread {
-		if below(p.manifest, u.at) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.unread, func(u unread) bool { return below(p.manifest, u.at) })
 }
 
 // mayHide tells whether there may be images that cannot be read.
 func (s *snapshot) mayHide() bool {
-	for _, u := range s.unread {
-		if !isLostAndFound(u.at) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.unread, func(u unread) bool { return path.Base(u.at) != lostAndFound })
 }
 
 // trouble says what could not be read, and which links are refused.
@@ -135,10 +124,8 @@ func (d *directory) get(ctx context.Context, id uuid.UUID) (manifest.Manifest, e
 	if err != nil {
 		return manifest.Manifest{}, err
 	}
-	for _, m := range s.images {
-		if m.UUID == id {
-			return m, nil
-		}
+	if i := slices.IndexFunc(s.images, func(m manifest.Manifest) bool { return m.UUID == id }); i >= 0 {
+		return s.images[i], nil
 	}
 	d.mu.Lock()
 	p, ok := d.seen[id]
@@ -174,15 +161,23 @@ func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool)
 		s = d.read(t, found)
 		d.mu.Lock()
 		d.last = s
-		for id, p := range s.places {
-			d.seen[id] = p
-		}
+		maps.Copy(d.seen, s.places)
 		d.mu.Unlock()
 	}
 	if notModified(s.fingerprint) {
 		return nil, manifest.ErrNotModified
 	}
 	return s, nil
+}
+
+// open opens the folder, and finds where the image lies in it. The caller closes the folder.
+func (d *directory) open(ctx context.Context, id uuid.UUID) (*dirRoot, place, error) {
+	p, err := d.place(ctx, id)
+	if err != nil {
+		return nil, place{}, err
+	}
+	t, err := openTree(d.path)
+	return t, p, err
 }
 
 // place finds where the image lies, or lay as far as that is known; it looks again when the last look did not show it.

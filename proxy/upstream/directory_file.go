@@ -18,11 +18,7 @@ import (
 )
 
 func (d *directory) file(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
-	p, err := d.place(ctx, m.UUID)
-	if err != nil {
-		return nil, err
-	}
-	t, err := openTree(d.path)
+	t, p, err := d.open(ctx, m.UUID)
 	if err != nil {
 		return nil, err
 	}
@@ -46,11 +42,7 @@ func (t *dirRoot) fileOf(p place, m manifest.Manifest, index int) (string, error
 }
 
 func (d *directory) icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error) {
-	p, err := d.place(ctx, m.UUID)
-	if err != nil {
-		return nil, err
-	}
-	t, err := openTree(d.path)
+	t, p, err := d.open(ctx, m.UUID)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -214,5 +213,5 @@ func below(name, folder string) bool {
 	return name == folder || strings.HasPrefix(name, folder+"/")
 }
 
-// isLostAndFound tells of the folder that mkfs makes on each file system, for fsck, and that only root can read.
-func isLostAndFound(name string) bool { return path.Base(name) == "lost+found" }
+// lostAndFound is the folder that mkfs makes on each file system, for fsck. Only root can read the folder.
+const lostAndFound = "lost+found"

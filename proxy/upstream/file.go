@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,17 +18,8 @@ import (
 	"imgmirror/verify"
 )
 
-// file opens a file at the first of its addresses that has it (spec 4.1, 5.4).
-func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
-	return c.openWith(ctx, m, index, offset, func(ctx context.Context, r request) (*verify.Stream, error) {
-		return c.openAt(ctx, r, offset)
-	})
-}
-
-// openWith is file; open opens one address, of a source that is no folder.
-func (c *Client) openWith(ctx context.Context, m manifest.Manifest, index int, offset int64,
-	open func(context.Context, request) (*verify.Stream, error),
-) (*verify.Stream, error) {
+// file opens a file at the first of its addresses that has it (spec 4.1, 5.4); head: see openAt.
+func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offset int64, head bool) (*verify.Stream, error) {
 	if index < 0 || index >= len(m.Files) {
 		return nil, fmt.Errorf("%w: the manifest has %d files", fs.ErrNotExist, len(m.Files))
 	}
@@ -46,7 +38,7 @@ func (c *Client) openWith(ctx context.Context, m manifest.Manifest, index int, o
 	if err != nil {
 		return nil, err
 	}
-	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, open)
+	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, offset, head)
 }
 
 // icon opens an icon; only IMGAPI servers and folders have them.
@@ -66,9 +58,7 @@ func (c *Client) icon(ctx context.Context, m manifest.Manifest) (*verify.Stream,
 		return nil, fmt.Errorf("%w: a source of kind %s has no icons", fs.ErrNotExist, v.kind)
 	}
 	urls := c.channelURLs(join(c.addr.base, "images", m.UUID.String(), "icon"))
-	return c.openFirst(ctx, urls, true, func(ctx context.Context, r request) (*verify.Stream, error) {
-		return c.openAt(ctx, r, 0)
-	})
+	return c.openFirst(ctx, urls, true, 0, false)
 }
 
 // openIn opens something in a folder; its bytes count as received, and end with ctx.
@@ -87,9 +77,7 @@ func (c *Client) openIn(ctx context.Context, open func() (*verify.Stream, error)
 // openFirst tries the addresses in order, and goes on to the next only where spec 4.1 says so.
 // When all fail, "cannot tell" outweighs "not there". A client may be waiting: however many
 // hosts there are, what cannot be reached is given up within hurriedConnect.
-func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
-	open func(context.Context, request) (*verify.Stream, error),
-) (*verify.Stream, error) {
+func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool, offset int64, head bool) (*verify.Stream, error) {
 	var failed error
 	hosts := make(map[string]bool) // reachable, as far as is known
 	for _, u := range urls {
@@ -100,7 +88,7 @@ func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
 		if !hosts[u.Host] {
 			continue
 		}
-		s, err := open(ctx, request{url: u, accept: "*/*", versioned: versioned, wait: c.opts.StallTimeout})
+		s, err := c.openAt(ctx, request{url: u, accept: "*/*", versioned: versioned, wait: c.opts.StallTimeout}, offset, head)
 		if err == nil {
 			return s, nil
 		}
@@ -158,12 +146,7 @@ func (c *Client) fileURLs(ctx context.Context, v verdict, m manifest.Manifest, i
 
 // addresses drops the nil ones. When none is left, refused tells why, if there is a reason.
 func addresses(refused error, candidates ...*url.URL) ([]*url.URL, error) {
-	var urls []*url.URL
-	for _, u := range candidates {
-		if u != nil {
-			urls = append(urls, u)
-		}
-	}
+	urls := slices.DeleteFunc(candidates, func(u *url.URL) bool { return u == nil })
 	switch {
 	case len(urls) > 0:
 		return urls, nil
@@ -234,9 +217,12 @@ func folderOf(list *url.URL) *url.URL {
 	return &u
 }
 
-// openAt opens one address at offset.
-func (c *Client) openAt(ctx context.Context, r request, offset int64) (*verify.Stream, error) {
-	if offset > 0 {
+// openAt opens one address at offset. With head the first headLen bytes are all that is asked for,
+// and a size that the answer does not tell is asked for apart.
+func (c *Client) openAt(ctx context.Context, r request, offset int64, head bool) (*verify.Stream, error) {
+	if head {
+		r.header = http.Header{"Range": {"bytes=0-" + strconv.Itoa(headLen-1)}}
+	} else if offset > 0 {
 		r.header = http.Header{"Range": {"bytes=" + strconv.FormatInt(offset, 10) + "-"}}
 		if v := c.state.validator(r.url); v != "" {
 			r.header.Set("If-Range", v)
@@ -255,6 +241,13 @@ func (c *Client) openAt(ctx context.Context, r request, offset int64) (*verify.S
 	if err != nil {
 		resp.Body.Close()
 		return nil, fmt.Errorf("GET %s: %w", r.url, err)
+	}
+	if head {
+		s.ReadCloser = resp.Body
+		if s.Size < 0 {
+			s.Size = c.sizeByHead(ctx, r)
+		}
+		return s, nil
 	}
 	if v := rangeValidator(resp.Header); v != "" {
 		c.state.setValidator(r.url, v)
@@ -323,11 +316,8 @@ func parseUnsatisfied(s string) int64 {
 
 // parseCount reads digits and nothing else.
 func parseCount(s string) (int64, bool) {
-	if s == "" || s[0] < '0' || s[0] > '9' {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(s, 10, 62)
-	return n, err == nil
+	n, err := strconv.ParseUint(s, 10, 61)
+	return int64(n), err == nil //nolint:gosec // of 61 bits
 }
 
 // parseMD5 reads a Content-MD5; nil when it is none.

@@ -2,14 +2,11 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 
 	"imgmirror/manifest"
-	"imgmirror/verify"
 )
 
 // headLen is how many first bytes Head asks for.
@@ -30,7 +27,7 @@ func (c *Client) Head(ctx context.Context, m manifest.Manifest, index int) (head
 }
 
 func (c *Client) head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
-	s, err := c.openWith(ctx, m, index, 0, c.openHead)
+	s, err := c.file(ctx, m, index, 0, true)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -43,29 +40,6 @@ func (c *Client) head(ctx context.Context, m manifest.Manifest, index int) (head
 		return head, -1, nil
 	}
 	return head, s.Size, nil
-}
-
-// openHead opens the beginning of one address.
-func (c *Client) openHead(ctx context.Context, r request) (*verify.Stream, error) {
-	r.header = http.Header{"Range": {"bytes=0-" + strconv.Itoa(headLen-1)}}
-	resp, err := c.ask(ctx, r)
-	var reply *replyError
-	if errors.As(err, &reply) && reply.status == http.StatusRequestedRangeNotSatisfiable && reply.total == 0 {
-		return &verify.Stream{ReadCloser: http.NoBody}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	s, _, err := interpret(resp, 0)
-	if err != nil {
-		resp.Body.Close()
-		return nil, fmt.Errorf("GET %s: %w", r.url, err)
-	}
-	s.ReadCloser = resp.Body
-	if s.Size < 0 {
-		s.Size = c.sizeByHead(ctx, r)
-	}
-	return s, nil
 }
 
 // sizeByHead asks for the size of one address; -1 when the source does not tell it.

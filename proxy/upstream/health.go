@@ -276,7 +276,7 @@ func (c *Client) touch(ctx context.Context, m manifest.Manifest) error {
 		_, err := c.get(ctx, m.UUID)
 		return err
 	}
-	s, err := c.file(ctx, m, 0, max(0, m.Files[0].Size-1))
+	s, err := c.file(ctx, m, 0, max(0, m.Files[0].Size-1), false)
 	if err != nil {
 		return err
 	}

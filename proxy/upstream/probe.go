@@ -41,15 +41,15 @@ func (c *Client) discover(ctx context.Context) (verdict, error) {
 	p := &prober{c: c, ctx: ctx}
 	ping := p.ping()
 	if c.addr.hint == "datasets" && (ping.imgapi || !ping.pong) {
-		if v, ok := p.datasets(ping); ok {
+		if v, ok := p.datasets(); ok {
 			return v, nil
 		}
 	}
 	switch {
 	case ping.imgapi:
-		return verdict{kind: kindIMGAPI, dsapi: ping.dsapi}, nil
+		return verdict{kind: kindIMGAPI}, nil
 	case ping.pong:
-		return verdict{kind: kindDSAPI, dialect: ping.dialect, dsapi: ping.dsapi}, nil
+		return verdict{kind: kindDSAPI, dialect: ping.dialect}, nil
 	}
 
 	given, isList := p.list(&c.addr.given)
@@ -69,7 +69,7 @@ func (c *Client) discover(ctx context.Context) (verdict, error) {
 		return verdict{kind: kindStatic}, nil
 	}
 	if c.addr.hint != "datasets" {
-		if v, ok := p.datasets(ping); ok {
+		if v, ok := p.datasets(); ok {
 			return v, nil
 		}
 	}
@@ -110,14 +110,18 @@ type pingReply struct {
 	dialect string
 }
 
-// ping is probe 1 and 2.
+// ping is probe 1 and 2, and the first.
 func (p *prober) ping() pingReply {
 	r := request{url: join(p.c.addr.base, "ping"), versioned: true, wait: p.c.opts.StallTimeout}
 	resp, doc := p.fetch(r, maxPingBody)
 	if resp == nil {
+		if p.ctx.Err() == nil && !retryable(p.errs[0]) { // else it may say so the next time
+			p.c.state.dsapi.Store(new(bool))
+		}
 		return pingReply{}
 	}
 	reply, ok := parsePing(doc)
+	p.c.state.dsapi.Store(&reply.dsapi)
 	if !ok {
 		p.errs = append(p.errs, nonsense("GET %s: not the answer of an image server", resp.Request.URL))
 	}
@@ -154,15 +158,15 @@ func truthy(v any) bool {
 }
 
 // datasets is probe 5.
-func (p *prober) datasets(ping pingReply) (verdict, bool) {
+func (p *prober) datasets() (verdict, bool) {
 	l, ok := p.list(join(p.c.addr.base, "datasets"))
 	if !ok || l.single {
 		return verdict{}, false
 	}
 	if strings.HasSuffix(strings.TrimSuffix(l.final.Path, "/"), "/images") {
-		return verdict{kind: kindIMGAPI, dsapi: ping.dsapi}, true
+		return verdict{kind: kindIMGAPI}, true
 	}
-	return verdict{kind: kindDSAPI, dsapi: ping.dsapi}, true
+	return verdict{kind: kindDSAPI}, true
 }
 
 // listing is an answer that is a list of manifests by its looks.
@@ -251,14 +255,9 @@ func (p *prober) verdict() error {
 
 // speaksDSAPI tells whether the ping of an imgapi source says dsapi:true, asking it once if it is not known.
 func (c *Client) speaksDSAPI(ctx context.Context) bool {
-	says, known := c.state.dsapiKnown()
-	if known {
-		return says
+	if says := c.state.dsapi.Load(); says != nil {
+		return *says
 	}
 	p := &prober{c: c, ctx: ctx}
-	ping := p.ping()
-	if len(p.errs) == 0 || !retryable(p.errs[0]) {
-		c.state.setDSAPI(ping.dsapi)
-	}
-	return ping.dsapi
+	return p.ping().dsapi
 }

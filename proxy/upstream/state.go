@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -13,7 +14,6 @@ import (
 type verdict struct {
 	kind    string // "" while unknown
 	dialect string // "smartos-image-server", or "": for the log, since it is asked like any dsapi
-	dsapi   bool   // its ping says dsapi:true: files after the first are at /fileN (spec 5.4)
 }
 
 // state is what a Client learns from the answers. The lock is never held over I/O,
@@ -23,11 +23,11 @@ type state struct {
 	channels  atomic.Bool             // it has shown images with channels
 	paged     atomic.Bool             // its whole list is too long for one answer
 	peer      atomic.Pointer[string]  // the mirror that the source is, as its last answer told; nil: it is none
+	dsapi     atomic.Pointer[bool]    // its ping says dsapi:true: files after the first are at /fileN (spec 5.4); nil: not known
 	final     atomic.Pointer[url.URL] // of a static source: where its list was found after redirects
 
 	mu          sync.Mutex // guards what follows
 	verdict     verdict
-	dsapiAsked  bool // verdict.dsapi is known
 	failures    int  // protocol failures in a row
 	emptyBefore bool // the last list was empty, which was not believed
 	logged      map[string]struct{}
@@ -52,11 +52,11 @@ func (s *state) settled() (verdict, bool) {
 	return s.verdict, s.verdict.kind != "" && s.failures < protocolFailures
 }
 
-// settle records the outcome of a discovery, which has asked for a ping too.
+// settle records the outcome of a discovery.
 func (s *state) settle(v verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.verdict, s.dsapiAsked, s.failures = v, true, 0
+	s.verdict, s.failures = v, 0
 }
 
 // judge takes the outcome of a list.
@@ -82,25 +82,9 @@ func (s *state) believe(images int, had bool) bool {
 
 // saw notes what the images of an answer tell of the source.
 func (s *state) saw(images []manifest.Manifest) {
-	for _, m := range images {
-		if len(m.Channels) > 0 {
-			s.channels.Store(true)
-			return
-		}
+	if slices.ContainsFunc(images, func(m manifest.Manifest) bool { return len(m.Channels) > 0 }) {
+		s.channels.Store(true)
 	}
-}
-
-// dsapiKnown gives whether the source says dsapi:true, if it was asked.
-func (s *state) dsapiKnown() (says, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.verdict.dsapi, s.dsapiAsked
-}
-
-func (s *state) setDSAPI(says bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.verdict.dsapi, s.dsapiAsked = says, true
 }
 
 // news tells whether text has not been logged yet.
