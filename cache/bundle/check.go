@@ -3,6 +3,7 @@ package bundle
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 
@@ -26,9 +27,11 @@ func (x Index) check() error {
 	case x.Web.Size < 2 || x.Web.Size > maxManifests:
 		return fmt.Errorf("web.size is %d: must be 2 to %d", x.Web.Size, maxManifests)
 	}
-	known, err := x.checkRequires()
-	if err != nil {
-		return err
+	known := make(map[uuid.UUID]bool, len(x.Images)+len(x.Requires))
+	for i, h := range x.Requires {
+		if err := checkHeld(h, known); err != nil {
+			return fmt.Errorf("requires[%d]: %w", i, err)
+		}
 	}
 	c := checker{volumes: x.Volumes, volume: 1}
 	var manifests int64
@@ -44,17 +47,7 @@ func (x Index) check() error {
 	return nil
 }
 
-func (x Index) checkRequires() (known map[uuid.UUID]bool, err error) {
-	known = make(map[uuid.UUID]bool, len(x.Images)+len(x.Requires))
-	for i, h := range x.Requires {
-		if err := checkHeld(h, known); err != nil {
-			return nil, fmt.Errorf("requires[%d]: %w", i, err)
-		}
-		known[h.UUID] = true
-	}
-	return known, nil
-}
-
+// checkHeld checks h, and adds its image to those known.
 func checkHeld(h Held, known map[uuid.UUID]bool) error {
 	switch {
 	case h.UUID == uuid.Nil:
@@ -69,6 +62,7 @@ func checkHeld(h Held, known map[uuid.UUID]bool) error {
 			return fmt.Errorf("%s: sha1 of file %d is missing", h.UUID, j)
 		}
 	}
+	known[h.UUID] = true
 	return nil
 }
 
@@ -171,20 +165,15 @@ func isFileName(s string) bool {
 	if s == "" || len(s) > maxNameLength || strings.Trim(s[:1]+s[len(s)-1:], ".-") != s[:1]+s[len(s)-1:] {
 		return false
 	}
-	for _, r := range s {
-		switch {
-		case 'A' <= r && r <= 'Z', 'a' <= r && r <= 'z', '0' <= r && r <= '9', strings.ContainsRune("._+-", r):
-		default:
-			return false
-		}
+	odd := func(r rune) bool {
+		return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("._+-", r)
 	}
 	low := strings.ToLower(s)
-	for _, ext := range []string{".json", ".imgmanifest", ".dsmanifest"} {
-		if strings.HasSuffix(low, ext) {
-			return false
-		}
+	switch path.Ext(low) {
+	case ".json", ".imgmanifest", ".dsmanifest":
+		return false
 	}
-	return !strings.HasPrefix(low, "icon.") && !strings.Contains(low, ".part-")
+	return !strings.ContainsFunc(s, odd) && !strings.HasPrefix(low, "icon.") && !strings.Contains(low, ".part-")
 }
 
 // fileNames are what the files of an image are called: the manifest's own paths
@@ -194,7 +183,11 @@ func fileNames(paths, compressions []string) []string {
 	taken := make(map[string]bool, len(paths))
 	for i, name := range paths {
 		if !isFileName(name) || taken[strings.ToLower(name)] {
-			name = plainName(i, compressions[i])
+			name = "file"
+			if i > 0 {
+				name = fmt.Sprintf("file-%d", i)
+			}
+			name += ".zfs" + map[string]string{"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}[compressions[i]]
 		}
 		for taken[strings.ToLower(name)] {
 			name = "_" + name
@@ -202,13 +195,4 @@ func fileNames(paths, compressions []string) []string {
 		names[i], taken[strings.ToLower(name)] = name, true
 	}
 	return names
-}
-
-func plainName(i int, compression string) string {
-	name := "file"
-	if i > 0 {
-		name = fmt.Sprintf("file-%d", i)
-	}
-	ext := map[string]string{"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}[compression]
-	return name + ".zfs" + ext
 }

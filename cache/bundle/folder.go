@@ -19,27 +19,24 @@ const unfinished = ".imgmirror-unfinished"
 // name once it is complete and on disk; whatever ends the process, another
 // Folder goes on with the file that was in flight.
 type Folder struct {
-	root    *os.Root
-	head    Head
-	entries []Entry // those that are not complete
-	at      int64
-	size    int64
-	file    *os.File // of entries[0]; nil: not open
-	err     error
+	root   *os.Root
+	cursor          // behind what is complete
+	file   *os.File // of entries[0]; nil: not open
+	err    error
 }
 
 // NewFolder makes dir, if it is not there, the folder of a bundle, or goes on
 // with one that broke off: what Write is to be told as from is Offset. Another
 // bundle's folder is refused. Several volumes may be unpacked into one folder.
 func NewFolder(dir string, h Head) (*Folder, error) {
-	if err := MakeFolder(dir); err != nil {
+	if err := disk.MakeFolder(dir); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	f := &Folder{root: root, head: h, size: h.Size()}
+	f := &Folder{root: root, cursor: newCursor(h)}
 	if err := f.survey(); err != nil {
 		root.Close()
 		return nil, fmt.Errorf("%s: %w", dir, err)
@@ -47,33 +44,9 @@ func NewFolder(dir string, h Head) (*Folder, error) {
 	return f, nil
 }
 
-// MakeFolder makes dir, if it is not there, with all parents that are missing. Their names are on disk when
-// MakeFolder returns nil.
-func MakeFolder(dir string) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	err = os.Mkdir(dir, 0o755)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := MakeFolder(filepath.Dir(dir)); err != nil {
-			return err
-		}
-		err = os.Mkdir(dir, 0o755)
-	}
-	if err != nil {
-		if info, gone := os.Stat(dir); gone == nil && info.IsDir() {
-			return nil
-		}
-		return err
-	}
-	return disk.SyncFolder(filepath.Dir(dir))
-}
-
 // survey finds what is complete: the first entries of which a file of the right
 // size is there. Index and signature must be the same.
 func (f *Folder) survey() error {
-	f.entries = f.head.Entries()
 	for len(f.entries) > 0 {
 		e := f.entries[0]
 		info, err := f.root.Lstat(filepath.FromSlash(e.Path))
@@ -122,12 +95,6 @@ func (f *Folder) same(e Entry, size int64) (bool, error) {
 	return bytes.Equal(is, want), err
 }
 
-// next goes on behind the first entry.
-func (f *Folder) next() {
-	f.at = f.entries[0].end()
-	f.entries = f.entries[1:]
-}
-
 // Offset is the place in the tar from which on bytes are to be written.
 func (f *Folder) Offset() int64 { return f.at }
 
@@ -150,47 +117,27 @@ func (f *Folder) Write(b []byte) (int, error) {
 }
 
 // take takes bytes of one kind: of a header, a file, padding or the end.
-func (f *Folder) take(b []byte) (int, error) {
-	if len(f.entries) == 0 {
-		return f.fixed(b, zeros[:], f.size-trailer, "the end of the tar")
-	}
-	e := f.entries[0]
-	switch {
-	case f.at < e.Data:
-		n, err := f.fixed(b, header(e.Path, e.Size, f.head.Index.Created), e.At, e.Path)
-		if err != nil || f.at < e.Data {
-			return n, err
+func (f *Folder) take(b []byte) (n int, err error) {
+	switch rest, of := f.fixed(); {
+	case len(f.entries) == 0 || len(rest) > 0:
+		n = min(len(b), len(rest))
+		if n == 0 || !bytes.Equal(b[:n], rest[:n]) {
+			return 0, fmt.Errorf("%s: byte %d of the tar is not what it should be", of, f.at)
 		}
-		return n, f.create()
-	case f.at < e.Data+e.Size:
-		n, err := f.file.Write(b[:min(int64(len(b)), e.Data+e.Size-f.at)])
-		f.at += int64(n)
-		if err != nil || f.at < e.end() {
-			return n, err
+	default:
+		if f.file == nil {
+			if f.file, err = f.root.OpenFile(unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644); err != nil {
+				return 0, err
+			}
 		}
-		return n, f.finish(e)
-	}
-	n, err := f.fixed(b, zeros[:padding(e.Size)], e.Data+e.Size, e.Path)
-	if err != nil || f.at < e.end() {
-		return n, err
-	}
-	return n, f.finish(e)
-}
-
-// fixed takes bytes that must be those of part, which begins at offset from.
-func (f *Folder) fixed(b, part []byte, from int64, name string) (int, error) {
-	rest := part[min(f.at-from, int64(len(part))):]
-	n := min(len(b), len(rest))
-	if n == 0 || !bytes.Equal(b[:n], rest[:n]) {
-		return 0, fmt.Errorf("%s: byte %d of the tar is not what it should be", name, f.at)
+		e := f.entries[0]
+		n, err = f.file.Write(b[:min(int64(len(b)), e.Data+e.Size-f.at)])
 	}
 	f.at += int64(n)
-	return n, nil
-}
-
-func (f *Folder) create() (err error) {
-	f.file, err = f.root.OpenFile(unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	return err
+	if err == nil && len(f.entries) > 0 && f.at == f.entries[0].end() {
+		err = f.finish(f.entries[0])
+	}
+	return n, err
 }
 
 // finish gives the file in flight its name, once it is on disk.

@@ -45,7 +45,6 @@ func ParseHave(b []byte) (Have, error) {
 		if err := checkHeld(held, known); err != nil {
 			return Have{}, fmt.Errorf("%w: list of images: images[%d]: %w", ErrInvalid, i, err)
 		}
-		known[held.UUID] = true
 	}
 	return h, nil
 }

@@ -59,6 +59,41 @@ func (h Head) Size() int64 {
 	return entries[len(entries)-1].end() + trailer
 }
 
+// cursor is a place in the tar of a volume.
+type cursor struct {
+	head    Head
+	entries []Entry // the one at hand, and those behind it
+	at      int64
+	end     int64 // where the last entry ends
+}
+
+func newCursor(h Head) cursor {
+	entries := h.Entries()
+	return cursor{head: h, entries: entries, end: entries[len(entries)-1].end()}
+}
+
+// next goes on behind the entry at hand.
+func (c *cursor) next() {
+	c.at = max(c.at, c.entries[0].end())
+	c.entries = c.entries[1:]
+}
+
+// fixed gives the bytes from here on that follow from the head, and what they belong to: the rest of a header, of a
+// padding, or of the end of the tar. It is empty among the bytes of an entry, and behind the end.
+func (c *cursor) fixed() (rest []byte, of string) {
+	if len(c.entries) == 0 {
+		return zeros[min(c.at-c.end, trailer):], "the end of the tar"
+	}
+	switch e := c.entries[0]; {
+	case c.at < e.Data:
+		return header(e.Path, e.Size, c.head.Index.Created)[c.at-e.At:], e.Path
+	case c.at >= e.Data+e.Size:
+		return zeros[c.at-e.Data-e.Size : padding(e.Size)], e.Path
+	default:
+		return nil, e.Path
+	}
+}
+
 // layout puts entries one behind the other.
 type layout struct{ entries []Entry }
 

@@ -33,7 +33,16 @@ func Open(path string) (*Media, error) {
 		return nil, err
 	}
 	if info.IsDir() {
-		return openFolder(path)
+		root, err := os.OpenRoot(path)
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		m := &Media{path: path, folder: true}
+		if err := m.readFolder(root); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return m, nil
 	}
 	if !info.Mode().IsRegular() { // it is opened more than once
 		return nil, invalid(path, "is no regular file (%s)", info.Mode().Type())
@@ -72,7 +81,7 @@ func (m *Media) Volume(n int) (r io.ReadSeekCloser, size int64, err error) {
 		if err != nil {
 			return nil, 0, err
 		}
-		return &folderTar{root: root, head: h, entries: h.Entries()}, h.Size(), nil
+		return &folderTar{root: root, cursor: newCursor(h)}, h.Size(), nil
 	}
 	f, err := os.Open(m.path)
 	if err != nil {
@@ -86,59 +95,43 @@ func (m *Media) Volume(n int) (r io.ReadSeekCloser, size int64, err error) {
 	return f, info.Size(), nil
 }
 
-func openFolder(path string) (*Media, error) {
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	m, err := readFolder(root)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	m.path, m.folder = path, true
-	return m, nil
-}
-
-func readFolder(root *os.Root) (*Media, error) {
+// readFolder takes in what lies in the folder.
+func (m *Media) readFolder(root *os.Root) error {
 	index, err := readSmall(root, IndexName, maxIndex)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s: %w", ErrInvalid, IndexName, fs.ErrNotExist)
+		return fmt.Errorf("%w: %s: %w", ErrInvalid, IndexName, fs.ErrNotExist)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	m := &Media{}
 	if m.Index, err = ParseIndex(index); err != nil {
-		return nil, err
+		return err
 	}
 	m.Sig, err = readSmall(root, SignatureName, maxSignature)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return err
 	}
 	for v := 1; v <= m.Index.Volumes; v++ {
 		h := Head{Index: m.Index, Volume: v, Sig: m.Sig}
-		name := sumsName(v, m.Index.Volumes)
-		want := h.sums()
-		sums, err := readSmall(root, name, int64(len(want)+maxText))
+		sums, err := readSmall(root, sumsName(v, m.Index.Volumes), int64(len(h.sums())+maxText))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if h.Sig != nil && !bytes.Contains(sums, []byte("  "+SignatureName+"\n")) {
 			h.loose = true // signed after it was written
 		}
 		if err := checkSums(h, sums); err != nil {
-			return nil, err
+			return err
 		}
 		m.Volumes, m.heads = append(m.Volumes, v), append(m.heads, h)
 	}
 	if len(m.Volumes) == 0 {
-		return nil, fmt.Errorf("%s: %w", sumsName(1, m.Index.Volumes), fs.ErrNotExist)
+		return fmt.Errorf("%s: %w", sumsName(1, m.Index.Volumes), fs.ErrNotExist)
 	}
-	return m, nil
+	return nil
 }
 
 func readSmall(root *os.Root, name string, limit int64) ([]byte, error) {
@@ -187,11 +180,8 @@ func openRegular(root *os.Root, name string) (*os.File, int64, error) {
 
 // folderTar reads a folder as the tar of one of its volumes.
 type folderTar struct {
-	root    *os.Root
-	head    Head
-	entries []Entry // those that are not behind at
-
-	at   int64
+	root *os.Root
+	cursor
 	file *os.File // of entries[0]; nil: not open
 }
 
@@ -201,46 +191,19 @@ func (t *folderTar) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	for len(t.entries) > 0 && t.at >= t.entries[0].end() {
+		t.close()
 		t.next()
 	}
-	if len(t.entries) == 0 {
-		return t.fixed(b, zeros[:], t.head.Size()-trailer)
-	}
-	e := t.entries[0]
+	rest, _ := t.fixed()
+	n := copy(b, rest)
 	switch {
-	case t.at < e.Data:
-		return t.fixed(b, header(e.Path, e.Size, t.head.Index.Created), e.At)
-	case t.at >= e.Data+e.Size:
-		return t.fixed(b, zeros[:padding(e.Size)], e.Data+e.Size)
-	}
-	return t.data(b, e)
-}
-
-// next goes on to the next entry.
-func (t *folderTar) next() {
-	t.close()
-	t.entries = t.entries[1:]
-}
-
-func (t *folderTar) close() {
-	if t.file != nil {
-		t.file.Close()
-		t.file = nil
-	}
-}
-
-// fixed gives what is left of part, which begins at offset from.
-func (t *folderTar) fixed(b, part []byte, from int64) (int, error) {
-	if t.at-from >= int64(len(part)) {
+	case n > 0:
+		t.at += int64(n)
+		return n, nil
+	case len(t.entries) == 0:
 		return 0, io.EOF
 	}
-	n := copy(b, part[t.at-from:])
-	t.at += int64(n)
-	return n, nil
-}
-
-// data gives bytes of a file.
-func (t *folderTar) data(b []byte, e Entry) (int, error) {
+	e := t.entries[0]
 	if t.file == nil {
 		if err := t.open(e); err != nil {
 			return 0, err
@@ -252,6 +215,13 @@ func (t *folderTar) data(b []byte, e Entry) (int, error) {
 		return n, nil
 	}
 	return 0, fmt.Errorf("%s: %w", e.Path, shorter(err))
+}
+
+func (t *folderTar) close() {
+	if t.file != nil {
+		t.file.Close()
+		t.file = nil
+	}
 }
 
 // open opens what e is made of: the part, or, where all parts were joined, that

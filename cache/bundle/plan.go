@@ -276,20 +276,10 @@ func sumFile(ctx context.Context, f *File, c Content) error {
 	}
 	defer r.Close()
 	whole := sha256.New()
-	buf := make([]byte, largeBuffer)
 	for k := range f.Parts {
 		part := sha256.New()
-		for rest := f.Parts[k].Size; rest > 0; {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			n, err := r.Read(buf[:min(rest, largeBuffer)])
-			whole.Write(buf[:n]) //nolint:errcheck // never fails
-			part.Write(buf[:n])  //nolint:errcheck // never fails
-			rest -= int64(n)
-			if err != nil && (!errors.Is(err, io.EOF) || rest > 0) {
-				return shorter(err)
-			}
+		if _, err := io.CopyN(io.MultiWriter(whole, part), untilDone{ctx, r}, f.Parts[k].Size); err != nil {
+			return shorter(err)
 		}
 		part.Sum(f.Parts[k].SHA256[:0])
 	}

@@ -233,22 +233,23 @@ func shorter(err error) error {
 
 // skip goes over n bytes of r.
 func skip(ctx context.Context, r io.Reader, n int64) error {
-	if n == 0 {
-		return nil
-	}
-	if s, ok := r.(io.Seeker); ok {
+	if s, ok := r.(io.Seeker); ok && n > 0 {
 		_, err := s.Seek(n, io.SeekCurrent)
 		return err
 	}
-	for n > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		m, err := io.CopyN(io.Discard, r, min(n, 1<<20))
-		n -= m
-		if err != nil {
-			return shorter(err)
-		}
+	_, err := io.CopyN(io.Discard, untilDone{ctx, r}, n)
+	return shorter(err)
+}
+
+// untilDone reads until ctx ends.
+type untilDone struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (u untilDone) Read(b []byte) (int, error) {
+	if err := u.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return nil
+	return u.r.Read(b)
 }

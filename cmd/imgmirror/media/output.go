@@ -69,7 +69,7 @@ func (o folderOutput) Name() string { return filepath.Base(string(o)) }
 const folderLock = ".imgmirror-lock"
 
 func (o folderOutput) Lock() (func(), error) {
-	if err := bundle.MakeFolder(string(o)); err != nil {
+	if err := disk.MakeFolder(string(o)); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(string(o), folderLock)
