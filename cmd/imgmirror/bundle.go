@@ -15,7 +15,6 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
-	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 )
@@ -165,41 +164,38 @@ func readSince(ref string) (held []bundle.Held, words string, date time.Time, er
 		}
 		return nil, "", date, failure.Usage("--since %q is no date (2026-05-31), and no file: %w", ref, statErr)
 	}
-	name := filepath.Base(ref)
+	var x bundle.Index
 	media, err := bundle.Open(ref)
 	if err == nil {
-		return media.Index.Held(), fmt.Sprintf("bundle %s of %s", media.Index.ID, media.Index.Created.Format(time.RFC3339)), date, nil
+		x = media.Index
+	} else {
+		text, readErr := readLimited(ref, maxList)
+		if readErr != nil {
+			return nil, "", date, err
+		}
+		if have, err := bundle.ParseHave(text); err == nil {
+			return have.Images, fmt.Sprintf("what %s had at %s", have.Mirror.Name, have.Created.Format(time.RFC3339)), date, nil
+		}
+		var notIndex error
+		if x, notIndex = bundle.ParseIndex(text); notIndex != nil {
+			return nil, "", date, failure.New("InvalidBundle", "%s is neither a bundle nor a list that \"bundle have\" wrote: %w", filepath.Base(ref), err)
+		}
 	}
-	text, readErr := readLimited(ref)
-	if readErr != nil {
-		return nil, "", date, err
-	}
-	if have, err := bundle.ParseHave(text); err == nil {
-		return have.Images, fmt.Sprintf("what %s had at %s", have.Mirror.Name, have.Created.Format(time.RFC3339)), date, nil
-	}
-	if x, err := bundle.ParseIndex(text); err == nil {
-		return x.Held(), fmt.Sprintf("bundle %s of %s", x.ID, x.Created.Format(time.RFC3339)), date, nil
-	}
-	return nil, "", date, failure.New("InvalidBundle", "%s is neither a bundle nor a list that \"bundle have\" wrote: %w", name, err)
+	return x.Held(), fmt.Sprintf("bundle %s of %s", x.ID, x.Created.Format(time.RFC3339)), date, nil
 }
 
 // maxList is what is read of an index, or a list of images, at most.
 const maxList = 32 << 20
 
-func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
+// readLimited reads the first limit bytes of a file, "-" being standard input.
+func readLimited(name string, limit int64) ([]byte, error) {
+	file := os.Stdin
+	if name != "-" {
+		var err error
+		if file, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer file.Close()
 	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxList))
-}
-
-// volumeSize understands --volume.
-func volumeSize(text string) (int64, error) {
-	n, err := config.ParseSize(text)
-	if err != nil {
-		return 0, failure.Usage("--volume %q: %w", text, err)
-	}
-	return int64(n), nil
+	return io.ReadAll(io.LimitReader(file, limit))
 }

@@ -14,6 +14,7 @@ import (
 	"imgmirror/cmd/imgmirror/media"
 	"imgmirror/cmd/imgmirror/progress"
 	"imgmirror/cmd/imgmirror/table"
+	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 )
@@ -112,9 +113,11 @@ func (e *exporting) check(cmd *cobra.Command) (err error) {
 	if e.newest > 0 && len(e.wanted.Filters) == 0 {
 		return failure.Usage("--newest is for filters")
 	}
-	if e.volumeSize, err = volumeSize(e.volume); err != nil {
-		return err
+	size, err := config.ParseSize(e.volume)
+	if err != nil {
+		return failure.Usage("--volume %q: %w", e.volume, err)
 	}
+	e.volumeSize = int64(size)
 	if e.volumeSize > 0 && e.output == "-" {
 		return failure.Usage("--volume needs a FILE or a folder to write to")
 	}

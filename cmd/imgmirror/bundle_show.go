@@ -15,36 +15,29 @@ import (
 	"imgmirror/cmd/imgmirror/table"
 )
 
-// bundledRow is one image of a bundle as a row.
-type bundledRow struct {
-	image  bundle.Image
-	volume string
-}
-
+// bundledTable shows the images of a bundle.
 var bundledTable = table.New("uuid,name,version,size,volumes",
-	table.Field("uuid", func(r bundledRow) any { return r.image.UUID.String() }),
-	table.Field("name", func(r bundledRow) any { return r.image.Name }),
-	table.Field("version", func(r bundledRow) any { return r.image.Version }),
-	table.Field("origin", func(r bundledRow) any {
-		if r.image.Origin == uuid.Nil {
+	table.Field("uuid", func(m bundle.Image) any { return m.UUID.String() }),
+	table.Field("name", func(m bundle.Image) any { return m.Name }),
+	table.Field("version", func(m bundle.Image) any { return m.Version }),
+	table.Field("origin", func(m bundle.Image) any {
+		if m.Origin == uuid.Nil {
 			return ""
 		}
-		return r.image.Origin.String()
+		return m.Origin.String()
 	}),
-	table.Field("size", func(r bundledRow) any { return r.size() }),
-	table.Field("volumes", func(r bundledRow) any { return r.volume }),
-	table.Field("sha1", func(r bundledRow) any { return r.image.Files[0].SHA1.String() }),
-	table.Field("sha256", func(r bundledRow) any { return r.image.Files[0].SHA256.String() }),
-	table.Field("file", func(r bundledRow) any { return r.image.Files[0].Path }),
+	table.Field("size", func(m bundle.Image) any {
+		var n int64
+		for _, f := range m.Files {
+			n += f.Size
+		}
+		return table.Size(n)
+	}),
+	table.Field("volumes", func(m bundle.Image) any { return volumeList(m) }),
+	table.Field("sha1", func(m bundle.Image) any { return m.Files[0].SHA1.String() }),
+	table.Field("sha256", func(m bundle.Image) any { return m.Files[0].SHA256.String() }),
+	table.Field("file", func(m bundle.Image) any { return m.Files[0].Path }),
 )
-
-func (r bundledRow) size() table.Size {
-	var n int64
-	for _, f := range r.image.Files {
-		n += f.Size
-	}
-	return table.Size(n)
-}
 
 // shownBundle is what show tells of a bundle as JSON.
 type shownBundle struct {
@@ -71,12 +64,7 @@ func newBundleShowCmd() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringArrayVar(&keys, "key", nil, "public `KEY`, or a file with one, that is trusted (repeatable)")
-	flags := bundledTable.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		out, err := bundledTable.Layout(flags)
-		if err != nil {
-			return err
-		}
+	bundledTable.Run(cmd, func(cmd *cobra.Command, args []string, out table.Layout[bundle.Image]) error {
 		trusted, err := showKeys(cmd, keys)
 		if err != nil {
 			return err
@@ -86,7 +74,7 @@ func newBundleShowCmd() *cobra.Command {
 			return err
 		}
 		s := describeBundle(media, trusted)
-		if flags.JSON {
+		if out.JSON {
 			err = table.JSON(cmd.OutOrStdout(), s)
 		} else {
 			err = s.print(cmd.OutOrStdout(), out)
@@ -98,7 +86,7 @@ func newBundleShowCmd() *cobra.Command {
 			return failure.New("BundleNotTrusted", "%s", s.Reason)
 		}
 		return nil
-	}
+	})
 	return cmd
 }
 
@@ -138,21 +126,11 @@ func describeBundle(media *bundle.Media, trusted bundle.Trusted) shownBundle {
 	return s
 }
 
-// print prints the bundle as a table, behind what it is as a whole.
-func (s shownBundle) print(w io.Writer, out table.Layout[bundledRow]) error {
-	if !out.NoHeader {
-		if err := s.summary(w); err != nil {
-			return err
-		}
+// print prints the images as a table, behind what the bundle is as a whole.
+func (s shownBundle) print(w io.Writer, out table.Layout[bundle.Image]) error {
+	if out.NoHeader {
+		return out.Print(w, s.Index.Images)
 	}
-	rows := make([]bundledRow, len(s.Index.Images))
-	for i, m := range s.Index.Images {
-		rows[i] = bundledRow{m, volumeList(m)}
-	}
-	return out.Print(w, rows)
-}
-
-func (s shownBundle) summary(w io.Writer) error {
 	x := s.Index
 	signature := map[string]string{
 		"none":    "none",
@@ -176,8 +154,8 @@ func (s shownBundle) summary(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintln(w)
-	return err
+	fmt.Fprintln(w) //nolint:errcheck // Print tells
+	return out.Print(w, s.Index.Images)
 }
 
 // volumeList tells in which volumes an image's files lie: "1", "2,3".

@@ -67,18 +67,13 @@ func newFetchCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "tell what would be fetched")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print failures only")
 	addServerFlags(cmd)
-	flags := itemTable.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, err := itemTable.Layout(flags)
-		if err != nil {
-			return err
-		}
+	itemTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[admin.Item]) error {
 		if dry {
 			return withTable(cmd, out, needLists, func(ctx context.Context, s *session) ([]admin.Item, error) { return s.FetchDry(ctx, wanted) })
 		}
-		return withJob(cmd, needStore, progress.Following{Quiet: quiet, JSON: flags.JSON, Done: fetched},
+		return withJob(cmd, needStore, progress.Following{Quiet: quiet, JSON: out.JSON, Done: fetched},
 			func(ctx context.Context, s *session) (admin.Job, error) { return s.Fetch(ctx, wanted) })
-	}
+	})
 	return cmd
 }
 
@@ -187,12 +182,7 @@ func removeVerb(cmd *cobra.Command, dry *bool, do func(context.Context, *session
 	var quiet bool
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing")
 	addServerFlags(cmd)
-	flags := removedTable.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, err := removedTable.Layout(flags)
-		if err != nil {
-			return err
-		}
+	removedTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[admin.Removed]) error {
 		return withSession(cmd, needFiles, func(ctx context.Context, s *session) error {
 			removed, err := do(ctx, s)
 			if err != nil || quiet && !*dry {
@@ -200,6 +190,6 @@ func removeVerb(cmd *cobra.Command, dry *bool, do func(context.Context, *session
 			}
 			return out.Print(cmd.OutOrStdout(), removed)
 		})
-	}
+	})
 	return cmd
 }

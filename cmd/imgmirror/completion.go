@@ -10,6 +10,7 @@ import (
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/man"
 	"imgmirror/cmd/imgmirror/table"
+	"imgmirror/proxy/admin"
 )
 
 func newCompletionCmd() *cobra.Command {
@@ -59,13 +60,10 @@ func newManCmd() *cobra.Command {
 // completeLimit is how long a shell's user may have to wait.
 const completeLimit = 2 * time.Second
 
-// candidate is a UUID and what a person calls its image.
-type candidate struct{ uuid, name, version string }
-
-// completeUUIDs completes an argument to a UUID of those that list gives. Only
-// a mirror that runs on the data folder is asked: opening the folder for it, or
-// asking sources, would be too much for a key press.
-func completeUUIDs(list func(context.Context, *session) ([]candidate, error)) cobra.CompletionFunc {
+// completeUUIDs completes an argument to the UUID of an image that list gives. Only a mirror that
+// runs on the data folder is asked: a data folder takes too long to open for a key press, and so do
+// sources to answer.
+func completeUUIDs(list func(context.Context, *session) ([]admin.Item, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		const none = cobra.ShellCompDirectiveNoFileComp
 		cfg, err := loadConfig(cmd)
@@ -89,8 +87,8 @@ func completeUUIDs(list func(context.Context, *session) ([]candidate, error)) co
 		}
 		var found []string
 		for _, c := range all {
-			if strings.HasPrefix(c.uuid, typed) {
-				found = append(found, cobra.CompletionWithDesc(c.uuid, table.Printable(c.name+"@"+c.version)))
+			if strings.HasPrefix(c.UUID, typed) {
+				found = append(found, cobra.CompletionWithDesc(c.UUID, table.Printable(c.Name+"@"+c.Version)))
 			}
 		}
 		return found, none
@@ -98,7 +96,7 @@ func completeUUIDs(list func(context.Context, *session) ([]candidate, error)) co
 }
 
 // offered are the images of the catalogue.
-func offered(ctx context.Context, s *session) ([]candidate, error) {
+func offered(ctx context.Context, s *session) ([]admin.Item, error) {
 	images, err := s.Images(ctx)
 	if err != nil {
 		return nil, err
@@ -107,19 +105,19 @@ func offered(ctx context.Context, s *session) ([]candidate, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make([]candidate, len(rows))
+	all := make([]admin.Item, len(rows))
 	for i, r := range rows {
-		all[i] = candidate{r.m.UUID, r.m.Name, r.m.Version}
+		all[i] = admin.Item{UUID: r.m.UUID, Name: r.m.Name, Version: r.m.Version}
 	}
 	return all, nil
 }
 
 // onDisk are the images whose files are on disk.
-func onDisk(ctx context.Context, s *session) ([]candidate, error) {
+func onDisk(ctx context.Context, s *session) ([]admin.Item, error) {
 	cached, err := s.Cached(ctx)
-	all := make([]candidate, len(cached))
+	all := make([]admin.Item, len(cached))
 	for i, c := range cached {
-		all[i] = candidate{c.UUID, c.Name, c.Version}
+		all[i] = admin.Item{UUID: c.UUID, Name: c.Name, Version: c.Version}
 	}
 	return all, err
 }

@@ -24,10 +24,10 @@ func newDemoCmd() *cobra.Command {
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
-			start := func(ctx context.Context, dir, listen string, source config.Source) (*demo.Mirror, error) {
-				return startDemo(ctx, log, dir, listen, source)
-			}
-			return demo.Tell(cmd.Context(), cmd.OutOrStdout(), listen, once, start)
+			return demo.Tell(cmd.Context(), cmd.OutOrStdout(), listen, once,
+				func(ctx context.Context, dir, listen string, source config.Source) (*demo.Mirror, error) {
+					return startDemo(ctx, log, dir, listen, source)
+				})
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the story instead of serving on")

@@ -38,12 +38,7 @@ func newDoctorCmd() *cobra.Command {
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print warnings and failures only")
 	addServerFlags(cmd)
 	addServeFlags(cmd)
-	flags := findingTable.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, err := findingTable.Layout(flags)
-		if err != nil {
-			return err
-		}
+	findingTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[admin.Finding]) error {
 		findings, err := examine(cmd)
 		if err != nil {
 			return err
@@ -64,7 +59,7 @@ func newDoctorCmd() *cobra.Command {
 			return failure.New("ChecksFailed", "%d of the checks failed", failed)
 		}
 		return nil
-	}
+	})
 	return cmd
 }
 

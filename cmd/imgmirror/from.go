@@ -198,12 +198,7 @@ func (run *installing) end(ctx context.Context) error {
 		}
 		run.job.State = admin.JobFailed
 	}
-	if run.f.JSON {
-		if err := table.JSON(run.cmd.OutOrStdout(), run.job); err != nil {
-			return err
-		}
-	}
-	return run.f.Outcome(run.job)
+	return run.f.End(run.cmd, run.show, run.job)
 }
 
 // remoteError gives what the mirror answered, or the want of an answer, its code.

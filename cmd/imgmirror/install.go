@@ -51,12 +51,7 @@ func newInstallCmd() *cobra.Command {
 	f.BoolVarP(&o.dry, "dry-run", "n", false, "tell what would be installed")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print failures only")
 	addServerFlags(cmd)
-	flags := itemTable.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, err := itemTable.Layout(flags)
-		if err != nil {
-			return err
-		}
+	itemTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[admin.Item]) error {
 		if err := o.check(cmd); err != nil {
 			return err
 		}
@@ -69,7 +64,7 @@ func newInstallCmd() *cobra.Command {
 		}
 		return withJob(cmd, needStore, o.following(out.JSON),
 			func(ctx context.Context, s *session) (admin.Job, error) { return s.Install(ctx, request) })
-	}
+	})
 	return cmd
 }
 
@@ -135,12 +130,7 @@ func newInstalledCmd() *cobra.Command {
 	}
 	cmd.Flags().StringVarP(&pool, "pool", "P", "", "`POOL` to look into (default: zfsimport.pool)")
 	addServerFlags(cmd)
-	flags := installedTable.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		out, err := installedTable.Layout(flags)
-		if err != nil {
-			return err
-		}
+	installedTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[installedRow]) error {
 		all, err := installed(cmd, pool)
 		if err != nil {
 			return err
@@ -156,7 +146,7 @@ func newInstalledCmd() *cobra.Command {
 			}
 		}
 		return out.Print(cmd.OutOrStdout(), rows)
-	}
+	})
 	return cmd
 }
 

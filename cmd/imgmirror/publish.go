@@ -138,15 +138,7 @@ func unlessStopped[T any](ctx context.Context, do func() (T, error)) (T, error) 
 const maxManifestFile = 1 << 20
 
 func readManifest(name string) ([]byte, error) {
-	file := os.Stdin
-	if name != "-" {
-		var err error
-		if file, err = os.Open(name); err != nil {
-			return nil, err
-		}
-		defer file.Close()
-	}
-	text, err := io.ReadAll(io.LimitReader(file, maxManifestFile+1))
+	text, err := readLimited(name, maxManifestFile+1)
 	if err == nil && len(text) > maxManifestFile {
 		err = failure.New("InvalidParameter", "%s has more than %d bytes: it is no manifest", name, maxManifestFile)
 	}

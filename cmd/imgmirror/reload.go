@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"os"
 	"os/signal"
 	"slices"
@@ -137,12 +136,7 @@ func (p *process) tlsConfig(cfg *config.Config) (*tls.Config, error) {
 	}
 	p.cert.Store(cert)
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if cert := p.cert.Load(); cert != nil {
-				return cert, nil
-			}
-			return nil, errors.New("no certificate is loaded")
-		},
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.cert.Load(), nil },
 	}, nil
 }

@@ -82,14 +82,9 @@ func withJob(cmd *cobra.Command, n need, f progress.Following, start func(contex
 // tableVerb completes a verb that only asks its mirror for rows, and prints them.
 func tableVerb[T any](cmd *cobra.Command, t table.Table[T], n need, ask func(ctx context.Context, s *session, args []string) ([]T, error)) *cobra.Command {
 	addServerFlags(cmd)
-	flags := t.Flags(cmd)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		out, err := t.Layout(flags)
-		if err != nil {
-			return err
-		}
+	t.Run(cmd, func(cmd *cobra.Command, args []string, out table.Layout[T]) error {
 		return withTable(cmd, out, n, func(ctx context.Context, s *session) ([]T, error) { return ask(ctx, s, args) })
-	}
+	})
 	return cmd
 }
 
@@ -142,7 +137,7 @@ func connectServer(server, tokenFile string) (*session, error) {
 	if err != nil {
 		return nil, &failure.Error{Code: failure.CodeUsage, Err: err}
 	}
-	return &session{Client: client, close: closer(client)}, nil
+	return &session{client, client.Close}, nil
 }
 
 // connectTimeout is how long a mirror on this machine may take to accept.
@@ -168,14 +163,7 @@ func connectSocket(ctx context.Context, cfg *config.Config) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{Client: client, close: closer(client)}, nil
-}
-
-func closer(c *admin.Client) func() error {
-	return func() error {
-		c.Close()
-		return nil
-	}
+	return &session{client, client.Close}, nil
 }
 
 // refreshLimit is how long a verb that runs its own mirror waits for the
@@ -229,9 +217,9 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	return &session{
 		Client: client,
 		close: func() error {
-			client.Close()
+			err := client.Close()
 			stop()
-			return errors.Join(<-done, cleanup())
+			return errors.Join(err, <-done, cleanup())
 		},
 	}, nil
 }

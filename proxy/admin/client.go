@@ -88,8 +88,11 @@ func NewClient(o ClientOptions) (*Client, error) {
 	}, nil
 }
 
-// Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close drops idle connections. Its error is always nil.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return nil
+}
 
 // Sources lists the sources, in order of priority.
 func (c *Client) Sources(ctx context.Context) ([]Source, error) {

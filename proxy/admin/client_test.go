@@ -24,7 +24,7 @@ func (f *fixture) client() *Client {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.t.Cleanup(client.Close)
+	f.t.Cleanup(func() { client.Close() })
 	return client
 }
 

@@ -66,7 +66,7 @@ func (d *doctor) listener(ctx context.Context) {
 		return
 	}
 	if !got.ok() || !isPing(got.body) {
-		d.fail(check, "GET %s/ping: %s, which imgadm does not take for an image server", base, got.status)
+		d.fail(check, "GET %s/ping: %s, which imgadm does not take for an image server", base, got.Status)
 		return
 	}
 	got, err = d.get(ctx, client, base+"/images", maxOwnList)
@@ -76,7 +76,7 @@ func (d *doctor) listener(ctx context.Context) {
 	}
 	var images []json.RawMessage
 	if err := json.Unmarshal(got.body, &images); !got.ok() || err != nil {
-		d.fail(check, "GET %s/images: %s, and not a list of images", base, got.status)
+		d.fail(check, "GET %s/images: %s, and not a list of images", base, got.Status)
 		return
 	}
 	if len(images) == 0 {

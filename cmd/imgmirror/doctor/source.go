@@ -58,20 +58,17 @@ func (d *doctor) reach(ctx context.Context, name string, s config.Source) bool {
 		d.fail(name+": ping", "%v", err)
 		return false
 	}
-	took := time.Since(start).Round(time.Millisecond)
+	took, asked := time.Since(start).Round(time.Millisecond), got.Request.URL
 	switch {
 	case got.ok() && isPing(got.body):
-		d.ok(name+": ping", "%s in %s", got.url.Redacted(), took)
+		d.ok(name+": ping", "%s in %s", asked.Redacted(), took)
 	case s.Kind == "imgapi" || s.Kind == "dsapi":
-		d.fail(name+": ping", "%s: %s, which is not the answer of an image server", got.url.Redacted(), got.status)
+		d.fail(name+": ping", "%s: %s, which is not the answer of an image server", asked.Redacted(), got.Status)
 	default:
-		d.ok(name+": ping", "%s: %s, as with a static list", got.url.Redacted(), got.status)
+		d.ok(name+": ping", "%s: %s, as with a static list", asked.Redacted(), got.Status)
 	}
-	d.clock(name+": clock", got.header, start.Add(took/2))
-	if got.tls == nil {
-		return true
-	}
-	return d.certificate(name+": certificate", got.tls.PeerCertificates, roots, got.url.Hostname(), s.Insecure)
+	d.clock(name+": clock", got.Header, start.Add(took/2))
+	return got.TLS == nil || d.certificate(name+": certificate", got.TLS.PeerCertificates, roots, asked.Hostname(), s.Insecure)
 }
 
 // probeClient asks as the mirror would, but looks at certificates itself.
@@ -119,16 +116,12 @@ func pingURL(s string) string {
 
 // answer is what a server said, whole.
 type answer struct {
-	url    *url.URL
-	code   int
-	status string // code and what it means
-	header http.Header
-	tls    *tls.ConnectionState // nil: plain http
-	body   []byte
+	*http.Response
+	body []byte
 }
 
 // ok tells that the server did what it was asked.
-func (a answer) ok() bool { return a.code == http.StatusOK }
+func (a answer) ok() bool { return a.StatusCode == http.StatusOK }
 
 // get asks for an answer of at most limit bytes.
 func (d *doctor) get(ctx context.Context, client *http.Client, address string, limit int64) (answer, error) {
@@ -146,7 +139,7 @@ func (d *doctor) get(ctx context.Context, client *http.Client, address string, l
 	if err != nil {
 		return answer{}, fmt.Errorf("GET %s: %w", req.URL.Redacted(), err)
 	}
-	return answer{url: req.URL, code: resp.StatusCode, status: resp.Status, header: resp.Header, tls: resp.TLS, body: body}, nil
+	return answer{resp, body}, nil
 }
 
 // isPing tells whether imgadm, or a DSAPI client, would take body for a ping's answer.
@@ -214,20 +207,15 @@ func (d *doctor) expiry(check string, end time.Time) {
 
 // images asks a source for its list, one manifest and one file.
 func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
-	step := func(do func(ctx context.Context) error) error {
-		ctx, cancel := context.WithTimeout(ctx, stepLimit)
-		defer cancel()
-		return do(ctx)
-	}
-	var list manifest.Listing
 	start := time.Now()
-	if err := step(func(ctx context.Context) (err error) {
-		list, err = s.List(ctx, manifest.Listing{})
-		return err
-	}); errors.Is(err, via.ErrItself) {
+	limited, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	list, err := s.List(limited, manifest.Listing{})
+	if errors.Is(err, via.ErrItself) {
 		d.fail(name+": list", "this source is the mirror itself, whatever its address; take it out of sources")
 		return
-	} else if err != nil {
+	}
+	if err != nil {
 		d.fail(name+": list", "%v", err)
 		return
 	}
@@ -243,11 +231,10 @@ func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
 		return
 	}
 	d.ok(name+": list", "%d images in %s", len(list.Images), took)
-	m := list.Images[smallest]
-	if err := step(func(ctx context.Context) (err error) {
-		m, err = s.Get(ctx, m.UUID)
-		return err
-	}); err != nil {
+	limited, cancel = context.WithTimeout(ctx, stepLimit)
+	defer cancel()
+	m, err := s.Get(limited, list.Images[smallest].UUID)
+	if err != nil {
 		d.fail(name+": manifest", "%v", err)
 		return
 	}
@@ -256,25 +243,25 @@ func (d *doctor) images(ctx context.Context, name string, s catalog.Source) {
 		d.fail(name+": file", "image %s has none", m.UUID)
 		return
 	}
-	if err := step(func(ctx context.Context) error { return d.file(ctx, name+": file", s, m) }); err != nil {
-		d.fail(name+": file", "%v", err)
-	}
+	d.file(ctx, name+": file", s, m)
 }
 
 // file opens the first file of m and looks at what is claimed of it.
-func (d *doctor) file(ctx context.Context, check string, s catalog.Source, m manifest.Manifest) error {
+func (d *doctor) file(ctx context.Context, check string, s catalog.Source, m manifest.Manifest) {
+	ctx, cancel := context.WithTimeout(ctx, stepLimit)
+	defer cancel()
 	stream, err := s.File(ctx, m, 0, 0)
 	if err != nil {
-		return err
+		d.fail(check, "%v", err)
+		return
 	}
 	defer stream.Close()
 	switch want := m.Files[0].Size; {
 	case stream.Size < 0:
 		d.warn(check, "image %s: sent without a length, which imgadm would refuse", m.UUID)
 	case want > 0 && stream.Size != want:
-		return fmt.Errorf("image %s: %d bytes are offered, its manifest says %d", m.UUID, stream.Size, want)
+		d.fail(check, "image %s: %d bytes are offered, its manifest says %d", m.UUID, stream.Size, want)
 	default:
 		d.ok(check, "image %s: %s, as its manifest says", m.UUID, humanize.Bytes(uint64(stream.Size)))
 	}
-	return nil
 }

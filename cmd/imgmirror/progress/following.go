@@ -47,13 +47,18 @@ func (f Following) Follow(ctx context.Context, cmd *cobra.Command, job admin.Job
 	default:
 		return err
 	}
+	return f.End(cmd, show, job)
+}
+
+// End tells of a job that is over, and is the verb's error, nil when all went well.
+func (f Following) End(cmd *cobra.Command, show *Bars, job admin.Job) error {
 	f.Tell(cmd, show, job)
 	if f.JSON {
 		if err := table.JSON(cmd.OutOrStdout(), job); err != nil {
 			return err
 		}
 	}
-	return f.Outcome(job)
+	return f.outcome(job)
 }
 
 // Tell prints a line for each image that has come to its end since show told of it last.
@@ -88,13 +93,11 @@ func who(i admin.Item) string {
 
 // TellAll is Follow for work that was done at once.
 func (f Following) TellAll(cmd *cobra.Command, items []admin.Item) error {
-	job := admin.Job{State: admin.JobDone, Items: items}
-	f.Tell(cmd, New(cmd.ErrOrStderr(), true), job)
-	return f.Outcome(job)
+	return f.End(cmd, New(cmd.ErrOrStderr(), true), admin.Job{State: admin.JobDone, Items: items})
 }
 
-// Outcome is the verb's error, nil when all went well.
-func (f Following) Outcome(job admin.Job) error {
+// outcome is the verb's error, nil when all went well.
+func (f Following) outcome(job admin.Job) error {
 	bad := 0
 	var first *admin.Error
 	for _, i := range job.Items {

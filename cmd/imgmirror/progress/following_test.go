@@ -24,7 +24,7 @@ func TestOutcome(t *testing.T) {
 		cmd.SetErr(&errs)
 		verb := Following{Quiet: quiet, Done: map[string]string{admin.JobDone: "fetched", admin.ItemPresent: "is here already"}}
 		verb.Tell(cmd, New(&errs, true), job)
-		err := verb.Outcome(job)
+		err := verb.outcome(job)
 		if out.String() != stdout || errs.String() != stderr {
 			t.Errorf("printed %q and %q, want %q and %q", out.String(), errs.String(), stdout, stderr)
 		}

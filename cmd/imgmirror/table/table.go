@@ -94,8 +94,7 @@ type Layout[T any] struct {
 	order   []sorting[T]
 }
 
-// Layout reads the options, nil for none. Its errors are usage errors, so verbs call Layout
-// before a mirror is asked.
+// Layout reads the options, nil for none. Its errors are usage errors.
 func (t Table[T]) Layout(f *Flags) (Layout[T], error) {
 	if f == nil {
 		f = &Flags{Fields: t.defaults}
@@ -120,6 +119,19 @@ func (t Table[T]) Layout(f *Flags) (Layout[T], error) {
 		l.order = append(l.order, sorting[T]{Column: c, down: down})
 	}
 	return l, nil
+}
+
+// Run gives cmd the options of t, and has cmd do its work with the layout that they ask for. An option
+// that makes no sense is an error before do is called.
+func (t Table[T]) Run(cmd *cobra.Command, do func(cmd *cobra.Command, args []string, out Layout[T]) error) {
+	flags := t.Flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		out, err := t.Layout(flags)
+		if err != nil {
+			return err
+		}
+		return do(cmd, args, out)
+	}
 }
 
 func (t Table[T]) column(name string) (Column[T], error) {
