@@ -45,7 +45,7 @@ func dateText(t time.Time) (text string, ok bool) {
 	if t.Unix() <= 0 || t.UTC().Year() > 9999 {
 		return "", false
 	}
-	return t.UTC().Format("2006-01-02T15:04:05Z"), true
+	return t.UTC().Format(v2Seconds), true
 }
 
 // setMembers gives the object text these members: each in the place of the member of the same name,

@@ -1,10 +1,12 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -249,16 +251,11 @@ func (q *Query) readAccount(value string) error {
 }
 
 func (q *Query) readLimit(value string) error {
-	for i := range len(value) {
-		if value[i] < '0' || value[i] > '9' {
-			return invalid("limit", value)
-		}
+	n, err := strconv.ParseUint(value, 10, 64)
+	if errors.Is(err, strconv.ErrSyntax) {
+		return invalid("limit", value)
 	}
-	n, ok := digits(value)
-	if !ok { // more digits than a number has
-		n = maxLimit
-	}
-	q.limit = min(n, maxLimit)
+	q.limit = int(min(n, maxLimit)) // n is the largest number where the value has too many digits
 	return nil
 }
 
@@ -267,7 +264,7 @@ func (q *Query) readMarker(value string) error {
 		q.marker = marker{kind: markerImage, image: id}
 		return nil
 	}
-	t, _, ok := parseTime(value)
+	_, t, ok := parseTime(value)
 	if !ok {
 		return invalid("marker", value)
 	}

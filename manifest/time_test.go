@@ -6,14 +6,14 @@ import "testing"
 func TestTimestamps(t *testing.T) {
 	f := func(in, want string) {
 		t.Helper()
-		got, instant, ok := normalTime(in)
+		got, instant, ok := parseTime(in)
 		if got != want || ok != (want != "") {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 		if !ok {
 			return
 		}
-		if again, same, _ := normalTime(got); again != got || !same.Equal(instant) {
+		if again, same, _ := parseTime(got); again != got || !same.Equal(instant) {
 			t.Errorf("%q: %q is not stable: %q", in, got, again)
 		}
 	}
@@ -40,6 +40,8 @@ func TestTimestamps(t *testing.T) {
 	f("2013-09-20T01:02:46.25-0330", "2013-09-20T04:32:46.250Z")
 	f("2013-09-20T15:02+02", "2013-09-20T13:02:00Z")
 	f("2013-09-20 15:02:46z", "2013-09-20T15:02:46Z")
+	f("2013-09-20t15:02:46Z", "2013-09-20T15:02:46Z")
+	f("2013T15:02", "2013-01-01T15:02:00Z")
 	f("2013-09-20", "2013-09-20T00:00:00Z")
 	f("2013-09", "2013-09-01T00:00:00Z")
 	f("2013", "2013-01-01T00:00:00Z")
@@ -51,19 +53,8 @@ func TestTimestamps(t *testing.T) {
 		"2013-01-01T24:00:00Z", "2013-01-01T00:60:00Z", "2013-01-01T00:00:60Z", "2013-01-01T00:00:00.Z", "2013-01-01T00:00:00.1234567890Z",
 		"2013-01-01T00:00:00Zjunk", "2013-01-01T00:00:00+25:00", "2013-01-01T", "2013-1-1", "13-01-01", "9999-12-31T23:59:59-01:00",
 		"Fri, 13 Apr 2012", "1333333333", "2013-01-01T00:00:00+1:00", "+2013-01-01",
+		"2012-05-02T15:14:45,805Z", "2012-05-02T15:14:45.8x5Z",
 	} {
 		f(in, "")
-	}
-}
-
-func TestV2TimeForm(t *testing.T) {
-	for in, want := range map[string]bool{
-		"2012-05-02T15:14:45Z": true, "2012-05-02T15:14:45.805Z": true,
-		"2012-05-02T15:14:45.80Z": false, "2012-05-02T15:14:45": false, "2012-05-02T15:14:45,805Z": false,
-		"2012-05-02t15:14:45Z": false, "2012-05-02T15:14:45.8x5Z": false, "": false,
-	} {
-		if got := isV2Time(in); got != want {
-			t.Errorf("%q: %v", in, got)
-		}
 	}
 }

@@ -250,7 +250,7 @@ func (d *doc) list(i int) (out []string) {
 // stateAndDate sets State and Published (spec 1.1, 1.4 step 6, 1.5, A33).
 func (d *doc) stateAndDate() error {
 	m, k := &d.m, &d.keys
-	d.published, m.Published, _ = normalTime(string(d.bytes(k.published)))
+	d.published, m.Published, _ = parseTime(string(d.bytes(k.published)))
 
 	state := d.str(k.state)
 	proper := d.v1 && len(d.bytes(k.creator)) > 0 // in DSAPI proper only disabled counts: there is no state
@@ -272,7 +272,7 @@ func (d *doc) stateAndDate() error {
 
 	if d.published == "" && (m.State == stateActive || m.State == stateDisabled) {
 		var ok bool
-		if d.published, m.Published, ok = normalTime(string(d.bytes(k.created))); !ok {
+		if d.published, m.Published, ok = parseTime(string(d.bytes(k.created))); !ok {
 			d.published, d.undated = epoch, true
 		}
 	}
