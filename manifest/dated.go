@@ -48,23 +48,19 @@ func dateText(t time.Time) (text string, ok bool) {
 	return t.UTC().Format(v2Seconds), true
 }
 
-// setMembers gives the object text these members: each in the place of the member of the same name,
-// else behind all others.
+// setMembers gives the object text the members of set: each in the place of the member of the same
+// name, else behind all others. set is empty afterwards, but for these others.
 func setMembers(text []byte, set map[string]string) []byte {
 	var edits []edit
 	o := objectEditor{edits: &edits, text: text, ms: members(nil, text, 0)}
-	done := make(map[string]bool, len(set))
 	for i, mb := range o.ms {
-		name := string(mb.name)
-		if value, ok := set[name]; ok {
+		if value, ok := set[string(mb.name)]; ok {
 			o.set(i, value)
-			done[name] = true
-		} else {
-			o.keep(i)
+			delete(set, string(mb.name))
 		}
 	}
 	for _, name := range []string{"state", "activated", "published_at"} {
-		if value, ok := set[name]; ok && !done[name] {
+		if value, ok := set[name]; ok {
 			o.add(quote(name) + ":" + value)
 		}
 	}

@@ -36,11 +36,8 @@ func (m Manifest) V1(base, channel string) []byte {
 			o.drop(i)
 		case name == "files" && m.v2[mb.start] == '[':
 			m.v1Files(&edits, mb.start, base, channel)
-			o.keep(i)
-		case name == "image_size" && m.Type == "zvol" && jsontext.Value(o.value(i)).Kind() == '0':
+		case name == "image_size" && m.Type == "zvol" && o.value(i).Kind() == '0':
 			o.set(i, `"`+string(o.value(i))+`"`)
-		default:
-			o.keep(i)
 		}
 	}
 
@@ -136,9 +133,6 @@ func (m *Manifest) v1Files(edits *[]edit, at int, base, channel string) {
 	for n, e := range elements(spanRoom[:0], m.v2, at) {
 		var room [8]member
 		o := objectEditor{edits: edits, text: m.v2, at: e.start, ms: members(room[:0], m.v2, e.start)}
-		for i := range o.ms {
-			o.keep(i)
-		}
 		o.add(`"path":` + quote(paths[n]) + "," + o.lead() +
 			`"url":` + quote(base+"/datasets/"+m.UUID.String()+"/"+url.PathEscape(paths[n])+query))
 	}

@@ -1,10 +1,6 @@
 package manifest
 
-import (
-	"strconv"
-
-	"github.com/google/uuid"
-)
+import "github.com/go-json-experiment/json/jsontext"
 
 // edit replaces text[start:end].
 type edit struct {
@@ -33,18 +29,18 @@ func apply(text []byte, edits []edit) []byte {
 }
 
 // objectEditor collects the edits that change one object, and nothing else of the text around the
-// object. The members are visited in order with keep, set, replace or drop, each once; the calls of
-// add follow.
+// object. set, replace and drop are called in the order of the members, once for a member at most;
+// the other members stay. The calls of add follow.
 type objectEditor struct {
 	edits *[]edit
 	text  []byte
 	at    int // of the object's brace
 	ms    []member
-	kept  bool // the next member needs a comma before it
+	gone  int // members dropped before the first that stays; -1 after add
 }
 
 // value is the text of member i's value.
-func (o *objectEditor) value(i int) []byte { return o.text[o.ms[i].start:o.ms[i].end] }
+func (o *objectEditor) value(i int) jsontext.Value { return o.text[o.ms[i].start:o.ms[i].end] }
 
 // lead is the white space that the source puts before a member.
 func (o *objectEditor) lead() string {
@@ -63,20 +59,16 @@ func (o *objectEditor) first(member string) {
 	*o.edits = append(*o.edits, edit{at, at, member + "," + o.lead()})
 }
 
-// keep leaves member i as it is.
-func (o *objectEditor) keep(int) { o.kept = true }
-
 // set gives member i another value.
 func (o *objectEditor) set(i int, value string) {
-	*o.edits = append(*o.edits, edit{o.ms[i].start, o.ms[i].end, value})
-	o.kept = true
+	if string(o.value(i)) != value {
+		*o.edits = append(*o.edits, edit{o.ms[i].start, o.ms[i].end, value})
+	}
 }
 
-// setString gives member i the value want, unless the member has this value.
+// setString gives member i the value want, unless the member has this value in any spelling.
 func (o *objectEditor) setString(i int, want string) {
-	if text, ok := unquote(o.value(i)); ok && string(text) == want {
-		o.keep(i)
-	} else {
+	if text, ok := unquote(o.value(i)); !ok || string(text) != want {
 		o.set(i, quote(want))
 	}
 }
@@ -85,46 +77,23 @@ func (o *objectEditor) setString(i int, want string) {
 func (o *objectEditor) setText(i int) {
 	if v := o.value(i); isNumber(v) {
 		o.set(i, `"`+string(v)+`"`)
-	} else {
-		o.keep(i)
-	}
-}
-
-// setUUID is setString for a uuid that was read as id, in any case.
-func (o *objectEditor) setUUID(i int, id uuid.UUID) {
-	text, _ := unquote(o.value(i))
-	if _, ok := readUUID(text, false); ok {
-		o.keep(i)
-	} else {
-		o.set(i, quote(id.String()))
-	}
-}
-
-// setBool gives member i the value want, unless the member has this value.
-func (o *objectEditor) setBool(i int, want bool) {
-	if s := strconv.FormatBool(want); string(o.value(i)) == s {
-		o.keep(i)
-	} else {
-		o.set(i, s)
 	}
 }
 
 // replace puts another member into the place of member i.
 func (o *objectEditor) replace(i int, member string) {
 	*o.edits = append(*o.edits, edit{o.ms[i].key, o.ms[i].end, member})
-	o.kept = true
 }
 
 // drop removes member i with the comma between it and its neighbour.
 func (o *objectEditor) drop(i int) {
-	switch {
-	case o.kept:
-		*o.edits = append(*o.edits, edit{o.ms[i-1].end, o.ms[i].end, ""})
-	case i+1 < len(o.ms):
-		*o.edits = append(*o.edits, edit{o.ms[i].key, o.ms[i+1].key, ""})
-	default:
-		*o.edits = append(*o.edits, edit{o.ms[i].key, o.ms[i].end, ""})
+	start, end := o.ms[i].key, o.ms[i].end
+	if i > o.gone {
+		start = o.ms[i-1].end
+	} else if o.gone++; o.gone < len(o.ms) {
+		end = o.ms[o.gone].key
 	}
+	*o.edits = append(*o.edits, edit{start, end, ""})
 }
 
 // add puts a member after all others.
@@ -133,9 +102,9 @@ func (o *objectEditor) add(member string) {
 	if len(o.ms) > 0 {
 		at = o.ms[len(o.ms)-1].end
 	}
-	if o.kept {
+	if o.gone < len(o.ms) {
 		member = "," + o.lead() + member
 	}
 	*o.edits = append(*o.edits, edit{at, at, member})
-	o.kept = true
+	o.gone = -1
 }

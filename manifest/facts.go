@@ -105,16 +105,12 @@ func (m Manifest) WithFacts(i int, f Facts) (_ Manifest, changed bool) {
 		at := elements(nil, m.v2, mb.start)[i].start
 		var edits []edit
 		o := objectEditor{edits: &edits, text: m.v2, at: at, ms: members(nil, m.v2, at)}
-		there := false
-		for n, fm := range o.ms {
-			if string(fm.name) == "compression" && file.Compression != "" {
-				o.setString(n, file.Compression)
-				there = true
-			} else {
-				o.keep(n)
-			}
-		}
-		if !there && file.Compression != "" {
+		stated := slices.IndexFunc(o.ms, func(mb member) bool { return string(mb.name) == "compression" })
+		switch {
+		case file.Compression == "":
+		case stated >= 0:
+			o.setString(stated, file.Compression)
+		default:
 			o.add(`"compression":` + quote(file.Compression))
 		}
 		if old.SHA1.IsZero() && !file.SHA1.IsZero() {

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -21,15 +22,11 @@ func (m Manifest) InstallText() []byte {
 	var edits []edit
 	o := objectEditor{edits: &edits, text: m.v2, ms: members(memberRoom[:0], m.v2, 0)}
 	for i, mb := range o.ms {
-		value := jsontext.Value(o.value(i))
 		switch right, known := installMembers[string(mb.name)]; {
-		case !known || !right(m.Type, value):
+		case !known || !right(m.Type, o.value(i)):
 			o.drop(i)
-		default:
-			o.keep(i)
-			if string(mb.name) == "requirements" {
-				installRequirements(&edits, m.v2, mb.start)
-			}
+		case string(mb.name) == "requirements":
+			installRequirements(&edits, m.v2, mb.start)
 		}
 	}
 	return apply(m.v2, edits)
@@ -61,22 +58,11 @@ var installMembers = map[string]func(typ string, v jsontext.Value) bool{
 // installRequirements drops the refused members of the object that begins at text[at].
 func installRequirements(edits *[]edit, text []byte, at int) {
 	o := objectEditor{edits: edits, text: text, at: at, ms: members(nil, text, at)}
-	brand, least, most := "", 0.0, 0.0
 	for i, mb := range o.ms {
-		switch v := jsontext.Value(o.value(i)); string(mb.name) {
-		case "brand":
-			brand, _ = textOf(v)
-		case "min_ram":
-			least = number(v)
-		case "max_ram":
-			most = number(v)
-		}
-	}
-	for i, mb := range o.ms {
-		v, right := jsontext.Value(o.value(i)), false
+		v, right := o.value(i), false
 		switch string(mb.name) {
 		case "networks":
-			right = each(v, hasExactly("name", "description"))
+			right = each(v, hasExactly("description", "name"))
 		case "brand":
 			right = isText(v)
 		case "ssh_key":
@@ -84,16 +70,15 @@ func installRequirements(edits *[]edit, text []byte, at int) {
 		case "min_ram":
 			right = isInteger(v)
 		case "max_ram":
-			right = isInteger(v) && most >= least
+			right = isInteger(v) && number(v) >= number(lookup(text[at:], "min_ram"))
 		case "min_platform", "max_platform":
 			right = isPlatforms(v)
 		case "bootrom":
+			brand, _ := textOf(lookup(text[at:], "brand"))
 			s, _ := textOf(v)
 			right = brand == "bhyve" && (s == "bios" || s == "uefi")
 		}
-		if right {
-			o.keep(i)
-		} else {
+		if !right {
 			o.drop(i)
 		}
 	}
@@ -146,19 +131,11 @@ func each(v jsontext.Value, right func(jsontext.Value) bool) bool {
 	return !slices.ContainsFunc(elements(nil, v, 0), func(e span) bool { return !right(v[e.start:e.end]) })
 }
 
-// hasExactly tells that a value is an object with these members and no others.
+// hasExactly tells that a value is an object with these members, which are sorted, and no others.
 func hasExactly(names ...string) func(jsontext.Value) bool {
 	return func(v jsontext.Value) bool {
-		if v.Kind() != '{' {
-			return false
-		}
-		ms := members(nil, v, 0)
-		for _, name := range names {
-			if !slices.ContainsFunc(ms, func(m member) bool { return string(m.name) == name }) {
-				return false
-			}
-		}
-		return len(ms) == len(names)
+		var object map[string]jsontext.Value
+		return json.Unmarshal(v, &object) == nil && slices.Equal(slices.Sorted(maps.Keys(object)), names)
 	}
 }
 
@@ -167,12 +144,14 @@ var rePlatform = regexp.MustCompile(`^20(1[2-9]|[2-9]\d)(0[1-9]|1[0-2])(0[1-9]|[
 
 // isPlatforms tells that v has platform stamps as its members, one at least.
 func isPlatforms(v jsontext.Value) bool {
-	if v.Kind() != '{' {
+	var stamps map[string]string
+	if json.Unmarshal(v, &stamps) != nil || len(stamps) == 0 {
 		return false
 	}
-	ms := members(nil, v, 0)
-	return len(ms) > 0 && !slices.ContainsFunc(ms, func(m member) bool {
-		s, _ := textOf(v[m.start:m.end])
-		return !rePlatform.MatchString(s)
-	})
+	for _, stamp := range stamps {
+		if !rePlatform.MatchString(stamp) {
+			return false
+		}
+	}
+	return true
 }

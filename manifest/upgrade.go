@@ -35,25 +35,19 @@ func (d *doc) member(o *objectEditor, i int) error {
 	case "v":
 		if d.v1 {
 			o.set(i, "2")
-		} else {
-			o.keep(i)
 		}
-	case "uuid":
-		o.setUUID(i, m.UUID)
-	case "origin":
-		if m.HasOrigin() {
-			o.setUUID(i, m.Origin)
-		} else {
-			o.keep(i)
+	case "uuid", "origin":
+		if id, ok := readUUID(d.bytes(i), true); ok && hasUpper(d.bytes(i)) {
+			o.setString(i, id.String())
 		}
 	case "owner":
 		o.setString(i, m.Owner)
 	case "state":
 		o.setString(i, m.State)
 	case "public":
-		o.setBool(i, m.Public)
+		o.set(i, strconv.FormatBool(m.Public))
 	case "disabled":
-		o.setBool(i, m.Disabled)
+		o.set(i, strconv.FormatBool(m.Disabled))
 	case "published_at":
 		if d.published == "" {
 			o.drop(i)
@@ -69,31 +63,22 @@ func (d *doc) member(o *objectEditor, i int) error {
 	case "icon":
 		if v.Kind() == '{' { // the form in the reference's database
 			o.set(i, "true")
-		} else {
-			o.keep(i)
 		}
 	case "activated", "channels", "billing_tags", "traits":
 		o.drop(i)
 	case "acl":
-		if m.private && !d.restricted() {
-			o.keep(i)
-		} else {
+		if !m.private || d.restricted() {
 			o.drop(i)
 		}
 	case "creator_uuid":
-		switch {
-		case !d.v1:
-			o.keep(i)
-		case d.keys.owner < 0:
+		if d.v1 && d.keys.owner < 0 {
 			o.replace(i, `"owner":`+quote(m.Owner))
-		default:
+		} else if d.v1 {
 			o.drop(i)
 		}
 	default:
 		if d.v1 && dropped[name] {
 			o.drop(i)
-		} else {
-			o.keep(i)
 		}
 	}
 	return nil
@@ -140,15 +125,12 @@ func (d *doc) imageSize(o *objectEditor, i int) error {
 	v := d.value(i)
 	switch n, ok := wholeNumber(v); {
 	case v.Kind() == '0' || v.Kind() == 'n':
-		o.keep(i)
 	case ok && v.Kind() == '"':
 		o.set(i, strconv.FormatInt(n, 10))
 	case d.v1 && string(v) == `""`:
 		o.drop(i)
 	case d.v1:
 		return d.fail("image_size", "not a number: %s", shorten(string(v)))
-	default:
-		o.keep(i)
 	}
 	return nil
 }
@@ -174,7 +156,6 @@ func (d *doc) files(o *objectEditor, i int) error {
 		fo := objectEditor{edits: &d.p.edits, text: d.text, at: e.start, ms: d.p.inner}
 		d.m.Files[n] = d.file(&fo)
 	}
-	o.keep(i)
 	return nil
 }
 
@@ -189,12 +170,8 @@ func (d *doc) file(o *objectEditor) File {
 			if !hexDigest(f.SHA1[:], v) {
 				f.SHA1 = verify.Sum{} // hex.Decode may have filled in some bytes
 				o.drop(i)
-				continue
-			}
-			if text, _ := unquote(v); bytes.ContainsAny(text, "ABCDEF") {
-				o.set(i, quote(f.SHA1.String()))
-			} else {
-				o.keep(i)
+			} else if text, _ := unquote(v); hasUpper(text) {
+				o.setString(i, f.SHA1.String())
 			}
 		case "size":
 			n, ok := wholeNumber(v)
@@ -204,8 +181,6 @@ func (d *doc) file(o *objectEditor) File {
 				continue
 			case v[0] == '"':
 				o.set(i, strconv.FormatInt(n, 10))
-			default:
-				o.keep(i)
 			}
 			f.Size = n
 		case "compression":
@@ -220,8 +195,6 @@ func (d *doc) file(o *objectEditor) File {
 			case meant != "": // "gz"
 				f.Compression, f.Inferred = meant, true
 				o.setString(i, f.Compression)
-			default:
-				o.keep(i)
 			}
 		case "md5":
 			md5 := make([]byte, 16)
@@ -240,8 +213,6 @@ func (d *doc) file(o *objectEditor) File {
 			o.drop(i)
 		case "dataset_guid", "digest", "uncompressedDigest":
 			o.setText(i)
-		default:
-			o.keep(i)
 		}
 	}
 	if f.Compression == "" {
@@ -255,6 +226,9 @@ func (d *doc) file(o *objectEditor) File {
 	}
 	return f
 }
+
+// hasUpper tells that a text of hex digits has some in upper case.
+func hasUpper(text []byte) bool { return bytes.ContainsAny(text, "ABCDEF") }
 
 func isCompression(s string) bool {
 	switch s {
