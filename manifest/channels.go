@@ -30,20 +30,24 @@ func (m Manifest) V2Channels() []byte {
 	if len(m.Channels) == 0 || len(m.v2) == 0 {
 		return m.v2
 	}
-	return m.appendV2Channels(make([]byte, 0, len(m.v2)+m.channelsRoom()))
+	return m.appendV2(make([]byte, 0, len(m.v2)+channelsRoom(m.Channels)), m.Channels)
 }
 
-// channelsRoom is the number of bytes that V2Channels has more than V2, or slightly above.
-func (m *Manifest) channelsRoom() int {
+// channelsRoom is the number of bytes that the member channels takes, or slightly above.
+func channelsRoom(channels []string) int {
+	if len(channels) == 0 {
+		return 0
+	}
 	n := len(`,"channels":[]`)
-	for _, c := range m.Channels {
+	for _, c := range channels {
 		n += len(c) + len(`"",`)
 	}
 	return n
 }
 
-func (m *Manifest) appendV2Channels(b []byte) []byte {
-	if len(m.Channels) == 0 || len(m.v2) == 0 {
+// appendV2 appends V2 with the member channels, unless there are none.
+func (m *Manifest) appendV2(b []byte, channels []string) []byte {
+	if len(channels) == 0 || len(m.v2) == 0 {
 		return append(b, m.v2...)
 	}
 	// V2 is an object with members, and nothing follows its brace.
@@ -53,7 +57,7 @@ func (m *Manifest) appendV2Channels(b []byte) []byte {
 	}
 	b = append(b, m.v2[:end]...)
 	b = append(b, `,"channels":[`...)
-	for i, c := range m.Channels {
+	for i, c := range channels {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -63,18 +67,27 @@ func (m *Manifest) appendV2Channels(b []byte) []byte {
 	return append(b, m.v2[end:]...)
 }
 
+// BuildList joins the V2 forms into the JSON array that GET /images answers with.
+func BuildList(images []Manifest) []byte {
+	return buildList(images, func(*Manifest) []string { return nil })
+}
+
 // BuildChannelsList is BuildList of the V2Channels forms.
 func BuildChannelsList(images []Manifest) []byte {
+	return buildList(images, func(m *Manifest) []string { return m.Channels })
+}
+
+func buildList(images []Manifest, channels func(*Manifest) []string) []byte {
 	n := len("[]")
 	for i := range images {
-		n += len(images[i].v2) + images[i].channelsRoom() + len(",\n")
+		n += len(images[i].v2) + channelsRoom(channels(&images[i])) + len(",\n")
 	}
 	b := append(make([]byte, 0, n), '[')
 	for i := range images {
 		if i > 0 {
 			b = append(b, ",\n"...)
 		}
-		b = images[i].appendV2Channels(b)
+		b = images[i].appendV2(b, channels(&images[i]))
 	}
 	return append(b, ']')
 }

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"net/url"
 	"strconv"
 	"strings"
@@ -44,23 +45,19 @@ func (m Manifest) V1(base, channel string) []byte {
 	v := m.v1Only(ms)
 	sep := "," + o.lead()
 	var b []byte
-	add := func(name, value string) {
+	for _, mb := range [...][2]string{
+		{"creator_uuid", v.creator}, {"vendor_uuid", v.vendor}, {"creator_name", v.creatorName},
+		{"cloud_name", v.cloudName}, {"urn", v.urn}, {"platform_type", "smartos"},
+		{"published_at", v.published}, {"created_at", v.published}, {"updated_at", v.published}, // empty: no date
+	} {
+		if mb[1] == "" {
+			continue
+		}
 		if len(b) > 0 {
 			b = append(b, sep...)
 		}
-		b = append(append(append(b, '"'), name...), `":`...)
-		b, _ = jsontext.AppendQuote(b, value)
-	}
-	add("creator_uuid", v.creator)
-	add("vendor_uuid", v.vendor)
-	add("creator_name", v.creatorName)
-	add("cloud_name", v.cloudName)
-	add("urn", v.urn)
-	add("platform_type", "smartos")
-	if v.published != "" {
-		add("published_at", v.published)
-		add("created_at", v.published)
-		add("updated_at", v.published)
+		b = append(append(append(b, '"'), mb[0]...), `":`...)
+		b, _ = jsontext.AppendQuote(b, mb[1])
 	}
 	o.add(string(b))
 	return apply(m.v2, edits)
@@ -115,10 +112,10 @@ func (m *Manifest) v1Only(ms []member) v1Only {
 
 	cloud, rest, _ := strings.Cut(urn, ":")
 	second, _, _ := strings.Cut(rest, ":")
-	v.vendor = first(v.vendor, v.creator)
-	v.creatorName = first(creatorName, second, "sdc")
-	v.cloudName = first(cloudName, cloud, "sdc")
-	v.urn = first(urn, v.cloudName+":"+v.creatorName+":"+strings.ReplaceAll(m.Name, " ", "-")+":"+m.Version)
+	v.vendor = cmp.Or(v.vendor, v.creator)
+	v.creatorName = cmp.Or(creatorName, second, "sdc")
+	v.cloudName = cmp.Or(cloudName, cloud, "sdc")
+	v.urn = cmp.Or(urn, v.cloudName+":"+v.creatorName+":"+strings.ReplaceAll(m.Name, " ", "-")+":"+m.Version)
 	return v
 }
 
@@ -136,16 +133,6 @@ func (m *Manifest) v1Files(edits *[]edit, at int, base, channel string) {
 		o.add(`"path":` + quote(paths[n]) + "," + o.lead() +
 			`"url":` + quote(base+"/datasets/"+m.UUID.String()+"/"+url.PathEscape(paths[n])+query))
 	}
-}
-
-// first gives the first text that is not empty.
-func first(s ...string) string {
-	for _, v := range s {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // FilePath is one of FilePaths; "" for a file that does not exist.
@@ -192,18 +179,12 @@ func (m *Manifest) derivedPath(i int) string {
 	if i > 0 {
 		name += "-" + strconv.Itoa(i)
 	}
+	kind := ".zfs"
 	if m.Type == "zvol" {
-		name += ".zvol"
-	} else {
-		name += ".zfs"
+		kind = ".zvol"
 	}
-	switch m.Files[i].Compression {
-	case "gzip":
-		name += ".gz"
-	case "bzip2":
-		name += ".bz2"
-	case "xz":
-		name += ".xz"
-	}
-	return name
+	return name + kind + suffixes[m.Files[i].Compression]
 }
+
+// suffixes are the ends of file names by compression.
+var suffixes = map[string]string{"gzip": ".gz", "bzip2": ".bz2", "xz": ".xz"}

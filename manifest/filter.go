@@ -1,13 +1,12 @@
 package manifest
 
 import (
-	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 )
 
 // Filter is one condition as on the command line: field=value, field=~substring, field!=value.
@@ -25,9 +24,6 @@ const (
 	opContains filterOp = "=~"
 	opNot      filterOp = "!="
 )
-
-// filterFields are the fields of a Filter beside tag.KEY.
-const filterFields = "uuid name version os type state owner public origin published_at description"
 
 // ParseFilter reads one condition; fields: uuid name version os type state owner public origin
 // published_at description tag.KEY. Comparison is exact and minds case; an empty value means that
@@ -48,14 +44,15 @@ func ParseFilter(s string) (Filter, error) {
 		f.value, f.op = rest, opContains
 	}
 
+	_, known := new(Manifest).field(f.field)
 	switch key, tag := strings.CutPrefix(f.field, "tag."); {
 	case tag && key == "":
 		return bad("tag. needs a key, as in tag.KEY=value")
 	case tag:
 	case f.field == "":
 		return bad("no field before the %s", f.op)
-	case !knownField(f.field):
-		return bad("no field %q; there are %s and tag.KEY", f.field, strings.ReplaceAll(filterFields, " ", ", "))
+	case !known:
+		return bad("no field %q; there are uuid, name, version, os, type, state, owner, public, origin, published_at, description and tag.KEY", f.field)
 	}
 	if f.op == opContains {
 		return f, nil
@@ -80,21 +77,12 @@ func ParseFilter(s string) (Filter, error) {
 	return f, nil
 }
 
-func knownField(name string) bool {
-	for field := range strings.FieldsSeq(filterFields) {
-		if field == name {
-			return true
-		}
-	}
-	return false
-}
-
 // String is the filter as ParseFilter reads it.
 func (f Filter) String() string { return f.field + string(f.op) + f.value }
 
 // Match tells whether m satisfies f.
 func (f Filter) Match(m Manifest) bool {
-	got := m.field(f.field)
+	got, _ := m.field(f.field)
 	switch f.op {
 	case opEqual:
 		return got == f.value
@@ -106,36 +94,40 @@ func (f Filter) Match(m Manifest) bool {
 	return false
 }
 
-// field gives the text that a filter compares; "" for a field that the image does not have.
-func (m *Manifest) field(name string) string {
+// field gives the text that a filter compares; "" for a field that the image does not have. known is
+// false for a name that no filter has.
+func (m *Manifest) field(name string) (text string, known bool) {
 	switch name {
 	case "uuid":
-		return m.UUID.String()
+		return m.UUID.String(), true
 	case "name":
-		return m.Name
+		return m.Name, true
 	case "version":
-		return m.Version
+		return m.Version, true
 	case "os":
-		return m.OS
+		return m.OS, true
 	case "type":
-		return m.Type
+		return m.Type, true
 	case "state":
-		return m.State
+		return m.State, true
 	case "owner":
-		return m.Owner
+		return m.Owner, true
 	case "public":
-		return strconv.FormatBool(m.Public)
+		return strconv.FormatBool(m.Public), true
 	case "origin":
-		if m.Origin == uuid.Nil {
-			return ""
+		if m.HasOrigin() {
+			text = m.Origin.String()
 		}
-		return m.Origin.String()
+		return text, true
 	case "published_at", "description":
-		text, _ := unquote(lookup(m.v2, name))
-		return string(text)
+		value, _ := unquote(lookup(m.v2, name))
+		return string(value), true
 	}
-	text, _ := tagText(m.tag(strings.TrimPrefix(name, "tag.")))
-	return text
+	key, tag := strings.CutPrefix(name, "tag.")
+	if tag {
+		text, _ = tagText(m.tag(key))
+	}
+	return text, tag
 }
 
 // tag gives the value of one tag, nil for a missing tag. The value is read from the manifest's
@@ -163,20 +155,12 @@ func tagText(v jsontext.Value) (text string, ok bool) {
 
 // hasBillingTag looks into the source's text: V2 has no billing tags.
 func (m *Manifest) hasBillingTag(want string) bool {
-	v := lookup(m.raw, "billing_tags")
-	is := func(v []byte) bool {
+	is := func(v jsontext.Value) bool {
 		text, ok := unquote(v)
-		return ok && bytes.Equal(text, []byte(want))
+		return ok && string(text) == want
 	}
-	if v.Kind() != '[' {
-		return is(v)
-	}
-	for _, e := range elements(nil, v, 0) {
-		if is(v[e.start:e.end]) {
-			return true
-		}
-	}
-	return false
+	v := lookup(m.raw, "billing_tags")
+	return is(v) || v.Kind() == '[' && slices.ContainsFunc(elements(nil, v, 0), func(e span) bool { return is(v[e.start:e.end]) })
 }
 
 // ParseFilters is ParseFilter for several; the error is of the first that is wrong.
@@ -194,10 +178,5 @@ func ParseFilters(texts []string) ([]Filter, error) {
 
 // MatchAll tells whether m satisfies all filters.
 func MatchAll(m Manifest, all []Filter) bool {
-	for _, f := range all {
-		if !f.Match(m) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(all, func(f Filter) bool { return !f.Match(m) })
 }

@@ -134,21 +134,13 @@ func (m Manifest) Listable() bool { return m.Active() && m.Servable() && len(m.F
 // DSAPIVisible tells that the image belongs on GET /datasets (spec 1.6): active,
 // public, with at least one file, of a type that DSAPI knows.
 func (m Manifest) DSAPIVisible() bool {
-	switch m.Type {
-	case "zone-dataset", "lx-dataset", "zvol", "other":
-		return m.Active() && m.Public && len(m.Files) > 0
-	}
-	return false
+	return (m.HoldsStream() || m.Type == "other") && m.Active() && m.Public && len(m.Files) > 0
 }
 
 // HoldsStream tells that the image's file must be a ZFS stream, plain or compressed. Files of the
 // other types (docker, lxd, other) may be anything.
 func (m Manifest) HoldsStream() bool {
-	switch m.Type {
-	case "zone-dataset", "lx-dataset", "zvol":
-		return true
-	}
-	return false
+	return m.Type == "zone-dataset" || m.Type == "lx-dataset" || m.Type == "zvol"
 }
 
 // HasOrigin tells that the image is incremental: a stream on top of image m.Origin.
@@ -184,20 +176,4 @@ func readUUID[T string | []byte](s T, fold bool) (id uuid.UUID, ok bool) {
 		n++
 	}
 	return id, true
-}
-
-// BuildList joins the V2 forms into the JSON array that GET /images answers with.
-func BuildList(images []Manifest) []byte {
-	n := len("[]")
-	for i := range images {
-		n += len(images[i].v2) + len(",\n")
-	}
-	b := append(make([]byte, 0, n), '[')
-	for i := range images {
-		if i > 0 {
-			b = append(b, ",\n"...)
-		}
-		b = append(b, images[i].v2...)
-	}
-	return append(b, ']')
 }

@@ -41,14 +41,9 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 	case len(data) == 0:
 		return nil, nil, &ParseError{Reason: "the list is empty text"}
 	case data[0] == '{':
-		m, err := p.parse(data)
-		switch {
-		case err == nil:
-			images = []Manifest{m}
-		case errors.Is(err, ErrSkip):
-			skipped = []error{err}
-		default:
-			return nil, nil, err
+		images, skipped = p.each([][]byte{data}, p.parse)
+		if len(skipped) > 0 && !errors.Is(skipped[0], ErrSkip) {
+			return nil, nil, skipped[0]
 		}
 		return images, skipped, nil
 	case data[0] != '[':
@@ -57,28 +52,15 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 
 	// The strict rules judge the list as one text. Where they fail, the lenient rules find the
 	// members, and each member is judged by itself.
+	read := p.accepted
 	list, err := p.split(data)
-	strict := err == nil
-	if !strict {
+	if err != nil {
+		read = p.parse
 		if list, err = p.split(data, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
 			return nil, nil, err
 		}
 	}
-	images = make([]Manifest, 0, len(list))
-	for _, e := range list {
-		var m Manifest
-		var err error
-		if text := data[e.start:e.end:e.end]; strict {
-			m, err = p.accepted(text)
-		} else {
-			m, err = p.parse(text)
-		}
-		if err != nil {
-			skipped = append(skipped, err)
-			continue
-		}
-		images = append(images, m)
-	}
+	images, skipped = p.each(list, read)
 	return images, skipped, nil
 }
 
@@ -89,9 +71,14 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 // must not change afterwards.
 func Restore(texts [][]byte, o ParseOptions) (images []Manifest, refused []error) {
 	p := parser{options: o, seen: make(map[string]string)}
+	return p.each(texts, p.accepted)
+}
+
+// each reads texts in their order.
+func (p *parser) each(texts [][]byte, read func([]byte) (Manifest, error)) (images []Manifest, refused []error) {
 	images = make([]Manifest, 0, len(texts))
 	for _, text := range texts {
-		m, err := p.accepted(text)
+		m, err := read(text)
 		if err != nil {
 			refused = append(refused, err)
 			continue
@@ -151,7 +138,7 @@ func (p *parser) check(text []byte) error {
 }
 
 // split finds the elements of an array. The strict rules judge them, or those of the options.
-func (p *parser) split(text []byte, options ...jsontext.Options) (list []span, err error) {
+func (p *parser) split(text []byte, options ...jsontext.Options) (list [][]byte, err error) {
 	dec := p.decoder(text, options...)
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, syntaxError(err)
@@ -162,7 +149,7 @@ func (p *parser) split(text []byte, options ...jsontext.Options) (list []span, e
 			return nil, syntaxError(err)
 		}
 		end := int(dec.InputOffset())
-		list = append(list, span{end - len(v), end})
+		list = append(list, text[end-len(v):end:end])
 	}
 	if _, err := dec.ReadToken(); err != nil {
 		return nil, syntaxError(err)
@@ -214,8 +201,7 @@ func shorten(s string) string {
 // parse reads one manifest from unchecked text.
 func (p *parser) parse(text []byte) (Manifest, error) {
 	if err := p.check(text); err != nil {
-		var pe *ParseError
-		if errors.As(err, &pe) {
+		if pe, ok := errors.AsType[*ParseError](err); ok {
 			pe.Image = guessUUID(text)
 		}
 		return Manifest{}, err

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,35 +63,38 @@ const (
 // channel is ignored: the caller has selected the channel's images before.
 func ParseQuery(params [][2]string) (Query, error) {
 	var q Query
-	var seen []string
 	for i, kv := range params {
+		key, tag := strings.CutPrefix(kv[0], "tag.")
+		switch {
+		case !tag && kv[0] != "billing_tag", slices.Contains(params[:i], kv): // a repetition is expensive for each image
+		case tag:
+			q.where(hasTag(key, kv[1]))
+		default:
+			q.where(func(m *Manifest) bool { return m.hasBillingTag(kv[1]) })
+		}
+	}
+	err := q.read(params, imageParams)
+	return q, err
+}
+
+// read reads the single-valued parameters, each by its reader.
+func (q *Query) read(params [][2]string, readers map[string]func(q *Query, value string) error) error {
+	var seen []string
+	for _, kv := range params {
 		name, value := kv[0], kv[1]
-		if key, tag := strings.CutPrefix(name, "tag."); tag || name == "billing_tag" {
-			switch {
-			case slices.Contains(params[:i], kv): // a repetition, and expensive for each image
-			case tag:
-				q.where(hasTag(key, value))
-			default:
-				q.where(func(m *Manifest) bool { return m.hasBillingTag(value) })
-			}
-			continue
-		}
-		if slices.Contains(seen, name) {
-			continue
-		}
-		read, ok := imageParams[name]
-		if !ok {
+		reader, ok := readers[name]
+		if !ok || slices.Contains(seen, name) {
 			continue
 		}
 		seen = append(seen, name)
 		if value == "" && name != "public" && name != "inclAdminFields" {
 			continue
 		}
-		if err := read(&q, value); err != nil {
-			return Query{}, err
+		if err := reader(q, value); err != nil {
+			return err
 		}
 	}
-	return q, nil
+	return nil
 }
 
 // imageParams are the single-valued parameters of GET /images.
@@ -109,10 +113,7 @@ var imageParams = map[string]func(q *Query, value string) error{
 	"type": func(q *Query, value string) error {
 		unwanted, not := strings.CutPrefix(value, "!")
 		q.where(func(m *Manifest) bool {
-			if not {
-				return m.Type != unwanted
-			}
-			return m.Type == value
+			return not && m.Type != unwanted || !not && m.Type == value
 		})
 		return nil
 	},
@@ -132,22 +133,8 @@ var imageParams = map[string]func(q *Query, value string) error{
 // ignored, and so are limit and marker; there is no error at present.
 func ParseDatasetsQuery(params [][2]string) (Query, error) {
 	q := Query{datasets: true}
-	var seen []string
-	for _, kv := range params {
-		name, value := kv[0], kv[1]
-		read, ok := datasetParams[name]
-		if !ok || slices.Contains(seen, name) {
-			continue
-		}
-		seen = append(seen, name)
-		if value == "" {
-			continue
-		}
-		if err := read(&q, value); err != nil {
-			return Query{}, err
-		}
-	}
-	return q, nil
+	err := q.read(params, datasetParams)
+	return q, err
 }
 
 var datasetParams = map[string]func(q *Query, value string) error{
@@ -164,7 +151,7 @@ var datasetParams = map[string]func(q *Query, value string) error{
 }
 
 // creator is the creator_uuid of V1.
-func creator(m *Manifest) string { return first(m.Owner, unsetOwner) }
+func creator(m *Manifest) string { return cmp.Or(m.Owner, unsetOwner) }
 
 func (q *Query) where(f func(*Manifest) bool) { q.match = append(q.match, f) }
 
@@ -181,10 +168,7 @@ func like(field func(*Manifest) string) func(*Query, string) error {
 	return func(q *Query, value string) error {
 		part, substring := strings.CutPrefix(value, "~")
 		q.where(func(m *Manifest) bool {
-			if substring {
-				return strings.Contains(field(m), part)
-			}
-			return field(m) == value
+			return field(m) == value || substring && strings.Contains(field(m), part)
 		})
 		return nil
 	}
@@ -274,14 +258,8 @@ func (q *Query) readMarker(value string) error {
 
 func (q *Query) readSort(value string) error {
 	attribute, direction, given := strings.Cut(value, ".")
-	switch {
-	case attribute != "published_at":
-		return invalid("sort", value)
-	case !given || strings.EqualFold(direction, "asc"):
-		q.desc = false
-	case strings.EqualFold(direction, "desc"):
-		q.desc = true
-	default:
+	q.desc = strings.EqualFold(direction, "desc")
+	if attribute != "published_at" || given && !q.desc && !strings.EqualFold(direction, "asc") {
 		return invalid("sort", value)
 	}
 	return nil

@@ -29,8 +29,7 @@ func (r Refusals) Add(errs ...error) Refusals {
 	r.First = slices.Clip(r.First)
 	for _, err := range errs {
 		f := Refusal{Skip: errors.Is(err, ErrSkip), Reason: shorten(err.Error())}
-		var pe *ParseError
-		if errors.As(err, &pe) {
+		if pe, ok := errors.AsType[*ParseError](err); ok {
 			f.UUID = pe.Image
 		}
 		if f.Skip {

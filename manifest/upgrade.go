@@ -230,13 +230,7 @@ func (d *doc) file(o *objectEditor) File {
 // hasUpper tells that a text of hex digits has some in upper case.
 func hasUpper(text []byte) bool { return bytes.ContainsAny(text, "ABCDEF") }
 
-func isCompression(s string) bool {
-	switch s {
-	case "gzip", "bzip2", "xz", "none":
-		return true
-	}
-	return false
-}
+func isCompression(s string) bool { return verify.CompressionOf(s) == s }
 
 // inferCompression guesses by the last suffix of the path, else of the url (spec 1.4 step 8); ""
 // for an unknown suffix.

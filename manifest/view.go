@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -179,19 +180,13 @@ func (d *doc) view() error {
 func (d *doc) owner() string {
 	owner, _ := d.lowerUUID(d.keys.owner)
 	if !d.v1 {
-		return first(owner, unsetOwner)
+		return cmp.Or(owner, unsetOwner)
 	}
 	creator, ok := d.lowerUUID(d.keys.creator)
-	switch {
-	case ok:
+	if ok {
 		return creator
-	case owner != "":
-		return owner
-	case creator != "":
-		return creator // malformed, but the source's own
-	default:
-		return unsetOwner
 	}
+	return cmp.Or(owner, creator, unsetOwner) // a malformed creator is the source's own
 }
 
 // lowerUUID gives member i as a string, in lower case if it is a uuid.
