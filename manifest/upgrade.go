@@ -37,8 +37,10 @@ func (d *doc) member(o *objectEditor, i int) error {
 			o.set(i, "2")
 		}
 	case "uuid", "origin":
-		if id, ok := readUUID(d.bytes(i), true); ok && hasUpper(d.bytes(i)) {
-			o.setString(i, id.String())
+		if text := d.bytes(i); hasUpper(text) {
+			if id, ok := readUUID(text, true); ok {
+				o.set(i, quote(id.String()))
+			}
 		}
 	case "owner":
 		o.setString(i, m.Owner)
