@@ -13,25 +13,26 @@ import (
 // DefaultFile is read when no file is named and DefaultFile exists.
 const DefaultFile = "/etc/imgmirror/imgmirror.yaml"
 
-// Config is one complete set of settings; its fields mirror the keys of the YAML file. A Config
-// from Load has passed Validate and never changes: a reload makes a new one.
+// Config is one complete set of settings; its fields mirror the keys of the YAML file, and the tag
+// help is the text of a key in the manual. A Config from Load has passed Validate and never changes:
+// a reload makes a new one.
 type Config struct {
-	Listen    string     `yaml:"listen"`     // address of the client listener
-	PublicURL URL        `yaml:"public_url"` // base of the file URLs in DSAPI replies; "" = taken from each request
+	Listen    string     `yaml:"listen" help:"address of the client listener"`
+	PublicURL URL        `yaml:"public_url" help:"base of the file URLs in DSAPI replies; empty: as the client asked"`
 	TLS       TLS        `yaml:"tls"`
-	DataDir   string     `yaml:"data_dir"`
+	DataDir   string     `yaml:"data_dir" help:"the data folder: index, files, partial files, quarantine"`
 	Log       Log        `yaml:"log"`
 	Admin     Admin      `yaml:"admin"`
-	Sources   []Source   `yaml:"sources"`  // in order of priority; may be empty
-	Channels  []Channel  `yaml:"channels"` // empty: channels are off
+	Sources   []Source   `yaml:"sources" help:"image servers in order of priority: where several have an image, the manifest of the first is served. An empty list asks none. Each entry is a URL, or has the keys that follow"`
+	Channels  []Channel  `yaml:"channels" help:"channels that the mirror offers; none: channels are off. Each entry is a name, or has the keys that follow"`
 	Catalog   Catalog    `yaml:"catalog"`
-	Offline   bool       `yaml:"offline"` // never ask a source
+	Offline   bool       `yaml:"offline" help:"true: no source is ever asked"`
 	Cache     Cache      `yaml:"cache"`
 	Fill      Fill       `yaml:"fill"`
 	Clients   Clients    `yaml:"clients"`
 	Verify    Verify     `yaml:"verify"`
 	Bundle    Bundle     `yaml:"bundle"`
-	Prefetch  []Prefetch `yaml:"prefetch"`
+	Prefetch  []Prefetch `yaml:"prefetch" help:"what is fetched before a client asks. Each entry is a filter, or has the keys that follow"`
 	ZFSImport ZFSImport  `yaml:"zfsimport"`
 	S3        S3         `yaml:"s3"`
 
@@ -45,14 +46,14 @@ type Config struct {
 
 // TLS names the certificate of the client listener: both files or none.
 type TLS struct {
-	CertFile string `yaml:"cert_file"`
-	KeyFile  string `yaml:"key_file"`
+	CertFile string `yaml:"cert_file" help:"certificate chain of the client listener, PEM; with key_file, or neither"`
+	KeyFile  string `yaml:"key_file" help:"private key of the certificate, PEM"`
 }
 
 // Log says how much is logged and in which form.
 type Log struct {
-	Level  string `yaml:"level"`  // debug, info, warn, error
-	Format string `yaml:"format"` // text, json, bunyan
+	Level  string `yaml:"level" help:"debug, info, warn or error"`
+	Format string `yaml:"format" help:"text, json or bunyan"`
 }
 
 // SlogLevel is Level as slog has it.
@@ -66,8 +67,8 @@ func (l Log) SlogLevel() slog.Level {
 
 // Admin is the listener for metrics, health and actions.
 type Admin struct {
-	Listen    string `yaml:"listen"`     // "" = the socket in the data folder only
-	TokenFile string `yaml:"token_file"` // "" = admin.token in the data folder; see Config.AdminTokenFile
+	Listen    string `yaml:"listen" help:"address of the admin listener: metrics, health, API; empty: the socket in the data folder only"`
+	TokenFile string `yaml:"token_file" help:"file of the API's token; empty: admin.token in the data folder, made at the first start"`
 }
 
 // AdminTokenFile is where the admin token is kept.
@@ -80,102 +81,102 @@ func (c Config) AdminTokenFile() string {
 
 // Source is one image server, or a folder of images on this machine.
 type Source struct {
-	Name         string        `yaml:"name"` // unique; Load fills it in from the URL
-	URL          URL           `yaml:"url"`  // kind directory: a path or a file:// URL
-	Kind         string        `yaml:"kind"` // auto, imgapi, dsapi, static, directory
-	Channel      string        `yaml:"channel"`
-	Refresh      time.Duration `yaml:"refresh"`
-	Include      []string      `yaml:"include"` // filters: FIELD=VALUE, FIELD=~SUBSTRING, FIELD!=VALUE
-	Exclude      []string      `yaml:"exclude"`
-	Insecure     bool          `yaml:"insecure"` // do not check the source's certificate
-	CAFile       string        `yaml:"ca_file"`
-	Username     string        `yaml:"username"`
-	PasswordFile string        `yaml:"password_file"`
-	TokenFile    string        `yaml:"token_file"`
-	Proxy        URL           `yaml:"proxy"`      // "" = HTTP(S)_PROXY and NO_PROXY of the environment
-	RateLimit    Size          `yaml:"rate_limit"` // bytes per second; 0 = no limit
-	ServePrivate bool          `yaml:"serve_private"`
-	AsChannels   []string      `yaml:"as_channels"` // channels of images whose manifests name none, when channels are on
+	Name         string        `yaml:"name" help:"unique; left out: the host and port of the url"`
+	URL          URL           `yaml:"url" help:"address of the server, or of a folder on this machine"`
+	Kind         string        `yaml:"kind" help:"auto, imgapi, dsapi, static or directory"`
+	Channel      string        `yaml:"channel" help:"channel asked for; empty: the server's default, *: all"`
+	Refresh      time.Duration `yaml:"refresh" help:"how often the list is fetched"`
+	Include      []string      `yaml:"include" help:"filters: images that match all of them are taken"`
+	Exclude      []string      `yaml:"exclude" help:"filters: images that match one of them are not"`
+	Insecure     bool          `yaml:"insecure" help:"true: the server's certificate is not checked"`
+	CAFile       string        `yaml:"ca_file" help:"certificates that are trusted beside the system's, PEM"`
+	Username     string        `yaml:"username" help:"user for basic authentication"`
+	PasswordFile string        `yaml:"password_file" help:"file with the password"`
+	TokenFile    string        `yaml:"token_file" help:"file with a bearer token; not beside username"`
+	Proxy        URL           `yaml:"proxy" help:"URL of a proxy; empty: HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment"`
+	RateLimit    Size          `yaml:"rate_limit" help:"bytes per second for all files of this source, like 40MB; empty: no limit"`
+	ServePrivate bool          `yaml:"serve_private" help:"true: its private images are served to everyone"`
+	AsChannels   []string      `yaml:"as_channels" help:"channels of its images whose manifests name none, when channels are on"`
 }
 
 // Channel is one channel that the mirror offers.
 type Channel struct {
-	Name        string `yaml:"name"`
-	Description string `yaml:"description"`
-	Default     bool   `yaml:"default"`
+	Name        string `yaml:"name" help:"what clients ask for"`
+	Description string `yaml:"description" help:"what clients are shown"`
+	Default     bool   `yaml:"default" help:"true: the channel of clients that name none"`
 }
 
 // Catalog says what the merged list shows.
 type Catalog struct {
-	Retired          string `yaml:"retired"` // keep, hide: cached images that left their source
-	HideBrokenChains bool   `yaml:"hide_broken_chains"`
-	Published        string `yaml:"published"` // first, last: where the mirror's own images stand among the sources
+	Retired          string `yaml:"retired" help:"keep or hide: images that left their source but are cached"`
+	HideBrokenChains bool   `yaml:"hide_broken_chains" help:"true: images whose origin is nowhere to be had are not listed"`
+	Published        string `yaml:"published" help:"first or last: where the mirror's own images stand among the sources"`
 }
 
 // Cache limits what is kept on disk.
 type Cache struct {
-	MaxSize       Size     `yaml:"max_size"` // 0 = all of the file system but MinFree
-	MinFree       Size     `yaml:"min_free"`
-	FillSlots     int      `yaml:"fill_slots"` // downloads at the same time
-	StreamOnMiss  bool     `yaml:"stream_on_miss"`
-	OnUnreachable string   `yaml:"on_unreachable"` // error (503), notfound (404)
-	Pins          []string `yaml:"pins"`           // filters: never evicted
+	MaxSize       Size     `yaml:"max_size" help:"limit of what is on disk, like 500GB; empty: all of the file system but min_free"`
+	MinFree       Size     `yaml:"min_free" help:"bytes of the file system that no download may take"`
+	FillSlots     int      `yaml:"fill_slots" help:"downloads at the same time; others wait"`
+	StreamOnMiss  bool     `yaml:"stream_on_miss" help:"false: a client waits until the whole file is verified"`
+	OnUnreachable string   `yaml:"on_unreachable" help:"error: 503 for the file of an image whose sources are all down; notfound: 404 for manifest and file, and imgadm asks its next source"`
+	Pins          []string `yaml:"pins" help:"filters: images that are never evicted"`
 }
 
 // Fill bounds one download.
 type Fill struct {
-	StallTimeout time.Duration `yaml:"stall_timeout"` // without a byte from the source
-	Deadline     time.Duration `yaml:"deadline"`      // of all tries together
-	Streams      int           `yaml:"streams"`       // ranges of one file at once
+	StallTimeout time.Duration `yaml:"stall_timeout" help:"how long a source may send nothing before the download goes on elsewhere"`
+	Deadline     time.Duration `yaml:"deadline" help:"of one download, with all its tries"`
+	Streams      int           `yaml:"streams" help:"ranges of one file that are fetched at once"`
 }
 
 // Clients bounds what clients may take.
 type Clients struct {
-	StallTimeout   time.Duration `yaml:"stall_timeout"` // without a byte taken by the client
-	DrainTimeout   time.Duration `yaml:"drain_timeout"` // for open replies when the mirror stops
-	MaxConnections int           `yaml:"max_connections"`
-	MaxPerAddress  int           `yaml:"max_per_address"` // 0 = no limit
+	StallTimeout   time.Duration `yaml:"stall_timeout" help:"how long a client may take nothing before it is cut off"`
+	DrainTimeout   time.Duration `yaml:"drain_timeout" help:"how long open replies may go on when the mirror stops"`
+	MaxConnections int           `yaml:"max_connections" help:"connections of clients at the same time"`
+	MaxPerAddress  int           `yaml:"max_per_address" help:"connections from one address; 0: no limit; imgadm needs 6 for an image with origins"`
 }
 
 // Verify steers checks of what is on disk, and what may enter unchecked.
 type Verify struct {
-	ScrubEvery      time.Duration `yaml:"scrub_every"` // 0 = never
-	ScrubRate       Size          `yaml:"scrub_rate"`  // bytes per second; 0 = no limit
-	AllowUnverified bool          `yaml:"allow_unverified"`
+	ScrubEvery      time.Duration `yaml:"scrub_every" help:"how often every file on disk is hashed again; 0: never"`
+	ScrubRate       Size          `yaml:"scrub_rate" help:"bytes per second that the scrub reads; empty: no limit"`
+	AllowUnverified bool          `yaml:"allow_unverified" help:"true: a file that nothing can be checked against is accepted"`
 }
 
 // Bundle says which archives are trusted.
 type Bundle struct {
-	TrustedKeys      []string `yaml:"trusted_keys"`
-	RequireSignature bool     `yaml:"require_signature"`
+	TrustedKeys      []string `yaml:"trusted_keys" help:"public keys, or files with one: a signed bundle is taken only if one of them has signed it"`
+	RequireSignature bool     `yaml:"require_signature" help:"true: a bundle without a signature is refused"`
 }
 
 // Prefetch is one rule for images that are fetched before a client asks: images that match all
 // filters, only the newest ones when Newest is above 0.
 type Prefetch struct {
-	Match  []string `yaml:"match"`
-	Newest int      `yaml:"newest"`
+	Match  []string `yaml:"match" help:"filters: all must match"`
+	Newest int      `yaml:"newest" help:"how many of the newest matching images; 0: all"`
 }
 
 // ZFSImport is the installation of images into the local pool. Enabled is for
 // automatic installs only.
 type ZFSImport struct {
-	Enabled bool     `yaml:"enabled"`
-	Pool    string   `yaml:"pool"`
-	Images  []string `yaml:"images"`   // UUIDs or filters
-	ZFSPath string   `yaml:"zfs_path"` // "" = found in PATH
-	DBDir   string   `yaml:"db_dir"`
+	Enabled bool     `yaml:"enabled" help:"true: images are installed into the local pool without being asked for"`
+	Pool    string   `yaml:"pool" help:"the pool"`
+	Images  []string `yaml:"images" help:"UUIDs or filters of the images to install"`
+	ZFSPath string   `yaml:"zfs_path" help:"the folder of zfs and zpool, or the zfs command; empty: PATH, then the usual folders"`
+	DBDir   string   `yaml:"db_dir" help:"imgadm's folder"`
 }
 
 // S3 is the shared second tier; without an endpoint there is none.
 type S3 struct {
-	Endpoint      URL    `yaml:"endpoint"`
-	Bucket        string `yaml:"bucket"`
-	Prefix        string `yaml:"prefix"`
-	AccessKeyFile string `yaml:"access_key_file"`
-	SecretKeyFile string `yaml:"secret_key_file"`
-	Region        string `yaml:"region"`
-	PathStyle     bool   `yaml:"path_style"`
+	Endpoint      URL    `yaml:"endpoint" help:"URL of an S3 server that is the shared second tier; empty: none"`
+	Bucket        string `yaml:"bucket" help:"its bucket"`
+	Prefix        string `yaml:"prefix" help:"what object names begin with"`
+	AccessKeyFile string `yaml:"access_key_file" help:"file with the access key"`
+	SecretKeyFile string `yaml:"secret_key_file" help:"file with the secret key"`
+	Region        string `yaml:"region" help:"its region"`
+	PathStyle     bool   `yaml:"path_style" help:"true: the bucket is in the path of the URL and not in the host name"`
 }
 
 // Defaults is what runs when nothing is set. Its lists are the caller's own.

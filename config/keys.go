@@ -1,8 +1,8 @@
 package config
 
 import (
+	"iter"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 )
@@ -24,6 +24,14 @@ func Keys() []string {
 		keys = append(keys, key)
 	}
 	return keys
+}
+
+// Help gives the text on each key in the order of Keys. Behind a list of objects follow the keys of an
+// entry, such as "sources[].url".
+func Help() iter.Seq2[string, string] {
+	return func(yield func(key, help string) bool) {
+		walk(reflect.ValueOf(Config{}), "", func(key, help string, _ any) bool { return yield(key, help) })
+	}
 }
 
 // Changed lists the keys in which two settings differ, in the order of Keys.
@@ -49,22 +57,31 @@ func same(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-// leaves walks the keys of c with their values, in the order of the file. The struct is the one
-// table of keys: file, environment, flags and defaults are read against the struct.
-func leaves(c Config) func(yield func(key string, value any) bool) {
+// leaves gives the keys of c with their values, in the order of the file. The struct is the one table
+// of keys: file, environment, flags and defaults are read against the struct.
+func leaves(c Config) iter.Seq2[string, any] {
 	return func(yield func(string, any) bool) {
-		walk(reflect.ValueOf(c), "", yield)
+		walk(reflect.ValueOf(c), "", func(key, _ string, value any) bool {
+			return strings.Contains(key, "[].") || yield(key, value)
+		})
 	}
 }
 
-func walk(v reflect.Value, prefix string, yield func(string, any) bool) bool {
-	for _, f := range fieldsOf(v.Type()) {
-		field := v.Field(f.index)
-		if field.Kind() == reflect.Struct {
-			if !walk(field, prefix+f.key+".", yield) {
+// walk visits the keys of a section with their texts and values, and behind a list of objects the keys
+// of an entry.
+func walk(section reflect.Value, prefix string, yield func(key, help string, value any) bool) bool {
+	for _, f := range fieldsOf(section.Type()) {
+		key, v := prefix+f.key, section.Field(f.index)
+		if v.Kind() == reflect.Struct {
+			if !walk(v, key+".", yield) {
 				return false
 			}
-		} else if !yield(prefix+f.key, field.Interface()) {
+			continue
+		}
+		if !yield(key, f.help, v.Interface()) {
+			return false
+		}
+		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct && !walk(reflect.Zero(v.Type().Elem()), key+"[].", yield) {
 			return false
 		}
 	}
@@ -74,6 +91,7 @@ func walk(v reflect.Value, prefix string, yield func(string, any) bool) bool {
 // field is one key of a section.
 type field struct {
 	key   string
+	help  string
 	index int
 	typ   reflect.Type
 }
@@ -84,30 +102,20 @@ func fieldsOf(t reflect.Type) []field {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if key := f.Tag.Get("yaml"); key != "" && key != "-" {
-			fields = append(fields, field{key: key, index: i, typ: f.Type})
+			fields = append(fields, field{key: key, help: f.Tag.Get("help"), index: i, typ: f.Type})
 		}
 	}
 	return fields
 }
 
-// typeOf is the type of a key's value; nil for a key that is not there.
+// typeOf is the type of a key's value; nil for an unknown key, and for a section.
 func typeOf(key string) reflect.Type {
-	t := reflect.TypeFor[Config]()
-	for part := range strings.SplitSeq(key, ".") {
-		if t.Kind() != reflect.Struct {
-			return nil
+	for known, value := range leaves(Config{}) {
+		if known == key {
+			return reflect.TypeOf(value)
 		}
-		fields := fieldsOf(t)
-		i := slices.IndexFunc(fields, func(f field) bool { return f.key == part })
-		if i < 0 {
-			return nil
-		}
-		t = fields[i].typ
 	}
-	if t.Kind() == reflect.Struct {
-		return nil // a section, not a key
-	}
-	return t
+	return nil
 }
 
 var (

@@ -1,9 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -47,13 +47,7 @@ func Load(o LoadOptions) (*Config, error) {
 
 // readFile gives the file that counts; name is "" when there is none.
 func readFile(o LoadOptions) (name string, data []byte, err error) {
-	name = o.File
-	if name == "" {
-		name = o.Default
-	}
-	if name == "" {
-		name = DefaultFile
-	}
+	name = cmp.Or(o.File, o.Default, DefaultFile)
 	data, err = os.ReadFile(name)
 	switch {
 	case o.File == "" && errors.Is(err, fs.ErrNotExist):
@@ -188,5 +182,3 @@ func sequence(items []string) *yaml.Node {
 	}
 	return n
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }

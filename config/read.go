@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"reflect"
 	"slices"
 	"strconv"
@@ -31,13 +32,13 @@ func (r *reader) document(data []byte, t reflect.Type, key string) (value any, o
 	var doc, more yaml.Node
 	d := yaml.NewDecoder(strings.NewReader(string(data)))
 	switch err := d.Decode(&doc); {
-	case err != nil && len(strings.TrimSpace(string(data))) > 0 && !isEOF(err):
+	case err != nil && len(strings.TrimSpace(string(data))) > 0 && !errors.Is(err, io.EOF):
 		r.fault(nil, key, "", strings.TrimPrefix(err.Error(), "yaml: "))
 		return nil, false
 	case err != nil || len(doc.Content) == 0:
 		return nil, false
 	}
-	if !isEOF(d.Decode(&more)) {
+	if !errors.Is(d.Decode(&more), io.EOF) {
 		r.fault(&doc, key, "", "more than one YAML document")
 	}
 	return r.value(doc.Content[0], t, key)

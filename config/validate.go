@@ -88,13 +88,7 @@ func (k *checker) server(c *Config) {
 			k.fault("public_url", c.PublicURL, "must end with its path")
 		}
 	}
-	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
-		if c.TLS.CertFile == "" {
-			k.fault("tls.cert_file", "", "is missing beside tls.key_file")
-		} else {
-			k.fault("tls.key_file", "", "is missing beside tls.cert_file")
-		}
-	}
+	k.pair("tls.cert_file", c.TLS.CertFile, "tls.key_file", c.TLS.KeyFile)
 	if c.DataDir == "" {
 		k.fault("data_dir", "", "must not be empty")
 	}
@@ -188,11 +182,16 @@ func (k *checker) s3(s S3) {
 	if s.Bucket == "" {
 		k.fault("s3.bucket", "", "is missing beside s3.endpoint")
 	}
-	switch {
-	case s.AccessKeyFile == "" && s.SecretKeyFile != "":
-		k.fault("s3.access_key_file", "", "is missing beside s3.secret_key_file")
-	case s.AccessKeyFile != "" && s.SecretKeyFile == "":
-		k.fault("s3.secret_key_file", "", "is missing beside s3.access_key_file")
+	k.pair("s3.access_key_file", s.AccessKeyFile, "s3.secret_key_file", s.SecretKeyFile)
+}
+
+// pair checks two keys that are set together or not at all.
+func (k *checker) pair(a, valueA, b, valueB string) {
+	if valueA == "" && valueB != "" {
+		k.fault(a, "", "is missing beside "+b)
+	}
+	if valueB == "" && valueA != "" {
+		k.fault(b, "", "is missing beside "+a)
 	}
 }
 

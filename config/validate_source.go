@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// The names of the built-in sources: the mirror's own images, and the images that bundles brought.
-const (
-	publishedName = "published"
-	importedName  = "imported"
-)
+// reserved are the names of the built-in sources, with the fault of another source of this name.
+var reserved = map[string]string{
+	"published": "is the name of the mirror's own published images",
+	"imported":  "is the name of the images that bundles brought",
+}
 
 func (k *checker) sources(c *Config) {
 	for i := range c.Sources {
@@ -20,11 +20,8 @@ func (k *checker) sources(c *Config) {
 		if slices.ContainsFunc(c.Sources[:i], func(other Source) bool { return other.Name == s.Name && s.Name != "" }) {
 			k.fault(key+"name", s.Name, "is the name of an earlier source")
 		}
-		if s.Name == publishedName {
-			k.fault(key+"name", s.Name, "is the name of the mirror's own published images")
-		}
-		if s.Name == importedName {
-			k.fault(key+"name", s.Name, "is the name of the images that bundles brought")
+		if reason, taken := reserved[s.Name]; taken {
+			k.fault(key+"name", s.Name, reason)
 		}
 		if strings.ContainsFunc(s.Name, func(r rune) bool { return !nameRune(r) }) || len(s.Name) > maxName {
 			k.fault(key+"name", s.Name, fmt.Sprintf("must be letters, digits and . _ - : [ ], %d at most", maxName))
