@@ -13,14 +13,15 @@ import (
 	"imgmirror/manifest"
 )
 
-// Batch installs images into one pool, one after the other. An image and those of the Batch that are built on it,
-// directly or by others, are a family. With its first image a family takes the import locks of all its images, and
-// the turn to receive, and keeps both until its last image is installed, or one fails. So imgadm, which decides what
-// is missing before it locks, and locks from the top down to the base, finds either nothing of a family or all of it.
-// The images of a family follow each other: see Families. A Batch is for one goroutine; the caller closes it.
+// Batch installs images into one pool, one after the other. An image and the images of the Batch that
+// are built on it, directly or through others, are a family. With its first image a family takes the
+// import locks of all its images, and the turn to receive. The family keeps both until its last image
+// is installed, or an image fails. imgadm decides what is missing before it locks, and locks from the
+// top down to the base: so imgadm finds nothing of a family or all of it. The images of a family
+// follow each other: see Families. A Batch is for one goroutine; the caller closes it.
 type Batch struct {
-	// NoWait: an image that another process imports is an error that matches ErrLocked. Else the
-	// Batch waits for that process.
+	// NoWait: an image that another process imports is an error that matches ErrLocked. Else the Batch
+	// waits for the other process.
 	NoWait bool
 
 	im     *Importer
@@ -29,24 +30,24 @@ type Batch struct {
 
 	place *place
 	locks []*importLock
-	held  map[uuid.UUID]bool // whose locks these are
-	last  uuid.UUID          // of the family that has them
+	held  map[uuid.UUID]bool // the images of these locks
+	last  uuid.UUID          // the last image of the family
 }
 
-// Batch plans to install images, in their order, into the pool ("" = the default).
-// Those that are not to be installed are left out.
+// Batch plans to install images, in their order, into the pool ("" = the default). images holds no
+// image that Install is not called for.
 func (im *Importer) Batch(pool string, images []manifest.Manifest) *Batch {
 	return &Batch{im: im, pool: pool, images: images}
 }
 
-// Install brings one image of the Batch into the pool unless it is there. Its origin
-// must be there. One family is received at a time, in the order of the first calls; the others wait.
-// progress, if any, is called from one goroutine at a time, until Install returns.
-// When ctx ends before all of the image is there, what was received of it is destroyed.
+// Install brings one image of the Batch into the pool, unless the image is there. The image's origin
+// must be there. One family is received at a time, in the order of the first calls; the other
+// families wait. progress, if any, is called at the beginning and then from one goroutine at a time,
+// until Install returns. The end of ctx destroys an image that was received in part.
 //
-// Errors match one of the package's where a caller may want to decide on it, and
-// else what the File's reads ended with. The pool is then as it was before; only when imgadm's
-// record could not be put in its place the image stays, for the next call to repair.
+// The error matches an error of this package where a caller may want to decide on it, or is the error
+// of the file's reads. The pool is then as before, with one exception: when only imgadm's record
+// could not be put in its place, the image stays, and the next call repairs the record.
 func (b *Batch) Install(ctx context.Context, image manifest.Manifest, progress func(Progress)) (Outcome, error) {
 	pool, err := b.im.pool(b.pool)
 	if err != nil {
@@ -67,9 +68,9 @@ func (b *Batch) install(ctx context.Context, in *install) (Outcome, error) {
 	im := b.im
 	if !b.held[in.image.UUID] {
 		b.Close()
-		b.place = im.turn.join() // before anything that takes time: the order of the calls is that of the places
+		b.place = im.turn.join() // before all steps that take time: places are in the order of the calls
 	}
-	in.reception.report(Waiting)
+	in.reception.report()
 	if err := installable(in.image); err != nil {
 		return "", err
 	}
@@ -96,14 +97,14 @@ func (b *Batch) install(ctx context.Context, in *install) (Outcome, error) {
 	if err != nil {
 		return "", err
 	}
-	if there { // it was when we came, or was imported by who had the lock
+	if there { // another process has imported the image, or the record is missing
 		return in.repair(ctx)
 	}
 	return in.fresh(ctx)
 }
 
-// family gives an image and those of the Batch that are built on it, in the order of the Batch, and of each how many
-// images of the family it is built on.
+// family gives an image and the images of the Batch that are built on it, in the order of the Batch,
+// and for each image the number of images of the family below.
 func (b *Batch) family(from manifest.Manifest) ([]manifest.Manifest, map[uuid.UUID]int) {
 	family, depth := []manifest.Manifest{from}, map[uuid.UUID]int{from.UUID: 0}
 	for _, image := range b.images {
@@ -114,8 +115,8 @@ func (b *Batch) family(from manifest.Manifest) ([]manifest.Manifest, map[uuid.UU
 	return family, depth
 }
 
-// Families puts images, origins before what is built on them, into an order in which each family's follow each other.
-// image is how a T is read.
+// Families gives images in an order in which the images of each family follow each other. In all, an
+// origin comes before the images that are built on it. image reads a T.
 func Families[T any](all []T, image func(T) manifest.Manifest) []T {
 	type member struct {
 		value T
@@ -138,13 +139,19 @@ func Families[T any](all []T, image func(T) manifest.Manifest) []T {
 	return out
 }
 
-// claim waits for the turn and for the import locks of a family. An image's lock is taken before those of the images
-// that it is built on, as imgadm does, and the smaller uuid first where neither is built on the other: all who take
-// several take them in one order, so that none waits in a circle. Who waits for another process lets the others have
-// their turn meanwhile.
+// claim waits for the turn and for the import locks of a family. An image's lock is taken before the
+// locks of the images below, as imgadm does, and among unrelated images the smaller uuid comes first:
+// all takers of several locks take them in one order, and no circle of waits arises. A Batch that
+// waits for another process gives its turn to the others meanwhile.
 func (b *Batch) claim(ctx context.Context, first manifest.Manifest) error {
-	if err := b.place.wait(ctx); err != nil {
-		return fmt.Errorf("wait for another receive to end: %w", err)
+	wait := func() error {
+		if err := b.place.wait(ctx); err != nil {
+			return fmt.Errorf("wait for another receive to end: %w", err)
+		}
+		return nil
+	}
+	if err := wait(); err != nil {
+		return err
 	}
 	passed := false
 	family, depth := b.family(first)
@@ -169,13 +176,11 @@ func (b *Batch) claim(ctx context.Context, first manifest.Manifest) error {
 		return nil
 	}
 	b.place = b.im.turn.join()
-	if err := b.place.wait(ctx); err != nil {
-		return fmt.Errorf("wait for another receive to end: %w", err)
-	}
-	return nil
+	return wait()
 }
 
-// Close gives back what a family has, finished or not. The Batch may go on with another one.
+// Close gives back the locks and the turn of a family, finished or not. The Batch may go on with
+// another family.
 func (b *Batch) Close() {
 	for _, lock := range b.locks {
 		lock.release()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -111,7 +112,7 @@ exec %[2]s "$@" <%[1]s/stream
 		t.Fatal(err)
 	}
 	im.o.ZFSPath = bin
-	im.o.Open = func(ctx context.Context, m manifest.Manifest) (File, error) {
+	im.o.Open = func(ctx context.Context, m manifest.Manifest) (io.ReadCloser, error) {
 		file, err := f.open(ctx, m)
 		return &lateVerdict{file, func() {
 			for range 100 { // time for zfs to see an end, if it was told of one
@@ -130,14 +131,14 @@ exec %[2]s "$@" <%[1]s/stream
 	}
 }
 
-// lateVerdict is a File that does something before it tells how it ended.
+// lateVerdict is a file that does something before it tells how it ended.
 type lateVerdict struct {
-	File
+	io.ReadCloser
 	before func()
 }
 
 func (f *lateVerdict) Read(p []byte) (int, error) {
-	n, err := f.File.Read(p)
+	n, err := f.ReadCloser.Read(p)
 	if err != nil {
 		f.before()
 	}

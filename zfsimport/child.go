@@ -9,37 +9,38 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// child is a program that we run. It does not outlive us where the system can see
-// to that, and is killed with all that it started when its context ends.
+// child is a running program. The end of its context kills the program with all that the program
+// has started. Where the system can see to this, the program ends with this process.
 type child struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
-	done   chan struct{} // closed when it has ended and err is set
+	done   chan struct{} // closed when the program has ended and err is set
 	err    error
 }
 
-// newChild prepares a program; it speaks English.
+// newChild prepares a program, whose messages are in English.
 func newChild(ctx context.Context, program string, args ...string) *child {
 	c := &child{cmd: exec.CommandContext(ctx, program, args...), done: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), "LC_ALL=C")
 	c.cmd.Stderr = &c.stderr
 	c.cmd.SysProcAttr = childAttributes()
 	c.cmd.Cancel = func() error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) }
-	c.cmd.WaitDelay = 5 * time.Second // for what it started and left behind with its stderr
+	c.cmd.WaitDelay = 5 * time.Second // for programs that it left behind with its stderr
 	return c
 }
 
-// start starts the program. Unless it fails, wait must follow.
+// start starts the program. wait must follow, unless start fails.
 func (c *child) start() error {
 	started := make(chan error, 1)
 	go func() {
-		// A child is told of the death of the thread that made it, not of the
-		// process: the thread must be there as long as the child.
+		// The system tells a child of the end of the thread that made the child, and not of the
+		// process: the thread must stay as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer close(c.done)
@@ -52,7 +53,7 @@ func (c *child) start() error {
 	return <-started
 }
 
-// wait waits for the program's end. The error is a *failure, or why ctx ended.
+// wait waits for the program's end. The error is a *failure, or the cause of the end of ctx.
 func (c *child) wait(ctx context.Context) error {
 	<-c.done
 	if c.err == nil {
@@ -61,10 +62,11 @@ func (c *child) wait(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return &failure{command: commandLine(c.cmd), said: strings.TrimSpace(c.stderr.String()), err: c.err}
+	command := filepath.Base(c.cmd.Path) + " " + strings.Join(c.cmd.Args[1:], " ")
+	return &failure{command: command, said: strings.TrimSpace(c.stderr.String()), err: c.err}
 }
 
-// output runs a program to its end and gives what it wrote.
+// output runs a program to its end and gives its stdout.
 func output(ctx context.Context, program string, args ...string) (string, error) {
 	c := newChild(ctx, program, args...)
 	var out strings.Builder
@@ -76,7 +78,7 @@ func output(ctx context.Context, program string, args ...string) (string, error)
 	return out.String(), err
 }
 
-// failure is a program that ended with an error.
+// failure is the error of a program that ended with one.
 type failure struct {
 	command string
 	said    string // all of its stderr
@@ -94,48 +96,34 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-func commandLine(cmd *exec.Cmd) string {
-	return filepath.Base(cmd.Path) + " " + strings.Join(cmd.Args[1:], " ")
-}
-
-// saidBy tells whether err is of a program that said one of these.
+// saidBy tells whether err is the failure of a program that said one of words.
 func saidBy(err error, words ...string) bool {
-	var f *failure
-	if !errors.As(err, &f) {
-		return false
-	}
-	for _, w := range words {
-		if strings.Contains(f.said, w) {
-			return true
-		}
-	}
-	return false
+	f, ok := errors.AsType[*failure](err)
+	return ok && slices.ContainsFunc(words, func(w string) bool { return strings.Contains(f.said, w) })
 }
 
-// sbin are the folders that hold zfs, and need not be in PATH.
+// sbin are the usual folders of zfs beside PATH.
 var sbin = []string{"/usr/sbin", "/sbin", "/usr/local/sbin"}
 
 // program finds zfs or zpool.
 func (im *Importer) program(name string) (string, error) {
+	folders := append([]string{""}, sbin...) // "" is PATH
 	if p := im.o.ZFSPath; p != "" {
 		if info, err := os.Stat(p); err == nil && !info.IsDir() {
 			p = filepath.Dir(p)
 		}
-		path, err := exec.LookPath(filepath.Join(p, name))
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrNoZFS, err)
-		}
-		return path, nil
+		folders = []string{p}
 	}
-	path, err := exec.LookPath(name)
-	for _, dir := range sbin {
+	var fault error
+	for _, folder := range folders {
+		path, err := exec.LookPath(filepath.Join(folder, name))
 		if err == nil {
 			return path, nil
 		}
-		path, err = exec.LookPath(filepath.Join(dir, name))
+		fault = err
 	}
-	if err == nil {
-		return path, nil
+	if im.o.ZFSPath == "" {
+		fault = fmt.Errorf("the program %s is neither in PATH nor in %s", name, strings.Join(sbin, ", "))
 	}
-	return "", fmt.Errorf("%w: the program %s is neither in PATH nor in %s", ErrNoZFS, name, strings.Join(sbin, ", "))
+	return "", fmt.Errorf("%w: %w", ErrNoZFS, fault)
 }

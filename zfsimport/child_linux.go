@@ -2,8 +2,8 @@ package zfsimport
 
 import "syscall"
 
-// childAttributes put a child into a process group of its own, which is killed as
-// one, and let it die with us.
+// childAttributes give a child a process group of its own, which is killed as one, and let the
+// child end with this process.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -4,8 +4,8 @@ package zfsimport
 
 import "syscall"
 
-// childAttributes put a child into a process group of its own, which is killed as
-// one. When we are killed it goes on, but its input ends, which ends it.
+// childAttributes give a child a process group of its own, which is killed as one. The child goes on
+// when this process is killed, until the end of its input.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

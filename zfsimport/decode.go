@@ -2,7 +2,6 @@ package zfsimport
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"compress/bzip2"
 	"context"
@@ -14,53 +13,36 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/ulikunitz/xz"
+
+	"imgmirror/verify"
 )
 
-// inputBuffer is read of a file at a time.
-const inputBuffer = 256 << 10
-
-// formats are the compressions by their first bytes. What begins with none of them
-// is "none".
-var formats = []struct {
-	name  string
-	magic string
-}{
-	{"gzip", "\x1f\x8b"},
-	{"bzip2", "BZh"},
-	{"xz", "\xfd7zXZ\x00"},
-}
+const (
+	inputBuffer = 256 << 10  // bytes of a file that are read at a time
+	headLen     = 2 << 10    // bytes that tell the compression of a file
+	gzipMagic   = "\x1f\x8b" // the begin of each gzip member
+)
 
 // sniff tells a file's compression by its first bytes.
 func sniff(file *bufio.Reader) (string, error) {
-	head, err := file.Peek(len("\xfd7zXZ\x00"))
+	head, err := file.Peek(headLen)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", err
 	}
-	for _, f := range formats {
-		if bytes.HasPrefix(head, []byte(f.magic)) {
-			return f.name, nil
-		}
-	}
-	return "none", nil
+	return verify.CompressionOf(verify.KindOf(head)), nil
 }
 
-// decoder gives what a file holds. Close ends what it runs, and returns when it
-// has; reads of the file must not block for ever by then.
-type decoder interface {
-	io.Reader
-	io.Closer
-}
-
-// newDecoder undoes a compression: by what BenchmarkDecode finds to be fastest for
-// it, of what gets every file right.
+// newDecoder undoes a compression, by the program or library that BenchmarkDecode finds to be the
+// fastest of those that get every file right. Close ends all that the decoder runs and returns
+// afterwards; reads of the file must end by then.
 //
 //	gzip   klauspost/compress, about twice as fast as gzip(1).
-//	bzip2  bzip2(1); compress/bzip2 where there is no such program.
-//	xz     xz(1), with threads for files of several blocks; ulikunitz/xz where there
-//	       is no such program.
+//	bzip2  bzip2(1), or compress/bzip2 on a machine without the program.
+//	xz     xz(1), with threads for files of several blocks, or ulikunitz/xz on a machine without the
+//	       program.
 //
-// Wider pipes, and a goroutine more between decoder and pipe, made no difference.
-func newDecoder(ctx context.Context, format string, file *bufio.Reader) (decoder, error) {
+// Wider pipes, and one more goroutine between decoder and pipe, make no difference.
+func newDecoder(ctx context.Context, format string, file *bufio.Reader) (io.ReadCloser, error) {
 	switch format {
 	case "none":
 		return io.NopCloser(file), nil
@@ -85,14 +67,13 @@ func newDecoder(ctx context.Context, format string, file *bufio.Reader) (decoder
 	}
 }
 
-// gzipDecoder reads one gzip member after another. Like gzip(1) it ends where
-// something else follows them.
+// gzipDecoder reads one gzip member after another. Like gzip(1), it ends where other bytes follow.
 type gzipDecoder struct {
 	file *bufio.Reader
 	r    *gzip.Reader
 }
 
-func newGzipDecoder(file *bufio.Reader) (decoder, error) {
+func newGzipDecoder(file *bufio.Reader) (io.ReadCloser, error) {
 	r, err := gzip.NewReader(file)
 	if err != nil {
 		return nil, err
@@ -109,11 +90,11 @@ func (d *gzipDecoder) Read(p []byte) (int, error) {
 	if n > 0 {
 		return n, nil
 	}
-	head, err := d.file.Peek(len(formats[0].magic))
-	if err != nil || string(head) != formats[0].magic {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
-		}
+	head, err := d.file.Peek(len(gzipMagic))
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return 0, err
+	case string(head) != gzipMagic:
 		return 0, io.EOF
 	}
 	if err := d.r.Reset(d.file); err != nil {
@@ -126,8 +107,8 @@ func (d *gzipDecoder) Read(p []byte) (int, error) {
 // Close has nothing to do.
 func (d *gzipDecoder) Close() error { return nil }
 
-// programDecoder has a program decompress: it writes the file to its stdin, and
-// its stdout is read.
+// programDecoder decompresses by a program: the file goes to the program's stdin, and reads come from
+// its stdout.
 type programDecoder struct {
 	ctx    context.Context
 	stop   context.CancelFunc
@@ -137,7 +118,7 @@ type programDecoder struct {
 	fedErr error
 }
 
-func newProgramDecoder(ctx context.Context, file io.Reader, program string, args ...string) (decoder, error) {
+func newProgramDecoder(ctx context.Context, file io.Reader, program string, args ...string) (io.ReadCloser, error) {
 	ctx, stop := context.WithCancel(ctx)
 	d := &programDecoder{ctx: ctx, stop: stop, child: newChild(ctx, program, args...), fed: make(chan struct{})}
 	in, feed, err := os.Pipe()
@@ -166,8 +147,7 @@ func newProgramDecoder(ctx context.Context, file io.Reader, program string, args
 	return d, nil
 }
 
-// feed gives the program its input. That the program wants no more is for the
-// program to explain.
+// feed gives the program its input. A program that wants no more input explains this itself.
 func (d *programDecoder) feed(in *os.File, file io.Reader) {
 	defer in.Close()
 	defer close(d.fed) // before the program can know of the end
@@ -185,7 +165,7 @@ func (d *programDecoder) Read(p []byte) (int, error) {
 	}
 	if err := d.child.wait(d.ctx); err != nil {
 		select {
-		case <-d.fed: // if the file broke off, that is why the program failed
+		case <-d.fed: // a file that broke off is the cause of the program's failure
 			return 0, cmp.Or(d.fedErr, err)
 		default:
 			return 0, err

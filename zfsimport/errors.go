@@ -5,18 +5,18 @@ import (
 	"io/fs"
 )
 
-// Error is what a caller may want to tell apart, with its code for programs, which is imgadm's own
-// where imgadm has one.
+// Error is a refusal that a caller may want to tell from others. Code is for programs, and is
+// imgadm's own where imgadm has one.
 type Error struct{ Code, text string }
 
 func (e *Error) Error() string { return e.text }
 
-// All but ErrPlatform mean that the image is not installed; whatever the error, the pool is as it was.
+// After all errors but ErrPlatform the image is not installed. The pool is always as before.
 var (
 	ErrNoZFS       = &Error{"NoZFS", "no zfs on this machine"}
 	ErrNoPool      = &Error{"NoPool", "no such pool"}
 	ErrNoRoom      = &Error{"NoRoom", "no room"}
-	ErrNoOrigin    = &Error{"OriginNotInstalled", "origin missing"} // not in the pool, or not the snapshot that the stream was made from
+	ErrNoOrigin    = &Error{"OriginNotInstalled", "origin missing"} // not in the pool, or another snapshot than the stream's
 	ErrType        = &Error{"UnsupportedImageType", "image type can not be installed"}
 	ErrPlatform    = &Error{"PlatformMismatch", "image can not run on this machine"}
 	ErrCompression = &Error{"WrongCompression", "compression is not what the manifest says"}
@@ -25,18 +25,17 @@ var (
 	ErrSnapshots   = &Error{"UnexpectedNumberOfSnapshots", "unexpected number of snapshots"}
 	ErrProperty    = &Error{"PropertyRefused", "stream sets a property that can not be taken back"}
 	ErrReceive     = &Error{"ReceiveFailed", "receive refused"}
-	ErrNotImage    = &Error{"NotAnImage", "a dataset of that name is no image"} // ours to leave alone
+	ErrNotImage    = &Error{"NotAnImage", "a dataset of that name is no image"} // left alone
 	ErrLocked      = &Error{"ImageLocked", "another process is importing the image"}
 )
 
-// CodeOf gives the code of what this package refuses, "" for other errors: those of the file that was
-// read, among others.
+// CodeOf gives the code of a refusal by this package, and "" for other errors, such as the errors of
+// an image's file.
 func CodeOf(err error) string {
-	var e *Error
-	switch {
-	case errors.As(err, &e):
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Code
-	case errors.Is(err, fs.ErrPermission):
+	}
+	if errors.Is(err, fs.ErrPermission) {
 		return "NotAllowed"
 	}
 	return ""

@@ -15,12 +15,9 @@ import (
 	"imgmirror/manifest"
 )
 
-// types are those that imgadm installs by one and the same zfs receive.
-var types = map[string]bool{"zone-dataset": true, "lx-dataset": true, "zvol": true}
-
-// installable tells why an image can be installed nowhere.
+// installable tells why no machine can install an image.
 func installable(image manifest.Manifest) error {
-	if !types[image.Type] {
+	if !image.HoldsStream() {
 		return fmt.Errorf("%w: it is of type %s; zone-dataset, lx-dataset and zvol can", ErrType, image.Type)
 	}
 	if len(image.Files) != 1 {
@@ -29,8 +26,8 @@ func installable(image manifest.Manifest) error {
 	return nil
 }
 
-// Fits tells why this machine can never install an image: the error matches
-// ErrType or ErrPlatform. No pool is asked, and the file not looked at.
+// Fits tells why this machine can never install an image: the error matches ErrType or ErrPlatform.
+// Fits asks no pool and reads no file.
 func (im *Importer) Fits(ctx context.Context, image manifest.Manifest) error {
 	if err := installable(image); err != nil {
 		return err
@@ -77,40 +74,33 @@ func (in *install) present(ctx context.Context) (bool, error) {
 	return err == nil, err
 }
 
-// repair adds what is missing to an image whose dataset is there. The image's lock
-// is held.
+// repair writes the missing record of an image whose dataset is there. The caller holds the image's
+// lock.
 func (in *install) repair(ctx context.Context) (Outcome, error) {
 	if there, err := in.present(ctx); err != nil {
 		return "", err
 	} else if there {
 		return Present, nil
 	}
-	if err := in.im.complete(ctx, in.pool, in.image); err != nil {
+	// A dataset without the snapshot is an instance, or the operator's own.
+	if there, err := in.im.exists(ctx, in.dataset+final); err != nil {
+		return "", err
+	} else if !there {
+		return "", fmt.Errorf("%w: %s has no snapshot %s", ErrNotImage, in.dataset, final)
+	}
+	record, err := in.im.prepare(in.pool, in.image)
+	if err != nil {
+		return "", err
+	}
+	in.im.mount(ctx, in.dataset)
+	if err := in.im.commit(record); err != nil {
 		return "", err
 	}
 	in.log.Info("an image had no record in imgadm's database", "name", in.image.Name, "version", in.image.Version)
 	return Repaired, nil
 }
 
-// complete mounts an image whose dataset has no record, and writes one: not for
-// what only has the image's name, an instance or a dataset of the operator's. The
-// image's lock is held.
-func (im *Importer) complete(ctx context.Context, pool string, image manifest.Manifest) error {
-	dataset := pool + "/" + image.UUID.String()
-	if there, err := im.exists(ctx, dataset+final); err != nil {
-		return err
-	} else if !there {
-		return fmt.Errorf("%w: %s has no snapshot %s", ErrNotImage, dataset, final)
-	}
-	record, err := im.prepare(pool, image)
-	if err != nil {
-		return err
-	}
-	im.mount(ctx, dataset)
-	return record.commit()
-}
-
-// fresh receives an image that is not there. Its lock is held, and it is its turn.
+// fresh receives an image that is not there. The caller holds the image's lock and has the turn.
 func (in *install) fresh(ctx context.Context) (Outcome, error) {
 	im, r := in.im, in.reception
 	if err := in.mayBegin(ctx); err != nil {
@@ -123,7 +113,7 @@ func (in *install) fresh(ctx context.Context) (Outcome, error) {
 	err := r.run(ctx)
 	im.metrics.moved(r)
 	if err == nil {
-		r.report(Installing)
+		r.report()
 		err = in.settle(ctx)
 	}
 	if err != nil {
@@ -136,7 +126,7 @@ func (in *install) fresh(ctx context.Context) (Outcome, error) {
 	return Done, nil
 }
 
-// mayBegin finds out what would make the receive fail, and makes way for it.
+// mayBegin finds the reasons for which the receive would fail, and makes way for the receive.
 func (in *install) mayBegin(ctx context.Context) error {
 	im := in.im
 	if in.image.HasOrigin() {
@@ -147,8 +137,8 @@ func (in *install) mayBegin(ctx context.Context) error {
 			return fmt.Errorf("%w: it is made from image %s, which is not in the pool", ErrNoOrigin, in.image.Origin)
 		}
 	}
-	// How much the image takes is not known before it is there: image_size is what a
-	// volume may grow to. But it is hardly less than its compressed file.
+	// The image's size in the pool shows after the receive only: image_size is the limit of a volume's
+	// growth. But an image is hardly smaller than its compressed file.
 	value, err := im.property(ctx, in.pool, "available")
 	if err != nil {
 		return err
@@ -162,13 +152,13 @@ func (in *install) mayBegin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	record.discard() // it is written anew when all is known
+	discard(record) // settle writes it again, with all facts
 	return im.destroy(ctx, in.dataset+partial)
 }
 
-// settle makes an image of what was received: what the stream has set is taken back
-// before anything is mounted, its one snapshot gets its name, and then the dataset, and
-// what can fail comes before that. It is not given up when ctx ends.
+// settle makes an image of a received dataset. settle takes back the stream's properties before any
+// mount, then the one snapshot gets its name, and the dataset its own last: the steps that can fail
+// come before. Once begun, settle goes on after the end of ctx.
 func (in *install) settle(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -183,8 +173,10 @@ func (in *install) settle(ctx context.Context) error {
 	if err := im.strip(ctx, in.dataset+partial); err != nil {
 		return err
 	}
-	if err := in.nameSnapshot(ctx, snapshot); err != nil {
-		return err
+	if snapshot != final {
+		if err := im.insist(ctx, "rename", in.dataset+partial+snapshot, in.dataset+partial+final); err != nil {
+			return err
+		}
 	}
 	if err := in.checkOrigin(ctx); err != nil {
 		return err
@@ -195,15 +187,15 @@ func (in *install) settle(ctx context.Context) error {
 		return err
 	}
 	if err := im.insist(ctx, "rename", in.dataset+partial, in.dataset); err != nil {
-		record.discard()
+		discard(record)
 		return err
 	}
 	im.mount(ctx, in.dataset)
-	return record.commit()
+	return im.commit(record)
 }
 
-// oneSnapshot gives the name of the one snapshot that was received, "@v1". What came
-// with children or more snapshots is no image.
+// oneSnapshot gives the name of the one received snapshot, "@v1". A dataset with children or more
+// snapshots is no image.
 func (in *install) oneSnapshot(ctx context.Context) (string, error) {
 	received := in.dataset + partial
 	out, err := in.im.zfs(ctx, "list", "-H", "-r", "-t", "snapshot", "-o", "name", received)
@@ -217,16 +209,7 @@ func (in *install) oneSnapshot(ctx context.Context) (string, error) {
 	return snapshots[0], nil
 }
 
-// nameSnapshot gives the image's one snapshot its name.
-func (in *install) nameSnapshot(ctx context.Context, snapshot string) error {
-	if snapshot == final {
-		return nil
-	}
-	received := in.dataset + partial
-	return in.im.insist(ctx, "rename", received+snapshot, received+final)
-}
-
-// checkOrigin holds what the stream was made from against the manifest.
+// checkOrigin compares the origin of the stream with the origin in the manifest.
 func (in *install) checkOrigin(ctx context.Context) error {
 	origin, err := in.im.property(ctx, in.dataset+partial, "origin")
 	if err != nil {
@@ -245,7 +228,8 @@ func (in *install) checkOrigin(ctx context.Context) error {
 	return fmt.Errorf("%w: the manifest names %s, but the stream was made from %s", ErrNoOrigin, in.image.Origin, origin)
 }
 
-// undo destroys what was received and gives why, and also why it can not, if so.
+// undo destroys a received dataset. The error is why, joined with the reason for which the dataset
+// could not be destroyed.
 func (in *install) undo(ctx context.Context, why error) error {
 	ctx, cancel := overtime(ctx)
 	defer cancel()
@@ -255,7 +239,7 @@ func (in *install) undo(ctx context.Context, why error) error {
 	return why
 }
 
-// overtime is for what has to be done also after ctx has ended.
+// overtime is a context for the work that follows the end of ctx.
 func overtime(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), afterwards)
 }

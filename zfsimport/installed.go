@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -13,36 +15,28 @@ import (
 	"imgmirror/manifest"
 )
 
-// Installed is an image in a pool, whoever installed it.
+// Installed is an image in a pool, whether this package or another program installed the image.
 type Installed struct {
 	UUID     uuid.UUID
 	Pool     string
 	Dataset  string // POOL/UUID
 	Volume   bool   // a zvol, not a filesystem
 	Mounted  bool
-	Snapshot string    // "@final"; "" when it has none of that name, as very old ones
+	Snapshot string    // "@final"; "" for an image without this snapshot, as very old ones are
 	Used     int64     // bytes, snapshots included
-	Clones   int       // datasets that were made from it: instances, and images on top of it
-	Origin   uuid.UUID // by ZFS: the image that it was made from; uuid.Nil: none
+	Clones   int       // datasets that were made from the image: instances, and images on top
+	Origin   uuid.UUID // by ZFS: the image that this image was made from; uuid.Nil: none
 
-	Record   bool               // imgadm's database has it
+	Record   bool               // imgadm's database has the image
 	Manifest *manifest.Manifest // as recorded; nil without a record that can be read
 	Source   string             // as recorded; "" = none
 }
 
-// Installed lists the images of a pool ("" = the default), in order of their names.
-// It takes for an image what imgadm takes for one: a dataset POOL/UUID that is no
-// zone's, is not marked imgadm:ignore, and, if it is a clone of an image, has been made
-// one itself.
+// Installed lists the images of a pool ("" = the default), in order of their names. An image is what
+// imgadm takes for one: a dataset POOL/UUID that belongs to no zone, is not marked imgadm:ignore,
+// and, if it is a clone of an image, has a snapshot @final of its own.
 func (im *Importer) Installed(ctx context.Context, pool string) ([]Installed, error) {
-	pool, err := im.pool(pool)
-	if err != nil {
-		return nil, err
-	}
-	if err := im.Check(ctx, pool); err != nil {
-		return nil, err
-	}
-	all, err := im.datasets(ctx, pool)
+	pool, all, err := im.datasets(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
@@ -65,36 +59,37 @@ func (im *Importer) Installed(ctx context.Context, pool string) ([]Installed, er
 	return images, nil
 }
 
-// imagesAmong finds the images in what a pool holds.
+// imagesAmong finds the images among the datasets of a pool.
 func imagesAmong(pool string, all []dataset, zones map[string]bool) []Installed {
 	snapshots := make(map[string]bool)
 	clones := make(map[string]int) // by the dataset that they were made from
 	for _, d := range all {
-		if d.kind == "snapshot" {
+		if d.is["type"] == "snapshot" {
 			snapshots[d.name] = true
 		}
-		if from, _, ok := strings.Cut(d.origin, "@"); ok {
+		if from, _, ok := strings.Cut(d.is["origin"], "@"); ok {
 			clones[from]++
 		}
 	}
 	var images []Installed
 	for _, d := range all {
 		id, rest, ok := imageOf(pool, d.name)
-		if !ok || rest != "" || isTrue(d.ignore) || zones[d.mountpoint] {
+		if !ok || rest != "" || isTrue(d.is["imgadm:ignore"]) || zones[d.is["mountpoint"]] {
 			continue
 		}
-		hasFinal := snapshots[d.name+final]
-		if strings.HasSuffix(d.origin, final) && !hasFinal {
+		from, ofImage := strings.CutSuffix(d.is["origin"], final)
+		if ofImage && !snapshots[d.name+final] {
 			continue // an instance
 		}
 		image := Installed{
-			UUID: id, Pool: pool, Dataset: d.name, Volume: d.kind == "volume",
-			Mounted: d.mounted == "yes", Used: d.used, Clones: clones[d.name],
+			UUID: id, Pool: pool, Dataset: d.name, Volume: d.is["type"] == "volume",
+			Mounted: d.is["mounted"] == "yes", Clones: clones[d.name],
 		}
-		if hasFinal {
+		image.Used, _ = strconv.ParseInt(d.is["used"], 10, 64)
+		if snapshots[d.name+final] {
 			image.Snapshot = final
 		}
-		if from, ok := strings.CutSuffix(d.origin, final); ok {
+		if ofImage {
 			image.Origin, _, _ = imageOf(pool, from)
 		}
 		images = append(images, image)
@@ -102,7 +97,8 @@ func imagesAmong(pool string, all []dataset, zones map[string]bool) []Installed 
 	return images
 }
 
-// zoneRoots are the mountpoints that belong to zones, where there are any.
+// zoneRoots are the mountpoints of the machine's zones; none on a machine without zones. The fourth
+// field of a line of zoneadm list -p is the path, and colons part the fields.
 func (im *Importer) zoneRoots(ctx context.Context) (map[string]bool, error) {
 	program, err := exec.LookPath("zoneadm")
 	if err != nil {
@@ -112,26 +108,16 @@ func (im *Importer) zoneRoots(ctx context.Context) (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parseZones(out), nil
-}
-
-// parseZones reads the paths in what zoneadm list -p writes: fields parted by
-// colons, of which the fourth is the path.
-func parseZones(out string) map[string]bool {
 	roots := make(map[string]bool)
 	for line := range strings.Lines(out) {
 		if f := strings.Split(line, ":"); len(f) > 3 && f[3] != "/" {
 			roots[f[3]] = true
 		}
 	}
-	return roots
+	return roots, nil
 }
 
-// isTrue reads the user property imgadm:ignore, for which zfs takes any text, as its users mean it.
+// isTrue reads the user property imgadm:ignore, in which zfs takes any text, by its usual meaning.
 func isTrue(value string) bool {
-	switch strings.ToLower(value) {
-	case "true", "yes", "on", "1":
-		return true
-	}
-	return false
+	return slices.Contains([]string{"true", "yes", "on", "1"}, strings.ToLower(value))
 }

@@ -61,11 +61,11 @@ func TestInstalled(t *testing.T) {
 func TestImagesAmong(t *testing.T) {
 	const id = "2bd5facd-b07d-4ed2-af71-b6597162be18"
 	images := imagesAmong("zones", []dataset{
-		{name: "zones", kind: "filesystem", origin: "-"},
-		{name: "zones/" + id, kind: "volume", origin: "-", mountpoint: "-", mounted: "-", ignore: "-", used: 5},
-		{name: "zones/" + id + final, kind: "snapshot", origin: "-"},
-		{name: "zones/" + strings.Replace(id, "2", "3", 1) + "-disk0", kind: "volume", origin: "zones/" + id + final},
-		{name: "zones/cores/" + id, kind: "filesystem", origin: "-"},
+		{"zones", map[string]string{"type": "filesystem", "origin": "-"}},
+		{"zones/" + id, map[string]string{"type": "volume", "origin": "-", "mountpoint": "-", "mounted": "-", "imgadm:ignore": "-", "used": "5"}},
+		{"zones/" + id + final, map[string]string{"type": "snapshot", "origin": "-"}},
+		{"zones/" + strings.Replace(id, "2", "3", 1) + "-disk0", map[string]string{"type": "volume", "origin": "zones/" + id + final}},
+		{"zones/cores/" + id, map[string]string{"type": "filesystem", "origin": "-"}},
 	}, map[string]bool{"/zones/x": true})
 	if len(images) != 1 || !images[0].Volume || images[0].Mounted || images[0].Clones != 1 || images[0].Used != 5 {
 		t.Errorf("%+v", images)

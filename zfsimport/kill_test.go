@@ -51,7 +51,7 @@ func (dir stored) images(t *testing.T, pace func()) (list []manifest.Manifest, o
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list, func(_ context.Context, m manifest.Manifest) (File, error) {
+	return list, func(_ context.Context, m manifest.Manifest) (io.ReadCloser, error) {
 		f, err := os.Open(paths[m.UUID])
 		return pacedFile{f, pace}, err
 	}
@@ -90,14 +90,6 @@ func (f pacedFile) Read(p []byte) (int, error) {
 		p = p[:min(len(p), 30_000)]
 	}
 	return f.File.Read(p)
-}
-
-func (f pacedFile) Size() int64 {
-	info, err := f.Stat()
-	if err != nil {
-		return 0
-	}
-	return info.Size()
 }
 
 // An importer that is killed at any moment of an install leaves nothing half-made

@@ -14,28 +14,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockPoll is how often a lock is tried that another process holds. The system's
-// own way to wait for one can not be given up.
+// lockPoll is the pause between tries on a lock of another process. The system's own wait for a lock
+// does not end with a context.
 const lockPoll = 200 * time.Millisecond
 
-// held are the locks that this process has, by path; a channel is closed when its
-// lock is given back. It is one for the process since such locks are: a second
-// one on the same file would be granted, and the first lost with it.
+// held are the locks of this process by path; a channel is closed with the release of its lock. The
+// system's locks belong to the process, and so does held: the system grants a second lock on the same
+// file, and takes the first away with the second.
 var held = struct {
 	mu    sync.Mutex
 	paths map[string]chan struct{}
 }{paths: make(map[string]chan struct{})}
 
-// importLock is imgadm's lock of one image: a write lock on an empty file that is
-// never removed.
+// importLock is imgadm's lock of one image: a write lock on an empty file, which stays for good.
 type importLock struct {
 	f    *os.File
 	path string
 }
 
-// lock takes the image's import lock. While another has it: with wait, it waits
-// until ctx ends; else the error matches ErrLocked. Who has one lock may take only
-// those of the images below: imgadm takes its locks from the top of a chain to the base.
+// lock takes the image's import lock. While another import has the lock, the result is an error that
+// matches ErrLocked; with wait, lock waits until ctx ends. The holder of a lock may take only the
+// locks of the images below: imgadm takes its locks from the top of a chain to the base.
 func (im *Importer) lock(ctx context.Context, id uuid.UUID, wait bool) (*importLock, error) {
 	path := filepath.Join(im.o.LockDir, "img."+id.String()+".import.lock")
 	for {
@@ -60,7 +59,7 @@ func (im *Importer) lock(ctx context.Context, id uuid.UUID, wait bool) (*importL
 	return l, nil
 }
 
-// reserve takes path for this process, or gives what to wait for.
+// reserve takes path for this process, or gives the channel of the lock that has path.
 func reserve(path string) (other <-chan struct{}) {
 	held.mu.Lock()
 	defer held.mu.Unlock()
@@ -96,7 +95,7 @@ func (l *importLock) acquire(ctx context.Context, wait bool) (err error) {
 // release gives the lock back.
 func (l *importLock) release() {
 	if l.f != nil {
-		l.f.Close() // and with it goes the lock
+		l.f.Close() // the lock goes with the file
 	}
 	held.mu.Lock()
 	defer held.mu.Unlock()

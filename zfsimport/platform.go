@@ -17,22 +17,22 @@ import (
 )
 
 const (
-	// brandDir holds a folder for each brand of zones that the platform has.
+	// brandDir holds a folder for each of the platform's brands of zones.
 	brandDir = "/usr/lib/brand"
-	// sdcVersion is that of every SmartOS that does not say (6.5 ended in 2012).
+	// sdcVersion is the version of a SmartOS that tells none (6.5 ended in 2012).
 	sdcVersion = "7.0"
-	// platformPrefix stands before the stamp in what uname calls a version.
+	// platformPrefix stands before the stamp in uname's version.
 	platformPrefix = "joyent_"
 )
 
-// requirements are those of an image that a machine can be held against.
+// requirements are the requirements of an image on its machine.
 type requirements struct {
 	MinPlatform map[string]string `json:"min_platform"`
 	MaxPlatform map[string]string `json:"max_platform"`
 	Brand       string            `json:"brand"`
 }
 
-// platform is what a SmartOS machine tells of itself.
+// platform is a SmartOS machine's description of itself.
 type platform struct {
 	Version string `json:"SDC Version"` // "7.0"
 	Stamp   string `json:"Live Image"`  // "20240418T003405Z"
@@ -40,13 +40,13 @@ type platform struct {
 	Bhyve   *bool  `json:"Bhyve Capable"`
 }
 
-// runnable tells why an image can not run on this machine; the error matches
-// ErrPlatform. Where the machine does not tell its platform, any image can.
+// runnable tells why an image can not run on this machine; the error matches ErrPlatform. Any image
+// can run on a machine that does not tell its platform.
 func (im *Importer) runnable(ctx context.Context, image manifest.Manifest) error {
 	var m struct {
 		Requirements requirements `json:"requirements"`
 	}
-	// What can not be understood requires nothing: imgadm does not look at the types.
+	// A requirement of another type counts as none: imgadm does not look at the types.
 	json.Unmarshal(image.V2(), &m) //nolint:errcheck // see above
 	r := m.Requirements
 	if len(r.MinPlatform) == 0 && len(r.MaxPlatform) == 0 && r.Brand == "" {
@@ -68,8 +68,7 @@ func (im *Importer) runnable(ctx context.Context, image manifest.Manifest) error
 	return nil
 }
 
-// unmet is the first requirement that p does not meet, "" if there is none
-// (spec 1.2).
+// unmet is the first requirement that p does not meet, "" for none (spec 1.2).
 func (r requirements) unmet(p platform) string {
 	if r.tooOld(p) {
 		return fmt.Sprintf("it needs a platform of %s or later, this one is %s of %s", describe(r.MinPlatform), p.Stamp, p.Version)
@@ -106,7 +105,7 @@ func describe(stamps map[string]string) string {
 	return strings.Join(s, ", ")
 }
 
-// platform asks sysinfo, as imgadm does, and else uname. !ok: this is no SmartOS.
+// platform asks sysinfo, as imgadm does, or else uname. ok is false on a machine without SmartOS.
 func (im *Importer) platform(ctx context.Context) (p platform, ok bool) {
 	if program, err := exec.LookPath("sysinfo"); err == nil {
 		out, err := output(ctx, program)

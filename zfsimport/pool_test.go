@@ -251,7 +251,7 @@ func (s sample) image(t testing.TB, format string) image {
 	return newImage(t, s.id, s.origin, format, s.stream, nil)
 }
 
-// memory is a File of bytes that ends as it is told to.
+// memory is a file of bytes that ends as it is told to.
 type memory struct {
 	ctx  context.Context
 	data *bytes.Reader
@@ -281,7 +281,6 @@ func (m *memory) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (m *memory) Size() int64  { return m.size }
 func (m *memory) Close() error { return nil }
 
 // files is an Open for images; end and gate are those of their files.
@@ -302,7 +301,7 @@ func newFiles(images ...image) *files {
 	return f
 }
 
-func (f *files) open(ctx context.Context, m manifest.Manifest) (File, error) {
+func (f *files) open(ctx context.Context, m manifest.Manifest) (io.ReadCloser, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opened++

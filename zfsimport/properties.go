@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// A stream may carry properties (zfs send -p): where it is mounted, who may reach it,
-// what of it the system trusts. An image keeps none of them: in the pool it is what
-// a stream without properties leaves.
+// A stream may carry properties (zfs send -p): the place of the mount, the machines that may reach
+// it, the contents that the system trusts. An image keeps no such property, and is in the pool as a
+// stream without properties leaves it.
 
-// resets are the values that such a stream leaves of properties that zfs inherit does not
-// take back.
+// resets are the values that a stream without properties leaves, of the properties that zfs inherit
+// does not take back.
 var resets = map[string]string{
 	"canmount":         "on",
 	"quota":            "none",
@@ -24,44 +24,35 @@ var resets = map[string]string{
 	"snapshot_limit":   "none",
 }
 
-// shapes are properties of the data itself, which every stream of a volume sets.
+// shapes are the properties of the data itself. Every stream of a volume sets them.
 var shapes = map[string]bool{"volsize": true, "volblocksize": true}
 
-// property is one that a dataset or snapshot has of its own.
+// property is a property that is set on a dataset or snapshot itself.
 type property struct{ of, name string }
 
-// ownProperties lists the properties that a dataset, and what is below it, has neither
-// by default nor from the pool. The values are not asked for: they may hold anything,
-// line ends too.
-func (im *Importer) ownProperties(ctx context.Context, dataset string) ([]property, error) {
-	out, err := im.zfs(ctx, "get", "-H", "-r", "-o", "name,property,source", "all", dataset)
-	if err != nil {
-		return nil, err
-	}
-	var own []property
-	for line := range strings.Lines(out) {
-		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
-		if len(f) != 3 {
-			return nil, fmt.Errorf("zfs get: a line that is not understood: %q", line)
-		}
-		if !passive(f[2]) && !shapes[f[1]] {
-			own = append(own, property{f[0], f[1]})
+// ownProperties lists the properties that are set on a dataset itself, or on a dataset below. zfs is
+// not asked for the values, which may hold anything, line ends too.
+func (im *Importer) ownProperties(ctx context.Context, dataset string) (own []property, err error) {
+	rows, err := im.get(ctx, "-r", "-o", "name,property,source", "all", dataset)
+	for _, row := range rows {
+		if !passive(row[2]) && !shapes[row[1]] {
+			own = append(own, property{row[0], row[1]})
 		}
 	}
-	return own, nil
+	return own, err
 }
 
-// passive tells that a value with that source was set on no dataset by itself.
+// passive tells that a value with this source is set on no dataset of the image itself.
 func passive(source string) bool {
 	return source == "-" || source == "default" || source == "temporary" || strings.HasPrefix(source, "inherited from ")
 }
 
-// strip takes from a received, unmounted dataset and its snapshot all that the stream
-// has set. The error matches ErrProperty when something can not be taken away.
+// strip takes all properties of the stream from a received, unmounted dataset and its snapshot. The
+// error matches ErrProperty when a property can not be taken away.
 //
-// The first step keeps the dataset from being mounted by the others: zfs mounts
-// what is shared when where it belongs changes. The zone comes next, since in the global
-// zone little else can be changed before; canmount itself comes last.
+// The first step, canmount, keeps the other steps from mounting the dataset: zfs mounts a shared
+// dataset when its place changes. The property zoned is next, since in the global zone little else
+// can be changed before. canmount gets its own value last.
 func (im *Importer) strip(ctx context.Context, dataset string) error {
 	own, err := im.ownProperties(ctx, dataset)
 	if err != nil || len(own) == 0 {

@@ -2,8 +2,8 @@ package zfsimport
 
 import (
 	"bufio"
+	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,24 +12,20 @@ import (
 	"syscall"
 
 	"imgmirror/manifest"
+	"imgmirror/verify"
 )
 
 const (
-	// chunk is given to zfs at a time, in bytes. It is less than a pipe holds, so that
-	// zfs has something to do while the next is being decompressed.
+	// chunk is the number of bytes that zfs is given at a time. A chunk is less than a pipe holds, so
+	// that zfs is busy while the next chunk is being decompressed.
 	chunk = 32 << 10
-	// reportEvery is how many bytes of the file or the stream make a report.
+	// reportEvery is the number of bytes of file and stream between two reports.
 	reportEvery = 256 << 10
+	// streamHead is the number of bytes that tell a ZFS stream.
+	streamHead = 16
 )
 
-// A ZFS stream begins with a record of type 0, whose bytes 8 to 15 are this number
-// in the sender's byte order.
-const (
-	streamMagic = 0x2F5bacbac
-	streamHead  = 16
-)
-
-// errNoReader is what writing to a program gives that has ended, or wants no more.
+// errNoReader is the error of a write to a program that has ended, or wants no more.
 const errNoReader = syscall.EPIPE
 
 // reception is an image's file on its way into the pool.
@@ -40,19 +36,18 @@ type reception struct {
 	progress func(Progress)
 
 	file    *fileReader
-	format  string // the compression that the file has
+	format  string // the file's compression
 	written int64  // bytes of the stream
 	told    int64  // bytes of file and stream when progress was last called
 }
 
-// run receives the image into r.dataset and reads its file to the end. Unless it
-// fails, all of the dataset is there and the file was right. Whatever it returns,
-// nothing of it runs any more; what there is of the dataset is for the caller to
-// destroy.
+// run receives the image into r.dataset and reads its file to the end. Without an error all of the
+// dataset is there, and the file was right. Nothing of run goes on after its return. The caller
+// destroys what an error leaves of the dataset.
 func (r *reception) run(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil && ctx.Err() != nil {
-			err = context.Cause(ctx) // whatever it showed itself as
+			err = context.Cause(ctx) // the other errors follow from this one
 		}
 	}()
 	reading, stop := context.WithCancel(ctx)
@@ -65,8 +60,8 @@ func (r *reception) run(ctx context.Context) (err error) {
 	r.file = &fileReader{file: file}
 	err = r.transfer(reading, stop)
 	if err == nil || byteFault(err) {
-		// zfs may have all it wants before the file's end, where it is known whether
-		// any of it was right; and of two faults the file's is the cause.
+		// zfs may want no more before the file's end, and only the end tells whether the bytes were
+		// right. Of two faults the file's is the cause.
 		if fileErr := r.rest(); fileErr != nil {
 			return fmt.Errorf("read the file: %w", fileErr)
 		}
@@ -74,13 +69,13 @@ func (r *reception) run(ctx context.Context) (err error) {
 	return err
 }
 
-// byteFault tells whether an error may be due to wrong bytes.
+// byteFault tells that wrong bytes may be the cause of an error.
 func byteFault(err error) bool {
 	return !errors.Is(err, ErrNoRoom) && !errors.Is(err, ErrNoOrigin) && !errors.Is(err, ErrNoZFS)
 }
 
-// transfer decompresses the file into zfs receive. Nobody reads the file when it
-// returns. To that end it may have to stop the file's context.
+// transfer decompresses the file into zfs receive. Nothing reads the file after its return, for which
+// transfer may have to call stop, the end of the file's context.
 func (r *reception) transfer(ctx context.Context, stop context.CancelFunc) (err error) {
 	in := bufio.NewReaderSize(r.file, inputBuffer)
 	if r.format, err = compression(r.image.Files[0], in); err != nil {
@@ -97,21 +92,21 @@ func (r *reception) transfer(ctx context.Context, stop context.CancelFunc) (err 
 		if err != nil && !byteFault(err) {
 			stop() // the rest of the file is not waited for
 		}
-		decoded.Close() //nolint:errcheck // what there was to tell it has told by Read
+		decoded.Close() //nolint:errcheck // Read has told the errors
 	}()
 	stream := bufio.NewReaderSize(decoded, streamHead)
 	head, err := stream.Peek(streamHead)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return r.undecodable(err)
 	}
-	if !isStream(head) {
+	if verify.KindOf(head) != verify.KindZFS {
 		return fmt.Errorf("%w: it begins with %q", ErrNotZFS, head)
 	}
 	return r.receive(ctx, stream)
 }
 
-// compression is the one that a file has. It must be the one that the manifest
-// states; where that is a guess, the file is right.
+// compression is the file's compression, which must be as the manifest states. A manifest that only
+// guesses may be wrong.
 func compression(file manifest.File, in *bufio.Reader) (string, error) {
 	has, err := sniff(in)
 	if err != nil {
@@ -123,21 +118,8 @@ func compression(file manifest.File, in *bufio.Reader) (string, error) {
 	return has, nil
 }
 
-// isStream tells whether a stream begins with head.
-func isStream(head []byte) bool {
-	if len(head) < streamHead {
-		return false
-	}
-	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-		if order.Uint32(head) == 0 && order.Uint64(head[8:]) == streamMagic {
-			return true
-		}
-	}
-	return false
-}
-
-// receive feeds the stream to zfs receive. zfs sees the end of its input only after
-// the file was read to its end and was right.
+// receive feeds the stream to zfs receive. The input of zfs ends only after the end of the file, when
+// the file was right.
 func (r *reception) receive(ctx context.Context, stream *bufio.Reader) error {
 	program, err := r.im.program("zfs")
 	if err != nil {
@@ -157,8 +139,8 @@ func (r *reception) receive(ctx context.Context, stream *bufio.Reader) error {
 		in.Close()
 		return fmt.Errorf("start zfs receive: %w", err)
 	}
-	// A write ends with zfs, wherever the other end of the pipe has got to: the
-	// daemon of zfs-fuse has it, too.
+	// A write must end with zfs, although others may have the pipe's other end open, such as the
+	// daemon of zfs-fuse.
 	go func() {
 		<-receive.done
 		in.Close()
@@ -169,7 +151,7 @@ func (r *reception) receive(ctx context.Context, stream *bufio.Reader) error {
 	}
 	if fed != nil && !errors.Is(fed, errNoReader) {
 		kill()
-		<-receive.done // zfs is gone before its input ends
+		<-receive.done // zfs must not see the end of its input
 	}
 	in.Close()
 	ended := receive.wait(zfs)
@@ -211,33 +193,32 @@ func (r *reception) undecodable(err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrDecompress, r.format, err)
 }
 
-// rest reads the file to its end and tells what was wrong with it.
+// rest reads the file to its end and gives the fault of the file.
 func (r *reception) rest() error {
 	buf := make([]byte, chunk)
 	for !r.file.ended {
-		r.file.Read(buf) //nolint:errcheck // it is kept
+		r.file.Read(buf) //nolint:errcheck // r.file keeps the error
 		r.moved()
 	}
 	return r.file.err
 }
 
-// moved tells how far it has come if that is worth telling.
+// moved reports the progress, if it is large enough.
 func (r *reception) moved() {
 	if now := r.file.n.Load() + r.written; now-r.told >= reportEvery || r.told == 0 {
 		r.told = now
-		r.report(Receiving)
+		r.report()
 	}
 }
 
-// report tells how far it has come.
-func (r *reception) report(phase Phase) {
+// report reports the progress.
+func (r *reception) report() {
 	if r.progress == nil {
 		return
 	}
-	p := Progress{Phase: phase, Written: r.written, Size: r.image.Files[0].Size}
+	p := Progress{Written: r.written}
 	if r.file != nil {
 		p.Read = r.file.n.Load()
-		p.Size = r.file.file.Size()
 	}
 	r.progress(p)
 }
@@ -254,21 +235,18 @@ func refusal(err error) error {
 	return fmt.Errorf("%w: %w", meaning, err)
 }
 
-// fileReader reads a File, and keeps how it ended. One at a time may read; n may be
-// read by anyone.
+// fileReader reads an image's file and keeps its end. Reads come one at a time; n may be read at any
+// time.
 type fileReader struct {
-	file  File
+	file  io.Reader
 	n     atomic.Int64
 	ended bool
-	err   error // why it ended, but for io.EOF
+	err   error // the error at the end, nil for io.EOF
 }
 
 func (f *fileReader) Read(p []byte) (int, error) {
 	if f.ended {
-		if f.err != nil {
-			return 0, f.err
-		}
-		return 0, io.EOF
+		return 0, cmp.Or(f.err, io.EOF)
 	}
 	n, err := f.file.Read(p)
 	f.n.Add(int64(n))

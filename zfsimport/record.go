@@ -1,58 +1,51 @@
 package zfsimport
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
 )
 
-// record is what imgadm's database says of an image.
+// record is the knowledge of imgadm's database about an image.
 type record struct {
 	Manifest manifest.Manifest
 	Pool     string
 	Source   string // "" = none
 }
 
-// marshal gives the text that imgadm itself would have written: two spaces, a
-// newline at the end, the manifest as it is.
-func (r record) marshal() ([]byte, error) {
-	source, err := json.Marshal(r.Source)
-	if err != nil {
-		return nil, err
-	}
-	text := append([]byte(`{"manifest":`), r.Manifest.V2()...)
-	text = append(text, `,"zpool":"`+r.Pool+`"`...)
-	if r.Source != "" {
-		text = append(append(text, `,"source":`...), source...)
-	}
-	text = append(text, '}')
-	value := jsontext.Value(text)
-	if err := value.Format(jsontext.Multiline(true), jsontext.WithIndent("  ")); err != nil {
-		return nil, fmt.Errorf("record of image %s: %w", r.Manifest.UUID, err)
-	}
-	return append(value, '\n'), nil
+// recordText is a record in imgadm's own form.
+type recordText struct {
+	Manifest jsontext.Value `json:"manifest"`
+	Pool     string         `json:"zpool"`
+	Source   string         `json:"source,omitzero"`
 }
 
-// parseRecord reads what marshal, or imgadm, wrote.
-func parseRecord(text []byte) (record, error) {
-	var raw struct {
-		Manifest json.RawMessage `json:"manifest"`
-		Pool     string          `json:"zpool"`
-		Source   string          `json:"source"`
+// marshal gives the text that imgadm itself writes: two spaces, a newline at the end, all values of
+// the manifest as they are.
+func (r record) marshal() ([]byte, error) {
+	text, err := json.Marshal(recordText{r.Manifest.V2(), r.Pool, r.Source}, jsontext.WithIndent("  "))
+	if err != nil {
+		return nil, fmt.Errorf("record of image %s: %w", r.Manifest.UUID, err)
 	}
-	if err := json.Unmarshal(text, &raw); err != nil {
+	return append(text, '\n'), nil
+}
+
+// parseRecord reads the text of marshal or of imgadm.
+func parseRecord(text []byte) (record, error) {
+	var t recordText
+	if err := json.Unmarshal(text, &t); err != nil {
 		return record{}, err
 	}
-	m, err := manifest.Parse(raw.Manifest, manifest.ParseOptions{ServePrivate: true})
-	return record{Manifest: m, Pool: raw.Pool, Source: raw.Source}, err
+	m, err := manifest.Parse(t.Manifest, manifest.ParseOptions{ServePrivate: true})
+	return record{Manifest: m, Pool: t.Pool, Source: t.Source}, err
 }
 
 func (im *Importer) imagesDir() string { return filepath.Join(im.o.DBDir, "images") }
@@ -61,8 +54,8 @@ func (im *Importer) recordPath(pool string, id uuid.UUID) string {
 	return filepath.Join(im.imagesDir(), pool+"-"+id.String()+".json")
 }
 
-// record reads the record of an image. One that imgadm could not read counts as
-// missing: the error matches fs.ErrNotExist.
+// record reads the record of an image. A record that imgadm could not read counts as missing: the
+// error matches fs.ErrNotExist.
 func (im *Importer) record(pool string, id uuid.UUID) (record, error) {
 	path := im.recordPath(pool, id)
 	text, err := os.ReadFile(path)
@@ -79,61 +72,50 @@ func (im *Importer) record(pool string, id uuid.UUID) (record, error) {
 	return r, nil
 }
 
-// newRecord is a record that is on disk, but not yet in its place.
-type newRecord struct {
-	im         *Importer
-	temp, path string
-}
-
-// prepare writes the image's record beside its place, so that nothing is left that
-// can fail once the dataset has its name. The image's import lock is held, commit
-// or discard follows.
-func (im *Importer) prepare(pool string, image manifest.Manifest) (*newRecord, error) {
+// prepare writes the record of an image beside its place and gives this place, so that no step can
+// fail for the record's content once the dataset has its name. The caller holds the image's import
+// lock; commit or discard follows.
+func (im *Importer) prepare(pool string, image manifest.Manifest) (path string, err error) {
 	r := record{Manifest: image, Pool: pool}
 	if im.o.Source != nil {
 		r.Source = im.o.Source(image)
 	}
 	text, err := r.marshal()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	path := im.recordPath(pool, image.UUID)
-	n := &newRecord{im: im, temp: tempRecord(path), path: path}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("imgadm's database: %w", err)
+	path = im.recordPath(pool, image.UUID)
+	if err := os.MkdirAll(im.imagesDir(), 0o755); err != nil {
+		return "", fmt.Errorf("imgadm's database: %w", err)
 	}
-	if err := im.writeSynced(n.temp, text); err != nil {
-		n.discard()
-		return nil, fmt.Errorf("imgadm's database: %w", err)
+	f, err := os.OpenFile(tempRecord(path), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err == nil {
+		_, err = f.Write(text)
+		err = errors.Join(err, im.sync(f), f.Close())
 	}
-	return n, nil
+	if err != nil {
+		discard(path)
+		return "", fmt.Errorf("imgadm's database: %w", err)
+	}
+	return path, nil
 }
 
-// tempRecord is the name of a record before it is one. It is always the same, so
-// that what a crash leaves is written over. imgadm does not look at such names.
+// tempRecord is the name of a prepared record, which imgadm ignores. The name is always the same, so
+// that a record writes over the leavings of a crash.
 func tempRecord(path string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 }
 
-// commit puts the record in its place; when it returns, a loss of power does not undo that.
-func (n *newRecord) commit() error {
-	if err := os.Rename(n.temp, n.path); err != nil {
+// commit puts a prepared record in its place, for good when commit returns.
+func (im *Importer) commit(path string) error {
+	if err := os.Rename(tempRecord(path), path); err != nil {
 		return err
 	}
-	return n.im.syncDir(filepath.Dir(n.path))
+	return im.syncDir(filepath.Dir(path))
 }
 
-// discard removes a record that was not committed.
-func (n *newRecord) discard() { os.Remove(n.temp) } //nolint:errcheck // it is written over the next time
-
-func (im *Importer) writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, im.sync(f), f.Close())
-}
+// discard removes a prepared record.
+func discard(path string) { os.Remove(tempRecord(path)) } //nolint:errcheck // the next record writes over it
 
 func (im *Importer) syncDir(path string) error {
 	d, err := os.Open(path)

@@ -13,20 +13,12 @@ import (
 	"imgmirror/manifest"
 )
 
-// Recover puts right what a process left that was killed in the midst of an
-// install: it destroys images that were received in part, records images that have
-// no record, if Find knows them, and removes records and beginnings of records that we wrote
-// and that have no image. What another process is importing is left alone. One that can
-// not be put right does not keep the others from being: the errors come together.
+// Recover puts right what a process leaves that is killed during an install. Recover destroys images
+// that were received in part, records the images without a record that Find knows, and removes this
+// package's records, and beginnings of records, without an image. Images that another process is
+// importing are left alone. The error joins all faults; a fault does not stop the other repairs.
 func (im *Importer) Recover(ctx context.Context, pool string) error {
-	pool, err := im.pool(pool)
-	if err != nil {
-		return err
-	}
-	if err := im.Check(ctx, pool); err != nil {
-		return err
-	}
-	all, err := im.datasets(ctx, pool)
+	pool, all, err := im.datasets(ctx, pool)
 	if err != nil {
 		return err
 	}
@@ -45,11 +37,10 @@ func (im *Importer) Recover(ctx context.Context, pool string) error {
 			faults = append(faults, im.locked(ctx, image.UUID, func() error { return im.recordFound(ctx, pool, image.UUID) }))
 		}
 	}
-	faults = append(faults, im.dropRecords(ctx, pool))
-	return errors.Join(faults...)
+	return errors.Join(append(faults, im.dropRecords(ctx, pool))...)
 }
 
-// locked does something under an image's lock, or nothing if another has it.
+// locked calls do under an image's lock, and does not while another process has the lock.
 func (im *Importer) locked(ctx context.Context, id uuid.UUID, do func() error) error {
 	lock, err := im.lock(ctx, id, false)
 	if errors.Is(err, ErrLocked) {
@@ -72,15 +63,14 @@ func (im *Importer) dropPartial(ctx context.Context, dataset string) error {
 	return nil
 }
 
-// recordFound writes the record of an image that has none, if it is known.
+// recordFound writes the record of an image without one, if Find knows the image.
 func (im *Importer) recordFound(ctx context.Context, pool string, id uuid.UUID) error {
 	image, err := im.o.Find(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		in := im.newInstall(pool, image, nil)
-		_, err = in.repair(ctx)
+		_, err = im.newInstall(pool, image, nil).repair(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("record image %s: %w", id, err)
@@ -88,14 +78,14 @@ func (im *Importer) recordFound(ctx context.Context, pool string, id uuid.UUID) 
 	return nil
 }
 
-// dropRecords removes our records of images that are not in the pool, and those
-// that were not finished.
+// dropRecords removes this package's records of images that are not in the pool, and unfinished
+// records.
 func (im *Importer) dropRecords(ctx context.Context, pool string) error {
 	entries, err := os.ReadDir(im.imagesDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
 		return err
 	}
 	var faults []error
@@ -118,21 +108,16 @@ func (im *Importer) dropRecords(ctx context.Context, pool string) error {
 	return errors.Join(faults...)
 }
 
-// recordedID gives the image whose record in the pool has that file name.
+// recordedID gives the image whose record in the pool has this file name.
 func recordedID(pool, name string) (uuid.UUID, bool) {
-	name, ok := strings.CutPrefix(name, pool+"-")
-	if !ok {
-		return uuid.Nil, false
-	}
-	name, ok = strings.CutSuffix(name, ".json")
-	if !ok {
-		return uuid.Nil, false
-	}
-	return manifest.ParseUUID(name)
+	name, ours := strings.CutPrefix(name, pool+"-")
+	name, is := strings.CutSuffix(name, ".json")
+	id, ok := manifest.ParseUUID(name)
+	return id, ours && is && ok
 }
 
-// dropOrphan removes an image's record if its dataset is not there and the record
-// is ours: it names the source that we would. imgadm's own it takes care of itself.
+// dropOrphan removes the record of an image without a dataset if the record is this package's: a
+// record that names the Source. imgadm takes care of its own records.
 func (im *Importer) dropOrphan(ctx context.Context, pool string, id uuid.UUID) error {
 	r, err := im.record(pool, id)
 	if err != nil || r.Source == "" || im.o.Source == nil || im.o.Source(r.Manifest) != r.Source {

@@ -47,7 +47,7 @@ func TestRecover(t *testing.T) {
 		}
 		r, err := writer.prepare(p.name, newImage(t, id, uuid.Nil, "none", []byte("x"), nil).Manifest)
 		if err == nil {
-			err = r.commit()
+			err = writer.commit(r)
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -14,8 +14,8 @@ import (
 	"imgmirror/verify"
 )
 
-// Stage puts an image's file where imgadm looks before it downloads one, unless a
-// right one is there. It leaves nothing else behind, whatever happens.
+// Stage puts an image's file where imgadm looks before a download, unless the right file is there.
+// Stage leaves nothing else behind, whatever happens.
 func (im *Importer) Stage(ctx context.Context, image manifest.Manifest, progress func(Progress)) (Outcome, error) {
 	outcome, err := im.stage(ctx, image, progress)
 	if err != nil {
@@ -29,7 +29,7 @@ func (im *Importer) stage(ctx context.Context, image manifest.Manifest, progress
 		return "", fmt.Errorf("%w: it has %d files, not one", ErrType, len(image.Files))
 	}
 	r := &reception{im: im, image: image, progress: progress}
-	r.report(Waiting)
+	r.report()
 	lock, err := im.lock(ctx, image.UUID, true)
 	if err != nil {
 		return "", err
@@ -47,7 +47,7 @@ func (im *Importer) stage(ctx context.Context, image manifest.Manifest, progress
 	if err := os.MkdirAll(im.o.StageDir, 0o755); err != nil {
 		return "", err
 	}
-	temp := path + ".partial" // as imgadm calls it: either writes over what the other left
+	temp := path + ".partial" // the name that imgadm uses too: each writes over the leavings of the other
 	err = r.copyTo(ctx, temp)
 	im.metrics.moved(r)
 	if err == nil {
@@ -89,7 +89,7 @@ func (r *reception) copyTo(ctx context.Context, path string) (err error) {
 			r.moved()
 		}
 		if errors.Is(err, io.EOF) {
-			r.report(Installing)
+			r.report()
 			return r.im.sync(to)
 		}
 		if err != nil {

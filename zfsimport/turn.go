@@ -6,16 +6,16 @@ import (
 	"sync"
 )
 
-// turn lets one at a time receive, in the order in which they queued up.
+// turn lets one place at a time receive, in the order of join.
 type turn struct {
 	mu    sync.Mutex
-	queue []*place // the first one's turn it is
+	queue []*place // the first has the turn
 }
 
-// place is one in the queue.
+// place is a place in the queue.
 type place struct {
 	of    *turn
-	ready chan struct{} // closed when it is the first
+	ready chan struct{} // closed when the place is the first
 }
 
 // join takes the last place. leave must follow.
@@ -40,7 +40,7 @@ func (p *place) wait(ctx context.Context) error {
 	}
 }
 
-// leave gives the place up, and with it the turn. Idempotent.
+// leave gives up the place and its turn, and may be called again.
 func (p *place) leave() {
 	p.of.mu.Lock()
 	defer p.of.mu.Unlock()

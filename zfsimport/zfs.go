@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,10 +16,10 @@ const (
 	final   = "@final"   // the snapshot of an image that instances are cloned from
 	partial = "-partial" // after the name of an image that is being received
 
-	// afterwards bounds what has to be done after the context of a call has ended.
+	// afterwards bounds the work that follows the end of a call's context.
 	afterwards = 2 * time.Minute
-	// busyPoll is how often a dataset is tried that ZFS says is busy: it is, for a
-	// moment, when a receive was just killed, or another program looks at it.
+	// busyPoll is the pause between tries on a busy dataset. A dataset is busy for a moment after a
+	// receive was killed, or while another program looks at the dataset.
 	busyPoll = 100 * time.Millisecond
 )
 
@@ -55,8 +54,8 @@ func (im *Importer) run(ctx context.Context, name string, args ...string) (strin
 	return out, err
 }
 
-// Check tells whether images can be installed into the pool at all: zfs is there,
-// and the pool is there and works. Its errors match ErrNoZFS and ErrNoPool where these are the reason.
+// Check tells whether images can be installed into the pool at all: zfs is there, and the pool is
+// there and works. The error matches ErrNoZFS or ErrNoPool where this is the reason.
 func (im *Importer) Check(ctx context.Context, pool string) error {
 	pool, err := im.pool(pool)
 	if err != nil {
@@ -69,12 +68,10 @@ func (im *Importer) Check(ctx context.Context, pool string) error {
 	if err != nil {
 		return err
 	}
-	switch health := strings.TrimSpace(out); health {
-	case "ONLINE", "DEGRADED":
-		return nil
-	default:
+	if health := strings.TrimSpace(out); health != "ONLINE" && health != "DEGRADED" {
 		return fmt.Errorf("%w that can be written: %s is %s", ErrNoPool, pool, health)
 	}
+	return nil
 }
 
 // exists tells whether a dataset or snapshot is there.
@@ -86,14 +83,31 @@ func (im *Importer) exists(ctx context.Context, dataset string) (bool, error) {
 	return err == nil, err
 }
 
-// property gives one property of a dataset, "-" when it has none.
+// property gives one property of a dataset, "-" for a property that the dataset does not have.
 func (im *Importer) property(ctx context.Context, dataset, name string) (string, error) {
 	out, err := im.zfs(ctx, "get", "-H", "-p", "-o", "value", name, dataset)
 	return strings.TrimSpace(out), err
 }
 
-// destroy removes a dataset with its snapshots, if it is there. The import lock of
-// the image that it is of is held.
+// get runs "zfs get" and gives its lines, each of the three columns that args name. Only the last
+// column may be a value: a value may hold a tab.
+func (im *Importer) get(ctx context.Context, args ...string) (rows [][]string, err error) {
+	out, err := im.zfs(ctx, append([]string{"get", "-H"}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(out) {
+		row := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 3)
+		if len(row) != 3 {
+			return nil, fmt.Errorf("zfs get: a line that is not understood: %q", line)
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// destroy removes a dataset with its snapshots, if the dataset is there. The caller holds the import
+// lock of the dataset's image.
 func (im *Importer) destroy(ctx context.Context, dataset string) error {
 	there, err := im.exists(ctx, dataset)
 	if err != nil || !there {
@@ -106,7 +120,7 @@ func (im *Importer) destroy(ctx context.Context, dataset string) error {
 	return err
 }
 
-// insist is zfs for what may be busy for a moment: until it is not, or ctx ends.
+// insist is zfs for a dataset that may be busy for a moment, and tries until ctx ends.
 func (im *Importer) insist(ctx context.Context, args ...string) error {
 	for {
 		_, err := im.zfs(ctx, args...)
@@ -121,9 +135,8 @@ func (im *Importer) insist(ctx context.Context, args ...string) error {
 	}
 }
 
-// mount mounts a filesystem as a plain receive would have done, if it belongs below
-// the pool's own mountpoint. That it can not is no reason to go without the image:
-// instances are cloned from its snapshot.
+// mount mounts a filesystem as a plain receive does, if its place is below the pool's own
+// mountpoint. A failed mount is logged only: instances are cloned from the image's snapshot.
 func (im *Importer) mount(ctx context.Context, dataset string) {
 	if err := im.tryMount(ctx, dataset); err != nil {
 		im.log.Warn("an installed image can not be mounted", "dataset", dataset, "error", err)
@@ -131,74 +144,54 @@ func (im *Importer) mount(ctx context.Context, dataset string) {
 }
 
 func (im *Importer) tryMount(ctx context.Context, dataset string) error {
-	out, err := im.zfs(ctx, "get", "-H", "-o", "property,value", "type,mounted,canmount,mountpoint", dataset)
+	rows, err := im.get(ctx, "-o", "property,source,value", "type,mounted,canmount,mountpoint", dataset)
 	if err != nil {
 		return err
 	}
-	p := make(map[string]string)
-	for line := range strings.Lines(out) {
-		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
-		p[name] = value
+	source, value := make(map[string]string), make(map[string]string)
+	for _, row := range rows {
+		source[row[0]], value[row[0]] = row[1], row[2]
 	}
-	if p["type"] != "filesystem" || p["mounted"] != "no" || p["canmount"] != "on" || !strings.HasPrefix(p["mountpoint"], "/") {
+	place := value["mountpoint"]
+	if value["type"] != "filesystem" || value["mounted"] != "no" || value["canmount"] != "on" || !strings.HasPrefix(place, "/") {
 		return nil
 	}
-	// Of an image that another program has received, the place may be its stream's choice.
-	source, err := im.zfs(ctx, "get", "-H", "-o", "source", "mountpoint", dataset)
-	if err != nil {
-		return err
-	}
-	if !passive(strings.TrimSpace(source)) {
-		return fmt.Errorf("its mountpoint %q is not the pool's", p["mountpoint"])
+	if !passive(source["mountpoint"]) { // another program received the image, and its stream chose the place
+		return fmt.Errorf("its mountpoint %q is not the pool's", place)
 	}
 	_, err = im.zfs(ctx, "mount", dataset)
 	return err
 }
 
-// dataset is one row of what a pool holds.
+// dataset is a filesystem, a volume or a snapshot of a pool, with the properties of listed by name.
 type dataset struct {
-	name, kind, origin, mountpoint, mounted, ignore string
-	used                                            int64
+	name string
+	is   map[string]string
 }
 
-// datasets lists all that is in the pool, snapshots too.
-func (im *Importer) datasets(ctx context.Context, pool string) ([]dataset, error) {
-	// "get", and not "list": that one has exact numbers in later versions only.
-	out, err := im.zfs(ctx, "get", "-H", "-p", "-r", "-o", "name,property,value",
-		"type,origin,mountpoint,mounted,used,imgadm:ignore", pool)
-	if err != nil {
-		return nil, err
+// listed are the properties that datasets asks for.
+const listed = "type,origin,mountpoint,mounted,used,imgadm:ignore"
+
+// datasets gives all that is in a pool that works, snapshots too. pool is the name of the pool.
+func (im *Importer) datasets(ctx context.Context, name string) (pool string, all []dataset, err error) {
+	if pool, err = im.pool(name); err != nil {
+		return "", nil, err
 	}
-	var all []dataset
-	for line := range strings.Lines(out) {
-		f := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 3)
-		if len(f) != 3 {
-			return nil, fmt.Errorf("zfs get: a line that is not understood: %q", line)
-		}
-		if len(all) == 0 || all[len(all)-1].name != f[0] {
-			all = append(all, dataset{name: f[0]})
-		}
-		d := &all[len(all)-1]
-		switch f[1] {
-		case "type":
-			d.kind = f[2]
-		case "origin":
-			d.origin = f[2]
-		case "mountpoint":
-			d.mountpoint = f[2]
-		case "mounted":
-			d.mounted = f[2]
-		case "used":
-			d.used, _ = strconv.ParseInt(f[2], 10, 64) // "-" for what has none
-		case "imgadm:ignore":
-			d.ignore = f[2]
-		}
+	if err := im.Check(ctx, pool); err != nil {
+		return "", nil, err
 	}
-	return all, nil
+	// "zfs list" gives exact numbers in later versions only.
+	rows, err := im.get(ctx, "-p", "-r", "-o", "name,property,value", listed, pool)
+	for _, row := range rows {
+		if len(all) == 0 || all[len(all)-1].name != row[0] {
+			all = append(all, dataset{row[0], make(map[string]string)})
+		}
+		all[len(all)-1].is[row[1]] = row[2]
+	}
+	return pool, all, err
 }
 
-// imageOf gives the image that a dataset of the pool is named after, with what
-// follows the uuid.
+// imageOf gives the image that a dataset of the pool is named after, and the text behind the uuid.
 func imageOf(pool, name string) (id uuid.UUID, rest string, ok bool) {
 	name, ok = strings.CutPrefix(name, pool+"/")
 	if !ok || len(name) < 36 {

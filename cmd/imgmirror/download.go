@@ -75,9 +75,6 @@ func newDownload(ctx context.Context, want verify.Want, open func(context.Contex
 	return d, nil
 }
 
-// Size is the file's, in bytes; 0 when it is not known.
-func (d *download) Size() int64 { return max(d.size, 0) }
-
 // Read gives bytes that have come.
 func (d *download) Read(p []byte) (int, error) {
 	for {

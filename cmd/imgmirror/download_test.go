@@ -74,7 +74,7 @@ func TestDownload(t *testing.T) {
 			}
 			defer d.Close()
 			got, err := io.ReadAll(d)
-			if err != nil || !bytes.Equal(got, s.data) || d.Size() != int64(len(s.data)) {
+			if err != nil || !bytes.Equal(got, s.data) || d.size != int64(len(s.data)) {
 				t.Errorf("%s: %d bytes of %d, %v", name, len(got), len(s.data), err)
 			}
 			if fmt.Sprint(s.asked) != fmt.Sprint(asked) {

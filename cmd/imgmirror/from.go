@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -46,7 +47,7 @@ func newRemote(cfg *config.Config, from string) (*remote, error) {
 }
 
 // open gives the file of an image for zfsimport, checked as it comes.
-func (r *remote) open(ctx context.Context, image manifest.Manifest) (zfsimport.File, error) {
+func (r *remote) open(ctx context.Context, image manifest.Manifest) (io.ReadCloser, error) {
 	if len(image.Files) == 0 {
 		return nil, fmt.Errorf("image %s has no file: %w", image.UUID, fs.ErrNotExist)
 	}

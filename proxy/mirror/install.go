@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 
@@ -100,7 +101,7 @@ func (m *Mirror) newImporter(o Options) error {
 
 // openImage gives the file of an image, from disk or from its download. An install that is given up
 // ends the download.
-func (m *Mirror) openImage(ctx context.Context, image manifest.Manifest) (zfsimport.File, error) {
+func (m *Mirror) openImage(ctx context.Context, image manifest.Manifest) (io.ReadCloser, error) {
 	e, err := m.Find(ctx, image.UUID)
 	if err != nil {
 		return nil, err

@@ -25,8 +25,8 @@ func TestOpenImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := entry.Manifest.Files[0]
-	if err := (verify.Want{SHA1: file.SHA1, Size: file.Size}).Check(sums.Digests()); err != nil || f.Size() != file.Size {
-		t.Errorf("%v, size %d", err, f.Size())
+	if err := (verify.Want{SHA1: file.SHA1, Size: file.Size}).Check(sums.Digests()); err != nil {
+		t.Error(err)
 	}
 	if err := f.Close(); err != nil {
 		t.Error(err)
