@@ -33,7 +33,7 @@ func BenchmarkBundle(b *testing.B) {
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			b.Fatal(err)
 		}
-		for name, data := range map[string][]byte{"manifesb.json": img.manifest, "image.zfs.gz": img.file} {
+		for name, data := range map[string][]byte{"manifest.json": img.manifest, "image.zfs.gz": img.file} {
 			if err := os.WriteFile(filepath.Join(folder, name), data, 0o644); err != nil {
 				b.Fatal(err)
 			}

@@ -24,14 +24,7 @@ func (s *Server) beginImport(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	b := mirror.Bundle{Index: index, Sig: head.Signature, Volume: head.Volume, Manifests: head.Manifests}
-	if head.DryRun {
-		report, err := s.mirror.PlanImport(b)
-		if err != nil {
-			return err
-		}
-		return reply(w, http.StatusOK, importOf(report, nil))
-	}
-	in, err := s.mirror.BeginImport(r.Context(), b)
+	in, err := s.mirror.BeginImport(r.Context(), b, head.DryRun)
 	if err != nil {
 		return err
 	}

@@ -203,7 +203,7 @@ func TestImportStalls(t *testing.T) {
 			}
 			b := shelf{11: 0}.bundle(t, nil, 0)
 			head := mirror.Bundle{Index: b.Index, Volume: 1, Manifests: b.manifests()}
-			in, err := m.BeginImport(t.Context(), head)
+			in, err := m.BeginImport(t.Context(), head, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -240,8 +240,8 @@ func TestImportStalls(t *testing.T) {
 			if took := time.Since(began); took >= stopTimeout {
 				t.Errorf("the stop took %s", took)
 			}
-			if report, err := m.PlanImport(head); err != nil || !slices.Equal(report.Images[0].Have, []int64{100_000}) {
-				t.Errorf("%+v, %v", report.Images, err)
+			if in, err = m.BeginImport(t.Context(), head, true); err != nil || !slices.Equal(in.Report().Images[0].Have, []int64{100_000}) {
+				t.Errorf("%+v, %v", in, err)
 			}
 			if err := errors.Join(conn.Close(), m.Close()); err != nil {
 				t.Error(err)

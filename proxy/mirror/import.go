@@ -93,23 +93,14 @@ type Import struct {
 	listed time.Time
 }
 
-// PlanImport tells what the mirror has of a bundle, and takes nothing. Errors are those of
-// BeginImport.
-func (m *Mirror) PlanImport(b Bundle) (ImportReport, error) {
-	in, err := m.newImport(b)
-	if err != nil {
-		return ImportReport{}, err
-	}
-	return in.Report(), nil
-}
-
 // BeginImport decides whether the bundle is taken: a bundle is refused as a whole by errors that match
 // bundle.ErrInvalid, bundle.ErrSignature, ErrBundleBase or ErrManyImports. Images whose files are all
-// here are imported at once. The import lasts until End, or for an hour without a call of Take.
-func (m *Mirror) BeginImport(ctx context.Context, b Bundle) (*Import, error) {
+// here are imported at once. The import lasts until End, or for an hour without a call of Take. A dry
+// run takes nothing: its Import only reports.
+func (m *Mirror) BeginImport(ctx context.Context, b Bundle, dryRun bool) (*Import, error) {
 	in, err := m.newImport(b)
-	if err != nil {
-		return nil, err
+	if err != nil || dryRun {
+		return in, err
 	}
 	in.id = uuid.NewString()
 	ids := make([]uuid.UUID, len(b.Index.Images))

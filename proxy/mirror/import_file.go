@@ -162,10 +162,8 @@ func (p *passing) pass(ctx context.Context, body io.Reader, bring func(openFunc)
 	done := make(chan error, 1)
 	go func() {
 		err := bring(p.open)
-		for range joinTries { // another import, whose download was joined, may have broken off
-			if !errors.Is(err, verify.ErrUnavailable) || p.failed() != nil || p.hasOpened() || ctx.Err() != nil {
-				break
-			}
+		// Another import, whose download was joined, may have broken off.
+		for n := 1; n < joinTries && errors.Is(err, verify.ErrUnavailable) && !p.used() && ctx.Err() == nil; n++ {
 			err = bring(p.open)
 		}
 		p.r.Close() //nolint:errcheck // always nil
@@ -178,8 +176,10 @@ func (p *passing) pass(ctx context.Context, body io.Reader, bring func(openFunc)
 		done <- err
 	}
 	err := <-done
-	if broke := p.failed(); err != nil && broke != nil {
-		return broke
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil && p.broke != nil {
+		return p.broke
 	}
 	return err
 }
@@ -217,16 +217,11 @@ func (p *passing) fail(err error) {
 	p.w.CloseWithError(err) //nolint:errcheck // always nil
 }
 
-func (p *passing) failed() error {
+// used tells whether the store has asked for bytes.
+func (p *passing) used() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.broke
-}
-
-func (p *passing) hasOpened() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.opened
+	return p.opened || p.broke != nil
 }
 
 // open gives the bytes from offset on. A refusal is final, as the bytes come only once; what the store has by then

@@ -78,7 +78,7 @@ func (c carried) bundle(t *testing.T, volume int64) Bundle {
 // begun begins an import.
 func begun(t *testing.T, m *Mirror, b Bundle) *Import {
 	t.Helper()
-	in, err := m.BeginImport(t.Context(), b)
+	in, err := m.BeginImport(t.Context(), b, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestImportsBound(t *testing.T) {
 		for range maxImports - 1 {
 			begun(t, m, b)
 		}
-		if _, err := m.BeginImport(t.Context(), b); !errors.Is(err, ErrManyImports) {
+		if _, err := m.BeginImport(t.Context(), b, false); !errors.Is(err, ErrManyImports) {
 			t.Errorf("one more: %v", err)
 		}
 		time.Sleep(importGrace)
