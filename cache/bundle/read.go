@@ -24,8 +24,8 @@ type Sink interface {
 	File(ctx context.Context, p *Piece) error
 }
 
-// Piece is a file on its way out of a bundle, or the part of it that lies in this volume. A Piece is
-// valid during the call of File that it was given to.
+// Piece is a file on its way out of a bundle, or the part of it that lies in this volume. A Piece
+// is valid during the call of File that it was given to.
 type Piece struct {
 	Entry
 	r    *source
@@ -78,7 +78,7 @@ func broken(err error) error {
 // byte for byte the one that the index makes is refused with the name of the entry, as ErrInvalid.
 // The bytes of files are not judged.
 //
-// If r is an io.Seeker that can, bytes without a taker are not read.
+// Bytes that the sink leaves are not read if r can seek.
 func Read(ctx context.Context, r io.Reader, s Sink) (Head, error) {
 	in := newSource(r)
 	h, err := readHead(in)
@@ -147,8 +147,8 @@ func (in *source) file(ctx context.Context, e Entry, s Sink) error {
 	return p.Skip(p.rest)
 }
 
-// Manifests reads the manifests of all images, in the order of Images: from the bytes that the index names by sha256, or
-// from the Original. Errors match ErrInvalid.
+// Manifests reads the manifests of all images, in the order of Images: from the bytes that the
+// index names by sha256, or from the Original. Errors match ErrInvalid.
 func (x Index) Manifests(texts [][]byte) ([]manifest.Manifest, error) {
 	if len(texts) != len(x.Images) {
 		return nil, fmt.Errorf("%w: %d manifests of %d images", ErrInvalid, len(texts), len(x.Images))

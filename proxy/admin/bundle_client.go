@@ -49,9 +49,9 @@ func (c *Client) File(ctx context.Context, sum verify.Sum, offset int64) (io.Rea
 const endTimeout = 10 * time.Second
 
 // ImportBundle reads the tar of a volume, brings the mirror what it lacks, and tells what became of
-// all images of the bundle; of an import that broke off, too, if the mirror has begun it. Of a volume
-// that can be sought in, bytes that the mirror has are not read. progress is told how many bytes have
-// been sent, of how many, by one call after the other.
+// all images of the bundle; of an import that broke off, too, if the mirror has begun it. Of a
+// volume that can be sought in, bytes that the mirror has are not read. progress is told how many
+// bytes have been sent, of how many, by one call after the other.
 func (c *Client) ImportBundle(ctx context.Context, volume io.Reader, progress func(sent, total int64)) (BundleImport, error) {
 	s := &sending{c: c, progress: progress}
 	_, err := bundle.Read(ctx, volume, s)
@@ -105,8 +105,8 @@ func (s *sending) Begin(ctx context.Context, h bundle.Head, manifests [][]byte) 
 	return nil
 }
 
-// lacks tells from which byte of its file on the mirror takes an entry; false: the mirror does not take it. An earlier
-// part has to come first.
+// lacks tells from which byte of the file on the mirror takes an entry; false: the mirror takes
+// nothing of the entry. An earlier part has to come first.
 func (s *sending) lacks(e bundle.Entry) (from int64, ok bool) {
 	if e.File < 0 || e.File >= len(s.told.Images[e.Image].Have) {
 		return 0, false
@@ -116,8 +116,8 @@ func (s *sending) lacks(e bundle.Entry) (from int64, ok bool) {
 	return from, image.State != ImageRefused && e.Begin <= from && from < e.Begin+e.Size
 }
 
-// File sends what the mirror lacks. What the mirror says against a file is the image's matter, unless
-// the mirror knows of no such import any more, or stops.
+// File sends what the mirror lacks. An answer against a file refuses the image, unless the mirror
+// has ended the import, or stops.
 func (s *sending) File(ctx context.Context, p *bundle.Piece) error {
 	from, ok := s.lacks(p.Entry)
 	if !ok {
@@ -174,7 +174,7 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close leaves the rest to who reads the bundle.
+// Close leaves the rest of the Reader to bundle.Read.
 func (b *sentBody) Close() error {
 	b.done()
 	return nil

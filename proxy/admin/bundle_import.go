@@ -10,7 +10,8 @@ import (
 	"imgmirror/verify"
 )
 
-// maxHead bounds what comes of a bundle before its files: the index, 32 MiB, and the manifests, 64 MiB, in base64.
+// maxHead bounds what comes of a bundle before its files: the index, 32 MiB, and the manifests, 64
+// MiB, in base64.
 const maxHead = 130 << 20
 
 // beginImport is POST /bundle.

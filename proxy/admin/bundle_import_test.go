@@ -107,8 +107,8 @@ func TestImportFiles(t *testing.T) {
 	f.came(f.ended(begun.ID), "11 present, 12 added")
 }
 
-// TestImportStrangeFiles: what is wrong with a request for a file changes nothing, and what is wrong with the bytes
-// refuses one image.
+// TestImportStrangeFiles: what is wrong with a request for a file changes nothing, and what is
+// wrong with the bytes refuses one image.
 func TestImportStrangeFiles(t *testing.T) {
 	f := newFixture(t)
 	other := upstreamtest.Manifest(upstreamtest.ID(14), "image14", "1.0", nil, sampleFile(12))
@@ -190,8 +190,8 @@ func TestImportStrangeHeads(t *testing.T) {
 	f.notTaken(413, codeTooLarge, r)
 }
 
-// TestImportStalls: a file that brings nothing for a while is given up, and a mirror that stops does not wait for one.
-// What came of the file is kept.
+// TestImportStalls: a file that brings nothing for a while is given up, and a mirror that stops
+// does not wait for one. What came of the file is kept.
 func TestImportStalls(t *testing.T) {
 	for _, stops := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {

@@ -32,7 +32,8 @@ type BundledFile struct {
 	Size   int64  `json:"size"`
 }
 
-// BundleHead is the body of POST /api/v1/bundle: what a bundle holds besides the images' files, as it lies in the bundle.
+// BundleHead is the body of POST /api/v1/bundle: what a bundle holds besides the images' files, as
+// it lies in the bundle.
 type BundleHead struct {
 	Index     []byte   `json:"index"`
 	Signature []byte   `json:"signature,omitempty"` // nil: unsigned

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// listImportsEvery is how long the catalogue may lack images that were added while an import goes on.
+	// listImportsEvery is how long the catalogue may lack images that were added while an import
+	// goes on.
 	listImportsEvery = 2 * time.Second
 	// listImportsTimeout bounds one update of the catalogue.
 	listImportsTimeout = 30 * time.Second
@@ -93,10 +94,10 @@ type Import struct {
 	listed time.Time
 }
 
-// BeginImport decides whether the bundle is taken: a bundle is refused as a whole by errors that match
-// bundle.ErrInvalid, bundle.ErrSignature, ErrBundleBase or ErrManyImports. Images whose files are all
-// here are imported at once. The import lasts until End, or for an hour without a call of Take. A dry
-// run takes nothing: its Import only reports.
+// BeginImport decides whether the bundle is taken. A bundle is refused as a whole by errors that
+// match bundle.ErrInvalid, bundle.ErrSignature, ErrBundleBase or ErrManyImports. Images whose files
+// are all here are imported at once. The import lasts until End, or for an hour without a call of
+// Take. A dry run takes nothing: its Import only reports.
 func (m *Mirror) BeginImport(ctx context.Context, b Bundle, dryRun bool) (*Import, error) {
 	in, err := m.newImport(b)
 	if err != nil || dryRun {
@@ -191,8 +192,9 @@ func (m *Mirror) checkBase(x bundle.Index) error {
 		ErrBundleBase, x.ID, len(x.Requires), x.Since, len(missing), text)
 }
 
-// have tells of each file of an image how many bytes are here. All bytes of an unfinished download are none: they have
-// not been judged, and if they are wrong the file is wanted from its start.
+// have tells of each file of an image how many bytes are here. An unfinished download with all its
+// bytes counts for none: its bytes have not been judged, and the mirror wants the file from its
+// start if the bytes are wrong.
 func (in *Import) have(image bundle.Image) []int64 {
 	have := make([]int64, len(image.Files))
 	for f, file := range image.Files {
@@ -294,8 +296,8 @@ func (in *Import) complete(i int) error {
 	return nil
 }
 
-// list brings added images into the catalogue, at once or now and then. What is recorded is listed whether or not a
-// client waits for that.
+// list brings added images into the catalogue, at once or now and then, also for a client that has
+// left.
 func (in *Import) list(ctx context.Context, atOnce bool) error {
 	in.mu.Lock()
 	due := in.dirty && (atOnce || time.Since(in.listed) >= listImportsEvery)

@@ -33,10 +33,11 @@ var (
 	ErrBroke = errors.New("the file broke off")
 )
 
-// Take brings n bytes of a file to disk, from offset on, and tells how many bytes of the file are here
-// then. The last bytes of a file complete its images. What came before a break is kept. An error that
-// matches neither fs.ErrNotExist, ErrOffset, ErrBroke nor cache.ErrClosed refuses an image; other
-// images of the bundle may still come. Once ctx has ended, so must the reads of body.
+// Take brings n bytes of a file to disk, from offset on, and tells how many bytes of the file are
+// here then. The last bytes of a file complete its images. Bytes that came before a break are kept.
+// An error that matches neither fs.ErrNotExist, ErrOffset, ErrBroke nor cache.ErrClosed refuses an
+// image; other images of the bundle may still come. The caller ends the reads of body when ctx
+// ends.
 func (in *Import) Take(ctx context.Context, sum verify.Sum, offset, n int64, body io.Reader) (have int64, err error) {
 	i, f, err := in.begin(sum)
 	if err != nil {
@@ -74,8 +75,8 @@ func (in *Import) Take(ctx context.Context, sum verify.Sum, offset, n int64, bod
 // place is a file of an image, by numbers in the index.
 type place struct{ image, file int }
 
-// begin finds the image that a file comes for: of those that are not refused the first one that lacks the file. begin
-// counts a request, which rest ends.
+// begin finds the image that a file comes for: the first image without the file that is not
+// refused. begin counts a request; rest ends the request.
 func (in *Import) begin(sum verify.Sum) (image, file int, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -126,8 +127,8 @@ func (in *Import) took(ctx context.Context, sum verify.Sum, broke bool) (err err
 // openFunc is the Open of a cache.Source.
 type openFunc func(ctx context.Context, offset int64) (*verify.Stream, error)
 
-// passing is bytes of a file on their way from a request, which has them once, to the store, which
-// opens them when it wants them. The store reads the pipe; the goroutine of the request writes to it.
+// passing is bytes of a file on their way from a request to the store. The request has the bytes
+// once. The store opens and reads a pipe; the goroutine of the request writes to the pipe.
 type passing struct {
 	path    string
 	at, end int64     // of the bytes in the file
@@ -184,7 +185,8 @@ func (p *passing) pass(ctx context.Context, body io.Reader, bring func(openFunc)
 	return err
 }
 
-// send writes body to the pipe as long as the store reads. The last bytes of a part come only if the part is right.
+// send writes body to the pipe as long as the store reads. The last bytes of a wrong part are not
+// written.
 func (p *passing) send(body io.Reader) {
 	buf := make([]byte, min(takeBuffer, p.end-p.at))
 	for rest := p.end - p.at; rest > 0; {
@@ -224,8 +226,8 @@ func (p *passing) used() bool {
 	return p.opened || p.broke != nil
 }
 
-// open gives the bytes from offset on. A refusal is final, as the bytes come only once; what the store has by then
-// stays, unless it is known to be wrong.
+// open gives the bytes from offset on. A refusal is final, as the bytes come only once. The store
+// keeps the bytes that came before, but for a part that is known to be wrong.
 func (p *passing) open(ctx context.Context, offset int64) (*verify.Stream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,8 +279,8 @@ func (b *passingBody) Close() error {
 	return b.p.r.Close()
 }
 
-// takeFile brings a file of a bundle to disk through open, which is called at most once, and returns when
-// the file is verified.
+// takeFile brings a file of a bundle to disk through open, which is called at most once, and
+// returns when the file is verified.
 func (m *Mirror) takeFile(ctx context.Context, image manifest.Manifest, index int, want verify.Want,
 	open openFunc,
 ) error {

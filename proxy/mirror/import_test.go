@@ -52,7 +52,8 @@ func digestsOf(b []byte) verify.Digests {
 
 func sumOfBytes(b []byte) verify.Sum { return digestsOf(b).SHA1 }
 
-// bundle makes the first volume of a bundle of the images; volume is the size of volumes, 0: there is one.
+// bundle makes the first volume of a bundle of the images; volume is the size of volumes, 0: there
+// is one.
 func (c carried) bundle(t *testing.T, volume int64) Bundle {
 	t.Helper()
 	var images []bundle.Export
@@ -103,8 +104,8 @@ func inBubble(t *testing.T, do func(t *testing.T, m *Mirror)) {
 	})
 }
 
-// TestImportsBound: as many imports are open as the bound allows. The one that was quiet for longest makes room, once it
-// has been quiet for a while.
+// TestImportsBound: as many imports are open as the bound allows. The one that was quiet for
+// longest makes room, once it has been quiet for a while.
 func TestImportsBound(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *Mirror) {
 		first := carried{1: 100, 2: 200}.bundle(t, 0)
@@ -170,8 +171,8 @@ func TestImportsLife(t *testing.T) {
 	})
 }
 
-// TestImportTakesOnce: of two requests with one file the second one waits, and goes on when the first one breaks off.
-// The import ends when both have.
+// TestImportTakesOnce: of two requests with one file the second one waits, and goes on when the
+// first one breaks off. The import ends when both have.
 func TestImportTakesOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *Mirror) {
 		c := carried{1: 300_000}
@@ -234,8 +235,8 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestImportParts: the parts of a file come from their volumes. A wrong one is refused by its own name, and nothing of it
-// is kept.
+// TestImportParts: the parts of a file come from their volumes. A wrong one is refused by its own
+// name, and nothing of it is kept.
 func TestImportParts(t *testing.T) {
 	m := newMirror(t, testOptions(t))
 	c := carried{1: 6 << 20, 2: 100}
