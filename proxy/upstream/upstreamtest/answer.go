@@ -2,6 +2,7 @@ package upstreamtest
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"crypto/md5"
 	"crypto/sha1"
@@ -10,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,12 +109,7 @@ func (a *answer) list() {
 	if a.server.options.Dialect == IMGAPI {
 		q := a.r.URL.Query()
 		if marker := q.Get("marker"); marker != "" {
-			from := -1
-			for i, m := range images {
-				if m.id == marker {
-					from = i
-				}
-			}
+			from := slices.IndexFunc(images, func(m *image) bool { return m.id == marker })
 			if from < 0 {
 				a.fail(http.StatusNotFound, "ResourceNotFound", "marker image not found")
 				return
@@ -120,40 +117,21 @@ func (a *answer) list() {
 			images = images[from:]
 		}
 		limit, _ := strconv.Atoi(q.Get("limit"))
-		if limit == 0 {
-			limit = a.server.options.PageCap
-		}
-		if limit > 0 && len(images) > limit {
+		if limit = cmp.Or(limit, a.server.options.PageCap); limit > 0 && len(images) > limit {
 			images = images[:limit]
 		}
 	}
-	var doc bytes.Buffer
-	doc.WriteByte('[')
+	docs := make([][]byte, len(images))
 	for i, m := range images {
-		if i > 0 {
-			doc.WriteByte(',')
-		}
-		doc.Write(m.served(a.r.Host))
+		docs[i] = m.served(a.r.Host)
 	}
-	doc.WriteByte(']')
-	a.json(http.StatusOK, doc.Bytes())
+	a.json(http.StatusOK, fmt.Appendf(nil, "[%s]", bytes.Join(docs, []byte(","))))
 }
 
 // inChannel tells whether the image is in the channel asked for.
 func (a *answer) inChannel(m *image) bool {
-	want := a.r.URL.Query().Get("channel")
-	if want == "" {
-		want = a.server.options.Channel
-	}
-	if a.server.options.Channel == "" || want == "*" {
-		return true
-	}
-	for _, c := range m.channels {
-		if c == want {
-			return true
-		}
-	}
-	return false
+	want := cmp.Or(a.r.URL.Query().Get("channel"), a.server.options.Channel)
+	return a.server.options.Channel == "" || want == "*" || slices.Contains(m.channels, want)
 }
 
 // image answers what follows /images/ or, for a manifest, /datasets/.
@@ -180,10 +158,10 @@ func (a *answer) image(rest string) {
 }
 
 func (a *answer) find(id string) *image {
-	for _, m := range a.server.snapshotImages() {
-		if m.id == id {
-			return m
-		}
+	a.server.mu.Lock()
+	defer a.server.mu.Unlock()
+	if i := a.server.at(id); i >= 0 {
+		return a.server.images[i]
 	}
 	return nil
 }
@@ -225,7 +203,7 @@ func (a *answer) json(status int, doc []byte) {
 		tag := strconv.Quote(hex.EncodeToString(sum[:]))
 		h.Set("ETag", tag)
 		if a.r.Header.Get("If-None-Match") == tag {
-			a.head(http.StatusNotModified)
+			a.head(http.StatusNotModified, -1)
 			return
 		}
 	}
@@ -242,11 +220,8 @@ func (a *answer) json(status int, doc []byte) {
 
 // whole sends a body from its start to its end, but for faults.
 func (a *answer) whole(status int, body []byte) {
-	if !a.fault.Chunked {
-		a.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	}
-	a.head(status)
-	a.send(body, nil)
+	a.head(status, len(body))
+	a.send(body)
 }
 
 // file sends a file or a range of it.
@@ -271,10 +246,7 @@ func (a *answer) file(data []byte, contentType string, modified time.Time) {
 			sum := md5.Sum(data)
 			h.Set("Content-MD5", base64.StdEncoding.EncodeToString(sum[:]))
 		}
-		if !a.fault.Chunked {
-			h.Set("Content-Length", strconv.Itoa(len(data)))
-		}
-		a.head(http.StatusOK)
+		a.head(http.StatusOK, len(data))
 	case !ok:
 		h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(data)))
 		a.fail(http.StatusRequestedRangeNotSatisfiable, "InvalidHeader", "range not satisfiable")
@@ -282,12 +254,9 @@ func (a *answer) file(data []byte, contentType string, modified time.Time) {
 	default:
 		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, len(data)))
 		data = data[first : last+1]
-		if !a.fault.Chunked {
-			h.Set("Content-Length", strconv.Itoa(len(data)))
-		}
-		a.head(http.StatusPartialContent)
+		a.head(http.StatusPartialContent, len(data))
 	}
-	a.send(data, a.server.limiter)
+	a.send(data)
 }
 
 // parseRange reads "bytes=N-" and "bytes=N-M".
@@ -320,13 +289,17 @@ func (f Fault) spoil(data []byte) []byte {
 	return data
 }
 
-func (a *answer) head(status int) {
+// head sends the head of an answer with a body of that many bytes; -1: without a body.
+func (a *answer) head(status, size int) {
+	if size >= 0 && !a.fault.Chunked {
+		a.w.Header().Set("Content-Length", strconv.Itoa(size))
+	}
 	a.server.record(a.rec, func(r *Request) { r.Status = status })
 	a.w.WriteHeader(status)
 }
 
-// send writes a body piece by piece, within limits, up to where a fault ends it.
-func (a *answer) send(body []byte, limit *rate.Limiter) {
+// send writes a body piece by piece, within a fault's limit, up to where a fault ends it.
+func (a *answer) send(body []byte) {
 	if a.r.Method == http.MethodHead {
 		return
 	}
@@ -334,8 +307,9 @@ func (a *answer) send(body []byte, limit *rate.Limiter) {
 	if cut {
 		body = body[:min(int64(len(body)), a.fault.After)]
 	}
-	if a.fault.Rate > 0 {
-		limit = newLimiter(a.fault.Rate)
+	var limit *rate.Limiter
+	if r := a.fault.Rate; r > 0 {
+		limit = rate.NewLimiter(rate.Limit(r), int(min(max(r/50, 256), chunk)))
 	}
 	flush := http.NewResponseController(a.w).Flush
 	for len(body) > 0 {

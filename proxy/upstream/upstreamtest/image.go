@@ -10,6 +10,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -81,15 +82,18 @@ func (s *Server) Add(manifest []byte, files ...[]byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, old := range s.images {
-		if old.id == m.id {
-			m.icon, m.iconType = old.icon, old.iconType
-			s.images[i] = m
-			return nil
-		}
+	if i := s.at(m.id); i >= 0 {
+		m.icon, m.iconType = s.images[i].icon, s.images[i].iconType
+		s.images[i] = m
+		return nil
 	}
 	s.images = append(s.images, m)
 	return nil
+}
+
+// at is where an image is among those served, -1 for none; mu is held.
+func (s *Server) at(id string) int {
+	return slices.IndexFunc(s.images, func(m *image) bool { return m.id == id })
 }
 
 // SetIcon gives an image that was added an icon. The manifest is not changed by it.
@@ -106,12 +110,10 @@ func (s *Server) Unlist(id uuid.UUID) {
 func (s *Server) change(id uuid.UUID, how func(*image)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, old := range s.images {
-		if old.id == id.String() {
-			m := *old
-			how(&m)
-			s.images[i] = &m
-		}
+	if i := s.at(id.String()); i >= 0 {
+		m := *s.images[i]
+		how(&m)
+		s.images[i] = &m
 	}
 }
 
@@ -119,13 +121,7 @@ func (s *Server) change(id uuid.UUID, how func(*image)) {
 func (s *Server) Remove(id uuid.UUID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.images[:0:0]
-	for _, m := range s.images {
-		if m.id != id.String() {
-			kept = append(kept, m)
-		}
-	}
-	s.images = kept
+	s.images = slices.DeleteFunc(s.images, func(m *image) bool { return m.id == id.String() })
 }
 
 // Manifest makes the v2 manifest of an active, public image with the given files, of

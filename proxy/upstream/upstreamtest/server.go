@@ -4,6 +4,7 @@
 package upstreamtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
 // Dialect is the kind of server that a Server imitates.
@@ -37,7 +36,6 @@ type Options struct {
 
 	PageCap  int    // most images in an answer to a list without limit; 0 means no cap
 	Gzip     bool   // compress lists for those who accept it
-	Rate     int64  // bytes per second of files, all answers together; 0 means no limit
 	Username string // with Password: ask for basic authentication
 	Password string
 	Token    string // ask for a bearer token
@@ -47,7 +45,6 @@ type Options struct {
 // Server is an image server. All methods may be called concurrently.
 type Server struct {
 	options Options
-	limiter *rate.Limiter // nil: no limit
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced whenever a record changes
@@ -62,16 +59,8 @@ type Server struct {
 
 // New starts a server.
 func New(o Options) (*Server, error) {
-	if o.Dialect == "" {
-		o.Dialect = IMGAPI
-	}
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
-	s := &Server{options: o, addr: o.Addr, changed: make(chan struct{})}
-	if o.Rate > 0 {
-		s.limiter = newLimiter(o.Rate)
-	}
+	o.Dialect = cmp.Or(o.Dialect, IMGAPI)
+	s := &Server{options: o, addr: cmp.Or(o.Addr, "127.0.0.1:0"), changed: make(chan struct{})}
 	return s, s.Start()
 }
 
@@ -315,8 +304,4 @@ func (s *Server) snapshotImages() []*image {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.images)
-}
-
-func newLimiter(perSecond int64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), int(min(max(perSecond/50, 256), chunk)))
 }

@@ -171,7 +171,8 @@ func TestStopEndsStalledAnswers(t *testing.T) {
 
 func TestRate(t *testing.T) {
 	data := Bytes(1, 200_000)
-	s := start(t, Options{Rate: 1_000_000})
+	s := start(t, Options{})
+	s.Inject(Fault{Path: "/file", Rate: 1_000_000})
 	if err := s.Add(Manifest(ID(1), "n", "1", nil, data), data); err != nil {
 		t.Fatal(err)
 	}
