@@ -3,7 +3,6 @@ package proxy
 import (
 	"slices"
 	"strings"
-	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -124,7 +123,7 @@ func (s *Server) datasetEntry(req *request, id uuid.UUID, params [][2]string) (c
 		return catalog.Entry{}, err
 	}
 	m := e.Manifest
-	if m.DSAPIVisible() || m.Servable() && len(m.Files) > 0 && s.ancestors.has(s.catalog.Current(), id) {
+	if m.DSAPIVisible() || m.Servable() && len(m.Files) > 0 && s.catalog.Current().IsAncestor(id) {
 		return e, nil
 	}
 	return catalog.Entry{}, imageNotFound(id)
@@ -164,41 +163,6 @@ func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
 // in what is found by uuid only share them.
 func sameImages(a, b []manifest.Manifest) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
-}
-
-// ancestorsCache is the set of images that those need which DSAPI shows, of one list.
-type ancestorsCache struct{ last atomic.Pointer[ancestors] }
-
-type ancestors struct {
-	list *catalog.List
-	ids  map[uuid.UUID]struct{}
-}
-
-// has tells whether id is an ancestor of an image on the list, as DSAPI shows it.
-func (c *ancestorsCache) has(list *catalog.List, id uuid.UUID) bool {
-	a := c.last.Load()
-	if a == nil || a.list != list {
-		a = &ancestors{list: list, ids: make(map[uuid.UUID]struct{})}
-		for _, m := range list.Images() {
-			if !m.DSAPIVisible() {
-				continue
-			}
-			for m.HasOrigin() {
-				if _, seen := a.ids[m.Origin]; seen {
-					break // so are all before it, and a circle ends here
-				}
-				a.ids[m.Origin] = struct{}{}
-				e, ok := list.Entry(m.Origin)
-				if !ok {
-					break
-				}
-				m = e.Manifest
-			}
-		}
-		c.last.Store(a)
-	}
-	_, ok := a.ids[id]
-	return ok
 }
 
 // selfURL is the base of URLs that lead back here (spec 2.7).

@@ -240,9 +240,8 @@ func TestAncestors(t *testing.T) {
 		image{uuid: id(6), content: []byte("6"), extra: `,"origin":"` + id(7) + `"`}.v2(),
 	)
 	list := f.options.Catalog.Current()
-	var c ancestorsCache
 	for n, want := range map[int]bool{1: true, 2: true, 3: false, 4: true, 5: true, 6: false, 7: true, 8: false} {
-		if got := c.has(list, uuid.MustParse(id(n))); got != want {
+		if got := list.IsAncestor(uuid.MustParse(id(n))); got != want {
 			t.Errorf("%d: %v", n, got)
 		}
 	}

@@ -27,23 +27,13 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// Catalog is what images there are; *mirror.Mirror is one. All methods may be called concurrently.
+// Catalog is what images there are; *mirror.Mirror is one. The methods may be called concurrently,
+// and have their contracts at catalog.Catalog.
 type Catalog interface {
-	// Current is the list now being served: immutable, never nil, no waiting.
 	Current() *catalog.List
-	// Known is Current for those who tell what the list shows. The error means
-	// that it shows nothing and that some source has not answered yet; before
-	// that, Known waits until ctx ends for those that may be about to.
 	Known(ctx context.Context) (*catalog.List, error)
-	// Get finds one image, also one that no list shows, asking the sources if
-	// need be. The error matches fs.ErrNotExist when every source says that
-	// there is none, else it means "cannot tell".
 	Get(ctx context.Context, id uuid.UUID) (catalog.Entry, error)
-	// Reachable tells whether some source that holds e's files answers just
-	// now. It waits for a second or so at most.
 	Reachable(ctx context.Context, e catalog.Entry) bool
-	// InCircle tells that a file of e, which the mirrors of ctx (see via) ask
-	// for, is waited for in a circle of mirrors. It looks until ctx ends.
 	InCircle(ctx context.Context, e catalog.Entry, index int) bool
 }
 
@@ -156,8 +146,7 @@ type Server struct {
 	served   atomic.Bool // Serve was called
 	serving  atomic.Bool // between the start of Serve and the start of its drain
 
-	datasets  datasetsCache
-	ancestors ancestorsCache
+	datasets datasetsCache
 }
 
 // New checks the options and builds the server; it starts nothing.

@@ -129,7 +129,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 		byUUID:   make(map[uuid.UUID]int32, len(merged)),
 		replaced: replacedBy(conflicts),
 	}
-	l.inherited = sync.OnceValue(l.inherit)
+	l.inherited, l.ancestors = sync.OnceValue(l.inherit), sync.OnceValue(l.findAncestors)
 	for i := range merged {
 		m := &merged[i]
 		r := record{manifest: m.Manifest, source: c.byName[m.Source], listed: m.Listed, retired: retired[m.Manifest.UUID]}
@@ -307,18 +307,16 @@ func (c *Catalog) report(conflicts []manifest.Conflict, broken map[uuid.UUID]str
 	}
 	c.saidConflict = said
 
-	saidBroken := make(map[uuid.UUID]bool, len(broken))
 	lines = 0
 	for id, why := range broken {
-		if !c.saidBroken[id] {
+		if c.saidBroken[id] == "" {
 			if lines++; lines <= maxLines {
 				c.log.Warn("image cannot be installed: its chain of origins is broken", "uuid", id, "reason", why)
 			}
 		}
-		saidBroken[id] = true
 	}
 	if lines > maxLines {
 		c.log.Warn("more images with broken chains of origins", "count", lines-maxLines)
 	}
-	c.saidBroken = saidBroken
+	c.saidBroken = broken
 }

@@ -126,7 +126,7 @@ type Catalog struct {
 	// building serialises those who build the next list and swap it in. Taken before state.
 	building     sync.Mutex
 	saidConflict map[manifest.Conflict]bool // conflicts that have been logged; by builders only
-	saidBroken   map[uuid.UUID]bool         // broken chains that have been logged; by builders only
+	saidBroken   map[uuid.UUID]string       // broken chains that have been logged; by builders only
 
 	// saving serialises calls of index; nothing but other savers waits for it. Taken before state.
 	saving sync.Mutex
@@ -172,6 +172,8 @@ func New(o Options) (*Catalog, error) {
 		filled:   make(chan struct{}),
 		walking:  make(chan struct{}, 1),
 		stale:    true,
+		lookups:  flights{running: make(map[wanted]*flight), negatives: make(map[wanted]negative)},
+		looks:    looks{running: make(map[manifest.FileID]chan struct{}), vain: make(map[manifest.FileID]vain)},
 	}
 	var names []string
 	for i, so := range o.Sources {
@@ -185,9 +187,10 @@ func New(o Options) (*Catalog, error) {
 			turn:          make(chan struct{}, 1),
 			unlisted:      make(map[uuid.UUID]given),
 			retired:       make(map[uuid.UUID]given),
+			details:       make(map[uuid.UUID]given),
 			absent:        make(map[uuid.UUID]time.Time),
 			health:        health{state: stateUnknown},
-			opening:       new(openings),
+			opening:       &openings{images: make(map[uuid.UUID]int)},
 			remote:        here{so.Source},
 		}
 		if r, ok := so.Source.(remote); ok {

@@ -40,9 +40,6 @@ type openings struct {
 func (o *openings) enter(id uuid.UUID) (leave func()) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.images == nil {
-		o.images = make(map[uuid.UUID]int)
-	}
 	o.images[id]++
 	return func() {
 		o.mu.Lock()

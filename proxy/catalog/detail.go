@@ -64,9 +64,6 @@ func (s *source) loadDetails(saved []manifest.Manifest) {
 
 // keepDetail takes full in the place of m, an entry of the list of s; state is held.
 func (s *source) keepDetail(m *manifest.Manifest, full manifest.Manifest) {
-	if s.details == nil {
-		s.details = make(map[uuid.UUID]given)
-	}
 	s.details[m.UUID] = given{manifest: full, of: sha1.Sum(m.Raw())}
 }
 

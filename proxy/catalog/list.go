@@ -50,6 +50,7 @@ type List struct {
 	channels  channels
 	views     map[string]func() *View       // by channel; each is made by its first caller
 	inherited func() map[uuid.UUID][]string // see inherit; made by its first caller
+	ancestors func() map[uuid.UUID]struct{} // see IsAncestor; made by its first caller
 }
 
 // View is the images that one channel shows, and the prepared answers that list them. It is immutable.
@@ -217,6 +218,30 @@ func (l *List) all(yield func(record) bool) {
 	}
 }
 
+// IsAncestor tells whether an image of Images that DSAPI shows is built on the image id.
+func (l *List) IsAncestor(id uuid.UUID) bool {
+	_, ok := l.ancestors()[id]
+	return ok
+}
+
+func (l *List) findAncestors() map[uuid.UUID]struct{} {
+	ids := make(map[uuid.UUID]struct{})
+	for i := range l.images {
+		m := &l.images[i]
+		for seen := !m.DSAPIVisible(); !seen && m.HasOrigin(); { // a circle ends with what is seen, too
+			id := m.Origin
+			_, seen = ids[id]
+			ids[id] = struct{}{}
+			if r, ok := l.record(id); ok {
+				m = r.manifest
+			} else {
+				seen = true
+			}
+		}
+	}
+	return ids
+}
+
 // BySum finds an image that has a file with that sha1 and size, and which one; a size of 0 stands for any, and an image
 // that does not tell its file's size is taken if there is no better one. It looks at every image: for start-up and
 // administration, not for requests.
@@ -248,7 +273,7 @@ func (l *List) BySum(s verify.Sum, size int64) (Entry, int, bool) {
 func (l *List) with(added []found, facts map[manifest.FileID]manifest.Facts) *List {
 	copied := *l
 	next := &copied
-	next.inherited = sync.OnceValue(next.inherit)
+	next.inherited, next.ancestors = sync.OnceValue(next.inherit), sync.OnceValue(next.findAncestors)
 	next.extra = maps.Clone(l.extra)
 	if next.extra == nil {
 		next.extra = make(map[uuid.UUID]record, len(added))

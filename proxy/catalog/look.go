@@ -164,10 +164,6 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 		return
 	}
 	done := make(chan struct{})
-	if l.running == nil {
-		l.running = make(map[manifest.FileID]chan struct{})
-		l.vain = make(map[manifest.FileID]vain)
-	}
 	l.running[id] = done
 	l.mu.Unlock()
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -119,9 +120,6 @@ func (c *Catalog) search(id uuid.UUID, asked []string) *flight {
 	if !c.spawn(func(ctx context.Context) { c.fly(via.With(ctx, asked), w, f) }) {
 		return over(Entry{}, fmt.Errorf("image %s: %w: the catalogue has stopped", id, verify.ErrUnavailable))
 	}
-	if c.lookups.running == nil {
-		c.lookups.running = make(map[wanted]*flight)
-	}
 	c.lookups.running[w] = f
 	return f
 }
@@ -180,15 +178,10 @@ func (c *Catalog) land(w wanted, err error, memory time.Duration) {
 	}
 	now := time.Now()
 	if len(c.lookups.negatives) >= maxNegatives {
-		for w, n := range c.lookups.negatives {
-			if !now.Before(n.until) {
-				delete(c.lookups.negatives, w)
-			}
-		}
+		maps.DeleteFunc(c.lookups.negatives, func(_ wanted, n negative) bool { return !now.Before(n.until) })
 	}
-	if c.lookups.negatives == nil || len(c.lookups.negatives) >= maxNegatives {
-		// Someone asks for uuids at random: better to ask sources again than to grow.
-		c.lookups.negatives = make(map[wanted]negative)
+	if len(c.lookups.negatives) >= maxNegatives {
+		clear(c.lookups.negatives) // uuids are asked for at random: sources are asked again, and nothing grows
 	}
 	c.lookups.negatives[w] = negative{err: err, until: now.Add(memory)}
 }
