@@ -9,7 +9,8 @@ import (
 	"imgmirror/manifest"
 )
 
-// accept takes in a good answer of s. When the images are those it had before, the list being served stays.
+// accept takes in a good answer of s. The list being served stays if the images are the same as
+// before.
 func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listing, now time.Time) {
 	got.Source, got.From = s.name, s.from()
 	got.Unlisted, got.Retired, got.Details = nil, nil, nil
@@ -115,7 +116,7 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	}
 }
 
-// settle notes that s has had its say, with an answer or without, and that the list being served holds it.
+// settle notes that s has answered or failed. The list being served holds the answer.
 func (c *Catalog) settle(s *source, answered bool) {
 	c.state.Lock()
 	defer c.state.Unlock()

@@ -118,7 +118,7 @@ func (c *Catalog) absentEverywhere(id uuid.UUID) bool {
 	return true
 }
 
-// build makes the list of in, but for its views; before is the list that it follows, or nil; building is held.
+// build makes the list of in, without views. before is the list before, or nil; building is held.
 func (c *Catalog) build(in inputs, before *List) *List {
 	listings, retired := in.listings(c.opts.HideRetired)
 	merged, conflicts := manifest.Merge(listings)
@@ -176,8 +176,9 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	return l
 }
 
-// listings are the inputs as Merge takes them: filtered, and with what was learned from files. Retired images are
-// among those listed, or with hide among the unlisted, if no source lists them; they are told apart by the second result.
+// listings are the inputs as Merge takes them: filtered, and with the facts of files. Retired
+// images that no source lists are among the listed ones, or with hide among the unlisted ones. The
+// second result names the retired images.
 func (in inputs) listings(hide bool) ([]manifest.Listing, map[uuid.UUID]bool) {
 	out := make([]manifest.Listing, len(in.sources))
 	left := make([]map[uuid.UUID]manifest.Manifest, len(in.sources)) // what the filters left out
@@ -201,7 +202,8 @@ func (in inputs) listings(hide bool) ([]manifest.Listing, map[uuid.UUID]bool) {
 	return out, retired
 }
 
-// addRetired adds to each listing the images that its source retired and that no source lists, and gives their uuids.
+// addRetired adds to each listing the retired images of its source that no source lists. The result
+// names these.
 func (in inputs) addRetired(ls []manifest.Listing, hide bool) map[uuid.UUID]bool {
 	added := make(map[uuid.UUID]bool)
 	if !slices.ContainsFunc(in.sources, func(src input) bool { return len(src.retired) > 0 }) {
@@ -228,8 +230,8 @@ func (in inputs) addRetired(ls []manifest.Listing, hide bool) map[uuid.UUID]bool
 	return added
 }
 
-// takeAncestors adds to each listing, as unlisted, those of its left-out images that images of any listing are
-// built on.
+// takeAncestors adds to each listing, as unlisted, the left-out images that images of any listing
+// are built on.
 func takeAncestors(ls []manifest.Listing, left []map[uuid.UUID]manifest.Manifest) {
 	if !slices.ContainsFunc(left, func(m map[uuid.UUID]manifest.Manifest) bool { return len(m) > 0 }) {
 		return
@@ -261,8 +263,8 @@ func takeAncestors(ls []manifest.Listing, left []map[uuid.UUID]manifest.Manifest
 	}
 }
 
-// brokenChains tells, of each listed image whose chain of origins is known not to hold, why. absent are
-// the origins that no source has; one that is merely not known breaks nothing.
+// brokenChains gives the reason for each listed image with a broken chain of origins. absent are
+// the origins that no source has; an unknown origin breaks nothing.
 func (l *List) brokenChains(absent map[uuid.UUID]bool) map[uuid.UUID]string {
 	broken := make(map[uuid.UUID]string)
 	for _, r := range l.records {
@@ -286,7 +288,7 @@ func (l *List) brokenChains(absent map[uuid.UUID]bool) map[uuid.UUID]string {
 	return broken
 }
 
-// report counts the troubles of a new list and logs those that the list before did not have; building is held.
+// report counts the troubles of a new list, and logs those that are new; building is held.
 func (c *Catalog) report(conflicts []manifest.Conflict, broken map[uuid.UUID]string) {
 	c.metrics.conflicts.Set(float64(len(conflicts)))
 	c.metrics.broken.Set(float64(len(broken)))

@@ -1,11 +1,11 @@
 // Package catalog owns the merged list of images now being served and the loop that refreshes it.
 //
-// The list is one immutable [List] behind an atomic pointer: readers take it and never wait. Writers
-// change the inputs (what each source last said, what was found by uuid, what was learned from files)
-// under one lock and then build the next list from them.
+// The list is one immutable [List] behind an atomic pointer: readers take it and never wait.
+// Writers change the inputs (what each source last said, what was found by uuid, what was learned
+// from files) under one lock and then build the next list from them.
 //
-// The package asks sources for manifests and never for files; it keeps nothing on disk itself but hands
-// what must survive a restart to an [Index].
+// The package asks sources for manifests and never for files; it keeps nothing on disk itself but
+// hands what must survive a restart to an [Index].
 package catalog
 
 import (
@@ -29,23 +29,25 @@ import (
 // errStopped is the error of what would need goroutines after Run has returned.
 var errStopped = errors.New("the catalogue has stopped")
 
-// Source is one image server. All methods may be called concurrently. Errors that match fs.ErrNotExist
-// mean that it does not have the thing, fs.ErrPermission that it refuses to give it, and any other one
-// that it cannot tell. A Source that is also a remote fails at once while it is not asked, since it fails again and again.
+// Source is one image server. All methods may be called concurrently. An error that matches
+// fs.ErrNotExist means: the source does not have the thing; fs.ErrPermission: the source refuses
+// the thing; any other error: the source cannot tell. A Source that is also a remote fails at once
+// while the source rests.
 type Source interface {
 	// Name is the configured name; it never changes.
 	Name() string
-	// List asks for the whole list. prev is the last good answer of this source (zero when there is none; without Kind
-	// when it may be that of another server which had its name);
-	// the error matches manifest.ErrNotModified when the answer would be the same, and via.ErrItself of this mirror itself. The Unlisted of the result
-	// is ignored. It returns soon after ctx ends.
+	// List asks for the whole list. prev is the last good answer of this source: zero when there is
+	// none, without Kind when prev may be of another server with the same name. The error matches
+	// manifest.ErrNotModified when the answer is prev, and via.ErrItself when this mirror answers.
+	// The Unlisted of the result is ignored. List returns soon after ctx ends.
 	List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error)
 	// Get asks for one manifest by uuid, listed or not.
 	Get(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)
-	// File opens file index of m, a manifest that this source gave, at offset. The caller closes the stream.
+	// File opens file index of m, a manifest of this source, at offset. The caller closes the
+	// stream.
 	File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error)
-	// Head looks at file index of m, a manifest that this source gave, without fetching all of it: its first bytes (2 KiB, or
-	// all that there are) and its size; -1 = the source does not tell.
+	// Head gives the first bytes of file index of m, a manifest of this source: 2 KiB, or all there
+	// are. size is -1 when the source does not tell the size.
 	Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error)
 	// Icon opens the icon of m. The caller closes the stream.
 	Icon(ctx context.Context, m manifest.Manifest) (*verify.Stream, error)
@@ -73,14 +75,14 @@ type SourceOptions struct {
 	Include      []manifest.Filter // an image is taken if it satisfies all of them; none = every image is taken
 	Exclude      []manifest.Filter // but for those that satisfy any of these
 	ServePrivate bool              // serve images that are not public
-	// Channel is the one that Source is configured to ask for, "" when that is left to the server. What Source gives
-	// by uuid from another channel is served only if an image is built on it.
+	// Channel is what Source asks for, "" when the server chooses. An image that Source gives by
+	// uuid from another channel is served only if an image is built on it.
 	Channel string
-	// AsChannels are the channels that images count as for which the source names none, when there are Channels;
-	// without it such images are shown to nobody (spec A21).
+	// AsChannels are the channels of images without a channel of their own, when there are
+	// Channels. Without AsChannels such images are shown to no client (spec A21).
 	AsChannels []string
-	// Withdraws: what Source no longer lists is gone at once, cached or not: it is whoever runs the mirror that took it
-	// away.
+	// Withdraws: an image that leaves the list of Source is gone at once, cached or not. The
+	// operator of the mirror has withdrawn the image.
 	Withdraws bool
 }
 
@@ -91,10 +93,11 @@ type Options struct {
 	Offline          bool            // never ask a source: the saved lists are all there is
 	Channels         []Channel       // none: channels are off; names are unique
 	HideBrokenChains bool            // do not list images with an ancestor that no source has
-	// Cached tells whether all files of an image are on disk. Images that their source had and has no more stay for as
-	// long as they are; nil: they go at once. It is called often, and must not wait for the network.
+	// Cached tells whether all files of an image are on disk. An image that has left its source
+	// stays for as long as Cached holds; nil: the image goes at once. Cached is called often, and
+	// must not wait for the network.
 	Cached func(manifest.Manifest) bool
-	// Stored tells what is known of a file of an image from its bytes on disk; false when they are not there. Nil: none is.
+	// Stored gives the facts of a file on disk; false when the file is not there. Nil: no file is.
 	Stored      func(m manifest.Manifest, index int) (manifest.Facts, bool)
 	HideRetired bool                  // such images are not listed: they are reachable by uuid only
 	OnChange    func(*List)           // called by Run, from its own goroutine; may be nil
@@ -147,8 +150,8 @@ type Catalog struct {
 	tasks  sync.WaitGroup // lookups and what follows them; added to under state while not stopped
 }
 
-// New loads the saved lists and serves them at once; it asks no source and starts nothing. An index that
-// cannot be read is logged and taken for empty. Errors are faults of o only.
+// New loads the saved lists and serves them at once. New asks no source and starts nothing. An
+// index that cannot be read is logged and taken for empty. Errors are faults of o only.
 func New(o Options) (*Catalog, error) {
 	if o.Cached == nil {
 		o.Cached = func(manifest.Manifest) bool { return false }
@@ -262,8 +265,8 @@ func (c *Catalog) load() {
 	}
 }
 
-// Ready is closed once every source has answered or failed once, or had a saved list. Offline it is closed
-// from the start.
+// Ready is closed once every source has answered, has failed, or had a saved list. Offline, Ready
+// is closed from the start.
 func (c *Catalog) Ready() <-chan struct{} { return c.ready }
 
 // Current is the list now being served: immutable, never nil.

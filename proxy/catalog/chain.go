@@ -56,8 +56,8 @@ func (c *Catalog) ask(ctx context.Context, s *source, id uuid.UUID) answer {
 	return a
 }
 
-// note takes answers into the inputs of the list and gives the manifests that are new or changed. It is for
-// the caller to rebuild the list and to save those.
+// note takes answers into the inputs of the list, and gives the new and the changed manifests. The
+// caller rebuilds the list and saves these.
 func (c *Catalog) note(answers []answer) []found {
 	now := time.Now()
 	var news []found
@@ -96,8 +96,8 @@ func (c *Catalog) note(answers []answer) []found {
 	return news
 }
 
-// completeChains looks for the origins that no list shows, up to the roots, and swaps in what it found. An
-// origin is asked for from the source that its child comes from, then from the others in order. Returns early
+// completeChains looks for the origins that no list shows, up to the roots, and swaps in the finds.
+// The source of the child is asked first, then the others in order. completeChains returns early
 // when ctx ends.
 func (c *Catalog) completeChains(ctx context.Context) {
 	select {
@@ -119,7 +119,7 @@ func (c *Catalog) completeChains(ctx context.Context) {
 		c.rebuild()
 		c.saveUnlisted(news)
 	}
-	// Some chain is longer than any may be; building the list anew finds out which images stand on it.
+	// Some chain is too long. A new list finds out which images stand on it.
 	c.state.Lock()
 	c.stale = true
 	c.state.Unlock()
@@ -248,8 +248,8 @@ func (c *Catalog) findOrigin(ctx context.Context, t originTask, w *walk) []answe
 	return answers
 }
 
-// unconfirmed gives those of the manifests that of has of each source which it was not asked for lately, each to be
-// asked for there again. of is called with state held.
+// unconfirmed gives a task for each manifest in of that its source has not confirmed lately. of is
+// called with state held.
 func (c *Catalog) unconfirmed(of func(*source) map[uuid.UUID]given) []originTask {
 	now := time.Now()
 	var tasks []originTask
@@ -265,9 +265,9 @@ func (c *Catalog) unconfirmed(of func(*source) map[uuid.UUID]given) []originTask
 	return tasks
 }
 
-// recheck asks again for unlisted manifests that have not been confirmed for long. One that its source no
-// longer has is forgotten, unless an image that is there has it for its origin; one that has become private is
-// forgotten in any case.
+// recheck asks again for unlisted manifests without a recent confirmation. A manifest that its
+// source no longer has is forgotten, unless a stored image has the image for its origin. A private
+// manifest is always forgotten.
 func (c *Catalog) recheck(ctx context.Context, w *walk) {
 	var answers, gone []answer
 	list := c.Current()

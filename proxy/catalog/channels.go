@@ -15,7 +15,8 @@ type Channel struct {
 	Default     bool   `json:"default,omitempty"` // what clients get that ask for none; of one channel at most
 }
 
-// channels are the mirror's channels; none means that they are off, and that every image is for everyone.
+// channels are the mirror's channels. Without any, channels are off and every image is for
+// everyone.
 type channels []Channel
 
 func (cs channels) on() bool { return len(cs) > 0 }
@@ -24,9 +25,8 @@ func (cs channels) has(name string) bool {
 	return slices.ContainsFunc(cs, func(c Channel) bool { return c.Name == name })
 }
 
-// place gives m the channels that it counts as in the mirror: of its own those that there are, and when its source
-// says nothing of channels, as. An image that comes out without any is shown to nobody. m must be as the source
-// gave it.
+// place gives m its channels in the mirror: those of its own that the mirror has, or as when m has
+// none. An image without a channel is shown to no client. m must be as the source gave it.
 func (cs channels) place(m manifest.Manifest, as []string) manifest.Manifest {
 	own := m.Channels
 	if len(own) == 0 {
@@ -47,18 +47,18 @@ func (cs channels) placeAll(images []manifest.Manifest, as []string) []manifest.
 	return replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) { return cs.place(*m, as), true })
 }
 
-// outside tells that m, as s gave it, is not in the channel that s is asked for: it is there for the images that
-// are built on it only (spec 7, G8).
+// outside tells that m, as s gave it, is not in the channel that s is asked for. Such an image is
+// there for the images that are built on it (spec 7, G8).
 func (s *source) outside(m manifest.Manifest) bool {
 	return s.Channel != "" && len(m.Channels) > 0 && !m.InChannel(s.Channel)
 }
 
-// Channels are the channels that clients may ask for, as configured; none when channels are off. Must not be
+// Channels are the channels that clients may ask for; none when channels are off. Must not be
 // modified.
 func (l *List) Channels() []Channel { return l.channels }
 
-// DefaultChannel is what a client gets that names no channel: "" when it has to name one, manifest.AllChannels when
-// channels are off.
+// DefaultChannel is the channel of clients that name none: "" when a client has to name one,
+// manifest.AllChannels when channels are off.
 func (l *List) DefaultChannel() string {
 	if !l.channels.on() {
 		return manifest.AllChannels
@@ -71,8 +71,9 @@ func (l *List) DefaultChannel() string {
 	return ""
 }
 
-// View is the part of the list that a channel shows: one of Channels, or manifest.AllChannels for the whole. It is
-// false for any other. While channels are off, the whole is the only one.
+// View is the part of the list that a channel shows: one of Channels, or manifest.AllChannels for
+// the whole. The result is false for any other channel. While channels are off, the whole is the
+// only view.
 func (l *List) View(channel string) (*View, bool) {
 	view, ok := l.views[channel]
 	if !ok {
@@ -81,8 +82,9 @@ func (l *List) View(channel string) (*View, bool) {
 	return view(), true
 }
 
-// Reaches tells whether clients that ask for m, an image of Entry or Get, in channel (see View) may have it: it is in
-// the channel, or an image that is in the channel is built on it (spec 7, G8). While channels are off, all may be had.
+// Reaches tells whether clients that ask for m in channel (see View) may have m: m is in the
+// channel, or an image in the channel is built on m (spec 7, G8). While channels are off, all
+// images may be had.
 func (l *List) Reaches(channel string, m manifest.Manifest) bool {
 	if !l.channels.on() || m.InChannel(channel) {
 		return true
@@ -91,7 +93,7 @@ func (l *List) Reaches(channel string, m manifest.Manifest) bool {
 	return len(inherited) > 0 && (channel == manifest.AllChannels || slices.Contains(inherited, channel))
 }
 
-// inherit gives, by uuid, the channels that images have from those built on them and not by themselves.
+// inherit gives the channels that an image has from images built on it, and not by itself.
 func (l *List) inherit() map[uuid.UUID][]string {
 	out := make(map[uuid.UUID][]string)
 	for r := range l.all {

@@ -15,8 +15,8 @@ import (
 	"imgmirror/verify"
 )
 
-// circleLook is how often a mirror's wait for a file is looked at, and what a source may take to say to one asker what it
-// has just said to another.
+// circleLook is the time between two looks at a mirror's wait for a file. A source answers one
+// asker within that time when it has just answered another.
 const circleLook = 150 * time.Millisecond
 
 // opener is a Source that notes which files it is asked for.
@@ -57,9 +57,10 @@ func (o *openings) under(id uuid.UUID) bool {
 	return o.images[id] > 0
 }
 
-// InCircle tells that file index of e, which the mirrors of ctx (see via) ask for, is waited for in a circle. It looks
-// again and again until ctx ends. A circle it is when all sources that are being asked for the file are mirrors, and
-// each keeps its answer from us although it has said no to us on behalf of our askers: it waits for one of them.
+// InCircle tells that file index of e, which the mirrors of ctx (see via) ask for, is waited for in
+// a circle. InCircle looks again and again until ctx ends. In a circle all sources that are being
+// asked for the file are mirrors, and each keeps its answer from us although the mirror has said no
+// to us on behalf of our askers: the mirror waits for one of them.
 func (c *Catalog) InCircle(ctx context.Context, e Entry, index int) bool {
 	tick := time.NewTicker(circleLook)
 	defer tick.Stop()
@@ -85,9 +86,9 @@ func (c *Catalog) opening(e Entry) []*source {
 	return slices.DeleteFunc(slices.Clone(c.sources), func(s *source) bool { return !s.opening.under(e.Manifest.UUID) })
 }
 
-// allRefuse tells that all of sources, if there are any, are mirrors that would not give file index of e to the mirrors of
-// ctx. They are asked for the last byte, and this is no
-// opening: the answer's head tells.
+// allRefuse tells that all of sources, at least one, are mirrors that refuse file index of e to the
+// mirrors of ctx. Each is asked for the last byte: the head of the answer tells. The question is no
+// opening.
 func (c *Catalog) allRefuse(ctx context.Context, sources []*source, e Entry, index int) bool {
 	asked := via.From(ctx)
 	for _, s := range sources {

@@ -8,9 +8,8 @@ import (
 	"imgmirror/manifest"
 )
 
-// keepDates is images of an answer of s, in which those without a date of their own keep the date that they had in
-// answers before: the date of an answer is another each time that the list changes, and with some servers each time
-// that they are asked.
+// keepDates is images of an answer of s. An image without a date of its own keeps the date of
+// answers before: the date of an answer changes with the list, and with some servers each time.
 func (c *Catalog) keepDates(s *source, images []manifest.Manifest) []manifest.Manifest {
 	undated := make(map[uuid.UUID]int)
 	for i := range images {

@@ -15,7 +15,7 @@ import (
 	"imgmirror/manifest"
 )
 
-// terse tells that m, an entry of a list, does not tell what clients need, and that nothing says that there is no more.
+// terse tells that m, an entry of a list, lacks what clients need, and that there may be more.
 func terse(m *manifest.Manifest) bool { return len(m.Files) == 0 && m.Active() && m.Servable() }
 
 // told is the list of s with details in the place of its entries; state is held.
@@ -29,8 +29,8 @@ func (s *source) told() []manifest.Manifest {
 	})
 }
 
-// keepDetails drops the details of images that have left the list of s, or of which the list tells something else now;
-// state is held.
+// keepDetails drops the details of entries that have left the list of s, or have changed; state is
+// held.
 func (s *source) keepDetails() {
 	if len(s.details) == 0 {
 		return
@@ -67,8 +67,8 @@ func (s *source) keepDetail(m *manifest.Manifest, full manifest.Manifest) {
 	s.details[m.UUID] = given{manifest: full, of: sha1.Sum(m.Raw())}
 }
 
-// learnDetail asks the sources of e, of which their lists do not tell enough, by uuid; learned: one has told more. When
-// none has, why says so, and is to be remembered for as long as memory says.
+// learnDetail asks the sources of e by uuid for what their lists do not tell; learned: a source has
+// told more. Else why says the reason, which is remembered for memory.
 func (c *Catalog) learnDetail(ctx context.Context, e Entry) (learned bool, memory time.Duration, why string) {
 	if len(e.Holders) == 0 {
 		return false, lookMemory, "no source may be asked"

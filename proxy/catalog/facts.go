@@ -8,9 +8,9 @@ import (
 	"imgmirror/manifest"
 )
 
-// Learn records what a downloaded file turned out to be, if its manifest gains by it: then that is saved and
-// a list with the better manifest has been swapped in when Learn returns. It holds after refreshes and restarts,
-// until the source states something else.
+// Learn records the facts of a downloaded file if a manifest gains by them. The facts are saved,
+// and in the list being served, when Learn returns. They hold until the source states something
+// else.
 func (c *Catalog) Learn(id manifest.FileID, f manifest.Facts) {
 	e, ok := c.Current().Entry(id.Image)
 	if !ok || id.Index < 0 {
@@ -52,7 +52,7 @@ func (c *Catalog) keepFacts(id manifest.FileID, f manifest.Facts, save bool) {
 	}
 }
 
-// allWithFacts is images with the facts of those in known filled in; images itself when that changes nothing.
+// allWithFacts is images with the facts of the known ones filled in; images itself without such.
 func allWithFacts(images []manifest.Manifest, known map[uuid.UUID]bool, facts map[manifest.FileID]manifest.Facts) []manifest.Manifest {
 	return replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
 		if !known[m.UUID] {
@@ -72,8 +72,7 @@ func withFacts(m manifest.Manifest, facts map[manifest.FileID]manifest.Facts) ma
 	return m
 }
 
-// fits tells that f can be of file i as m states it: the source may have another file now than the one that
-// f was learned from.
+// fits tells that f can be of file i as m states the file: the source may have another file by now.
 func fits(m manifest.Manifest, i int, f manifest.Facts) bool {
 	stated := m.Files[i]
 	return (stated.Size == 0 || stated.Size == f.Size) && (stated.SHA1.IsZero() || stated.SHA1 == f.SHA1)

@@ -51,8 +51,8 @@ func replacedBy(conflicts []manifest.Conflict) map[offer]string {
 	return out
 }
 
-// hides says why a stored image is not among the list's images; its Reason is "" when it is. This is the one rule for
-// what clients are shown of what is stored.
+// hides says why a stored image is not among the list's images; Reason is "" for one that is. hides
+// is the one rule for what clients are shown.
 func (l *List) hides(r *record) Hidden {
 	m := r.manifest
 	h := Hidden{Source: r.source.name}
@@ -138,9 +138,9 @@ func (l *List) hiddenOf(s *source) map[string]int {
 	return counts
 }
 
-// Hidden says why the image id, which some source has, is not shown to clients: a reason for each source that is known
-// to have it, in order of priority; nothing when the image is shown, or not known. Of what ingestion refused, the first
-// hundred of each list are known. It looks at every image of every list: for administration, not for requests.
+// Hidden gives, in order of priority, why each source that has the image id does not show it;
+// nothing for an image that is shown or not known. Of refused images the first hundred of each list
+// are known. Hidden looks at every image of every list: for administration, not for requests.
 func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 	list := c.Current()
 	if r, ok := list.record(id); ok && list.hides(&r).Reason == "" {
@@ -170,7 +170,7 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 	return out
 }
 
-// has gives what s said last of the image id, on its list or by uuid; the catalogue's state is held.
+// has gives what s said last of the image id, on its list or by uuid; state is held.
 func (s *source) has(id uuid.UUID) (*manifest.Manifest, bool) {
 	for i := range s.list.Images {
 		if m := &s.list.Images[i]; m.UUID == id {

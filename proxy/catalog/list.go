@@ -15,19 +15,19 @@ import (
 	"imgmirror/verify"
 )
 
-// Entry is one image and the sources that hold its bytes, in the order in which they should be asked.
+// Entry is one image with the sources that hold its bytes, in the order in which they are asked.
 type Entry struct {
 	Manifest manifest.Manifest
 	Source   string   // name of the source that Manifest came from
 	Listed   bool     // some source lists it; else it is reachable by uuid only
 	Retired  bool     // no source lists it any more, and it is here because it is cached; then Listed means that it is still shown
 	Holders  []Holder // empty when the catalogue is Offline: there is nobody to ask
-	// Others may hold it, too: of an image that no list shows only those sources are known that were asked for it. Their
-	// File asks the source for the image first; one that has the same files is among the Holders from then on.
+	// Others may hold an image that no list shows: they have not been asked. Their File asks for
+	// the image first. A source that turns out to have the same files is a Holder from then on.
 	Others []Holder
 }
 
-// Holder is a source that holds an image's bytes, with its own manifest of the image (paths and urls differ).
+// Holder is a source that holds an image's bytes, with its own manifest: paths and urls differ.
 type Holder struct {
 	Source   Source
 	Manifest manifest.Manifest
@@ -53,7 +53,7 @@ type List struct {
 	ancestors func() map[uuid.UUID]struct{} // see IsAncestor; made by its first caller
 }
 
-// View is the images that one channel shows, and the prepared answers that list them. It is immutable.
+// View is the images that one channel shows, and the prepared answers with them. Immutable.
 type View struct {
 	images []manifest.Manifest
 	plain  func() *body // made by the first caller
@@ -74,8 +74,8 @@ func newView(images []manifest.Manifest, list func() []byte, channels bool) *Vie
 // Images are those of List.Images that are in the channel, in the same order. Must not be modified.
 func (v *View) Images() []manifest.Manifest { return v.images }
 
-// JSON is the whole default answer of GET /images and a strong validator of it (unquoted); named: for clients
-// who are told the images' channels (spec 2.2). Must not be modified.
+// JSON is the whole default answer of GET /images with a strong validator, unquoted; named: with
+// the images' channels (spec 2.2). Must not be modified.
 func (v *View) JSON(named bool) (body []byte, etag string) {
 	b := v.body(named)
 	return b.json, b.etag
@@ -91,7 +91,7 @@ func (v *View) body(named bool) *body {
 	return v.plain()
 }
 
-// keep takes over the bodies of a view before it that are the same, with what has been compressed of them.
+// keep takes over the bodies of a view before that are the same, compressed forms included.
 func (v *View) keep(before *View) {
 	plain, named := v.plain(), v.named()
 	if was := before.plain(); was.etag == plain.etag {
@@ -146,8 +146,8 @@ func newBody(json []byte) *body {
 	return b
 }
 
-// setViews prepares what each channel shows of l.images. The bodies that nearly all clients ask for, those of the
-// default channel, are made here; before is the list that l follows, if there is one.
+// setViews prepares what each channel shows of l.images. The bodies of the default channel, which
+// nearly all clients ask for, are made here. before is the list before l, or nil.
 func (l *List) setViews(before *List) {
 	whole := newView(l.images, func() []byte { return l.text }, l.channels.on())
 	l.views = map[string]func() *View{manifest.AllChannels: func() *View { return whole }}
@@ -182,12 +182,14 @@ func only(images []manifest.Manifest, want func(manifest.Manifest) bool) []manif
 	return slices.Clip(slices.DeleteFunc(slices.Clone(images), unwanted))
 }
 
-// Images are the listed images that clients may be shown (active, public or of a source with ServePrivate,
-// with a file, and, when there are channels, in one of them) in (published_at, uuid) order. Must not be modified.
+// Images are the listed images that clients may be shown, in (published_at, uuid) order: active,
+// public or of a source with ServePrivate, with a file, and in a channel when there are channels.
+// Must not be modified.
 func (l *List) Images() []manifest.Manifest { return l.images }
 
-// Entry finds an image among all that are stored, listed or not: also disabled ones and ancestors that no
-// list shows. Private images of sources without ServePrivate are not stored. The Holders belong to the caller.
+// Entry finds an image among all that are stored, also disabled images and ancestors that no list
+// shows. Private images of sources without ServePrivate are not stored. The Holders belong to the
+// caller.
 func (l *List) Entry(id uuid.UUID) (Entry, bool) {
 	r, ok := l.record(id)
 	if !ok {
@@ -242,9 +244,9 @@ func (l *List) findAncestors() map[uuid.UUID]struct{} {
 	return ids
 }
 
-// BySum finds an image that has a file with that sha1 and size, and which one; a size of 0 stands for any, and an image
-// that does not tell its file's size is taken if there is no better one. It looks at every image: for start-up and
-// administration, not for requests.
+// BySum finds an image with a file of that sha1 and size, and the index of the file. A size of 0
+// stands for any; an image without a stated size is the second choice. BySum looks at every image:
+// for start-up and administration, not for requests.
 func (l *List) BySum(s verify.Sum, size int64) (Entry, int, bool) {
 	if s.IsZero() {
 		return Entry{}, 0, false
@@ -268,8 +270,8 @@ func (l *List) BySum(s verify.Sum, size int64) (Entry, int, bool) {
 	return l.entry(found), index, true
 }
 
-// with is l and further images that sources gave by uuid. It is nil when that takes a merge: one of them is stored
-// already, or it closes a gap between stored images, which may show that their chain has no end.
+// with is l and further images that sources gave by uuid. with is nil when a merge is needed: an
+// image is stored already, or closes a gap in a chain, which may then turn out without an end.
 func (l *List) with(added []found, facts map[manifest.FileID]manifest.Facts) *List {
 	copied := *l
 	next := &copied

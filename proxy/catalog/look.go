@@ -27,11 +27,13 @@ const (
 	looksInterval = 2 * time.Second  // between lists that are built for what a pass has learned
 )
 
-// noFile is, in the place of an index, the question to a source for what its list does not tell of an image.
+// noFile stands in the place of an index for the question for what a list does not tell of an
+// image.
 const noFile = -1
 
-// looks are the looks at files of which the manifest does not tell enough, the questions for manifests of which a list does
-// not tell enough, and the memory of those in vain: a file that is broken at its source is not looked at with each refresh.
+// looks are the looks at files with terse manifests, the questions for manifests of terse entries,
+// and the memory of both in vain. A file that is broken at its source is not looked at with each
+// refresh.
 type looks struct {
 	mu      sync.Mutex // guards what follows; no other lock is taken while it is held
 	running map[manifest.FileID]chan struct{}
@@ -48,17 +50,17 @@ type vain struct {
 	kept  bool // what the file looks like is in the facts until then
 }
 
-// complete learns what images lack: first of their files, then their origins, then these origins' files.
+// complete learns what images lack: of their files, of their origins, of these origins' files.
 func (c *Catalog) complete(ctx context.Context) {
 	c.completeFiles(ctx)
 	c.completeChains(ctx)
 	c.completeFiles(ctx)
 }
 
-// completeFiles learns what the manifests of the current list do not tell of files, and clients cannot do without: from
-// the files on disk, else by a look at the beginning of the file at its sources; of an image without files, from the
-// manifest that its sources give by uuid. What was learned is saved, and in the list
-// being served when it returns.
+// completeFiles learns what manifests of the current list do not tell of files, and clients need:
+// from the file on disk, else from the file's beginning at its sources; of an image without files,
+// from the manifest by uuid. The finds are saved, and in the list being served when completeFiles
+// returns.
 func (c *Catalog) completeFiles(ctx context.Context) {
 	wanted := make(map[manifest.FileID]bool)
 	list := c.Current()
@@ -84,8 +86,8 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 	c.saveDetails()
 }
 
-// lacks tells that file i of m is one to look at: not enough is known of it, or what makes it unusable was seen by a look, and
-// may have changed since.
+// lacks tells that file i of m needs a look: too little is known of the file, or a look found it
+// unusable, which may have changed since.
 func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
 	switch f := &m.Files[i]; {
 	case !f.Complete():
@@ -98,8 +100,9 @@ func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
 	return c.looks.vain[manifest.FileID{Image: m.UUID, Index: i}].kept // else the whole file has told it
 }
 
-// completed is e with what its manifest lacks, if that can be learned within the time that a client waits; else e, as it is
-// for who asks on behalf of other mirrors (see via). The error matches verify.ErrUnavailable when no source could tell of its files.
+// completed is e with what its manifest lacks, if a source tells that while a client waits. For
+// other mirrors (see via) e stays as it is. The error matches verify.ErrUnavailable when no source
+// could tell of e's files.
 func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 	if !terse(&e.Manifest) && e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
 		return e, nil
@@ -137,8 +140,9 @@ func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 	return now, nil
 }
 
-// look learns what it can of file i of e, or with noFile of e itself, once for all who want it, and returns when that is over. With now, the list being
-// served has it then; else the caller rebuilds it in the end.
+// look learns what can be learned of file i of e, or with noFile of e itself, once for all callers,
+// and returns after that. With now, the list being served has the find then; else the caller
+// rebuilds the list.
 func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	id := manifest.FileID{Image: e.Manifest.UUID, Index: i}
 	of := sha1.Sum(e.Manifest.Raw())
@@ -196,9 +200,9 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	close(done)
 }
 
-// learn asks the sources for facts of file i of e; learned: there are some. When these are not all that is lacking, or are
-// that no node can receive the file, why says so, and is to be remembered for as long as memory says: bytes that nobody has
-// verified may be of a proxy, or change.
+// learn asks the sources for facts of file i of e; learned: there are some. why says what is still
+// lacking, or why no node can receive the file; why is remembered for memory. Bytes without a
+// verdict may be of a proxy, or change.
 func (c *Catalog) learn(ctx context.Context, e Entry, i int) (f manifest.Facts, learned bool, memory time.Duration, why string) {
 	if len(e.Holders) == 0 {
 		return f, false, unsureLook, "no source may be asked"
@@ -233,7 +237,8 @@ func (c *Catalog) learn(ctx context.Context, e Entry, i int) (f manifest.Facts, 
 	return f, learned, memory, strings.Join(whys, "; ")
 }
 
-// lookMemory is how long a look at source in vain is remembered. A folder costs nothing, and its file may come at any time.
+// lookMemory is how long a look in vain at source is remembered. A look into a folder costs
+// nothing, and the file may come at any time.
 func (c *Catalog) lookMemory(source string, answered bool) time.Duration {
 	c.state.Lock()
 	local := c.byName[source] != nil && c.byName[source].list.Kind == kindDirectory

@@ -33,8 +33,9 @@ type flights struct {
 	negatives map[wanted]negative
 }
 
-// wanted is an image that is searched for, and on whose behalf. Mirrors that ask each other in a ring must not wait for
-// one and the same search: each question has gone a longer way than the one that it comes from, and the ring ends.
+// wanted is an image that is searched for, and on whose behalf. Mirrors that ask each other in a
+// ring must not wait for one search: each question has gone a longer way than the one before, and
+// the ring ends.
 type wanted struct {
 	id    uuid.UUID
 	asked string // ids of mirrors, joined
@@ -53,19 +54,20 @@ type flight struct {
 	err   error
 }
 
-// Get finds an image by uuid: in the current list, else by asking the sources in order, once for all callers.
-// ctx bounds the wait of this caller only; whatever ctx, Get returns within about 2.5 s, 5 s when there is more to learn. What is found is in
-// the current list, as unlisted, when Get returns, and its origins are looked for. What its manifest does not tell of files
-// is learned from the source, if that is soon enough.
+// Get finds an image by uuid: in the current list, else by asking the sources in order, once for
+// all callers. ctx bounds the wait of this caller only. Get returns within about 2.5 s, or 5 s when
+// the manifest lacks something. A find is in the current list, as unlisted, when Get returns; its
+// origins are looked for.
 //
-// The error matches fs.ErrNotExist when no source gives the image: none has it, or those that have it keep it
-// private, refuse it or are configured not to give it; if all said that they do not have it that is remembered
-// for 60 s. It matches verify.ErrUnavailable when some source could not tell. This, and a refusal, are remembered for 1 s: a
-// client that asks again and again is no burden to a source that is ill. Offline, no source is asked and what is not
-// stored does not exist.
+// The error matches fs.ErrNotExist when no source gives the image: each lacks the image, refuses
+// it, keeps it private or is configured not to give it. An image that all sources lack is
+// remembered for 60 s. The error matches verify.ErrUnavailable when some source could not tell.
+// That, and a refusal, are remembered for 1 s, so that a client that asks again and again is no
+// burden to a source that is ill. Offline, no source is asked, and an image that is not stored does
+// not exist.
 //
-// A ctx with the ids of mirrors (see via) asks on their behalf: what is here through one of them only counts as absent,
-// and none of them is asked.
+// A ctx with the ids of mirrors (see via) asks on their behalf: an image that is here through one
+// of them only counts as absent, and none of them is asked.
 func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	asked := via.From(ctx)
 	if len(asked) > 0 && c.asking(id, asked) {
@@ -89,7 +91,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	}
 }
 
-// search gives the flight for id on behalf of the mirrors asked: the one under way, or one that it starts, or one that is over already.
+// search gives the flight for id on behalf of the mirrors asked: under way, new, or over already.
 func (c *Catalog) search(id uuid.UUID, asked []string) *flight {
 	w := wanted{id, strings.Join(asked, " ")}
 	over := func(e Entry, err error) *flight {
@@ -186,9 +188,10 @@ func (c *Catalog) land(w wanted, err error, memory time.Duration) {
 	c.lookups.negatives[w] = negative{err: err, until: now.Add(memory)}
 }
 
-// askInOrder asks the sources for id in order of priority: the next one as soon as one has said no or could
-// not tell, and also when it has had its head start without an answer. The first to have it wins. The error
-// matches verify.ErrUnavailable or fs.ErrNotExist, the latter together with fs.ErrPermission when a source refused.
+// askInOrder asks the sources for id in order of priority. The next one is asked when one has said
+// no or could not tell, and when the head start of the last one is over. The first to have the
+// image wins. The error matches verify.ErrUnavailable or fs.ErrNotExist, the latter together with
+// fs.ErrPermission when a source refused.
 func (c *Catalog) askInOrder(ctx context.Context, id uuid.UUID) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()

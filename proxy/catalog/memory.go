@@ -6,11 +6,11 @@ import (
 	"imgmirror/manifest"
 )
 
-// largeList is from how many images on the memory that a list took while it was read is worth a garbage collection.
+// largeList is the number of images from which a garbage collection after a list is worth its time.
 const largeList = 10_000
 
-// shareTexts has what sources said last refer to the texts of the list being served, where they are the same: then each
-// manifest is in memory once, whatever it came in.
+// shareTexts lets what sources said last refer to the texts of the list being served, where these
+// are the same: each manifest is in memory once.
 func (c *Catalog) shareTexts() {
 	l := c.Current()
 	for _, s := range c.sources {
@@ -36,8 +36,8 @@ func sameSlice(a, b []manifest.Manifest) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// giveBack returns to the system what a large list took while it was read, which is a multiple of what it takes from
-// then on. Left to itself that would stay with the process until the next list.
+// giveBack returns the memory to the system that the reading of a large list took: a multiple of
+// the list's own, which would stay with the process until the next list.
 func (c *Catalog) giveBack() {
 	if len(c.Current().records) < largeList {
 		return

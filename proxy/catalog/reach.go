@@ -15,19 +15,21 @@ const reachWait = time.Second
 
 // remote is a Source that is a server elsewhere, and judges by its answers how that is.
 type remote interface {
-	// Peer is the id of the mirror that answered last, "" for another server, or when none has answered.
+	// Peer is the id of the mirror that answered last; "" for another server, or without an answer.
 	Peer() string
-	// AskedFrom is zero while the source is asked as usual. One that has failed again and again is asked less and less
-	// until it answers, and before AskedFrom not at all, but for its list and for the rest of a file.
+	// AskedFrom is zero while the source is asked as usual. A source that fails again and again is
+	// asked less and less until an answer, and before AskedFrom for its list and the rest of a file
+	// only.
 	AskedFrom() time.Time
-	// Suspect holds a token when the source's list should be asked for soon, to see how the source is.
+	// Suspect holds a token when the source's list is due soon, to see how the source is.
 	Suspect() <-chan struct{}
-	// Reachable tells whether the source answers just now, by something small of m, which it has. The answer is shared by
-	// all callers and takes a second or so at most; ctx should outlive each of them.
+	// Reachable tells whether the source answers just now, by something small of m, which the
+	// source has. All callers share the answer, which takes about a second at most; ctx should
+	// outlive each of them.
 	Reachable(ctx context.Context, m manifest.Manifest) bool
 }
 
-// here is the remote of a source that has no opinion of its health: one that this process has itself.
+// here is the remote of a source within this process, which has no opinion of its health.
 type here struct{ Source }
 
 func (here) Peer() string             { return "" }
@@ -44,8 +46,8 @@ func answered(err error) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
 
-// Reachable tells whether some source that holds e's files can be reached just now, or one of the others turns out to
-// hold them.
+// Reachable tells whether a source that holds e's files answers just now, or one of the others
+// turns out to hold them. The wait is about a second at most.
 func (c *Catalog) Reachable(ctx context.Context, e Entry) bool {
 	return c.any(ctx, e.Holders, func(_ context.Context, h Holder) bool {
 		s := c.byName[h.Source.Name()]

@@ -11,12 +11,12 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// Run refreshes each source on its own interval, side by side, until ctx ends; then it returns nil, after
-// its own goroutines and those of lookups have ended. A source that fails keeps its last good list and is
-// tried again after 10 s, then after twice that and so on up to its interval. Call it once.
+// Run refreshes each source on its own interval, side by side, until ctx ends; then Run returns
+// nil, after its own goroutines and those of lookups. A source that fails keeps its last good list
+// and is tried again after 10 s, then after twice that, up to its interval. Call Run once.
 //
-// OnChange is called with the list that is current at the start and after swaps, always from the goroutine
-// of Run; swaps in quick succession are reported as one.
+// OnChange is called with the list at the start and after swaps, always from Run's goroutine; swaps
+// in quick succession are reported as one.
 func (c *Catalog) Run(ctx context.Context) error {
 	c.giveBack()
 	var loops sync.WaitGroup
@@ -88,8 +88,9 @@ func (c *Catalog) pause(s *source) time.Duration {
 	return min(pause, s.Refresh)
 }
 
-// Refresh asks every source once, now, side by side, and swaps the result in; it returns when origins that no
-// list shows have been looked for, too. The error joins those of the sources that failed. Offline it does nothing.
+// Refresh asks every source once, now, side by side, swaps the result in, and looks for origins
+// that no list shows. The error joins those of the sources that failed. Offline, Refresh does
+// nothing.
 func (c *Catalog) Refresh(ctx context.Context) error {
 	if c.opts.Offline {
 		return nil
@@ -100,8 +101,9 @@ func (c *Catalog) Refresh(ctx context.Context) error {
 	return err
 }
 
-// RefreshDue is Refresh of those sources only whose list is older than their interval, or was another source's under
-// the same name; what they said has been saved when it returns. It is for a process that ends soon.
+// RefreshDue is Refresh of the sources with a list that is older than their interval, or another
+// source's. The lists are saved when RefreshDue returns. RefreshDue is for a process that ends
+// soon.
 func (c *Catalog) RefreshDue(ctx context.Context) error {
 	if c.opts.Offline {
 		return nil
@@ -128,9 +130,9 @@ func (c *Catalog) RefreshDue(ctx context.Context) error {
 	return err
 }
 
-// Check asks the one source of that name for its list, now, and takes over what it says as Run does: it is in the
-// list being served and has been saved when Check returns nil. The error is that of the source. ctx bounds the wait
-// only: what the source says later is taken over then.
+// Check asks the source of that name for its list, now, and takes the list over as Run does. The
+// list is being served and saved when Check returns nil. The error is that of the source. ctx
+// bounds the wait only: a later answer is taken over then.
 func (c *Catalog) Check(ctx context.Context, name string) error {
 	s := c.byName[name]
 	switch {
@@ -180,8 +182,8 @@ func (c *Catalog) refreshAll(ctx context.Context, sources []*source) error {
 	return errors.Join(errs...)
 }
 
-// Retake asks the one source of that name for its list, now, offline too: for a source whose list this process
-// itself changes. When it returns nil, the list is in the one being served and has been saved.
+// Retake asks the source of that name for its list, now, offline too: for a source whose list this
+// process changes. The list is being served and saved when Retake returns nil.
 func (c *Catalog) Retake(ctx context.Context, name string) error {
 	s := c.byName[name]
 	if s == nil {
@@ -197,8 +199,8 @@ func (c *Catalog) Retake(ctx context.Context, name string) error {
 	return nil
 }
 
-// refresh asks s for its list, once, and takes the answer in. One at a time for each source. The error is
-// that of the source.
+// refresh asks s for its list, once, and takes the answer in: one call at a time for each source.
+// The error is that of the source.
 func (c *Catalog) refresh(ctx context.Context, s *source) error {
 	select {
 	case s.turn <- struct{}{}:

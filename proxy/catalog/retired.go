@@ -53,8 +53,8 @@ func missing(had []manifest.Manifest, lists ...[]manifest.Manifest) map[uuid.UUI
 	return left
 }
 
-// ancestorsLeft gives those of had that left the list of s (now listing next) although images that stay, of any
-// source or as retired, have them among their ancestors: they remain reachable by uuid.
+// ancestorsLeft gives those of had that left the list of s, now next, although staying images of
+// any source are built on them. These remain reachable by uuid.
 func (c *Catalog) ancestorsLeft(s *source, had, next, retired []manifest.Manifest) []manifest.Manifest {
 	if s.Withdraws {
 		return nil
@@ -93,7 +93,7 @@ func (c *Catalog) ancestorsLeft(s *source, had, next, retired []manifest.Manifes
 	return kept
 }
 
-// evicted gives those of the images retired by s whose files are on disk no more, each with whether others are built
+// evicted gives the images retired by s without files on disk, each with whether others are built
 // on it.
 func (c *Catalog) evicted(s *source) map[uuid.UUID]bool {
 	c.state.Lock()
@@ -108,8 +108,8 @@ func (c *Catalog) evicted(s *source) map[uuid.UUID]bool {
 	return evicted
 }
 
-// confirmRetired asks sources for what has left their lists: what they still give by uuid has been disabled, or has
-// moved to another channel, and is not retired but merely unlisted.
+// confirmRetired asks sources for what has left their lists. An image that a source still gives by
+// uuid is disabled or in another channel: the image is unlisted, not retired.
 func (c *Catalog) confirmRetired(ctx context.Context, w *walk) {
 	answers := c.findAll(ctx, c.unconfirmed(func(s *source) map[uuid.UUID]given {
 		if s.list.Kind == kindStatic {

@@ -14,8 +14,7 @@ func (c *Catalog) saveListing(s *source) {
 	}
 }
 
-// saveConfirmed saves the list of s if its source has confirmed it since it was saved: when nothing else has changed,
-// that is not saved each time.
+// saveConfirmed saves the list of s if the source has confirmed the list since the last save.
 func (c *Catalog) saveConfirmed(s *source) {
 	c.state.Lock()
 	newer := s.list.Fetched.After(s.saved)
@@ -44,8 +43,8 @@ func (c *Catalog) trySaveListing(s *source) error {
 	return err
 }
 
-// saveUnlisted hands manifests that sources gave by uuid to the index, but for those that have become listed,
-// or another manifest, meanwhile.
+// saveUnlisted hands manifests by uuid to the index, but for those that are listed or changed
+// meanwhile.
 func (c *Catalog) saveUnlisted(all []found) {
 	c.saving.Lock()
 	defer c.saving.Unlock()

@@ -11,8 +11,8 @@ import (
 	"imgmirror/verify"
 )
 
-// seeker is a source that may have an image which no list shows: the image was found at another source, and this one has
-// not been asked. Its File asks first. What it then turns out to have is noted and saved, so that the source is a holder
+// seeker is a source that may have an image which no list shows: another source gave the image, and
+// this one has not been asked. File asks first. A find is noted and saved: the source is a holder
 // from then on.
 type seeker struct {
 	opener
@@ -23,8 +23,8 @@ type seeker struct {
 	found   *atomic.Pointer[manifest.Manifest] // what File has found: a download may ask several times
 }
 
-// others are the sources that may have r, which no list shows, beside its holders. Where a file has no sha1 there are none:
-// its holders are not interchangeable.
+// others are the sources beside r's holders that may have r, which no list shows. There are none
+// for files without a sha1: their holders are not interchangeable.
 func (c *Catalog) others(r record) []Holder {
 	if r.listed && !r.retired || !manifest.SameFiles(*r.manifest, *r.manifest) {
 		return nil
@@ -42,7 +42,7 @@ func (c *Catalog) others(r record) []Holder {
 	return out
 }
 
-// File is that of a Source; fs.ErrNotExist also says that the source has other files under the image's uuid.
+// File is that of a Source. fs.ErrNotExist also means: the source has other files under the uuid.
 func (s seeker) File(ctx context.Context, _ manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
 	m := s.found.Load()
 	if m == nil {
@@ -69,7 +69,7 @@ func (s seeker) seek(ctx context.Context) (manifest.Manifest, error) {
 		return manifest.Manifest{}, fmt.Errorf("source %s: image %s: left out: %w", s.source.name, id, fs.ErrNotExist)
 	}
 	same := manifest.SameFiles(s.want, a.manifest)
-	// Other files of a source that comes earlier would win the uuid: what clients have begun to use stays.
+	// Other files of an earlier source would win the uuid: what clients have begun to use stays.
 	if same || slices.Index(c.sources, s.source) > slices.Index(c.sources, s.giver) {
 		c.spawn(func(context.Context) {
 			news := c.note([]answer{a})
@@ -83,8 +83,8 @@ func (s seeker) seek(ctx context.Context) (manifest.Manifest, error) {
 	return a.manifest, nil
 }
 
-// gives tells whether clients may have what a source answered: its filters and its channel let it pass, or an image that
-// is there stands on it.
+// gives tells whether clients may have a source's answer: the source's filters and channel let it
+// pass, or a stored image is built on it.
 func (c *Catalog) gives(a answer) bool {
 	return a.source.takes(a.manifest) && !a.outside || c.Current().isOrigin(a.id)
 }

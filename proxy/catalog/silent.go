@@ -10,11 +10,12 @@ import (
 	"imgmirror/verify"
 )
 
-// Known gives the list now being served if it is known what there is: it has images, or every source has answered at
-// least once, in this process or, by its saved list, in an earlier one. Else that no image is on it tells nothing. Then
-// Known waits, until ctx ends at most, for the sources that have neither answered nor failed; an error matches
-// verify.ErrUnavailable. Offline, the saved lists are all there is, and an empty list is the answer. A source that is a mirror
-// on whose behalf ctx asks does not count: two mirrors that are each other's sources must not wait for each other.
+// Known gives the list now being served if the list tells what there is: the list has images, or
+// every source has answered once, in this process or by its saved list. Else Known waits, until ctx
+// ends at most, for the sources that have neither answered nor failed; an error matches
+// verify.ErrUnavailable. Offline, an empty list is an answer. A source that is a mirror on whose
+// behalf ctx asks does not count: two mirrors that are each other's sources must not wait for each
+// other.
 func (c *Catalog) Known(ctx context.Context) (*List, error) {
 	for waited := false; ; waited = true {
 		silent := c.silent(via.From(ctx))
@@ -32,8 +33,7 @@ func (c *Catalog) Known(ctx context.Context) (*List, error) {
 	}
 }
 
-// silent are the names of the sources that are to be asked and of which no list is known, old or new, but for the
-// mirrors asked.
+// silent are the names of the sources without a known list, but for the mirrors asked.
 func (c *Catalog) silent(asked []string) []string {
 	if c.opts.Offline {
 		return nil

@@ -61,8 +61,8 @@ const (
 	stateUnknown = "unknown"
 )
 
-// reparsed gives saved images in the form that the configuration of s gives them now: the index keeps
-// the source's bytes, not that.
+// reparsed gives saved images in the form that s's configuration gives them now: the index keeps
+// the source's bytes only.
 func (c *Catalog) reparsed(s *source, images []manifest.Manifest) []manifest.Manifest {
 	return c.channels.placeAll(replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
 		if m.Public && len(m.ACL) == 0 {
@@ -73,7 +73,7 @@ func (c *Catalog) reparsed(s *source, images []manifest.Manifest) []manifest.Man
 	}), s.AsChannels)
 }
 
-// replaced gives images with what by gives in the place of some; images itself when by replaces none.
+// replaced gives images with by's results in the place of some; images itself without results.
 func replaced(images []manifest.Manifest, by func(*manifest.Manifest) (manifest.Manifest, bool)) []manifest.Manifest {
 	out, copied := images, false
 	for i := range images {
@@ -88,7 +88,7 @@ func replaced(images []manifest.Manifest, by func(*manifest.Manifest) (manifest.
 	return out
 }
 
-// from is what a list of s is from: the saved one may be of another server, or channel, that had its name.
+// from is what a list of s is from. A saved list may be of another server, or channel.
 func (s *source) from() string {
 	if s.Channel == "" {
 		return s.URL
@@ -124,7 +124,7 @@ func (c *Catalog) Status() []Status {
 	return out
 }
 
-// filter splits images into those that the source's filters take and those that they leave out. Images that
+// filter splits images into those that the source's filters take and those left out. Images that
 // must not be served are in neither. The first result is images itself when nothing is left out.
 func (s *source) filter(images []manifest.Manifest) (taken []manifest.Manifest, left map[uuid.UUID]manifest.Manifest) {
 	left = make(map[uuid.UUID]manifest.Manifest)
@@ -149,7 +149,7 @@ func (s *source) servable(images []manifest.Manifest) []manifest.Manifest {
 // mayServe tells whether clients may have m at all.
 func (s *source) mayServe(m manifest.Manifest) bool { return m.Public || s.ServePrivate }
 
-// takes tells whether the filters of the source select m, and, when there are channels, m is in one of them.
+// takes tells whether the filters of the source select m, which is in a channel if there are any.
 func (s *source) takes(m manifest.Manifest) bool {
 	return (!s.needsChannel || len(m.Channels) > 0) &&
 		!slices.ContainsFunc(s.Include, func(f manifest.Filter) bool { return !f.Match(m) }) &&

@@ -9,8 +9,8 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// way is the mirrors that s has an image through, the nearest first: none if s is no mirror, or is not known to be one.
-// state is held.
+// way is the mirrors that s has an image through, the nearest first: none unless s is known to be a
+// mirror. state is held.
 func (s *source) way(id uuid.UUID) []string {
 	if s.list.Mirror == "" {
 		return nil
@@ -28,9 +28,9 @@ func (c *Catalog) isOneOf(s *source, ids []string) bool {
 	return slices.Contains(ids, s.list.Mirror)
 }
 
-// stored finds an image in the current list, as far as the mirrors asked may be told of it, who have asked each other
-// and the last of them us: with the holders only that do not have it through one of them. It is false for what is here
-// through them only.
+// stored finds an image in the current list as far as the mirrors asked may be told of it: with the
+// holders only that do not have the image through one of them. The result is false for an image
+// that is here through them only.
 func (c *Catalog) stored(id uuid.UUID, asked []string) (Entry, bool) {
 	l := c.Current()
 	e, ok := l.Entry(id)
@@ -53,8 +53,8 @@ func (c *Catalog) stored(id uuid.UUID, asked []string) (Entry, bool) {
 	return e, len(left) > 0 || c.opts.Offline || e.Listed && !via.Crosses(l.ways[id], asked)
 }
 
-// asking tells whether one of the mirrors ids is being asked for a file of an image, or a mirror that has it through one
-// of them: either of the two has the file from elsewhere, or it is not to be had by waiting for each other.
+// asking tells whether one of the mirrors ids, or a mirror that has the image through one of them,
+// is being asked for a file of the image. Such mirrors have the file from elsewhere, or never.
 func (c *Catalog) asking(id uuid.UUID, ids []string) bool {
 	c.state.Lock()
 	defer c.state.Unlock()
@@ -63,8 +63,8 @@ func (c *Catalog) asking(id uuid.UUID, ids []string) bool {
 	})
 }
 
-// ways gives, of the images of l that this mirror has through others only, the shortest way of each. What it has
-// itself, because a source had it and it is cached, came through none.
+// ways gives the shortest way of each image of l that this mirror has through others only. A
+// retired image came through none: the mirror has it.
 func (in inputs) ways(l *List) map[uuid.UUID][]string {
 	own := make(map[uuid.UUID]bool)
 	any := false
