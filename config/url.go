@@ -1,7 +1,6 @@
 package config
 
 import (
-	"log/slog"
 	"net/url"
 	"strconv"
 	"strings"
@@ -44,6 +43,3 @@ func (u URL) GoString() string { return strconv.Quote(u.String()) }
 
 // MarshalText is String.
 func (u URL) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
-
-// LogValue is String.
-func (u URL) LogValue() slog.Value { return slog.StringValue(u.String()) }

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -26,14 +25,6 @@ const (
 	maxName    = 1024
 	maxVersion = 512
 )
-
-// zvolOnly are the fields that an image of type zvol must have, and no other may.
-type zvolOnly struct {
-	NICDriver  string          `json:"nic_driver"`
-	DiskDriver string          `json:"disk_driver"`
-	CPUType    string          `json:"cpu_type"`
-	ImageSize  json.RawMessage `json:"image_size"` // MiB
-}
 
 // ParsePublished reads the manifest, v2 or v1, of an image that is being published here. The rules
 // are stricter than those of Parse for images of strangers; what the manifest says of its file is
@@ -87,25 +78,18 @@ func fault(m Manifest) (field, reason string) {
 	return zvolFault(m)
 }
 
+// zvolFault is fault of the fields that an image of type zvol must have, and no other may.
 func zvolFault(m Manifest) (field, reason string) {
-	var z zvolOnly
-	if err := json.Unmarshal(m.V2(), &z); err != nil {
-		return "nic_driver, disk_driver, cpu_type", "must be strings"
-	}
-	for _, f := range []struct {
-		name  string
-		there bool
-	}{
-		{"nic_driver", z.NICDriver != ""},
-		{"disk_driver", z.DiskDriver != ""},
-		{"cpu_type", z.CPUType != ""},
-		{"image_size", len(z.ImageSize) > 0},
-	} {
+	for _, name := range []string{"nic_driver", "disk_driver", "cpu_type", "image_size"} {
+		v := lookup(m.v2, name)
+		there := v != nil && (name == "image_size" || v.Kind() != 'n' && string(v) != `""`)
 		switch {
-		case m.Type == "zvol" && !f.there:
-			return f.name, "is missing: an image of type zvol must have it"
-		case m.Type != "zvol" && f.there:
-			return f.name, "is for images of type zvol only"
+		case there && v.Kind() != '"' && name != "image_size":
+			return "nic_driver, disk_driver, cpu_type", "must be strings"
+		case m.Type == "zvol" && !there:
+			return name, "is missing: an image of type zvol must have it"
+		case m.Type != "zvol" && there:
+			return name, "is for images of type zvol only"
 		}
 	}
 	return "", ""

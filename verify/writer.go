@@ -127,13 +127,7 @@ func (w *Writer) Close() error {
 
 // block finds a block that is not in use, or waits for one.
 func (w *Writer) block() *block {
-	select {
-	case b := <-w.free:
-		b.buf = b.buf[:0]
-		return b
-	default:
-	}
-	if w.made < blocks {
+	if len(w.free) == 0 && w.made < blocks {
 		w.made++
 		return &block{buf: make([]byte, 0, blockSize)}
 	}

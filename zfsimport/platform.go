@@ -1,6 +1,7 @@
 package zfsimport
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -70,10 +71,10 @@ func (im *Importer) runnable(ctx context.Context, image manifest.Manifest) error
 
 // unmet is the first requirement that p does not meet, "" for none (spec 1.2).
 func (r requirements) unmet(p platform) string {
-	if r.tooOld(p) {
+	if p.beyond(r.MinPlatform, -1) {
 		return fmt.Sprintf("it needs a platform of %s or later, this one is %s of %s", describe(r.MinPlatform), p.Stamp, p.Version)
 	}
-	if r.tooNew(p) {
+	if p.beyond(r.MaxPlatform, +1) {
 		return fmt.Sprintf("it needs a platform of %s or earlier, this one is %s of %s", describe(r.MaxPlatform), p.Stamp, p.Version)
 	}
 	if r.Brand == "kvm" && p.KVM != nil && !*p.KVM || r.Brand == "bhyve" && p.Bhyve != nil && !*p.Bhyve {
@@ -82,18 +83,18 @@ func (r requirements) unmet(p platform) string {
 	return ""
 }
 
-func (r requirements) tooOld(p platform) bool {
-	if stamp, ok := r.MinPlatform[p.Version]; ok {
-		return p.Stamp < stamp
+// beyond tells that the platform is older (-1) or newer (+1) than the stamp of its version, or for a
+// version without a stamp, than the versions of all stamps.
+func (p platform) beyond(stamps map[string]string, side int) bool {
+	if stamp, ok := stamps[p.Version]; ok {
+		return cmp.Compare(p.Stamp, stamp) == side
 	}
-	return len(r.MinPlatform) > 0 && p.Version < slices.Min(slices.Collect(maps.Keys(r.MinPlatform)))
-}
-
-func (r requirements) tooNew(p platform) bool {
-	if stamp, ok := r.MaxPlatform[p.Version]; ok {
-		return p.Stamp > stamp
+	for version := range stamps {
+		if cmp.Compare(p.Version, version) != side {
+			return false
+		}
 	}
-	return len(r.MaxPlatform) > 0 && p.Version > slices.Max(slices.Collect(maps.Keys(r.MaxPlatform)))
+	return len(stamps) > 0
 }
 
 // describe writes the stamps by version: "20150218T000000Z (7.0)".
