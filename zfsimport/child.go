@@ -31,7 +31,7 @@ func newChild(ctx context.Context, program string, args ...string) *child {
 	c.cmd.Stderr = &c.stderr
 	c.cmd.SysProcAttr = childAttributes()
 	c.cmd.Cancel = func() error { return syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) }
-	c.cmd.WaitDelay = 5 * time.Second // for programs that it left behind with its stderr
+	c.cmd.WaitDelay = 5 * time.Second // for programs that the child left behind with its stderr
 	return c
 }
 

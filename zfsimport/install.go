@@ -152,7 +152,7 @@ func (in *install) mayBegin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	discard(record) // settle writes it again, with all facts
+	discard(record) // settle writes the record again, with all facts
 	return im.destroy(ctx, in.dataset+partial)
 }
 

@@ -115,7 +115,7 @@ func (im *Importer) commit(path string) error {
 }
 
 // discard removes a prepared record.
-func discard(path string) { os.Remove(tempRecord(path)) } //nolint:errcheck // the next record writes over it
+func discard(path string) { os.Remove(tempRecord(path)) } //nolint:errcheck // the next record writes over the file
 
 func (im *Importer) syncDir(path string) error {
 	d, err := os.Open(path)
