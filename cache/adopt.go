@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"time"
 
@@ -13,15 +14,19 @@ import (
 	"imgmirror/verify"
 )
 
-// adopt hashes a file that has no record and gives it one, or removes it. It is
-// done once for all who ask at the same time, and goes on when ctx ends.
+// adopt hashes a file that has no record and gives it one, or removes it.
 func (s *Store) adopt(ctx context.Context, sum verify.Sum) error {
-	done := s.adoptions.DoChan(sum.String(), func() (any, error) {
+	return s.once(ctx, sum.String(), func() error { return s.hashOrphan(sum) })
+}
+
+// once does work on a file once for all calls that ask for the same at the same time. The work goes on when ctx ends.
+func (s *Store) once(ctx context.Context, what string, work func() error) error {
+	done := s.adoptions.DoChan(what, func() (any, error) {
 		if err := s.enter(); err != nil {
 			return nil, err
 		}
 		defer s.work.Done()
-		return nil, s.hashOrphan(sum)
+		return nil, work()
 	})
 	select {
 	case r := <-done:
@@ -51,16 +56,18 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	case errors.Is(err, verify.ErrMismatch):
 		s.log.Error("a file on disk is not what its name says: removed", "sum", sum, "error", err)
 		s.metrics.failure(sourceDisk, whereDigest)
-		return s.removeOrphan(sum, os.Remove)
+		_, err = s.discard(sum, nil, nil, os.Remove)
+		return err
 	case errors.Is(err, fs.ErrNotExist):
 		if gone, err := s.gone(sum); err != nil || !gone {
 			return err
 		}
-		return s.removeOrphan(sum, func(string) error { return nil })
+		_, err = s.discard(sum, nil, nil, absent)
+		return err
 	case damaged(err):
 		s.log.Error("a file on disk cannot be read: it is moved to the quarantine", "sum", sum, "error", err)
 		s.metrics.failure(sourceDisk, whereUnreadable)
-		return s.removeOrphan(sum, func(string) error { return s.quarantine.take(sum) })
+		return s.putAway(sum, nil)
 	case err != nil:
 		return disk.Error(err)
 	}
@@ -89,46 +96,16 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	s.files[sum] = f
 	delete(s.orphans, sum)
 	s.mu.Unlock()
-	s.space.foundFile(digests.Size - size)
-	return nil
-}
-
-// removeOrphan ends an orphan that is no file of the cache.
-func (s *Store) removeOrphan(sum verify.Sum, away func(path string) error) error {
-	door := s.fileDoors.of(sum[0])
-	door.Lock()
-	defer door.Unlock()
-	s.mu.Lock()
-	size, orphan := s.orphans[sum]
-	images := s.images.of(sum)
-	s.mu.Unlock()
-	if !orphan {
-		return nil
-	}
-	if err := away(s.dir.file(sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return disk.Error(err)
-	}
-	s.mu.Lock()
-	delete(s.orphans, sum)
-	s.mu.Unlock()
-	s.space.removedFile(size)
-	for _, id := range images {
-		if err := s.unnoteImage(id, sum); err != nil {
-			return err
-		}
-	}
+	s.space.addFile(digests.Size - size)
 	return nil
 }
 
 // adoptAll adopts the files without a record.
 func (s *Store) adoptAll(ctx context.Context) {
 	s.mu.RLock()
-	orphans := make([]verify.Sum, 0, len(s.orphans))
-	for sum := range s.orphans {
-		orphans = append(orphans, sum)
-	}
+	orphans := maps.Clone(s.orphans)
 	s.mu.RUnlock()
-	for _, sum := range orphans {
+	for sum := range orphans {
 		if err := s.adopt(ctx, sum); err != nil && ctx.Err() == nil {
 			s.log.Error("a file on disk cannot be checked", "sum", sum, "error", err)
 		}

@@ -70,7 +70,7 @@ func (d *download) run() {
 	if s.fills[f.key] == f { // else the file is published
 		delete(s.fills, f.key)
 		if d.leftover > 0 {
-			s.partials[f.name] = leftover{sum: d.want.SHA1, size: d.want.Size, have: d.leftover, dropped: errors.Is(err, errDropped)}
+			s.partials[f.name] = Partial{Sum: d.want.SHA1, Size: d.want.Size, Have: d.leftover, Dropped: errors.Is(err, errDropped)}
 		}
 	}
 	s.mu.Unlock()
@@ -106,7 +106,7 @@ func (d *download) bring() error {
 		if err != nil {
 			return err
 		}
-		d.s.space.removedPartial(d.leftover - r.leftover) // by hand
+		d.s.space.addPartial(r.leftover - d.leftover) // by hand
 		if err = d.collect(r); err == nil {
 			err = d.judge(r)
 		}

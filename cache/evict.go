@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,59 +103,50 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 		return Evicted{}, err
 	}
 	defer s.work.Done()
+	e := Evicted{File: File{Sum: sum}, Reason: ReasonDelete}
 	s.mu.RLock()
 	f := s.files[sum]
-	var e Evicted
 	if f != nil {
-		e = Evicted{File: f.describe(), Reason: ReasonDelete}
+		e.File = f.describe()
 	}
-	parts := s.partsOf(sum)
+	parts := maps.Clone(s.partials)
 	s.mu.RUnlock()
-	switch {
-	case f != nil:
-		if id, pinned := s.pinnedUser(f); pinned {
-			return Evicted{}, fmt.Errorf("%w: %s needs file %s", ErrPinned, id, sum)
-		}
-		gone, err := s.discard(sum, f, func() bool { return true }, os.Remove)
-		if err == nil && !gone {
-			err = fmt.Errorf("file %s: %w", sum, fs.ErrNotExist) // somebody was faster
-		}
-		if err != nil {
-			return Evicted{}, err
-		}
-		s.removed(e)
-		return e, s.syncRemoved(sum)
-	case len(parts) > 0:
-		e = Evicted{File: File{Sum: sum}, Partial: true, Reason: ReasonDelete}
-		removed := false
+	if f == nil {
 		for name, left := range parts {
+			if left.Sum != sum {
+				continue
+			}
 			gone, err := s.removePartial(name)
 			if err != nil {
 				return Evicted{}, err
 			}
-			if gone {
-				e.Size += left.have
+			if gone { // else a fill goes on with it
+				e.Partial, e.Size = true, e.Size+left.Have
 			}
-			removed = removed || gone
 		}
-		if !removed { // a fill goes on with it
-			return Evicted{}, fmt.Errorf("unfinished file %s: %w", sum, fs.ErrNotExist)
+		if !e.Partial {
+			return Evicted{}, fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
 		}
-	default:
-		return Evicted{}, fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
+		s.removed(e)
+		return e, nil
+	}
+	if id, pinned := s.pinnedUser(f); pinned {
+		return Evicted{}, fmt.Errorf("%w: %s needs file %s", ErrPinned, id, sum)
+	}
+	gone, err := s.discard(sum, f, nil, os.Remove)
+	if err == nil && !gone {
+		err = fmt.Errorf("file %s: %w", sum, fs.ErrNotExist) // another removal was faster
+	}
+	if err != nil {
+		return Evicted{}, err
 	}
 	s.removed(e)
-	return e, nil
-}
-
-// syncRemoved makes it last that a file was removed. What the index has of it goes by
-// itself at the next start.
-func (s *Store) syncRemoved(sum verify.Sum) error {
-	err := disk.SyncFolder(filepath.Dir(s.dir.file(sum)))
-	if errors.Is(err, fs.ErrNotExist) { // it went with its folder
+	// What the index has of the file goes by itself at the next start.
+	err = disk.SyncFolder(filepath.Dir(s.dir.file(sum)))
+	if errors.Is(err, fs.ErrNotExist) { // the file went with its folder
 		err = nil
 	}
-	return disk.Error(errors.Join(err, disk.SyncFolder(s.dir.manifests())))
+	return e, disk.Error(errors.Join(err, disk.SyncFolder(s.dir.manifests())))
 }
 
 // pinnedUser finds a pinned image that needs f: it is its file, or one of an
@@ -184,34 +176,29 @@ func (s *Store) pinnedUser(f *stored) (uuid.UUID, bool) {
 func (s *Store) evict(plan []Evicted) []Evicted {
 	var gone []Evicted
 	for _, e := range plan {
-		remove := s.evictFile
-		if e.Partial {
-			remove = func(e Evicted) (bool, error) { return s.removePartial(e.name) }
+		var done bool
+		var err error
+		s.mu.RLock()
+		f := s.files[e.Sum]
+		s.mu.RUnlock()
+		switch {
+		case e.Partial:
+			done, err = s.removePartial(e.name)
+		case f != nil && !slices.ContainsFunc(e.Images, s.Kept):
+			done, err = s.discard(e.Sum, f, func() bool {
+				return f.used.Load() == e.LastUsed.UnixNano() && f.hold.readers() == 0 && len(f.images) == len(e.Images) &&
+					s.images.childrenOf(f.images) <= e.children
+			}, os.Remove)
 		}
-		done, err := remove(e)
 		if err != nil {
 			s.log.Error("a file cannot be removed to make room", "sum", e.Sum, "error", err)
 		}
-		if err != nil || !done {
-			continue
+		if done {
+			s.removed(e)
+			gone = append(gone, e)
 		}
-		s.removed(e)
-		gone = append(gone, e)
 	}
 	return gone
-}
-
-func (s *Store) evictFile(e Evicted) (bool, error) {
-	s.mu.RLock()
-	f := s.files[e.Sum]
-	s.mu.RUnlock()
-	if f == nil || slices.ContainsFunc(e.Images, s.Kept) {
-		return false, nil
-	}
-	return s.discard(e.Sum, f, func() bool {
-		return f.used.Load() == e.LastUsed.UnixNano() && f.hold.readers() == 0 && len(f.images) == len(e.Images) &&
-			s.images.childrenOf(f.images) <= e.children
-	}, os.Remove)
 }
 
 // removed tells everyone of a file that has gone.
@@ -223,10 +210,10 @@ func (s *Store) removed(e Evicted) {
 	}
 }
 
-// discard takes f, the file sum, out of the cache: from the tables, so that
-// nobody finds it any more; with away from its place on the disk; from the
-// index. It does nothing if f is no longer that file, or still says no, which is
-// asked with s.mu held.
+// discard takes the file sum out of the cache: from the tables, so that no request
+// finds it any more; with away from its place on the disk; from the index. It does
+// nothing if the file is f no longer (nil: a file without a record), or if still,
+// unless nil, says no, which is asked with s.mu held.
 func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(path string) error) (done bool, err error) {
 	door := s.fileDoors.of(sum[0])
 	door.Lock()
@@ -235,12 +222,19 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 		return false, err
 	}
 	s.mu.Lock()
-	if s.files[sum] != f || !still() {
+	size, orphan := s.orphans[sum]
+	if s.files[sum] != f || f == nil && !orphan || still != nil && !still() {
 		s.mu.Unlock()
 		return false, nil
 	}
+	var images []uuid.UUID
+	if orphan {
+		images = s.images.of(sum)
+	} else {
+		size, images = f.Digests.Size, f.images
+	}
 	delete(s.files, sum)
-	images := f.images
+	delete(s.orphans, sum)
 	s.mu.Unlock()
 	err = away(s.dir.file(sum))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -249,22 +243,26 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 			err = fmt.Errorf("%s comes and goes", s.dir.file(sum))
 		}
 	}
-	if err != nil {
+	if err != nil { // the file is where it was
 		s.mu.Lock()
-		s.files[sum] = f // there it is
+		if orphan {
+			s.orphans[sum] = size
+		} else {
+			s.files[sum] = f
+		}
 		s.mu.Unlock()
 		return false, disk.Error(err)
 	}
 	s.step("unlink")
-	s.space.removedFile(f.Digests.Size)
+	s.space.addFile(-size)
 	changes := []index.Change{index.DropFile(sum), index.DropUse(sum)}
 	s.mu.Lock()
-	for key, of := range s.aliases {
+	maps.DeleteFunc(s.aliases, func(key string, of verify.Sum) bool {
 		if of == sum {
 			changes = append(changes, index.DropAlias(key))
-			delete(s.aliases, key)
 		}
-	}
+		return of == sum
+	})
 	s.mu.Unlock()
 	// From here on failures leave traces in the index that the next start removes.
 	if err := s.index.Write(changes...); err != nil {
@@ -272,12 +270,15 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 	}
 	s.step("unrecord")
 	for _, id := range images {
-		if err := s.unnoteImage(id, sum); err != nil {
+		if err := s.unnoteImage(id, sum, false); err != nil {
 			s.log.Error("the record of a removed file's image cannot be removed", "sum", sum, "uuid", id, "error", err)
 		}
 	}
 	return true, nil
 }
+
+// absent is how discard takes away a file that is gone from the disk.
+func absent(string) error { return fs.ErrNotExist }
 
 // plan says what goes, and in which order, so that d is met: nothing if d.must
 // cannot be. Unfinished downloads that nobody goes on with are the first.
@@ -289,7 +290,7 @@ func (s *Store) plan(d need) []Evicted {
 	var freed int64
 	s.mu.RLock()
 	for name, left := range s.partials {
-		plan = append(plan, Evicted{File: File{Sum: left.sum, Size: left.have}, Partial: true, Reason: d.reason, name: name})
+		plan = append(plan, Evicted{File: File{Sum: left.Sum, Size: left.Have}, Partial: true, Reason: d.reason, name: name})
 	}
 	s.mu.RUnlock()
 	slices.SortFunc(plan, func(a, b Evicted) int { return strings.Compare(a.name, b.name) })

@@ -188,19 +188,19 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 		return f, Join, nil
 	}
 	if b.Why != Job {
-		if err := s.allLied(b.fillKey(), sources); err != nil {
+		if err := s.liars.allLied(b.fillKey(), sources); err != nil {
 			return nil, "", err
 		}
 	}
 	f := &fill{
-		s: s, blob: b, key: b.fillKey(), name: b.partialName(), ticket: &ticket{ahead: true}, hold: new(hold),
+		s: s, blob: b, key: b.fillKey(), name: b.partialName(), ticket: new(ticket), hold: new(hold),
 		began: time.Now(), wake: make(chan struct{}),
 	}
 	f.ctx, f.stop = context.WithCancelCause(s.ctx)
-	f.join(b, s.trusted(f.key, sources))
+	f.join(b, s.liars.trusted(f.key, sources))
 	var have int64
 	if name := s.leftoverFor(b); name != "" {
-		f.name, have = name, s.partials[name].have
+		f.name, have = name, s.partials[name].Have
 		delete(s.partials, name)
 	}
 	s.touchOrigin(b)
@@ -260,7 +260,7 @@ func (f *fill) join(b Blob, sources []Source) bool {
 		}
 		c := &candidate{Source: src}
 		if b.Why != Job {
-			c.out = f.s.justLied(f.key, src)
+			c.out = f.s.liars.justLied(f.key, src)
 		}
 		f.sources = append(f.sources, c)
 	}
@@ -320,7 +320,7 @@ func (f *fill) yield() bool {
 }
 
 // ahead tells whether neither a client nor a job has asked for the fill.
-func (f *fill) ahead() bool { return f.s.slots.isAhead(f.ticket) }
+func (f *fill) ahead() bool { return !f.ticket.needed.Load() }
 
 // update changes fields that Readers wait for.
 func (f *fill) update(change func()) {

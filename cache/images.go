@@ -111,12 +111,6 @@ func (s *Store) note(b Blob, sum verify.Sum, coming bool) error {
 	return err
 }
 
-// unnoteImage records that id has file sum no more; with its last file its copy
-// in DATA/manifests goes too.
-func (s *Store) unnoteImage(id uuid.UUID, sum verify.Sum) error {
-	return s.forgetImage(id, sum, false)
-}
-
 // Disown records that image id has file sum no more, although the file stays for
 // others; with the image's last file its copy in DATA/manifests goes too. It lasts
 // when Disown returns nil; a failure leaves, if it can, all as it was.
@@ -125,34 +119,30 @@ func (s *Store) Disown(id uuid.UUID, sum verify.Sum) error {
 		return err
 	}
 	defer s.calls.Done()
-	if err := s.disown(id, sum); err != nil {
+	s.mu.RLock()
+	im := s.images.known[id]
+	s.mu.RUnlock()
+	var err error
+	if im == nil || len(im.Sums) == 1 && im.Sums[0] == sum { // first, for this is what may be refused
+		if err = s.copies.remove(id); err == nil {
+			err = disk.Error(disk.SyncFolder(s.dir.manifests()))
+		}
+	}
+	if err == nil {
+		err = s.unnoteImage(id, sum, true)
+	}
+	if err == nil {
+		err = s.index.Sync()
+	}
+	if err != nil {
 		return fmt.Errorf("image %s: %w", id, err)
 	}
 	return nil
 }
 
-func (s *Store) disown(id uuid.UUID, sum verify.Sum) error {
-	s.mu.RLock()
-	im := s.images.known[id]
-	last := im == nil || len(im.Sums) == 1 && im.Sums[0] == sum
-	s.mu.RUnlock()
-	if last { // first, for this is what may be refused
-		err := s.copies.remove(id)
-		if err == nil {
-			err = disk.Error(disk.SyncFolder(s.dir.manifests()))
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := s.forgetImage(id, sum, true); err != nil {
-		return err
-	}
-	return s.index.Sync()
-}
-
-// forgetImage is unnoteImage; present: also if the file is on disk.
-func (s *Store) forgetImage(id uuid.UUID, sum verify.Sum, present bool) error {
+// unnoteImage records that id has file sum no more; with its last file its copy
+// in DATA/manifests goes too. present: also if the file is on disk.
+func (s *Store) unnoteImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	door := s.imageDoors.of(id[0])
 	door.Lock()
 	defer door.Unlock()
@@ -200,7 +190,7 @@ func (s *Store) Own(b Blob) error {
 		err = s.index.Sync()
 	}
 	if err != nil && !had {
-		err = errors.Join(err, s.forgetImage(b.Image, sum, true))
+		err = errors.Join(err, s.unnoteImage(b.Image, sum, true))
 	}
 	if err != nil {
 		return fmt.Errorf("image %s cannot be recorded: %w", b.Image, err)

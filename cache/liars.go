@@ -3,6 +3,7 @@ package cache
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,9 @@ import (
 
 // liar is a source in respect of one fill key.
 type liar struct{ source, key string }
+
+// liars are the sources that sent wrong bytes, with their last lies. Store.mu guards them.
+type liars map[liar]lie
 
 // lie is the last one of a liar.
 type lie struct {
@@ -44,10 +48,10 @@ func (e *WrongBytesError) Error() string {
 
 func (e *WrongBytesError) Unwrap() error { return verify.ErrMismatch }
 
-// trusted orders sources: those that lately sent wrong bytes for key come last. s.mu is held.
-func (s *Store) trusted(key string, sources []Source) []Source {
+// trusted orders sources: those that lately sent wrong bytes for key come last.
+func (all liars) trusted(key string, sources []Source) []Source {
 	lied := func(src Source) int {
-		if told, lied := s.liars[liar{src.Name, key}]; lied && time.Since(told.when) < liarMemory {
+		if told, lied := all[liar{src.Name, key}]; lied && time.Since(told.when) < liarMemory {
 			return 1
 		}
 		return 0
@@ -57,21 +61,19 @@ func (s *Store) trusted(key string, sources []Source) []Source {
 
 // justLied tells what src has sent within lieMemory for key instead of the right bytes, if it still
 // says the same of the image; nil: nothing. What can be had only once is another body each time.
-// s.mu is held.
-func (s *Store) justLied(key string, src Source) error {
-	told, lied := s.liars[liar{src.Name, key}]
+func (all liars) justLied(key string, src Source) error {
+	told, lied := all[liar{src.Name, key}]
 	if !lied || src.Once || !told.dear || time.Since(told.when) >= lieMemory || told.said != sha256.Sum256(src.Said) {
 		return nil
 	}
 	return told.cause
 }
 
-// allLied fails with a *WrongBytesError if there is no source but such as have just lied. s.mu is
-// held.
-func (s *Store) allLied(key string, sources []Source) error {
+// allLied fails with a *WrongBytesError if there is no source but such as have just lied.
+func (all liars) allLied(key string, sources []Source) error {
 	e := new(WrongBytesError)
 	for _, src := range sources {
-		cause := s.justLied(key, src)
+		cause := all.justLied(key, src)
 		if cause == nil {
 			return nil
 		}
@@ -84,13 +86,7 @@ func (s *Store) allLied(key string, sources []Source) error {
 }
 
 // distrust remembers that c sent wrong bytes for key; dear: which cost a download.
-func (s *Store) distrust(c *candidate, key string, dear bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for l, told := range s.liars {
-		if time.Since(told.when) >= liarMemory || len(s.liars) >= maxLiars {
-			delete(s.liars, l)
-		}
-	}
-	s.liars[liar{c.Name, key}] = lie{when: time.Now(), said: sha256.Sum256(c.Said), dear: dear, cause: c.out}
+func (all liars) distrust(c *candidate, key string, dear bool) {
+	maps.DeleteFunc(all, func(_ liar, told lie) bool { return time.Since(told.when) >= liarMemory || len(all) >= maxLiars })
+	all[liar{c.Name, key}] = lie{when: time.Now(), said: sha256.Sum256(c.Said), dear: dear, cause: c.out}
 }

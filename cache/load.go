@@ -134,12 +134,12 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 				return nil, err
 			}
 			s.orphans[sum] = info.Size()
-			s.space.foundFile(info.Size())
+			s.space.addFile(info.Size())
 		}
 	}
 	for sum, f := range s.files {
 		if there[sum] || unknown[sum.String()[:2]] {
-			s.space.foundFile(f.Digests.Size)
+			s.space.addFile(f.Digests.Size)
 			continue
 		}
 		s.log.Warn("a file is gone from the disk", "sum", sum)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -26,19 +27,18 @@ var ErrPinned = errors.New("image is pinned")
 // DATA/pins, one uuid a line, and not in the index: no loss of that may lose
 // them. While the file cannot be read every image counts as pinned.
 type pins struct {
-	path string
+	path    string
+	unknown error // why the file could not be read; never changes
 
-	write sync.Mutex // held over the writing of the file; taken before mu
-
-	mu      sync.RWMutex // guards what follows
-	ids     map[uuid.UUID]bool
-	unknown error // why the file cannot be read
+	write sync.Mutex // held over the writing of the file
+	ids   atomic.Pointer[map[uuid.UUID]bool]
 }
 
 // loadPins reads DATA/pins. A line that is no uuid is skipped, and said in the
 // error, which is for the log: pins are of use all the same.
 func loadPins(path string) (*pins, error) {
-	p := &pins{path: path, ids: make(map[uuid.UUID]bool)}
+	p, ids := &pins{path: path}, make(map[uuid.UUID]bool)
+	p.ids.Store(&ids)
 	data, err := readRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return p, nil
@@ -53,7 +53,7 @@ func loadPins(path string) (*pins, error) {
 		id, ok := manifest.ParseUUID(line)
 		switch {
 		case ok:
-			p.ids[id] = true
+			ids[id] = true
 		case line != "":
 			faults = append(faults, fmt.Errorf("%s: %.50q is not a uuid", path, line))
 		}
@@ -61,53 +61,36 @@ func loadPins(path string) (*pins, error) {
 	return p, errors.Join(faults...)
 }
 
-func (p *pins) has(id uuid.UUID) bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.unknown != nil || p.ids[id]
-}
+func (p *pins) has(id uuid.UUID) bool { return p.unknown != nil || (*p.ids.Load())[id] }
 
-func (p *pins) all() map[uuid.UUID]bool {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return maps.Clone(p.ids)
-}
+func (p *pins) all() map[uuid.UUID]bool { return maps.Clone(*p.ids.Load()) }
 
 // set pins id, or unpins it, and makes that last.
 func (p *pins) set(id uuid.UUID, pinned bool) error {
 	p.write.Lock()
 	defer p.write.Unlock()
-	p.mu.RLock()
-	ids, err := maps.Clone(p.ids), p.unknown
-	p.mu.RUnlock()
-	if err != nil {
-		return err
-	}
-	if ids[id] == pinned {
-		return nil
+	ids := p.all()
+	if p.unknown != nil || ids[id] == pinned {
+		return p.unknown
 	}
 	if pinned {
 		ids[id] = true
 	} else {
 		delete(ids, id)
 	}
-	if err := p.save(ids); err != nil {
-		return err
+	err := p.save(ids)
+	if err == nil {
+		p.ids.Store(&ids)
 	}
-	p.mu.Lock()
-	p.ids = ids
-	p.mu.Unlock()
-	return nil
+	return err
 }
 
 // restore writes the file again if it has been removed.
 func (p *pins) restore() error {
 	p.write.Lock()
 	defer p.write.Unlock()
-	p.mu.RLock()
-	ids, unknown := maps.Clone(p.ids), p.unknown
-	p.mu.RUnlock()
-	if _, err := os.Lstat(p.path); len(ids) == 0 || unknown != nil || !errors.Is(err, fs.ErrNotExist) {
+	ids := *p.ids.Load()
+	if _, err := os.Lstat(p.path); len(ids) == 0 || p.unknown != nil || !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return p.save(ids)

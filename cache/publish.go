@@ -31,7 +31,7 @@ func (s *Store) publish(f *fill, r *round) error {
 	if err != nil {
 		return fmt.Errorf("publish: %w", disk.Error(err))
 	}
-	s.removeUseless(sum)
+	s.removePartials(func(_ string, left Partial) bool { return left.Sum == sum })
 	for _, b := range f.requests() {
 		s.noteImage(b, sum, false)
 	}
@@ -61,11 +61,11 @@ func (s *Store) record(f *fill, r *round, info Info) error {
 	}
 	if err := s.moveIn(f, r.view); err != nil {
 		for _, id := range images {
-			err = errors.Join(err, s.unnoteImage(id, sum))
+			err = errors.Join(err, s.unnoteImage(id, sum, false))
 		}
 		return err
 	}
-	mark := markOf(r.file) // after the rename, which changes it
+	mark := stampOfFile(r.file) // after the rename, which changes it
 	changes := []index.Change{index.PutFile(index.File{Info: info, Stamp: mark})}
 	if f.blob.Want.SHA1.IsZero() {
 		changes = append(changes, index.PutAlias(f.blob.Key, sum))
@@ -105,9 +105,9 @@ func (s *Store) record(f *fill, r *round, info Info) error {
 	s.space.published(info.Digests.Size)
 	switch {
 	case old != nil: // under another key
-		s.space.removedFile(old.Digests.Size)
+		s.space.addFile(-old.Digests.Size)
 	case wasOrphan:
-		s.space.removedFile(orphan)
+		s.space.addFile(-orphan)
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"imgmirror/cache/disk"
-	"imgmirror/verify"
 )
 
 // The quarantine holds the latest wrong files within both limits.
@@ -22,16 +21,15 @@ const (
 // quarantine is DATA/quarantine, which is made when the first wrong file goes there.
 type quarantine struct{ places *places }
 
-// take moves to the quarantine what stands in the place of file sum. The file's door is
-// held.
-func (q quarantine) take(sum verify.Sum) error {
+// take moves to the quarantine what stands at path, the place of a file. The file's door is held.
+func (q quarantine) take(path string) error {
 	if _, err := os.Stat(q.places.dir.quarantine()); errors.Is(err, fs.ErrNotExist) {
 		if err := q.places.remake(q.places.dir.quarantine()); err != nil {
 			return disk.Error(err)
 		}
 	}
-	name := sum.String() + "-" + time.Now().UTC().Format("20060102T150405.000000000")
-	return os.Rename(q.places.dir.file(sum), filepath.Join(q.places.dir.quarantine(), name))
+	name := filepath.Base(path) + "-" + time.Now().UTC().Format("20060102T150405.000000000")
+	return os.Rename(path, filepath.Join(q.places.dir.quarantine(), name))
 }
 
 // used tells whether there is anything in the quarantine.

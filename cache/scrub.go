@@ -1,15 +1,12 @@
 package cache
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -72,7 +69,11 @@ func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rat
 		return "", err
 	}
 	if result == CheckQuarantined || result == CheckAbsent {
-		if lost := s.heal(ctx, sum, f.Digests.Size); lost == nil {
+		lost := errors.New("there is no source to ask")
+		if s.o.Heal != nil {
+			lost = s.o.Heal(ctx, sum, f.Digests.Size)
+		}
+		if lost == nil {
 			s.log.Info("a lost file was brought anew", "sum", sum)
 			if result == CheckAbsent {
 				result = CheckRestored
@@ -112,7 +113,7 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 		}
 		return CheckQuarantined, wrong
 	case errors.Is(err, fs.ErrNotExist) && s.present() == nil:
-		if err := s.forget(sum, f, "it is gone from the disk"); err != nil {
+		if err := s.forget(sum, f); err != nil {
 			return "", err
 		}
 		return CheckAbsent, errors.New("it is gone from the disk")
@@ -141,14 +142,11 @@ func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limite
 	if err := verify.HashFrom(ctx, w, &pacedReader{ctx: ctx, file: file, limit: limit, progress: progress}); err != nil {
 		return verify.Digests{}, nil, err
 	}
-	after, err := readStamp(file)
-	if err != nil {
-		return verify.Digests{}, nil, err
+	after := stampOfFile(file)
+	if after != nil && *after != before {
+		after = nil
 	}
-	if after != before {
-		return w.Digests(), nil, nil
-	}
-	return w.Digests(), &after, nil
+	return w.Digests(), after, nil
 }
 
 // pacedReader reads a file no faster than limit and tells how far it is.
@@ -183,22 +181,20 @@ func (r *pacedReader) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // io.EOF must come as it is
 }
 
-// heal asks for the bytes anew.
-func (s *Store) heal(ctx context.Context, sum verify.Sum, size int64) error {
-	if s.o.Heal == nil {
-		return errors.New("there is no source to ask")
-	}
-	return s.o.Heal(ctx, sum, size)
-}
-
 // putAway takes the file with wrong bytes out of the cache, for people to
-// look at. Nothing happens if f has been replaced or removed meanwhile.
+// look at; f is nil for a file without a record. Nothing happens if f has been replaced or removed meanwhile.
 func (s *Store) putAway(sum verify.Sum, f *stored) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.work.Done()
 	wrong := func() bool {
-		f.wrong.Store(true)
+		if f != nil {
+			f.wrong.Store(true)
+		}
 		return true
 	}
-	_, err := s.discard(sum, f, wrong, func(string) error { return s.quarantine.take(sum) })
+	_, err := s.discard(sum, f, wrong, s.quarantine.take)
 	wrong() // also for those who read one that has been replaced
 	if err != nil {
 		return err
@@ -218,67 +214,34 @@ func (s *Store) scrub(ctx context.Context) {
 		limit = rate.NewLimiter(rate.Limit(s.o.ScrubRate), int(min(s.o.ScrubRate, paceBytes)))
 	}
 	for {
-		due, next := s.due(time.Now())
-		for _, sum := range due {
-			s.mu.RLock()
-			f := s.files[sum]
-			s.mu.RUnlock()
-			if f == nil {
+		sum, f, left := s.nextCheck(time.Now())
+		if left > 0 {
+			select {
+			case <-time.After(left):
 				continue
-			}
-			_, err := s.check(ctx, sum, f, limit, nil)
-			if ctx.Err() != nil {
+			case <-ctx.Done():
 				return
 			}
-			if err != nil { // logged; the next turn comes as for any other
-				f.checked.Store(time.Now().UnixNano())
-			}
 		}
-		if len(due) > 0 {
-			continue
-		}
-		if !wait(ctx, next) {
+		_, err := s.check(ctx, sum, f, limit, nil)
+		if ctx.Err() != nil {
 			return
 		}
-	}
-}
-
-// due gives the files whose turn it is at now, the longest unchecked first, or
-// how long it is until the next one's.
-func (s *Store) due(now time.Time) (due []verify.Sum, next time.Duration) {
-	next = s.o.ScrubEvery // no file that comes later is due earlier
-	type turn struct {
-		sum     verify.Sum
-		checked int64
-	}
-	var turns []turn
-	s.mu.RLock()
-	for sum, f := range s.files {
-		checked := f.checked.Load()
-		if left := time.Unix(0, checked).Add(s.o.ScrubEvery).Sub(now); left <= 0 {
-			turns = append(turns, turn{sum, checked})
-		} else {
-			next = min(next, left)
+		if err != nil { // logged; the next turn comes as for any other
+			f.checked.Store(time.Now().UnixNano())
 		}
 	}
-	s.mu.RUnlock()
-	slices.SortFunc(turns, func(a, b turn) int {
-		return cmp.Or(cmp.Compare(a.checked, b.checked), bytes.Compare(a.sum[:], b.sum[:]))
-	})
-	for _, t := range turns {
-		due = append(due, t.sum)
-	}
-	return due, next
 }
 
-// wait waits for d; false: ctx ended first.
-func wait(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
+// nextCheck gives the file that has been unchecked longest, and how long it is until its turn.
+func (s *Store) nextCheck(now time.Time) (next verify.Sum, f *stored, left time.Duration) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	oldest := now.UnixNano() // no file that comes later is due earlier
+	for sum, other := range s.files {
+		if checked := other.checked.Load(); f == nil || checked < oldest {
+			next, f, oldest = sum, other, min(checked, now.UnixNano())
+		}
 	}
+	return next, f, time.Unix(0, oldest).Add(s.o.ScrubEvery).Sub(now)
 }

@@ -267,7 +267,7 @@ func TestParsePartial(t *testing.T) {
 	f := func(name string, ok bool, size int64) {
 		t.Helper()
 		left, got := parsePartial(name)
-		if got != ok || ok && (left.sum != sum || left.size != size) {
+		if got != ok || ok && (left.Sum != sum || left.Size != size) {
 			t.Errorf("%q: %+v, %v", name, left, got)
 		}
 	}

@@ -24,8 +24,8 @@ type slots struct {
 
 // ticket is one fill's claim on a slot.
 type ticket struct {
-	ahead bool          // no client and no job waits for the fill; guarded by slots.mu
-	ready chan struct{} // closed when the slot is given; made anew by each wait
+	needed atomic.Bool   // a client or a job waits for the fill, which is else ahead of need; written under slots.mu
+	ready  chan struct{} // closed when the slot is given; made anew by each wait
 }
 
 func newSlots(n int) *slots {
@@ -73,32 +73,14 @@ func (s *slots) release() {
 func (s *slots) promote(t *ticket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !t.ahead {
-		return
-	}
-	t.ahead = false
-	if slices.Contains(s.queue, t) {
+	if !t.needed.Swap(true) && slices.Contains(s.queue, t) {
 		s.count(t, 1)
 		s.grant()
 	}
 }
 
-// isAhead tells whether t is still ahead of need.
-func (s *slots) isAhead(t *ticket) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return t.ahead
-}
-
 // wanted tells whether t, which has a slot, should give it to one that waits.
-func (s *slots) wanted(t *ticket) bool {
-	if s.urgent.Load() == 0 {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return t.ahead && s.urgent.Load() > 0
-}
+func (s *slots) wanted(t *ticket) bool { return s.urgent.Load() > 0 && !t.needed.Load() }
 
 // resize sets the number of slots; 0 = defaultFillSlots. Fills that run go on, also when there are more of them now than
 // slots.
@@ -112,7 +94,7 @@ func (s *slots) resize(n int) {
 // grant gives what is free to those whose turn it is. s.mu is held.
 func (s *slots) grant() {
 	for s.used < s.total && len(s.queue) > 0 {
-		i := max(0, slices.IndexFunc(s.queue, func(t *ticket) bool { return !t.ahead }))
+		i := max(0, slices.IndexFunc(s.queue, func(t *ticket) bool { return t.needed.Load() }))
 		s.used++
 		close(s.take(i).ready)
 	}
@@ -127,7 +109,7 @@ func (s *slots) take(i int) *ticket {
 }
 
 func (s *slots) count(t *ticket, n int32) {
-	if !t.ahead {
+	if t.needed.Load() {
 		s.urgent.Add(n)
 	}
 }

@@ -24,7 +24,8 @@ func newLine(n int) *line {
 func (l *line) stand(ctx context.Context, names string) {
 	for _, r := range names {
 		name := string(r)
-		t := &ticket{ahead: r >= 'a'}
+		t := new(ticket)
+		t.needed.Store(r < 'a')
 		l.tickets[name] = t
 		go func() {
 			if l.acquire(ctx, t) == nil {

@@ -269,7 +269,9 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 func (d *download) refuse(r *round, c *candidate, where string, why error) {
 	c.out = fmt.Errorf("source %s: %w", c.Name, why)
 	d.s.metrics.failure(c.Name, where)
-	d.s.distrust(c, d.f.key, slices.Contains(r.from, c))
+	d.s.mu.Lock()
+	d.s.liars.distrust(c, d.f.key, slices.Contains(r.from, c))
+	d.s.mu.Unlock()
 	d.s.log.Warn("a source gives wrong bytes", "sum", d.f.blob.title(), "source", c.Name, "where", where, "error", why)
 }
 

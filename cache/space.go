@@ -107,7 +107,7 @@ func (s *space) setLimits(limit, minFree int64) {
 }
 
 // release gives back n booked bytes that will not be written.
-func (s *space) release(n int64) { s.move(&s.booked, nil, n) }
+func (s *space) release(n int64) { s.add(-n, 0, 0) }
 
 // wrote turns n booked bytes into bytes of a partial file.
 func (s *space) wrote(n int64) {
@@ -119,23 +119,18 @@ func (s *space) wrote(n int64) {
 }
 
 // published turns a partial file of n bytes into a verified one.
-func (s *space) published(n int64) { s.move(&s.partial, &s.files, n) }
+func (s *space) published(n int64) { s.add(0, -n, n) }
 
-// foundPartial and removedPartial, foundFile and removedFile follow what is on disk.
-func (s *space) foundPartial(n int64)   { s.move(nil, &s.partial, n) }
-func (s *space) removedPartial(n int64) { s.move(&s.partial, nil, n) }
-func (s *space) foundFile(n int64)      { s.move(nil, &s.files, n) }
-func (s *space) removedFile(n int64)    { s.move(&s.files, nil, n) }
+// addFile and addPartial follow what is on disk: n is below zero for what went.
+func (s *space) addFile(n int64)    { s.add(0, 0, n) }
+func (s *space) addPartial(n int64) { s.add(0, n, 0) }
 
-func (s *space) move(from, to *int64, n int64) {
+func (s *space) add(booked, partial, files int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if from != nil {
-		*from -= n
-	}
-	if to != nil {
-		*to += n
-	}
+	s.booked += booked
+	s.partial += partial
+	s.files += files
 }
 
 // Stats is the store's account.
@@ -180,11 +175,4 @@ func (s *space) limit() int64 {
 		return min(s.max, room)
 	}
 	return room
-}
-
-// Free is what this process may still write on the file system of path, in
-// bytes. path must exist.
-func Free(path string) (int64, error) {
-	room, err := disk.RoomOf(path)
-	return room.Free, err
 }

@@ -22,23 +22,15 @@ func stampOf(st *unix.Stat_t) index.Stamp {
 	}
 }
 
-// readStamp is stampOf an open file.
-func readStamp(file *os.File) (index.Stamp, error) {
+// stampOfFile gives the stamp of an open file for a record; nil when it cannot be told, so that the next open of the
+// file tells it.
+func stampOfFile(file *os.File) *index.Stamp {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
-		return index.Stamp{}, fmt.Errorf("fstat %s: %w", file.Name(), err)
-	}
-	return stampOf(&st), nil
-}
-
-// markOf is readStamp for a record; nil when it cannot be told, so that the first
-// who opens the file tells it.
-func markOf(file *os.File) *index.Stamp {
-	mark, err := readStamp(file)
-	if err != nil {
+	if unix.Fstat(int(file.Fd()), &st) != nil {
 		return nil
 	}
-	return &mark
+	stamp := stampOf(&st)
+	return &stamp
 }
 
 // openRegular opens a file of the cache to read, and tells its size and stamp. It
@@ -99,23 +91,10 @@ func (f *stored) stamped(now index.Stamp) {
 	}
 }
 
-// rehash reads a file whose stamp has changed, once for all who ask at the same
-// time, and goes on when ctx ends. Right bytes give it its new stamp; wrong ones
+// rehash reads a file whose stamp has changed. Right bytes give it its new stamp; wrong ones
 // leave the cache. Without an error the caller looks again.
 func (s *Store) rehash(ctx context.Context, sum verify.Sum, f *stored) error {
-	done := s.adoptions.DoChan("again "+sum.String(), func() (any, error) {
-		if err := s.enter(); err != nil {
-			return nil, err
-		}
-		defer s.work.Done()
-		return nil, s.hashAgain(sum, f)
-	})
-	select {
-	case r := <-done:
-		return r.Err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.once(ctx, "again "+sum.String(), func() error { return s.hashAgain(sum, f) })
 }
 
 func (s *Store) hashAgain(sum verify.Sum, f *stored) error {
@@ -143,10 +122,6 @@ func (s *Store) hashAgain(sum verify.Sum, f *stored) error {
 func (s *Store) reject(sum verify.Sum, f *stored, where string, why error) error {
 	s.log.Error("a file of the cache is lost", "sum", sum, "size", f.Digests.Size, "error", why)
 	s.metrics.failure(sourceDisk, where)
-	if err := s.enter(); err != nil {
-		return err
-	}
-	defer s.work.Done()
 	return s.putAway(sum, f)
 }
 
@@ -161,5 +136,5 @@ func (s *Store) clearWay(sum verify.Sum) error {
 		return err
 	}
 	s.log.Warn("not a file of the cache, moved to the quarantine", "path", path)
-	return s.quarantine.take(sum)
+	return s.quarantine.take(path)
 }

@@ -8,6 +8,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,9 +129,9 @@ type Store struct {
 	images   images                 // that have a file on disk
 	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
 	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
-	partials map[string]leftover    // unfinished downloads that no fill is working on, by their files' names
+	partials map[string]Partial     // unfinished downloads that no fill is working on, by their files' names
 	fills    map[string]*fill       // in flight, by Blob.fillKey
-	liars    map[liar]lie           // who sent wrong bytes, and when: asked last
+	liars    liars                  // who sent wrong bytes, and when: asked last
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt
@@ -138,15 +139,9 @@ type Store struct {
 // refused. It starts nothing in the background but badger's own goroutines.
 // ctx bounds the opening only.
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
-	if o.StallTimeout <= 0 {
-		o.StallTimeout = defaultStallTimeout
-	}
-	if o.Deadline <= 0 {
-		o.Deadline = defaultDeadline
-	}
-	if o.Patience <= 0 {
-		o.Patience = defaultPatience
-	}
+	o.StallTimeout = cmp.Or(max(o.StallTimeout, 0), defaultStallTimeout)
+	o.Deadline = cmp.Or(max(o.Deadline, 0), defaultDeadline)
+	o.Patience = cmp.Or(max(o.Patience, 0), defaultPatience)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -170,11 +165,14 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		images:   images{make(map[uuid.UUID]*index.Image), make(map[uuid.UUID]int)},
 		aliases:  make(map[string]verify.Sum),
 		orphans:  make(map[verify.Sum]int64),
-		partials: make(map[string]leftover),
+		partials: make(map[string]Partial),
 		fills:    make(map[string]*fill),
-		liars:    make(map[liar]lie),
+		liars:    make(liars),
 	}
-	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) { return Free(o.Dir) })
+	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) {
+		room, err := disk.RoomOf(o.Dir)
+		return room.Free, err
+	})
 	if s.lock, err = s.dir.acquire(); err != nil {
 		return nil, err
 	}
@@ -237,25 +235,19 @@ func (s *Store) Idle() { s.work.Wait() }
 
 // enter announces an operation that Close has to wait for; unless it gives
 // ErrClosed, s.work.Done must follow.
-func (s *Store) enter() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return ErrClosed
-	}
-	s.work.Add(1)
-	return nil
-}
+func (s *Store) enter() error { return s.join(&s.work, &s.closed) }
 
 // enterIndex announces an index operation of a caller; unless it gives
 // ErrClosed, s.calls.Done must follow.
-func (s *Store) enterIndex() error {
+func (s *Store) enterIndex() error { return s.join(&s.calls, &s.ended) }
+
+func (s *Store) join(group *sync.WaitGroup, over *bool) error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.ended {
+	if *over {
 		return ErrClosed
 	}
-	s.calls.Add(1)
+	group.Add(1)
 	return nil
 }
 

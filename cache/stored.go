@@ -193,7 +193,7 @@ func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Rea
 		if gone, err := s.gone(sum); err != nil || !gone {
 			return nil, err
 		}
-		return nil, s.forget(sum, f, "it is gone from the disk")
+		return nil, s.forget(sum, f)
 	case damaged(err):
 		return nil, s.reject(sum, f, whereUnreadable, err)
 	case err != nil:
@@ -227,14 +227,14 @@ func (s *Store) awaitGone(sum verify.Sum, f *stored) error {
 }
 
 // forget drops what is known of a file that is no longer on the disk.
-func (s *Store) forget(sum verify.Sum, f *stored, why string) error {
+func (s *Store) forget(sum verify.Sum, f *stored) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.work.Done()
-	gone, err := s.discard(sum, f, func() bool { return true }, func(string) error { return fs.ErrNotExist })
+	gone, err := s.discard(sum, f, nil, absent)
 	if gone {
-		s.log.Error("a file of the cache is lost: "+why, "sum", sum, "size", f.Digests.Size)
+		s.log.Error("a file of the cache is lost: it is gone from the disk", "sum", sum, "size", f.Digests.Size)
 	}
 	return err
 }
