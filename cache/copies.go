@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/cache/disk"
-	"imgmirror/cache/index"
 	"imgmirror/manifest"
 	"imgmirror/verify"
 )
@@ -67,13 +65,6 @@ func (c *copies) has(id uuid.UUID) bool {
 	return known
 }
 
-// ids gives the images that have a copy.
-func (c *copies) ids() []uuid.UUID {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return slices.Collect(maps.Keys(c.known))
-}
-
 // note notes that the image has a copy.
 func (c *copies) note(id uuid.UUID) {
 	c.mu.Lock()
@@ -93,56 +84,6 @@ func (c *copies) forgetAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.known)
-}
-
-// rebuild gives a new index what the copies of manifests tell: those of images
-// with a file. there tells of a sum whether its file is on disk, or may be.
-func (s *Store) rebuild(ctx context.Context, there func(verify.Sum) bool) error {
-	complete, err := s.index.Complete()
-	if err != nil || complete {
-		return err
-	}
-	lists := make(map[string]*manifest.Listing)
-	var changes []index.Change
-	for _, id := range s.copies.ids() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		c, m, err := s.copies.read(id)
-		if err != nil {
-			s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
-			s.copies.forget(id)
-			continue
-		}
-		if sums := c.image(m).Sums; !slices.ContainsFunc(sums, there) {
-			s.copies.drop(id, sums)
-			continue
-		}
-		if lists[c.Source] == nil {
-			lists[c.Source] = &manifest.Listing{Source: c.Source}
-		}
-		lists[c.Source].Images = append(lists[c.Source].Images, m)
-		changes = append(changes, s.learned(id, c)...)
-	}
-	for _, l := range lists {
-		if err := s.later(s.index.SaveListing(*l)); err != nil {
-			return err
-		}
-	}
-	return s.later(s.index.Write(append(changes, index.PutComplete())...))
-}
-
-// learned takes from a copy what its image's manifest does not tell, and gives what
-// the index is to hold of that.
-func (s *Store) learned(id uuid.UUID, c manifestCopy) (changes []index.Change) {
-	for key, sum := range c.Sums {
-		s.aliases[key] = sum
-		changes = append(changes, index.PutAlias(key, sum))
-	}
-	for i, f := range c.Facts {
-		changes = append(changes, index.PutFacts(manifest.FileID{Image: id, Index: i}, f))
-	}
-	return changes
 }
 
 // remove removes the copy of an image's manifest, if there is one.
@@ -197,9 +138,11 @@ func (c *copies) read(id uuid.UUID) (m manifestCopy, image manifest.Manifest, er
 func (c *copies) edit(id uuid.UUID, change func(*manifestCopy)) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	m, err := c.load(id)
-	if err != nil {
-		m = manifestCopy{}
+	m := manifestCopy{Sums: make(map[string]verify.Sum), Facts: make(map[int]manifest.Facts)}
+	if old, err := c.load(id); err == nil {
+		maps.Copy(m.Sums, old.Sums)
+		maps.Copy(m.Facts, old.Facts)
+		m.Source, m.Manifest = old.Source, old.Manifest
 	}
 	change(&m)
 	if len(m.Manifest) == 0 {
@@ -223,13 +166,9 @@ func (c *copies) write(b Blob, sum verify.Sum) error {
 	defer c.note(b.Image) // also after a failure: once is enough for a disk that fails
 	return c.edit(b.Image, func(m *manifestCopy) {
 		m.Source, m.Manifest = b.Source, b.Manifest.Raw()
-		if !b.Want.SHA1.IsZero() {
-			return
+		if b.Want.SHA1.IsZero() {
+			m.Sums[b.Key] = sum
 		}
-		if m.Sums == nil {
-			m.Sums = make(map[string]verify.Sum)
-		}
-		m.Sums[b.Key] = sum
 	})
 }
 
@@ -240,9 +179,6 @@ func (c *copies) addFacts(id manifest.FileID, f manifest.Facts) {
 		return
 	}
 	err := c.edit(id.Image, func(m *manifestCopy) {
-		if m.Facts == nil {
-			m.Facts = make(map[int]manifest.Facts)
-		}
 		m.Facts[id.Index] = f
 	})
 	if err != nil {

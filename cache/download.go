@@ -259,7 +259,9 @@ func (d *download) accept(r *round, c *candidate, body *verify.Stream) (over boo
 		switch {
 		case r.have == 0: // the claim of the first body is what the file will be held against
 			if body.MD5 == nil && !d.f.blob.Unverified && !d.s.o.AllowUnverified {
-				d.unverified(c)
+				c.out = fmt.Errorf("source %s: %w", c.Name, ErrUnverified) // the source is not to blame
+				d.s.metrics.failure(c.Name, whereUnchecked)
+				d.s.log.Warn("a file is not fetched", "image", d.f.blob.Image, "file", d.f.key, "source", c.Name, "error", ErrUnverified)
 				return false, ErrUnverified
 			}
 		case v.md5 != nil && body.MD5 != nil && !bytes.Equal(body.MD5, v.md5), v.md5 == nil && !body.ModTime.Equal(v.modTime):

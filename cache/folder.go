@@ -63,27 +63,24 @@ func readMade(dir string) ([]os.DirEntry, error) {
 	return entries, err
 }
 
-// lock keeps other processes off a data folder.
-type lock struct {
-	folder *os.File // the folder itself: its lock stays whatever is removed in it
-	file   *os.File // DATA/lock, which says who holds it; nil: it cannot be made
-}
+// lock keeps other processes off a data folder: DATA/lock, which says which process holds the folder (nil: that file
+// cannot be made), and the folder itself, whose lock stays whatever is removed in the folder.
+type lock []*os.File
 
 // acquire takes the lock that keeps a second process off the folder, which it makes
 // if need be. It is held until close; the end of the process closes it too.
-func (d folder) acquire() (*lock, error) {
+func (d folder) acquire() (lock, error) {
 	if err := disk.MakeFolder(string(d)); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	l := new(lock)
-	var err error
-	if l.folder, err = disk.LockFolder(string(d)); err == nil {
-		l.file, err = d.lockName()
-	}
+	l, err := disk.LockFolder(string(d))
 	if err == nil {
-		return l, nil
+		var name *os.File
+		if name, err = d.lockName(); err == nil {
+			return lock{name, l}, nil
+		}
+		l.Close() //nolint:errcheck // nothing was written
 	}
-	l.close() //nolint:errcheck // nothing was written
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder, _ := os.ReadFile(d.lockFile()) // only to say more
 		return nil, fmt.Errorf("data folder %s is in use by another imgmirror (process %s)", string(d), strings.TrimSpace(string(holder)))
@@ -114,14 +111,13 @@ func (d folder) lockName() (*os.File, error) {
 	return f, nil
 }
 
-func (l *lock) close() error {
-	var errs []error
-	for _, f := range []*os.File{l.file, l.folder} {
+func (l lock) close() (err error) {
+	for _, f := range l {
 		if f != nil {
-			errs = append(errs, f.Close())
+			err = errors.Join(err, f.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // makeParent makes the folder that a verified file goes to, and makes that last.

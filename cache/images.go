@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -240,46 +241,79 @@ func (s *Store) touchOrigin(b Blob) {
 }
 
 // loadImages reads which image has which files, and learns it from the copies
-// of manifests where the index does not tell. What is there of images without a
-// file goes: a removal, or a fill, was cut short. there tells of a sum whether
-// its file is on disk, or may be. It runs after rebuild.
-func (s *Store) loadImages(there func(verify.Sum) bool) error {
-	changed := make(map[uuid.UUID]bool)
-	var changes []index.Change
+// of manifests where the index does not tell; a new index is given the lists of
+// these images, too. What is there of images without a file goes: a removal, or
+// a fill, was cut short. there tells of a sum whether its file is on disk, or may be.
+func (s *Store) loadImages(ctx context.Context, there func(verify.Sum) bool) error {
+	complete, err := s.index.Complete()
+	if err != nil {
+		return err
+	}
 	known, err := s.index.Images()
 	if err != nil {
 		return err
 	}
-	for _, id := range s.copies.ids() {
+	lists := make(map[string]*manifest.Listing)
+	learned := make(map[uuid.UUID]bool)
+	var changes []index.Change
+	for id := range s.copies.known {
+		if complete && known[id] != nil {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c, m, err := s.copies.read(id)
+		if err != nil {
+			s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
+			s.copies.forget(id)
+			continue
+		}
+		im := c.image(m)
+		if !slices.ContainsFunc(im.Sums, there) {
+			s.copies.drop(id, im.Sums)
+			continue
+		}
+		if lists[c.Source] == nil {
+			lists[c.Source] = &manifest.Listing{Source: c.Source}
+		}
+		lists[c.Source].Images = append(lists[c.Source].Images, m)
+		for key, sum := range c.Sums {
+			s.aliases[key] = sum
+			changes = append(changes, index.PutAlias(key, sum))
+		}
+		for i, f := range c.Facts {
+			changes = append(changes, index.PutFacts(manifest.FileID{Image: id, Index: i}, f))
+		}
 		if known[id] == nil {
-			c, m, err := s.copies.read(id)
-			if err != nil {
-				s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
-				continue
-			}
-			known[id], changed[id] = c.image(m), true
-			changes = append(changes, s.learned(id, c)...)
+			known[id], learned[id] = im, true
 		}
 	}
 	for id, im := range known {
 		had := im.Sums
 		im.Sums = slices.DeleteFunc(slices.Clone(had), func(sum verify.Sum) bool { return !there(sum) })
 		if len(im.Sums) == 0 {
-			if !changed[id] {
-				changes = append(changes, index.DropImage(id))
-			}
+			changes = append(changes, index.DropImage(id))
 			s.copies.drop(id, had)
-		} else {
-			if changed[id] || len(im.Sums) != len(had) {
-				changes = append(changes, index.PutImage(id, im))
-			}
-			s.images.set(id, im)
+			continue
 		}
+		if learned[id] || len(im.Sums) != len(had) {
+			changes = append(changes, index.PutImage(id, im))
+		}
+		s.images.set(id, im)
 		for _, sum := range im.Sums {
 			if f := s.files[sum]; f != nil {
 				f.images = append(f.images, id)
 			}
 		}
+	}
+	if !complete {
+		for _, l := range lists {
+			if err := s.later(s.index.SaveListing(*l)); err != nil {
+				return err
+			}
+		}
+		changes = append(changes, index.PutComplete())
 	}
 	return s.later(s.index.Write(changes...))
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"imgmirror/cache/disk"
 	"imgmirror/cache/index"
@@ -52,10 +51,7 @@ func (s *Store) load(ctx context.Context) error {
 	if s.copies, err = openCopies(s.dir, s.log); err != nil {
 		return err
 	}
-	if err := s.rebuild(ctx, there); err != nil {
-		return err
-	}
-	return s.loadImages(there)
+	return s.loadImages(ctx, there)
 }
 
 // later is for a change of the index that the next start makes as well: it does no
@@ -118,8 +114,8 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		}
 		for _, n := range names {
 			sum, err := verify.ParseSum(n.Name())
-			if err != nil || sum.String() != n.Name() || !strings.HasPrefix(n.Name(), parent.Name()) || !n.Type().IsRegular() {
-				s.log.Warn("not a file of the cache, left alone", "path", filepath.Join(dir, n.Name()))
+			if path := filepath.Join(dir, n.Name()); err != nil || path != s.dir.file(sum) || !n.Type().IsRegular() {
+				s.log.Warn("not a file of the cache, left alone", "path", path)
 				continue
 			}
 			there[sum] = true

@@ -202,12 +202,3 @@ func (s *Store) openPartial(path string, have int64) (*os.File, error) {
 	}
 	return file, err
 }
-
-// sizeOf is the size of an open file; -1 when it cannot be told.
-func sizeOf(file *os.File) int64 {
-	info, err := file.Stat()
-	if err != nil {
-		return -1
-	}
-	return info.Size()
-}

@@ -155,14 +155,7 @@ func (q *queue) staying() map[uuid.UUID]bool {
 	return stay
 }
 
-func (q *queue) keeps(w *waiting) bool {
-	for _, id := range w.Images {
-		if q.kept(id) {
-			return true
-		}
-	}
-	return false
-}
+func (q *queue) keeps(w *waiting) bool { return slices.ContainsFunc(w.Images, q.kept) }
 
 // unblock notes that one image on top of id has no file left.
 func (q *queue) unblock(id uuid.UUID) {

@@ -245,7 +245,7 @@ func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 }
 
 // unreadable takes a file on disk whose bytes cannot be read out of the cache: the next request
-// brings the file anew. Errors of another kind change nothing.
+// brings the file anew. Errors of another kind, and nil, change nothing.
 func (r *Reader) unreadable(err error) {
 	if r.fill != nil || !damaged(err) || r.stored.wrong.Load() {
 		return
@@ -273,9 +273,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) { // the file was cut by hand
 		err = io.ErrUnexpectedEOF
 	}
-	if err != nil {
-		r.unreadable(err)
-	}
+	r.unreadable(err)
 	return m, err
 }
 

@@ -53,7 +53,7 @@ func begin(f *fill, leftover int64) (*round, error) {
 	if err != nil {
 		return nil, disk.Error(err)
 	}
-	if sizeOf(file) < leftover { // it was removed, or cut, by hand
+	if info, lost := file.Stat(); lost != nil || info.Size() < leftover { // it was removed, or cut, by hand
 		leftover, err = 0, file.Truncate(0)
 	}
 	if err == nil {

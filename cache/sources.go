@@ -75,19 +75,23 @@ func (w *waits) next() (_ time.Duration, ok bool) {
 // pass asks each source once, until one brings bytes. over: the round has ended, with err, or with
 // all its bytes if that is nil; else err is how the last attempt ended.
 func (d *download) pass(r *round, waits *waits) (over bool, err error) {
-	for left := d.candidates(r); len(left) > 0; {
+	left := d.candidates(r)
+	asked := func(c *candidate) {
+		left = slices.DeleteFunc(left, func(other *candidate) bool { return other == c })
+	}
+	for len(left) > 0 {
 		began, before := time.Now(), r.have
 		won, lost := d.race(left, before)
 		var refusing time.Duration // stalls apart
 		for _, a := range lost {
-			left = without(left, a.c)
+			asked(a.c)
 			a.c.slow = a.slow
 			if err = r.failed(a.c, a.err); !a.c.stalled {
 				refusing = a.took
 			}
 		}
 		if won != nil {
-			left = without(left, won.c)
+			asked(won.c)
 			over, err = d.receive(r, won)
 		}
 		if d.f.ctx.Err() != nil {
@@ -111,11 +115,6 @@ func (d *download) pass(r *round, waits *waits) (over bool, err error) {
 		waits.left -= refusing
 	}
 	return false, err
-}
-
-// without is all but c.
-func without(all []*candidate, c *candidate) []*candidate {
-	return slices.DeleteFunc(all, func(other *candidate) bool { return other == c })
 }
 
 // failed notes how the last attempt of c ended.
@@ -180,13 +179,6 @@ type attempt struct {
 	took   time.Duration // until the answer, since the sources were asked
 }
 
-func (d *download) newAttempt(c *candidate) *attempt {
-	c.ended = false
-	a := &attempt{c: c, limit: d.s.o.StallTimeout}
-	a.ctx, a.cancel = context.WithCancelCause(d.f.ctx)
-	return a
-}
-
 // open asks for the bytes from offset on, and waits for the answer.
 func (a *attempt) open(offset int64) {
 	began := time.Now()
@@ -231,7 +223,9 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 	pause := headStart / time.Duration(max(1, len(candidates)-1))
 	var asked []*attempt
 	won, late, ok := race.First(context.Background(), len(candidates), pause, func(i int, answers chan<- *attempt) {
-		a := d.newAttempt(candidates[i])
+		a := &attempt{c: candidates[i], limit: d.s.o.StallTimeout}
+		a.ctx, a.cancel = context.WithCancelCause(d.f.ctx)
+		a.c.ended = false
 		asked = append(asked, a)
 		d.s.work.Go(func() {
 			a.open(offset)
@@ -273,14 +267,6 @@ func (d *download) refuse(r *round, c *candidate, where string, why error) {
 	d.s.liars.distrust(c, d.f.key, slices.Contains(r.from, c))
 	d.s.mu.Unlock()
 	d.s.log.Warn("a source gives wrong bytes", "sum", d.f.blob.title(), "source", c.Name, "where", where, "error", why)
-}
-
-// unverified notes that nothing of c is taken because no digest of the file is known. The source is
-// not to blame.
-func (d *download) unverified(c *candidate) {
-	c.out = fmt.Errorf("source %s: %w", c.Name, ErrUnverified)
-	d.s.metrics.failure(c.Name, whereUnchecked)
-	d.s.log.Warn("a file is not fetched", "image", d.f.blob.Image, "file", d.f.key, "source", c.Name, "error", ErrUnverified)
 }
 
 // exhaustedError says that no source is left to ask, and what each said. It matches what that means

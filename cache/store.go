@@ -87,7 +87,7 @@ type Store struct {
 	o       Options
 	log     *slog.Logger
 	dir     folder
-	lock    *lock
+	lock    lock
 	index   *index.Index
 	space   *space
 	metrics *metrics
