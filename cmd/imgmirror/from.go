@@ -188,8 +188,7 @@ func (run *installing) report(i int, t mirror.Turn) {
 func (run *installing) end(ctx context.Context) error {
 	run.f.Tell(run.cmd, run.show, run.job)
 	run.show.Clear()
-	ended := time.Now().UTC()
-	run.job.State, run.job.Ended = admin.JobDone, &ended
+	run.job.State, run.job.Ended = admin.JobDone, time.Now().UTC()
 	for _, item := range run.job.Items {
 		if _, good := run.f.Done[item.State]; good {
 			continue

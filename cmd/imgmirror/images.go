@@ -38,7 +38,7 @@ func newAvailCmd() *cobra.Command {
 func warnOfSilence(ctx context.Context, s *session, to io.Writer) error {
 	sources, err := s.Sources(ctx)
 	for _, source := range sources {
-		if source.LastSuccess == nil && source.LastError != "" {
+		if source.LastSuccess.IsZero() && source.LastError != "" {
 			fmt.Fprintf(to, "warning: source %s has never answered: %s\n", source.Name, source.LastError)
 		}
 	}

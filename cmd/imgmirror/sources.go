@@ -23,9 +23,9 @@ var sourceTable = table.New("name,url,kind,state,images,refreshed,error",
 	table.Field("state", func(s admin.Source) any { return stateText(s) }),
 	table.Field("images", func(s admin.Source) any { return s.Images }),
 	table.Field("hidden", func(s admin.Source) any { return hiddenText(s.Hidden) }),
-	table.Field("refreshed", func(s admin.Source) any { return timeOf(s.LastSuccess) }),
-	table.Field("tried", func(s admin.Source) any { return timeOf(s.LastTry) }),
-	table.Field("asked_from", func(s admin.Source) any { return timeOf(s.AskedFrom) }),
+	table.Field("refreshed", func(s admin.Source) any { return s.LastSuccess }),
+	table.Field("tried", func(s admin.Source) any { return s.LastTry }),
+	table.Field("asked_from", func(s admin.Source) any { return s.AskedFrom }),
 	table.Field("error", func(s admin.Source) any { return s.LastError }),
 	table.Field("check", func(s admin.Source) any { return checkText(s) }),
 	table.Field("took", func(s admin.Source) any { return tookText(s.Check) }),
@@ -90,7 +90,7 @@ func newSourcesCmd() *cobra.Command {
 
 // stateText is up, down or unknown, or resting: down, and left alone for a while.
 func stateText(s admin.Source) string {
-	if s.AskedFrom != nil && time.Now().Before(*s.AskedFrom) {
+	if time.Now().Before(s.AskedFrom) {
 		return "resting"
 	}
 	return s.State
@@ -105,13 +105,6 @@ func hiddenText(counts map[string]int) string {
 		reasons[i] = r + "=" + strconv.Itoa(counts[r])
 	}
 	return strings.Join(reasons, ",")
-}
-
-func timeOf(t *time.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return *t
 }
 
 // checkText is the outcome of a check: ok, perhaps with what the source could not read, or the error.

@@ -9,7 +9,6 @@ import (
 	"iter"
 	"mime"
 	"net/http"
-	"slices"
 	"time"
 )
 
@@ -72,34 +71,34 @@ func (s *Server) routes() []route {
 		statuses: []int{ok, bad, absent, conflict, media, invalid, down},
 	}
 	return []route{
-		get("/sources", s.sources),
-		post("/sources/check", s.checkSources, ok),
-		post("/sources/refresh", s.refreshSources, accepted, many, down),
+		get("/sources", answer(s.sources)),
+		post("/sources/check", answer(s.checkSources), ok),
+		post("/sources/refresh", answer(s.refreshSources), accepted, many, down),
 		get("/images", s.images, invalid),
-		get("/images/{uuid}", s.image, absent, invalid, down),
-		get("/images/{uuid}/ancestry", s.ancestry, absent, invalid, down),
+		get("/images/{uuid}", answer(s.image), absent, invalid, down),
+		get("/images/{uuid}/ancestry", answer(s.ancestry), absent, invalid, down),
 		get("/cached", s.cached, invalid),
-		get("/fills", s.fills),
-		post("/fetch", s.fetch, ok, accepted, absent, invalid, many, down),
-		post("/pin", s.pin, ok, absent, invalid, down),
-		post("/unpin", s.unpin, ok, absent, invalid, down),
-		post("/delete", s.remove, ok, absent, conflict, invalid, down),
-		post("/vacuum", s.vacuum, ok, down),
-		post("/verify", s.verify, accepted, absent, invalid, many, down),
+		get("/fills", answer(s.fills)),
+		post("/fetch", answer(s.fetch), ok, accepted, absent, invalid, many, down),
+		post("/pin", answer(s.pin), ok, absent, invalid, down),
+		post("/unpin", answer(s.unpin), ok, absent, invalid, down),
+		post("/delete", answer(s.remove), ok, absent, conflict, invalid, down),
+		post("/vacuum", answer(s.vacuum), ok, down),
+		post("/verify", answer(s.verify), accepted, absent, invalid, many, down),
 		publish,
-		remove("/published/{uuid}", s.unpublish, absent, conflict, invalid, down),
-		post("/install", s.install, ok, accepted, absent, invalid, many, down),
-		get("/installed", s.installed, invalid, down),
+		remove("/published/{uuid}", answer(s.unpublish), absent, conflict, invalid, down),
+		post("/install", answer(s.install), ok, accepted, absent, invalid, many, down),
+		get("/installed", answer(s.installed), invalid, down),
 		post("/bundle/plan", s.planBundle, ok, absent, invalid, down),
 		begin,
 		take,
 		remove("/bundle/{id}", s.endImport, absent),
 		get("/files/{sha1}", s.file, http.StatusPartialContent, absent, invalid, down),
-		get("/config", s.config),
-		get("/doctor", s.doctor),
-		get("/jobs", s.listJobs),
-		get("/jobs/{id}", s.getJob, absent),
-		remove("/jobs/{id}", s.cancelJob, absent),
+		get("/config", answer(s.config)),
+		get("/doctor", answer(s.doctor)),
+		get("/jobs", answer(s.listJobs)),
+		get("/jobs/{id}", answer(s.getJob), absent),
+		remove("/jobs/{id}", answer(s.cancelJob), absent),
 		get("/events", s.events, absent),
 		get("/openapi.json", s.describe),
 	}
@@ -215,6 +214,23 @@ func readJSON(r *http.Request, v any) error {
 	return refuse(http.StatusBadRequest, codeBadRequest, "the body is not what is expected here: %v", err)
 }
 
+// answer makes a route's do of an operation that gives what is told: a *job which has begun, or what
+// is told as JSON.
+func answer(operation func(*http.Request) (any, error)) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		v, err := operation(r)
+		if err != nil {
+			return err
+		}
+		if j, ok := v.(*job); ok {
+			state := j.snapshot()
+			w.Header().Set("Location", apiPrefix+"/jobs/"+state.ID)
+			return reply(w, http.StatusAccepted, state)
+		}
+		return reply(w, http.StatusOK, v)
+	}
+}
+
 // reply answers with v as JSON.
 func reply(w http.ResponseWriter, status int, v any) error {
 	data, err := json.Marshal(v)
@@ -275,60 +291,34 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// list makes what may be nil an empty JSON array.
-func list[T any](all []T) []T {
-	if all == nil {
-		return []T{}
-	}
-	return slices.Clip(all)
-}
-
 // config is GET /config.
-func (s *Server) config(w http.ResponseWriter, _ *http.Request) error {
-	text, err := s.o.Config()
-	if err != nil {
-		return err
-	}
-	return reply(w, http.StatusOK, text)
-}
+func (s *Server) config(*http.Request) (any, error) { return s.o.Config() }
 
 // doctor is GET /doctor.
-func (s *Server) doctor(w http.ResponseWriter, r *http.Request) error {
-	return reply(w, http.StatusOK, list(s.o.Doctor(r.Context())))
-}
+func (s *Server) doctor(r *http.Request) (any, error) { return s.o.Doctor(r.Context()), nil }
 
 // listJobs is GET /jobs.
-func (s *Server) listJobs(w http.ResponseWriter, _ *http.Request) error {
-	return reply(w, http.StatusOK, s.jobs.list())
-}
+func (s *Server) listJobs(*http.Request) (any, error) { return s.jobs.list(), nil }
 
 // getJob is GET /jobs/ID.
-func (s *Server) getJob(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getJob(r *http.Request) (any, error) {
 	j, err := s.jobs.get(r.PathValue("id"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return reply(w, http.StatusOK, j.snapshot())
+	return j.snapshot(), nil
 }
 
-// cancelJob is DELETE /jobs/ID: it answers once the job has ended.
-func (s *Server) cancelJob(w http.ResponseWriter, r *http.Request) error {
+// cancelJob is DELETE /jobs/ID, which is answered once the job has ended.
+func (s *Server) cancelJob(r *http.Request) (any, error) {
 	j, err := s.jobs.get(r.PathValue("id"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	j.cancel()
 	select {
 	case <-j.done:
 	case <-r.Context().Done():
-		return nil // nobody is there to answer
 	}
-	return reply(w, http.StatusOK, j.snapshot())
-}
-
-// started answers with the job that a request began.
-func started(w http.ResponseWriter, j *job) error {
-	state := j.snapshot()
-	w.Header().Set("Location", apiPrefix+"/jobs/"+state.ID)
-	return reply(w, http.StatusAccepted, state)
+	return j.snapshot(), nil
 }

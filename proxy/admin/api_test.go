@@ -24,7 +24,7 @@ func TestSources(t *testing.T) {
 	f := newFixture(t)
 	var all []Source
 	f.want(200, "GET", "/sources", nil, &all)
-	if len(all) != 3 || all[0].Name != "source" || all[0].State != "up" || all[0].Images != 4 || all[0].LastSuccess == nil || all[0].Check != nil {
+	if len(all) != 3 || all[0].Name != "source" || all[0].State != "up" || all[0].Images != 4 || all[0].LastSuccess.IsZero() || all[0].Check != nil {
 		t.Errorf("%+v", all)
 	}
 	f.want(200, "POST", "/sources/check", nil, &all)
@@ -186,7 +186,7 @@ func TestFetch(t *testing.T) {
 	if got := states(job); got != "done: 1 done, 2 done, 3 done" {
 		t.Error(got)
 	}
-	if job.Done != 600_006 || job.Total != 600_006 || job.Ended == nil {
+	if job.Done != 600_006 || job.Total != 600_006 || job.Ended.IsZero() {
 		t.Errorf("%+v", job)
 	}
 	var downloads []string
@@ -422,7 +422,7 @@ func TestConfigAndDoctor(t *testing.T) {
 		t.Errorf("%v", findings)
 	}
 	f.o.Config = func() (json.RawMessage, error) { return nil, errors.New("no") }
-	f.o.Doctor = func(context.Context) []Finding { return nil }
+	f.o.Doctor = func(context.Context) []Finding { return []Finding{} }
 	f.refused(500, codeInternal, "GET", "/config", nil)
 	f.want(200, "GET", "/doctor", nil, &findings)
 }
@@ -481,7 +481,7 @@ func TestPublish(t *testing.T) {
 	f.refused(409, codeDependent, "DELETE", "/published/"+id(5), nil)
 	var gone []Removed
 	f.want(200, "DELETE", "/published/"+id(6), nil, &gone)
-	if len(gone) != 1 || gone[0].Size != int64(len(ownFile(6))) || gone[0].Reason != reasonUnpublished {
+	if len(gone) != 1 || gone[0].Size != int64(len(ownFile(6))) || gone[0].Reason != "unpublished" {
 		t.Errorf("%+v", gone)
 	}
 	f.refused(404, codeNotFound, "DELETE", "/published/"+id(1), nil)

@@ -1,13 +1,11 @@
 package admin
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -107,44 +105,4 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 		pause.Stop()
 	}
 	return nil
-}
-
-// maxEvent bounds one line of an event stream that is read: a job of 100,000
-// images has some 20 MB.
-const maxEvent = 256 << 20
-
-// eventReader reads an event stream.
-type eventReader struct{ lines *bufio.Scanner }
-
-func newEventReader(r io.Reader) *eventReader {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxEvent)
-	return &eventReader{lines: lines}
-}
-
-// next gives the next event that has data. io.ErrUnexpectedEOF when the stream
-// ends. The data is valid until the next call.
-func (e *eventReader) next() (event string, data []byte, err error) {
-	for e.lines.Scan() {
-		line := e.lines.Text()
-		field, value, _ := strings.Cut(line, ":")
-		value = strings.TrimPrefix(value, " ")
-		switch {
-		case line == "":
-			if data != nil {
-				return event, data, nil
-			}
-			event = ""
-		case field == "event":
-			event = value
-		case field == "data" && data == nil:
-			data = []byte(value)
-		case field == "data":
-			data = append(append(data, '\n'), value...)
-		}
-	}
-	if err := e.lines.Err(); err != nil {
-		return "", nil, err
-	}
-	return "", nil, io.ErrUnexpectedEOF
 }

@@ -92,8 +92,7 @@ func newFixture(t *testing.T, change ...func(*mirror.Options)) *fixture {
 		t.Fatal(err)
 	}
 	f.Server = New(Options{
-		Token:  testToken,
-		Mirror: m,
+		Gatherer: m.Registry(), Ready: m.Ready, Token: testToken, Mirror: m,
 		Config: func() (json.RawMessage, error) { return json.RawMessage(`{"listen":":8080"}`), nil },
 		Doctor: func(context.Context) []Finding {
 			return []Finding{{Check: "disk", State: "ok", Message: "there is room"}}

@@ -1,12 +1,16 @@
 package admin
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -61,6 +65,10 @@ func (c *Client) Follow(ctx context.Context, id string, update func(Job)) (Job, 
 	}
 }
 
+// maxEvent bounds one line of an event stream that is read: a job of 100,000
+// images has some 20 MB.
+const maxEvent = 256 << 20
+
 // stream reads the events of one job until it is over or the stream ends, which
 // is an error.
 func (c *Client) stream(ctx context.Context, id string, update func(Job)) error {
@@ -69,17 +77,18 @@ func (c *Client) stream(ctx context.Context, id string, update func(Job)) error 
 		return err
 	}
 	defer resp.Body.Close()
-	events := newEventReader(resp.Body)
-	for {
-		event, data, err := events.next()
-		if err != nil {
-			return err
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, maxEvent)
+	for event := ""; lines.Scan(); {
+		field, value, _ := strings.Cut(lines.Text(), ": ")
+		if field == "event" {
+			event = value
 		}
-		if event != eventJob {
+		if field != "data" || event != eventJob {
 			continue
 		}
 		var job Job
-		if err := json.Unmarshal(data, &job); err != nil {
+		if err := json.Unmarshal([]byte(value), &job); err != nil {
 			return fmt.Errorf("event of job %s: %w", id, err)
 		}
 		update(job)
@@ -87,4 +96,5 @@ func (c *Client) stream(ctx context.Context, id string, update func(Job)) error 
 			return nil
 		}
 	}
+	return cmp.Or(lines.Err(), io.ErrUnexpectedEOF)
 }

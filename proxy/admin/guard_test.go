@@ -425,7 +425,7 @@ func FuzzWanted(f *testing.F) {
 func TestTimeOfRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Options{Mirror: &mirror.Mirror{}})
-		s.inner.Handle("POST "+apiPrefix+"/slow", s.handle(route{accepts: typeJSON, do: func(w http.ResponseWriter, r *http.Request) error {
+		s.inner.Handle("POST "+apiPrefix+"/slow", s.handle(route{accepts: typeJSON, most: maxBody, do: func(w http.ResponseWriter, r *http.Request) error {
 			var want Dry
 			if err := readJSON(r, &want); err != nil {
 				return err

@@ -14,7 +14,6 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
-	"imgmirror/verify"
 )
 
 // What can be seen: sources, the catalogue, what is on disk, what comes in.
@@ -23,32 +22,23 @@ import (
 const checkTimeout = 20 * time.Second
 
 // sources is GET /sources.
-func (s *Server) sources(w http.ResponseWriter, _ *http.Request) error {
-	return reply(w, http.StatusOK, sourcesOf(s.mirror.Status()))
-}
+func (s *Server) sources(*http.Request) (any, error) { return sourcesOf(s.mirror.Status()), nil }
 
 func sourcesOf(all []catalog.Status) []Source {
-	at := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	out := make([]Source, len(all))
 	for i, st := range all {
 		out[i] = Source{
 			Name: st.Name, URL: st.URL, Kind: st.Kind, State: st.State, Images: st.Images, Hidden: st.Hidden,
-			LastTry: at(st.LastTry), LastSuccess: at(st.LastSuccess), LastError: st.LastError,
-			AskedFrom: at(st.AskedFrom),
+			LastTry: st.LastTry.UTC(), LastSuccess: st.LastSuccess.UTC(), LastError: st.LastError,
+			AskedFrom: st.AskedFrom.UTC(),
 		}
 	}
 	return out
 }
 
-// checkSources is POST /sources/check: all sources are asked side by side, and
-// what they say is taken over. The reply tells how they are after that.
-func (s *Server) checkSources(w http.ResponseWriter, r *http.Request) error {
+// checkSources is POST /sources/check: all sources are asked side by side, and their answers are
+// taken over. The reply tells of the sources after that.
+func (s *Server) checkSources(r *http.Request) (any, error) {
 	names := s.mirror.Status()
 	checks := make([]*Check, len(names))
 	var asked sync.WaitGroup
@@ -71,7 +61,7 @@ func (s *Server) checkSources(w http.ResponseWriter, r *http.Request) error {
 			out[i].Check = checks[at]
 		}
 	}
-	return reply(w, http.StatusOK, out)
+	return out, nil
 }
 
 // images is GET /images.
@@ -118,42 +108,42 @@ func withManifest(raw, object []byte) ([]byte, error) {
 }
 
 // image is GET /images/UUID.
-func (s *Server) image(w http.ResponseWriter, r *http.Request) error {
-	e, err := s.entry(r.Context(), r.PathValue("uuid"))
+func (s *Server) image(r *http.Request) (any, error) {
+	e, err := s.entry(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	image := s.imageOf(e)
 	for _, h := range s.mirror.Hidden(e.Manifest.UUID) {
 		image.Hidden = append(image.Hidden, Hidden(h))
 	}
-	return reply(w, http.StatusOK, image)
+	return image, nil
 }
 
 // ancestry is GET /images/UUID/ancestry.
-func (s *Server) ancestry(w http.ResponseWriter, r *http.Request) error {
-	e, err := s.entry(r.Context(), r.PathValue("uuid"))
+func (s *Server) ancestry(r *http.Request) (any, error) {
+	e, err := s.entry(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	chain, err := s.mirror.Chain(r.Context(), e)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := make([]Image, len(chain))
 	for i, e := range chain {
 		out[i] = s.imageOf(e)
 	}
-	return reply(w, http.StatusOK, out)
+	return out, nil
 }
 
-// entry finds an image by the text of its uuid.
-func (s *Server) entry(ctx context.Context, text string) (catalog.Entry, error) {
-	id, err := uuidOf(text)
+// entry finds the image that the path of a request names.
+func (s *Server) entry(r *http.Request) (catalog.Entry, error) {
+	id, err := uuidOf(r.PathValue("uuid"))
 	if err != nil {
 		return catalog.Entry{}, err
 	}
-	return s.mirror.Find(ctx, id)
+	return s.mirror.Find(r.Context(), id)
 }
 
 // imageOf is one row of the catalogue.
@@ -203,32 +193,22 @@ func (s *Server) cached(w http.ResponseWriter, r *http.Request) error {
 }
 
 // fills is GET /fills.
-func (s *Server) fills(w http.ResponseWriter, _ *http.Request) error {
+func (s *Server) fills(*http.Request) (any, error) {
 	all := s.mirror.Fills()
 	out := make([]Fill, len(all))
 	for i, f := range all {
 		out[i] = Fill{
-			UUID: f.Image.String(), SHA1: sumText(f.Sum), Size: f.Size, Have: f.Have, Rate: f.Rate,
-			ETA: etaOf(f.ETA), Readers: f.Readers, Source: f.Source, State: string(f.State),
+			UUID: f.Image.String(), Size: f.Size, Have: f.Have, Rate: f.Rate, ETA: -1,
+			Readers: f.Readers, Source: f.Source, State: string(f.State),
+		}
+		if !f.Sum.IsZero() {
+			out[i].SHA1 = f.Sum.String()
+		}
+		if f.ETA >= 0 {
+			out[i].ETA = int64((f.ETA + time.Second - 1) / time.Second) // rounded up
 		}
 	}
-	return reply(w, http.StatusOK, out)
-}
-
-// etaOf is a time to go in whole seconds, rounded up; -1 stays what it is.
-func etaOf(d time.Duration) int64 {
-	if d < 0 {
-		return -1
-	}
-	return int64((d + time.Second - 1) / time.Second)
-}
-
-// sumText is a sum, "" when it is not known.
-func sumText(sum verify.Sum) string {
-	if sum.IsZero() {
-		return ""
-	}
-	return sum.String()
+	return out, nil
 }
 
 // uuidOf reads the uuid of an image.

@@ -11,10 +11,10 @@ import (
 )
 
 // install is POST /install.
-func (s *Server) install(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) install(r *http.Request) (any, error) {
 	var body Install
 	if err := readJSON(r, &body); err != nil {
-		return err
+		return nil, err
 	}
 	wanted, err := Wanted{UUIDs: body.UUIDs, Filters: body.Filters}.understood()
 	if err == nil {
@@ -24,26 +24,26 @@ func (s *Server) install(w http.ResponseWriter, r *http.Request) error {
 		err = refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "stage touches no pool: leave pool out")
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	images, err := s.mirror.Select(r.Context(), wanted)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	to := mirror.Target{Pool: body.Pool, Stage: body.Stage}
 	steps, err := s.mirror.PlanInstall(r.Context(), images, to)
 	if err != nil {
-		return InstallError(err)
+		return nil, InstallError(err)
 	}
 	items := InstallItems(steps)
 	if body.DryRun {
-		return reply(w, http.StatusOK, items)
+		return items, nil
 	}
 	kind := "install"
 	if body.Stage {
 		kind = "stage"
 	}
-	return s.begin(w, kind, items, func(ctx context.Context, j *job) error {
+	return s.jobs.start(kind, items, func(ctx context.Context, j *job) error {
 		return InstallError(s.mirror.Install(ctx, steps, to, func(i int, t mirror.Turn) {
 			j.update(i, func(item *Item) { item.Installing(t) })
 		}))
@@ -93,12 +93,9 @@ func InstallError(err error) error {
 }
 
 // installed is GET /installed.
-func (s *Server) installed(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) installed(r *http.Request) (any, error) {
 	all, err := s.mirror.Installed(r.Context(), r.URL.Query().Get("pool"))
-	if err != nil {
-		return InstallError(err)
-	}
-	return reply(w, http.StatusOK, InstalledOf(all))
+	return InstalledOf(all), InstallError(err)
 }
 
 // InstalledOf is the data of the API for the images of a pool.

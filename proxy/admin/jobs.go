@@ -25,7 +25,7 @@ type jobs struct {
 	end  context.CancelFunc
 	runs sync.WaitGroup // added to under mu while not stopped
 
-	mu       sync.Mutex // guards what follows; taken before a job's
+	mu       sync.Mutex // guards what follows, and the states of the jobs
 	stopped  bool
 	running  int
 	all      []*job // oldest first
@@ -41,14 +41,12 @@ func newJobs() *jobs {
 	return j
 }
 
-// job is one job. Its work reports by update and setTotal; everything else is jobs'.
+// job is one job. Its work reports by update; all else is for jobs to do.
 type job struct {
 	of     *jobs
 	cancel context.CancelFunc
-	done   chan struct{} // closed once it is over
-
-	mu    sync.Mutex // guards state
-	state Job
+	done   chan struct{} // closed once the job is over
+	state  Job           // guarded by jobs.mu, but for the ID
 }
 
 // start runs work as a job over items. work returns soon after its context ends;
@@ -97,7 +95,7 @@ func (js *jobs) get(id string) (*job, error) {
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	for _, j := range js.all {
-		if j.state.ID == id { // immutable
+		if j.state.ID == id {
 			return j, nil
 		}
 	}
@@ -107,13 +105,10 @@ func (js *jobs) get(id string) (*job, error) {
 // list gives all jobs, oldest first, without their items.
 func (js *jobs) list() []Job {
 	js.mu.Lock()
-	all := slices.Clone(js.all)
-	js.mu.Unlock()
-	out := make([]Job, len(all))
-	for i, j := range all {
-		j.mu.Lock()
+	defer js.mu.Unlock()
+	out := make([]Job, len(js.all))
+	for i, j := range js.all {
 		out[i] = j.state
-		j.mu.Unlock()
 		out[i].Items = []Item{}
 	}
 	return out
@@ -122,29 +117,21 @@ func (js *jobs) list() []Job {
 // prune forgets the oldest jobs that are over. js.mu is held.
 func (js *jobs) prune() {
 	over, items := 0, 0
-	keep := js.all[:0]
-	for _, j := range slices.Backward(slices.Clone(js.all)) {
-		j.mu.Lock()
-		ended, n := j.state.Over(), len(j.state.Items)
-		j.mu.Unlock()
-		if ended {
+	for i := len(js.all) - 1; i >= 0; i-- {
+		if state := &js.all[i].state; state.Over() {
 			over++
-			items += n
+			items += len(state.Items)
 			if over > keepJobs || items > keepItems && over > 1 {
-				continue
+				js.all = slices.Delete(js.all, i, i+1)
 			}
 		}
-		keep = append(keep, j)
 	}
-	clear(js.all[len(keep):])
-	slices.Reverse(keep)
-	js.all = keep
 }
 
-// snapshot is the job as it is now; it shares nothing with it.
+// snapshot is a copy of the job's state.
 func (j *job) snapshot() Job {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.of.mu.Lock()
+	defer j.of.mu.Unlock()
 	state := j.state
 	state.Items = slices.Clone(state.Items)
 	return state
@@ -152,28 +139,21 @@ func (j *job) snapshot() Job {
 
 // update changes one item.
 func (j *job) update(i int, change func(*Item)) {
-	j.mu.Lock()
+	j.of.mu.Lock()
+	defer j.of.mu.Unlock()
 	item := &j.state.Items[i]
 	j.state.Done -= item.Done
 	j.state.Total -= item.Total
 	change(item)
 	j.state.Done += item.Done
 	j.state.Total += item.Total
-	j.mu.Unlock()
-	j.announce()
-}
-
-// announce wakes who follows the job.
-func (j *job) announce() {
-	j.of.mu.Lock()
-	defer j.of.mu.Unlock()
 	j.of.touch(j)
 }
 
 // finish makes the last state of the job, after its work has returned err.
 func (j *job) finish(ctx context.Context, err error) {
-	now := time.Now().UTC()
-	j.mu.Lock()
+	j.of.mu.Lock()
+	defer j.of.mu.Unlock()
 	cut, failed := false, false
 	for i := range j.state.Items {
 		item := &j.state.Items[i]
@@ -186,7 +166,7 @@ func (j *job) finish(ctx context.Context, err error) {
 		}
 	}
 	state := &j.state
-	state.Ended = &now
+	state.Ended = time.Now().UTC()
 	switch {
 	case ctx.Err() != nil && (cut || err != nil):
 		state.State = JobCancelled
@@ -201,43 +181,37 @@ func (j *job) finish(ctx context.Context, err error) {
 	default:
 		state.State = JobDone
 	}
-	j.mu.Unlock()
-
-	j.of.mu.Lock()
-	defer j.of.mu.Unlock()
 	j.of.running--
 	j.of.prune()
 	j.of.touch(j)
 	close(j.done)
 }
 
-// watcher is one that follows jobs: the set of those that have changed since it
-// last looked. However slow it is, it costs no more than that.
+// watcher follows jobs by the set of the jobs that have changed since the last take. A slow watcher
+// costs no more than the set.
 type watcher struct {
 	of   *jobs
-	only *job          // nil: all of them
+	only *job          // nil: all jobs
 	wake chan struct{} // holds a token while changed is not empty
 
 	changed map[*job]struct{} // guarded by jobs.mu
 }
 
-// watch begins to follow only, or all jobs. What is there counts as changed, of
-// all jobs those that run. The caller calls close.
+// watch begins to follow only, or all jobs. At first only counts as changed, and of all jobs those
+// that run. The caller calls close.
 func (js *jobs) watch(only *job) *watcher {
 	w := &watcher{of: js, only: only, wake: make(chan struct{}, 1), changed: make(map[*job]struct{})}
 	js.mu.Lock()
 	defer js.mu.Unlock()
 	js.watchers[w] = struct{}{}
+	if only != nil { // also a job so old that it is in no list
+		w.note(only)
+		return w
+	}
 	for _, j := range js.all {
-		j.mu.Lock()
-		over := j.state.Over()
-		j.mu.Unlock()
-		if only == nil && !over {
+		if !j.state.Over() {
 			w.note(j)
 		}
-	}
-	if only != nil { // it may be so old that it is in no list
-		w.note(only)
 	}
 	return w
 }

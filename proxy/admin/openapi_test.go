@@ -262,7 +262,7 @@ func TestDescriptionHasEveryField(t *testing.T) {
 		for i := range typ.NumField() {
 			tag, options, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
 			props = append(props, tag)
-			if options != "omitempty" && !request {
+			if options != "omitempty" && options != "omitzero" && !request {
 				required = append(required, tag)
 			}
 			if want, got := kindOf(typ.Field(i).Type), s.Properties[tag]; got.Type != want && got.Ref != want {

@@ -87,24 +87,20 @@ func badForm(err error) error {
 }
 
 // unpublish is DELETE /published/UUID.
-func (s *Server) unpublish(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) unpublish(r *http.Request) (any, error) {
 	id, err := uuidOf(r.PathValue("uuid"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m, err := s.mirror.Unpublish(r.Context(), id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	out := []Removed{}
 	for _, f := range m.Files {
 		if !s.mirror.HasFile(verify.Want{SHA1: f.SHA1}) {
-			out = append(out, Removed{SHA1: f.SHA1.String(), UUIDs: []string{id.String()}, Size: f.Size, Reason: reasonUnpublished})
+			out = append(out, Removed{SHA1: f.SHA1.String(), UUIDs: []string{id.String()}, Size: f.Size, Reason: "unpublished"})
 		}
 	}
-	return reply(w, http.StatusOK, out)
+	return out, nil
 }
-
-// reasonUnpublished is the Removed.Reason of files of images that are published
-// no more.
-const reasonUnpublished = "unpublished"

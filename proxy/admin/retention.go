@@ -11,37 +11,37 @@ import (
 // What an operator keeps and removes by hand.
 
 // pin is POST /pin.
-func (s *Server) pin(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) pin(r *http.Request) (any, error) {
 	wanted, dry, err := readSome(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	entries, err := s.mirror.Select(r.Context(), wanted)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ids := make([]uuid.UUID, len(entries))
 	for i, e := range entries {
 		ids[i] = e.Manifest.UUID
 	}
-	return s.setPins(w, ids, dry, true)
+	return s.setPins(ids, dry, true), nil
 }
 
 // unpin is POST /unpin. Filters choose among the images that are pinned by hand.
-func (s *Server) unpin(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) unpin(r *http.Request) (any, error) {
 	wanted, dry, err := readSome(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ids, err := s.mirror.SelectPinned(r.Context(), wanted)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.setPins(w, ids, dry, false)
+	return s.setPins(ids, dry, false), nil
 }
 
-// setPins pins or unpins images and answers with what became of each.
-func (s *Server) setPins(w http.ResponseWriter, ids []uuid.UUID, dry, want bool) error {
+// setPins pins or unpins images and tells the outcome of each.
+func (s *Server) setPins(ids []uuid.UUID, dry, want bool) []Item {
 	set := s.mirror.Unpin
 	if want {
 		set = s.mirror.Pin
@@ -63,33 +63,27 @@ func (s *Server) setPins(w http.ResponseWriter, ids []uuid.UUID, dry, want bool)
 			}
 		}
 	}
-	return reply(w, http.StatusOK, out)
+	return out
 }
 
 // remove is POST /delete.
-func (s *Server) remove(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) remove(r *http.Request) (any, error) {
 	wanted, dry, err := readSome(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	gone, err := s.mirror.Delete(r.Context(), wanted, dry)
-	if err != nil {
-		return err
-	}
-	return reply(w, http.StatusOK, removedOf(gone))
+	return removedOf(gone), err
 }
 
 // vacuum is POST /vacuum.
-func (s *Server) vacuum(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) vacuum(r *http.Request) (any, error) {
 	var want Dry
 	if err := readJSON(r, &want); err != nil {
-		return err
+		return nil, err
 	}
 	gone, err := s.mirror.Vacuum(r.Context(), want.DryRun)
-	if err != nil {
-		return err
-	}
-	return reply(w, http.StatusOK, removedOf(gone))
+	return removedOf(gone), err
 }
 
 func removedOf(gone []cache.Evicted) []Removed {

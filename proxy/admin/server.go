@@ -27,17 +27,16 @@ import (
 
 // Options of New. Without a Mirror there is no API, only metrics and health.
 type Options struct {
-	Gatherer prometheus.Gatherer // what /metrics shows; nil = nothing
-	Ready    func() bool         // what /readyz says; nil = always ready
-	Token    string              // opens /api and /debug to those who come over the network; "" = nobody
+	Gatherer prometheus.Gatherer // what /metrics shows
+	Ready    func() bool         // what /readyz says
+	Token    string              // opens /api and /debug to callers from the network; "" = to none of them
 	Hosts    []string            // names by which browsers may call the mirror, beside addresses and localhost
 	Logger   *slog.Logger        // nil = discard
 
 	Mirror *mirror.Mirror
-	// Config gives the configuration in force as JSON, secrets masked; nil =
-	// an empty object.
+	// Config gives the configuration in force as JSON, secrets masked.
 	Config func() (json.RawMessage, error)
-	// Doctor checks the set-up; nil = nothing to say.
+	// Doctor checks the set-up; there is something to tell of each.
 	Doctor func(ctx context.Context) []Finding
 }
 
@@ -68,20 +67,8 @@ const (
 
 // New builds the server; it starts nothing.
 func New(o Options) *Server {
-	if o.Gatherer == nil {
-		o.Gatherer = prometheus.NewRegistry()
-	}
-	if o.Ready == nil {
-		o.Ready = func() bool { return true }
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Config == nil {
-		o.Config = func() (json.RawMessage, error) { return json.RawMessage("{}"), nil }
-	}
-	if o.Doctor == nil {
-		o.Doctor = func(context.Context) []Finding { return nil }
 	}
 	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, jobs: newJobs(), stopping: make(chan struct{})}
 	s.inner = http.NewServeMux()

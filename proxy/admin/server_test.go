@@ -41,17 +41,6 @@ func TestRoutes(t *testing.T) {
 	f("GET", "/api/v1/images", 401, "UnauthorizedError")
 }
 
-func TestZeroOptions(t *testing.T) {
-	h := New(Options{}).Handler()
-	for _, path := range []string{"/metrics", "/healthz", "/readyz"} {
-		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
-		if w.Code != 200 {
-			t.Errorf("%s: %d", path, w.Code)
-		}
-	}
-}
-
 func TestRun(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -16,11 +16,11 @@ type Source struct {
 	State       string         `json:"state"` // up, down, unknown
 	Images      int            `json:"images"`
 	Hidden      map[string]int `json:"hidden"` // by reason: what its list has and clients are not shown
-	LastTry     *time.Time     `json:"last_try,omitempty"`
-	LastSuccess *time.Time     `json:"last_success,omitempty"`
+	LastTry     time.Time      `json:"last_try,omitzero"`
+	LastSuccess time.Time      `json:"last_success,omitzero"`
 	LastError   string         `json:"last_error,omitempty"`
-	AskedFrom   *time.Time     `json:"asked_from,omitempty"` // set while it fails again and again: until then it is asked for little
-	Check       *Check         `json:"check,omitempty"`      // in replies to POST /api/v1/sources/check only
+	AskedFrom   time.Time      `json:"asked_from,omitzero"` // of a source that fails again and again: until then it is asked for little
+	Check       *Check         `json:"check,omitempty"`     // in replies to POST /api/v1/sources/check only
 }
 
 // Check is the outcome of asking a source just now.
@@ -91,15 +91,15 @@ type Wanted struct {
 
 // Job is work that outlives its request.
 type Job struct {
-	ID      string     `json:"id"`
-	Kind    string     `json:"kind"`  // fetch, verify, refresh, install, stage
-	State   string     `json:"state"` // running, done, failed, cancelled
-	Started time.Time  `json:"started"`
-	Ended   *time.Time `json:"ended,omitempty"`
-	Error   *Error     `json:"error,omitempty"`
-	Items   []Item     `json:"items"` // one an image, in the order of the work; empty in GET /api/v1/jobs
-	Done    int64      `json:"done_bytes"`
-	Total   int64      `json:"total_bytes"`
+	ID      string    `json:"id"`
+	Kind    string    `json:"kind"`  // fetch, verify, refresh, install, stage
+	State   string    `json:"state"` // running, done, failed, cancelled
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Error   *Error    `json:"error,omitempty"`
+	Items   []Item    `json:"items"` // one an image, in the order of the work; empty in GET /api/v1/jobs
+	Done    int64     `json:"done_bytes"`
+	Total   int64     `json:"total_bytes"`
 }
 
 // Values of Job.State and, but for JobRunning, of Item.State.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 
@@ -13,34 +14,25 @@ import (
 // What takes long, and so is a job.
 
 // refreshSources is POST /sources/refresh.
-func (s *Server) refreshSources(w http.ResponseWriter, _ *http.Request) error {
-	return s.begin(w, "refresh", []Item{}, func(ctx context.Context, _ *job) error {
+func (s *Server) refreshSources(*http.Request) (any, error) {
+	return s.jobs.start("refresh", []Item{}, func(ctx context.Context, _ *job) error {
 		return s.mirror.Refresh(ctx)
 	})
 }
 
-// begin answers with a job that has begun.
-func (s *Server) begin(w http.ResponseWriter, kind string, items []Item, work func(context.Context, *job) error) error {
-	j, err := s.jobs.start(kind, items, work)
-	if err != nil {
-		return err
-	}
-	return started(w, j)
-}
-
 // fetch is POST /fetch.
-func (s *Server) fetch(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) fetch(r *http.Request) (any, error) {
 	wanted, dry, err := readSome(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	images, err := s.mirror.Select(r.Context(), wanted)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	steps := s.mirror.Plan(r.Context(), images)
 	if err := r.Context().Err(); err != nil {
-		return err
+		return nil, err
 	}
 	items := make([]Item, len(steps))
 	for i, st := range steps {
@@ -50,9 +42,9 @@ func (s *Server) fetch(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if dry {
-		return reply(w, http.StatusOK, items)
+		return items, nil
 	}
-	return s.begin(w, "fetch", items, func(ctx context.Context, j *job) error {
+	return s.jobs.start("fetch", items, func(ctx context.Context, j *job) error {
 		s.mirror.Bring(ctx, steps, cache.Job, func(i int, t mirror.Turn) {
 			j.update(i, func(item *Item) {
 				item.Done = max(item.Done, t.Have) // a download that begins again goes back
@@ -110,16 +102,16 @@ var itemStates = map[zfsimport.Outcome]string{
 }
 
 // verify is POST /verify.
-func (s *Server) verify(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) verify(r *http.Request) (any, error) {
 	wanted, _, err := readWanted(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	held, err := s.mirror.Held(r.Context(), wanted)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// A file that several images share is hashed once: for the first of them.
+	// A file that several images share is hashed once: for the first of the images.
 	seen := make(map[verify.Sum]bool)
 	items := []Item{}
 	var sums []verify.Sum
@@ -134,7 +126,7 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) error {
 			State: ItemWaiting, Total: h.File.Size,
 		})
 	}
-	return s.begin(w, "verify", items, func(ctx context.Context, j *job) error {
+	return s.jobs.start("verify", items, func(ctx context.Context, j *job) error {
 		for i, sum := range sums { // one after the other: disks like that best
 			if ctx.Err() != nil {
 				return nil // the items tell
@@ -158,17 +150,18 @@ func (s *Server) checkOne(ctx context.Context, j *job, i int, sum verify.Sum) {
 		if err != nil {
 			item.Error = explain(err)
 		}
-		switch result {
-		case cache.CheckOK:
-			item.State = JobDone
-		case cache.CheckHealed:
-			item.State, item.Error = ItemHealed, nil
-		case cache.CheckRestored:
-			item.State, item.Error = ItemRestored, nil
-		case cache.CheckQuarantined:
-			item.State = ItemQuarantined
-		default: // absent, unreadable, or gone before its turn
-			item.State = JobFailed
+		// Another result is that the file is absent, unreadable, or was removed before its turn.
+		item.State = cmp.Or(checkStates[result], JobFailed)
+		if item.State == ItemHealed || item.State == ItemRestored {
+			item.Error = nil
 		}
 	})
+}
+
+// checkStates are results of checks in the words of the API.
+var checkStates = map[cache.CheckResult]string{
+	cache.CheckOK:          JobDone,
+	cache.CheckHealed:      ItemHealed,
+	cache.CheckRestored:    ItemRestored,
+	cache.CheckQuarantined: ItemQuarantined,
 }
