@@ -61,7 +61,7 @@ func TestFolderGoesOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, _, err := m.Volume(1)
+		r, err := m.Volume(1)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -131,7 +131,7 @@ func TestSystemTar(t *testing.T) {
 		t.Fatalf("the folder: %+v, %v", m, err)
 	}
 	for _, v := range m.Volumes {
-		r, _, err := m.Volume(v)
+		r, err := m.Volume(v)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -59,40 +59,22 @@ func Open(path string) (*Media, error) {
 	return &Media{Index: h.Index, Sig: h.Sig, Volumes: []int{h.Volume}, path: path, heads: []Head{h}}, nil
 }
 
-// Head is the head of a volume that is there.
-func (m *Media) Head(volume int) (Head, error) {
-	i := slices.Index(m.Volumes, volume)
-	if i < 0 {
-		return Head{}, fmt.Errorf("%s: volume %d is not in it: %w", m.path, volume, fs.ErrNotExist)
-	}
-	return m.heads[i], nil
-}
-
 // Volume opens the tar of a volume that is there. Of a folder it is made as it is
 // read: a file that is missing, or of another size, is an error at its place. What
 // else lies in the folder is not looked at. The reader can Seek forward.
-func (m *Media) Volume(n int) (r io.ReadSeekCloser, size int64, err error) {
-	h, err := m.Head(n)
+func (m *Media) Volume(n int) (io.ReadSeekCloser, error) {
+	i := slices.Index(m.Volumes, n)
+	if i < 0 {
+		return nil, fmt.Errorf("%s: volume %d is not in it: %w", m.path, n, fs.ErrNotExist)
+	}
+	if !m.folder {
+		return os.Open(m.path)
+	}
+	root, err := os.OpenRoot(m.path)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if m.folder {
-		root, err := os.OpenRoot(m.path)
-		if err != nil {
-			return nil, 0, err
-		}
-		return &folderTar{root: root, cursor: newCursor(h)}, h.Size(), nil
-	}
-	f, err := os.Open(m.path)
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, info.Size(), nil
+	return &folderTar{root: root, cursor: newCursor(m.heads[i])}, nil
 }
 
 // readFolder takes in what lies in the folder.

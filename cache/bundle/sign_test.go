@@ -237,14 +237,14 @@ func TestSignedByHand(t *testing.T) {
 	if err != nil || string(m.Sig) != hashed {
 		t.Fatalf("%q, %v", m.Sig, err)
 	}
-	r, size, err := m.Volume(1)
+	r, err := m.Volume(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
 	var b bytes.Buffer
-	if _, err := b.ReadFrom(r); err != nil || int64(b.Len()) != size {
-		t.Fatalf("%d bytes, want %d, %v", b.Len(), size, err)
+	if _, err := b.ReadFrom(r); err != nil {
+		t.Fatal(err)
 	}
 	k, head, err := read(b.Bytes())
 	if err != nil || string(head.Sig) != hashed {

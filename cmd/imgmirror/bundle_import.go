@@ -170,7 +170,7 @@ func inBundle(path string, err error) error {
 func (in *importRun) one(ctx context.Context, stdin io.Reader, v volume) (admin.BundleImport, error) {
 	name, r := "standard input", stdin
 	if v.medium != nil {
-		volume, _, err := v.medium.Volume(v.number)
+		volume, err := v.medium.Volume(v.number)
 		if err != nil {
 			return admin.BundleImport{}, err
 		}
