@@ -1,8 +1,7 @@
-// Package upstream talks to one image server: it finds out what kind of server
-// it is, lists its images page by page and conditionally, fetches single
-// manifests, and opens files and icons at any offset (spec 4 and 5). It keeps
-// nothing on disk and judges no bytes: a Stream says what its sender claims,
-// and the receiver checks it.
+// Package upstream talks to one image server: it finds out what kind of server it is, lists its
+// images page by page and conditionally, fetches single manifests, and opens files and icons at any
+// offset (spec 4 and 5). It keeps nothing on disk and judges no bytes: a Stream says what its
+// sender claims, and the receiver checks it.
 //
 // # Kinds
 //
@@ -27,13 +26,14 @@
 //     taken, else the first that exists. Beside a manifest that is a link the
 //     names are tried in the link's folder, then in that of its target.
 //   - An icon is icon.png, icon.jpg, icon.jpeg or icon.gif in the same folder.
-//   - Nothing outside the folder is ever opened. Links, relative or absolute, work as long as they end in the
-//     folder, by whatever path they name it; those that lead out are refused. Pipes, sockets and devices are not opened.
+//   - Nothing outside the folder is ever opened. Links, relative or absolute, work as long as they
+//     end in the folder, by whatever path they name the folder; links that lead out are refused.
+//     Pipes, sockets and devices are not opened.
 //   - What cannot be read (a sub-folder, a manifest, a file, a link to nothing) is told in
-//     Listing.Trouble. Which images lie there is not known: those of the list before stay on it, unless they were
-//     last seen elsewhere. A folder lost+found is not taken to hold any, but for those seen there.
-//   - The list counts as not modified while no name, size, mode or time of
-//     modification in the folder and its sub-folders has changed.
+//     Listing.Trouble. Which images lie there is not known: those of the list before stay on it,
+//     unless they were last seen elsewhere. A folder lost+found holds none but those seen there.
+//   - The list counts as not modified while no name, size, mode or time of modification in the
+//     folder and its sub-folders has changed.
 package upstream
 
 import (
@@ -86,8 +86,8 @@ const (
 type Options struct {
 	// Name is the configured name of the source: the metric label.
 	Name string
-	// URL is the address of the source (spec 5.1), or the path of a folder.
-	// A ?channel= in it counts when Channel is empty; a user and password in it count when Username is empty.
+	// URL is the address of the source (spec 5.1), or the path of a folder. A ?channel= in the URL
+	// counts when Channel is empty; a user and password in the URL count when Username is empty.
 	URL string
 	// Kind is auto, imgapi, dsapi, static or directory; "" means auto.
 	// With auto, an absolute path or a file: URL is a directory.
@@ -98,10 +98,11 @@ type Options struct {
 	Insecure bool
 	// CAFile names a PEM file with certificates that are trusted besides the system's.
 	CAFile string
-	// Token is sent as a bearer token; else Username and Password, when given, as basic authentication.
-	// Neither is ever sent to another host.
+	// Token is sent as a bearer token; else Username and Password as basic authentication. No other
+	// host ever gets either.
 	Username, Password, Token string
-	// Proxy is the URL of a proxy for everything; "" means HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in either case.
+	// Proxy is the URL of a proxy for everything; "" means HTTP_PROXY, HTTPS_PROXY and NO_PROXY, in
+	// upper or lower case.
 	Proxy string
 	// RateLimit is in bytes per second, for all files of this source together; 0 means no limit.
 	RateLimit int64
@@ -109,8 +110,8 @@ type Options struct {
 	StallTimeout time.Duration
 	// ServePrivate is passed on to manifest.Parse.
 	ServePrivate bool
-	// ID is the mirror's own (see via), sent with every question so that mirrors which are each other's sources find that
-	// out. "" sends none, and meets no mirrors.
+	// ID is the mirror's own (see via). Every question has the ID, so that mirrors which are each
+	// other's sources find that out. "" sends none, and meets no mirrors.
 	ID string
 	// UserAgent is sent as it is; "" means "imgmirror".
 	UserAgent string
@@ -212,7 +213,7 @@ func (c *Client) Kind() string {
 	return cmp.Or(c.state.current().kind, kindAuto)
 }
 
-// Channel is the channel that the source is asked for, from the options or from the URL; "" leaves it to the server.
+// Channel is the channel of the options or of the URL; "" leaves the choice to the server.
 func (c *Client) Channel() string { return c.addr.channel }
 
 // Close drops idle connections. Open Streams live on, and the Client can still be used.
@@ -223,10 +224,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Get asks for one manifest by uuid, in one try. Errors: fs.ErrNotExist when the
-// source does not have it, or has it in a form that ingestion refuses (spec 1.8);
-// fs.ErrPermission; verify.ErrUnavailable when the answer is not known, or when a source that fails again and again is
-// not asked.
+// Get asks for one manifest by uuid, in one try. Errors: fs.ErrNotExist when the source does not
+// have the manifest, or has one that ingestion refuses (spec 1.8); fs.ErrPermission;
+// verify.ErrUnavailable when the answer is not known, or when the source rests.
 func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, err error) {
 	err = c.health.ask(ctx, &c.health.lookups, id, false, func() (err error) {
 		m, err = c.get(ctx, id)
@@ -238,19 +238,17 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, er
 	return m, nil
 }
 
-// File opens file index of m, a manifest that this source gave, at offset, in one
-// try (two addresses where spec 4.1 and 5.4 name two). Stream.Size is the size of the
-// whole file as claimed, and the Stream gives io.EOF only there; -1 when the source claims none. It may be
-// another than the manifest's, and even less than offset: the receiver judges.
-// A source without ranges is read and thrown away up to the offset by the first
-// Reads; those that take longer than a second return no byte and no error, which shows that it is alive.
-// A Stream that brings no byte for StallTimeout, or breaks, returns an
-// error that matches verify.ErrUnavailable. ctx bounds the Stream too, not only File.
+// File opens file index of m, a manifest of this source, at offset, in one try (two addresses where
+// spec 4.1 and 5.4 name two). Stream.Size is the size of the whole file as claimed, -1 without a
+// claim. The Stream gives io.EOF only there. The size may differ from the manifest's, and be less
+// than offset: the receiver judges. The first Reads of a source without ranges skip up to the
+// offset; a Read that takes longer than a second returns no byte and no error, as a sign of life. A
+// Stream that brings no byte for StallTimeout, or breaks, returns an error that matches
+// verify.ErrUnavailable. ctx bounds the Stream too. A source without a connection within 2 s is
+// given up.
 //
-// What cannot be connected to is given up within 2 s.
-//
-// Errors: fs.ErrNotExist, fs.ErrPermission (the manifest's only address is one that we
-// refuse to ask counts as such), verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
+// Errors: fs.ErrNotExist; fs.ErrPermission, also when the only address is one that the source may
+// not name; verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
 func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (s *verify.Stream, err error) {
 	err = c.health.ask(ctx, &c.health.files, m.UUID, offset > 0, func() (err error) {
 		s, err = c.file(ctx, m, index, offset, false)

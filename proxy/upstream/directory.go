@@ -66,8 +66,8 @@ func (d *directory) list(ctx context.Context, prev manifest.Listing) (manifest.L
 	return manifest.Listing{Kind: kindDirectory, Images: images, Refusals: s.refusals, ETag: s.fingerprint, Trouble: s.trouble()}, nil
 }
 
-// hidden gives those of had, which the folder once held, that s lacks only because something could not be read.
-// An image that has not been seen in this process may lie in anything that cannot be read, but for lost+found.
+// hidden gives those of had that s lacks only because something could not be read. An image that
+// was not seen in this process may lie in anything unreadable but lost+found.
 func (d *directory) hidden(s *snapshot, had []manifest.Manifest) []manifest.Manifest {
 	if len(s.unread) == 0 {
 		return nil
@@ -138,8 +138,9 @@ func (d *directory) get(ctx context.Context, id uuid.UUID) (manifest.Manifest, e
 	return manifest.Manifest{}, fmt.Errorf("%w: no manifest in %s has this uuid", fs.ErrNotExist, d.path)
 }
 
-// look gives what the folder holds now; manifest.ErrNotModified when that is what prev says.
-// A folder that is not there is unavailable, not empty. again: what could not be read the last time is tried anew.
+// look gives what the folder holds now; manifest.ErrNotModified when prev says the same. A folder
+// that is not there is unavailable, not empty. again: what was unreadable the last time is tried
+// anew.
 func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool) (*snapshot, error) {
 	t, err := openTree(d.path)
 	if err != nil {
@@ -180,7 +181,8 @@ func (d *directory) open(ctx context.Context, id uuid.UUID) (*dirRoot, place, er
 	return t, p, err
 }
 
-// place finds where the image lies, or lay as far as that is known; it looks again when the last look did not show it.
+// place finds where the image lies, or last lay; place looks again for an image that the last look
+// did not show.
 func (d *directory) place(ctx context.Context, id uuid.UUID) (place, error) {
 	d.mu.Lock()
 	s := d.last

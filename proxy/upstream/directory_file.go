@@ -30,7 +30,8 @@ func (d *directory) file(ctx context.Context, m manifest.Manifest, index int, of
 	return t.stream(at, offset)
 }
 
-// fileOf finds file index of m: beside the manifest, or when that is a link, beside what it leads to.
+// fileOf finds file index of m: beside the manifest, or when that is a link, beside what it leads
+// to.
 func (t *dirRoot) fileOf(p place, m manifest.Manifest, index int) (string, error) {
 	size := m.Files[index].Size
 	at, err := t.locate(p.folder, p.fileNames(t, m, index), size)

@@ -26,14 +26,15 @@ func (e *outError) Error() string {
 
 func (e *outError) Is(target error) bool { return target == errLeadsOut || target == fs.ErrPermission }
 
-// dirRoot is a folder that is open. Nothing outside of the folder is opened through it, whatever
-// happens to links meanwhile: links are resolved first, and what they lead to is opened by an os.Root.
+// dirRoot is an open folder. Nothing outside of the folder is opened through dirRoot, whatever
+// happens to links meanwhile: links are resolved first, and an os.Root opens their targets.
 type dirRoot struct {
 	root *os.Root
 	path string // of the folder, as configured
 }
 
-// openTree opens the folder. Errors match verify.ErrUnavailable: a folder that is missing says nothing of its images.
+// openTree opens the folder. Errors match verify.ErrUnavailable: a missing folder says nothing of
+// its images.
 func openTree(folder string) (*dirRoot, error) {
 	info, err := os.Stat(folder)
 	if err == nil && !info.IsDir() {
@@ -68,8 +69,9 @@ func (t *dirRoot) fault(name string, err error) error {
 	return fmt.Errorf("%s: %w", t.full(name), at.Err)
 }
 
-// find gives what lies at name: at is its path, and no link itself; links on the way may be absolute, or leave the
-// folder and come back. Errors match fs.ErrNotExist for what is not there at all, and errLeadsOut.
+// find gives what lies at name: at is its path, and no link itself. Links on the way may be
+// absolute, or leave the folder and come back. Errors match fs.ErrNotExist for what is not there,
+// and errLeadsOut.
 func (t *dirRoot) find(name string) (at string, info fs.FileInfo, err error) {
 	info, err = t.root.Lstat(name)
 	switch {
@@ -128,7 +130,7 @@ func (t *dirRoot) inside(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w", t.full(name), err)
 }
 
-// linkTarget is what a link leads to, as far as that exists with its own links resolved; false: no link.
+// linkTarget is what a link leads to, with the links of the existing part resolved; false: no link.
 func linkTarget(link string) (string, bool) {
 	to, err := os.Readlink(link)
 	if err != nil {
@@ -213,5 +215,5 @@ func below(name, folder string) bool {
 	return name == folder || strings.HasPrefix(name, folder+"/")
 }
 
-// lostAndFound is the folder that mkfs makes on each file system, for fsck. Only root can read the folder.
+// lostAndFound is the folder of mkfs for fsck on each file system. Only root can read the folder.
 const lostAndFound = "lost+found"

@@ -45,8 +45,8 @@ type surveyor struct {
 	been    map[string]bool // manifests, by where they are: several links may lead to one
 }
 
-// survey finds the manifests, in the order of their names: those in the folder itself, then those of its sub-folders.
-// Only what is wrong with the folder itself is an error.
+// survey finds the manifests in the order of their names: those in the folder itself, then those of
+// its sub-folders. Only a fault of the folder itself is an error.
 func survey(ctx context.Context, t *dirRoot) (surveyed, error) {
 	s := surveyor{tree: t, sum: sha256.New(), been: make(map[string]bool)}
 	fmt.Fprintf(s.sum, "%q\n", t.path)
@@ -91,7 +91,7 @@ func (s *surveyor) visit(folder found) error {
 	return nil
 }
 
-// cannotRead notes that a name leads to nothing that can be looked at; hides: it may be that of manifests.
+// cannotRead notes a name that leads to nothing readable; hides: manifests may have the name.
 func (s *surveyor) cannotRead(name string, err error, hides bool) {
 	fmt.Fprintf(s.sum, "%q %q\n", name, err)
 	if hides && !errors.Is(err, errLeadsOut) {
@@ -162,7 +162,8 @@ func (d *directory) read(t *dirRoot, all surveyed) *snapshot {
 	return s
 }
 
-// tryFiles notes which files of m cannot be opened. A file that is not there at all is found out by who asks for it.
+// tryFiles notes which files of m cannot be opened. A missing file is found out by its first
+// reader.
 func (s *snapshot) tryFiles(t *dirRoot, p place, m manifest.Manifest) {
 	for i := range m.Files {
 		at, err := t.fileOf(p, m, i)
@@ -188,7 +189,7 @@ func placeOf(name string) place {
 	return p
 }
 
-// record gives the manifest in one of imgadm's own records, which tell the pool and the source beside it; any other
+// record gives the manifest in a record of imgadm's own, which tells pool and source too; any other
 // text as it is.
 func record(text []byte) []byte {
 	if !bytes.Contains(text, []byte(`"manifest"`)) {

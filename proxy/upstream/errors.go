@@ -39,8 +39,8 @@ func (e *replyError) Error() string {
 	return s
 }
 
-// Is gives the status its meaning: 404 and 410 are fs.ErrNotExist, 401 and 403 fs.ErrPermission, 5xx and whatever is no
-// answer to the question verify.ErrUnavailable; other 4xx answers match none of the three.
+// Is gives the status its meaning: 404 and 410 are fs.ErrNotExist, 401 and 403 fs.ErrPermission,
+// other 4xx none of the three, everything else verify.ErrUnavailable.
 func (e *replyError) Is(target error) bool {
 	switch e.status {
 	case http.StatusNotFound, http.StatusGone:
@@ -65,7 +65,8 @@ func nonsense(format string, args ...any) error {
 	return &nonsenseError{fmt.Errorf(format, args...)}
 }
 
-// retryable tells whether asking again may help (spec 5.5): connect errors, 5xx, stalls, broken transfers.
+// retryable tells whether another try may help (spec 5.5): connect errors, 5xx, stalls, broken
+// transfers.
 func retryable(err error) bool {
 	var silly *nonsenseError
 	var reply *replyError

@@ -74,9 +74,9 @@ func (c *Client) openIn(ctx context.Context, open func() (*verify.Stream, error)
 	return s, nil
 }
 
-// openFirst tries the addresses in order, and goes on to the next only where spec 4.1 says so.
-// When all fail, "cannot tell" outweighs "not there". A client may be waiting: however many
-// hosts there are, what cannot be reached is given up within hurriedConnect.
+// openFirst tries the addresses in order, and goes on to the next only where spec 4.1 says so. When
+// all fail, "cannot tell" outweighs "not there". Whatever the number of hosts, a client waits no
+// longer than hurriedConnect for connections.
 func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool, offset int64, head bool) (*verify.Stream, error) {
 	var failed error
 	hosts := make(map[string]bool) // reachable, as far as is known
@@ -187,7 +187,7 @@ func pathURL(base url.URL, id, name string) *url.URL {
 	return join(base, append([]string{id}, segments...)...)
 }
 
-// staticBase is where a static source's list was found after redirects: the base of its relative URLs.
+// staticBase is the address of a static source's list after redirects: the base of relative URLs.
 func (c *Client) staticBase(ctx context.Context) (*url.URL, error) {
 	if u := c.state.final.Load(); u != nil {
 		return u, nil
@@ -231,7 +231,7 @@ func (c *Client) openAt(ctx context.Context, r request, offset int64, head bool)
 	resp, err := c.ask(ctx, r)
 	var reply *replyError
 	if errors.As(err, &reply) && reply.total >= 0 && reply.total <= offset {
-		// The file ends before the offset, or there: a claim like that of a length, for the receiver to judge.
+		// The file ends at the offset or before. The receiver judges the claim, as with a length.
 		return &verify.Stream{ReadCloser: http.NoBody, Size: reply.total}, nil
 	}
 	if err != nil {

@@ -12,9 +12,10 @@ import (
 // headLen is how many first bytes Head asks for.
 const headLen = 2 << 10
 
-// Head looks at file index of m, a manifest that this source gave, in one try, without fetching all of it: its first 2 KiB,
-// fewer if it is shorter, and its size; -1 when the source does not tell it. It asks for a range; a source that does not know
-// ranges is left as soon as it has sent as much. When the answer has no size it asks by HEAD. Errors as with File.
+// Head gives the first 2 KiB of file index of m, a manifest of this source, or all bytes of a
+// shorter file, and the file's size; -1 when the source does not tell the size. Head asks for a
+// range, in one try. A source without ranges is left after as many bytes. A size that the answer
+// lacks is asked for by HEAD. Errors as with File.
 func (c *Client) Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
 	err = c.health.ask(ctx, &c.health.files, m.UUID, false, func() (err error) {
 		head, size, err = c.head(ctx, m, index)

@@ -31,12 +31,13 @@ const (
 // errResting is matched by the errors of questions that are kept from the source.
 var errResting = fmt.Errorf("%w: not asked, since it fails again and again", verify.ErrUnavailable)
 
-// health is the one opinion of how a source is, made of all its answers: lists, manifests, files, probes. It keeps
-// questions from a source that fails again and again: these would wait for nothing, and the source has trouble enough.
-// A server that cannot tell of single images may well give files: questions of both kinds rest apart.
+// health is the one opinion of how a source is, made of all its answers: lists, manifests, files,
+// probes. Questions are kept from a source that fails again and again: they would wait for nothing.
+// A server that cannot tell of single images may well give files, so questions of both kinds rest
+// apart.
 //
-// Lists always pass, since their failures make them rarer anyway. So does the rest of a file: whoever reads the file
-// would be cut short, and asks a few times only.
+// Lists always pass: their failures make them rarer anyway. The rest of a file passes too: its
+// reader would be cut short, and asks a few times only.
 type health struct {
 	log            *slog.Logger
 	up             prometheus.Gauge
@@ -48,10 +49,11 @@ type health struct {
 	probe      *probe     // the one under way, or the last one; nil: there was none
 }
 
-// breaker is the opinion of questions of one kind. It opens after patience failures in a row, if the list cannot be had
-// either or if they were about several images: one bad file says little of a source. Open, it lets one question through
-// when the rest is over; each one that fails doubles the rest, up to longestRest. An answer closes it, and so does a list
-// after one that failed, or when nobody asks for anything else.
+// breaker is the opinion of questions of one kind. A breaker opens after patience failures in a
+// row, if the list fails too or if the failures were about several images: one bad file says little
+// of a source. An open breaker lets one question through when the rest is over; a failure doubles
+// the rest, up to longestRest. An answer closes the breaker. So does a list after one that failed,
+// or when no other question is asked.
 type breaker struct {
 	gauge prometheus.Gauge
 	what  string
@@ -85,8 +87,8 @@ func answered(err error) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
 
-// ask puts a question about an image, unless such questions rest; the error matches errResting then. always: the
-// question does not rest.
+// ask puts a question about an image, unless such questions rest; the error matches errResting
+// then. always: the question does not rest.
 func (h *health) ask(ctx context.Context, b *breaker, image uuid.UUID, always bool, question func() error) error {
 	h.mu.Lock()
 	let := !b.testing && !time.Now().Before(b.until)
@@ -116,8 +118,8 @@ func (h *health) ask(ctx context.Context, b *breaker, image uuid.UUID, always bo
 	return err
 }
 
-// heard sets the gauge by the outcome of a question, or of a transfer. A caller that went away, and a 4xx answer, say
-// nothing about the source.
+// heard sets the gauge by the outcome of a question, or of a transfer. A caller that has left, and
+// a 4xx answer, say nothing about the source.
 func (h *health) heard(err error) {
 	switch {
 	case err == nil:
@@ -205,11 +207,12 @@ func (h *health) lookAtList() {
 	}
 }
 
-// Suspect holds one token when the source's list should be asked for soon, to see how the source is.
+// Suspect holds one token when the source's list is due soon, to see how the source is.
 func (c *Client) Suspect() <-chan struct{} { return c.health.suspect }
 
-// AskedFrom is zero while the source is asked as usual. A source that has failed again and again, with manifests or with
-// files, is asked for these less and less until it answers, and before AskedFrom not at all, but for the rest of a file.
+// AskedFrom is zero while the source is asked as usual. A source that fails again and again, with
+// manifests or with files, is asked for these less and less until an answer, and before AskedFrom
+// only for the rest of a file.
 func (c *Client) AskedFrom() time.Time {
 	h := c.health
 	h.mu.Lock()
@@ -220,9 +223,10 @@ func (c *Client) AskedFrom() time.Time {
 	return h.files.until
 }
 
-// Reachable tells whether the source answers just now: it is asked for something small of m, which it has, once for all
-// callers, whatever rests, and given a second; the outcome is remembered for a second or two. ctx should be one that all
-// callers share. A source whose files alone have failed again and again counts as out of reach while they rest.
+// Reachable tells whether the source answers just now: it is asked for something small of m, which
+// the source has, once for all callers, whatever rests, and given a second. The outcome is
+// remembered for a second or two. ctx should be one that all callers share. A source whose files
+// alone rest counts as out of reach.
 func (c *Client) Reachable(ctx context.Context, m manifest.Manifest) bool {
 	h := c.health
 	h.mu.Lock()
@@ -247,7 +251,7 @@ func (c *Client) Reachable(ctx context.Context, m manifest.Manifest) bool {
 	}
 }
 
-// run puts the question of p. A source that was down altogether, and answers, is asked as usual again.
+// run puts the question of p. An answer of a source that was down altogether ends all rests.
 func (c *Client) run(ctx context.Context, p *probe, m manifest.Manifest) {
 	ctx, cancel := context.WithTimeout(ctx, probeWait)
 	defer cancel()
@@ -266,7 +270,8 @@ func (c *Client) run(ctx context.Context, p *probe, m manifest.Manifest) {
 	}
 }
 
-// touch asks for the manifest of m, or for the last byte of its file where a manifest means the whole list.
+// touch asks for the manifest of m, or for the last byte of its file where a manifest takes the
+// whole list.
 func (c *Client) touch(ctx context.Context, m manifest.Manifest) error {
 	v, err := c.resolve(ctx)
 	if err != nil {

@@ -18,22 +18,22 @@ import (
 	"imgmirror/verify"
 )
 
-// List asks for the whole list, with prev's validators, and within 120 s. Connect errors, 5xx
-// answers and stalls are retried: 4 tries, 1 s, 2 s and 4 s apart, for each page.
-// prev is the last Listing of the same source; without its validators when the
-// source may have been at another address, or in another channel, at that time.
+// List asks for the whole list, with prev's validators, within 120 s. Connect errors, 5xx answers
+// and stalls are retried: 4 tries, 1 s, 2 s and 4 s apart, for each page. prev is the last Listing
+// of the same source; without its validators when the source may have been at another address, or
+// in another channel, then.
 //
-// The Listing has Source, Kind, Images (without duplicates, in the order in which they came), the
-// validators and Fetched; Unlisted is prev's. When nothing has changed, it is prev with a
-// new Fetched, and the error is manifest.ErrNotModified. An empty list after a prev with images is an
-// error that matches verify.ErrUnavailable the first time, and believed the second time in a
-// row (spec 5.3). Members of the list that ingestion refuses are left out and logged once.
+// The Listing has Source, Kind, Images (without duplicates, in the order of the answers), the
+// validators and Fetched; Unlisted is prev's. When nothing has changed, the Listing is prev with a
+// new Fetched, and the error is manifest.ErrNotModified. An empty list after a prev with images is
+// an error that matches verify.ErrUnavailable the first time, and believed the second time in a row
+// (spec 5.3). Members of the list that ingestion refuses are left out and logged once.
 //
-// A source that is a mirror is asked how it came by its images, too: Mirror and Ways tell, and those that it has
-// through us are left out.
+// A source that is a mirror is asked for the ways of its images, too: Mirror and Ways tell these.
+// The images that the source has through us are left out.
 //
-// Errors: via.ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address), verify.ErrUnavailable, ctx.Err(); or another
-// 4xx answer.
+// Errors: via.ErrItself, fs.ErrPermission, fs.ErrNotExist (there is no list at that address),
+// verify.ErrUnavailable, ctx.Err(); or another 4xx answer.
 func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listDeadline)
 	defer cancel()
@@ -105,10 +105,9 @@ func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev ma
 	return l, nil
 }
 
-// listPages asks an IMGAPI source, page by page (spec 5.3).
-//
-// The validators of the first page are kept only when it held everything, and not exactly
-// as many images as servers cap a page at: such a page would stay the same when images are added after it.
+// listPages asks an IMGAPI source, page by page (spec 5.3). The validators of the first page are
+// kept only when that page held everything, and not exactly as many images as servers cap a page
+// at: such a page stays the same when images are added after it.
 func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	if textOf(prev.Images) > maxListBody { // it would not do, again
 		c.state.paged.Store(true)
@@ -158,8 +157,8 @@ func (c *Client) firstPage(ctx context.Context, conditions http.Header) (page, e
 	return c.page(ctx, c.pageURL("", true), nil)
 }
 
-// follow gives the images of first and of all pages after it, and what these have beside images. An error that matches
-// fs.ErrNotExist means that a marker is unknown to the source.
+// follow gives the images of first and of all pages after, and what these have beside images. An
+// error that matches fs.ErrNotExist means: the source does not know a marker.
 func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, manifest.Refusals, error) {
 	seen := make(map[uuid.UUID]struct{}, len(first.images))
 	images, fresh := appendNew(nil, seen, first.images)
@@ -187,7 +186,7 @@ type leftOut struct {
 	seen     map[uuid.UUID]struct{}
 }
 
-// add takes in a page. repeats: all of its images were on pages before it, and so was what has no uuid.
+// add takes in a page. repeats: all images, and all entries without a uuid, were on pages before.
 func (l *leftOut) add(p page, repeats bool) {
 	for _, err := range p.skipped {
 		var pe *manifest.ParseError
@@ -237,7 +236,7 @@ func conditions(kind string, prev manifest.Listing) http.Header {
 	return h
 }
 
-// page asks for one page, with retries; manifest.ErrNotModified is the answer to conditions that hold.
+// page asks for one page, with retries; manifest.ErrNotModified answers conditions that hold.
 func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (page, error) {
 	return retry(ctx, c.opts.retryInterval, func() (page, error) {
 		resp, doc, err := c.fetch(ctx, request{

@@ -34,7 +34,7 @@ func (c *Client) meet(resp *http.Response) error {
 	return fmt.Errorf("GET %s: %w: %w", resp.Request.URL, via.ErrItself, fs.ErrNotExist)
 }
 
-// Peer is the id of the mirror that the source is, as its last answer told; "" when it is none, or has not answered.
+// Peer is the id of the mirror that answered last; "" for another server, or without an answer.
 func (c *Client) Peer() string {
 	if id := c.state.peer.Load(); id != nil {
 		return *id
@@ -42,10 +42,11 @@ func (c *Client) Peer() string {
 	return ""
 }
 
-// withWays asks a source that is a mirror how it came by the images of l, its list just read, and gives l without those
-// that it has through us: it would keep what we have lost, and we what it has lost. The validators go with them, since
-// what was left out may come back although the list stays. fresh is false for a list that has not changed; then the
-// error is manifest.ErrNotModified unless the ways have.
+// withWays asks a source that is a mirror for the ways of the images of l, its list just read, and
+// gives l without the images that the source has through us: each would keep what the other has
+// lost. The validators go with these images, which may come back although the list stays. fresh is
+// false for a list that has not changed; the error is then manifest.ErrNotModified unless the ways
+// have changed.
 func (c *Client) withWays(ctx context.Context, l manifest.Listing, fresh bool) (manifest.Listing, error) {
 	same := manifest.ErrNotModified
 	if fresh {
@@ -86,7 +87,8 @@ func (c *Client) withWays(ctx context.Context, l manifest.Listing, fresh bool) (
 	return l, nil
 }
 
-// paths asks a mirror for the ways of its images. One that does not tell has them all by itself, as far as is known.
+// paths asks a mirror for the ways of its images. A mirror that does not tell has all images by
+// itself.
 func (c *Client) paths(ctx context.Context) (via.Paths, error) {
 	return retry(ctx, c.opts.retryInterval, func() (via.Paths, error) {
 		u := join(c.addr.base, "paths")

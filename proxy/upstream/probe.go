@@ -253,7 +253,8 @@ func (p *prober) verdict() error {
 	return nonsense("no image server there: %s", strings.Join(tried, "; "))
 }
 
-// speaksDSAPI tells whether the ping of an imgapi source says dsapi:true, asking it once if it is not known.
+// speaksDSAPI tells whether the ping of an imgapi source says dsapi:true; the ping is asked for
+// once.
 func (c *Client) speaksDSAPI(ctx context.Context) bool {
 	if says := c.state.dsapi.Load(); says != nil {
 		return *says

@@ -13,9 +13,9 @@ import (
 	"syscall"
 )
 
-// class is how far from this machine an address is. What a source names, by a
-// manifest or a redirect, may be of its own class or further away: a public source
-// must not have us ask what is behind our own walls.
+// class is how far from this machine an address is. A source may name, by a manifest or a redirect,
+// addresses of its own class or further away: a public source must not have us ask what is behind
+// our own walls.
 type class int32
 
 const (
@@ -64,8 +64,7 @@ var ranges = []struct {
 	{netip.MustParsePrefix("2001::/32"), classForbidden}, // Teredo: whatever the relay makes of it
 }
 
-// embedded are the IPv6 ranges that stand for an IPv4 address, and where in the 16
-// bytes that is.
+// embedded are the IPv6 ranges that stand for an IPv4 address, and where in the 16 bytes that is.
 var embedded = []struct {
 	prefix netip.Prefix
 	at     int
@@ -159,9 +158,9 @@ func (r *reach) class(ctx context.Context) class {
 	return max(r.known(), classLoopback)
 }
 
-// check refuses a URL whose host is an address that the source may not name. Names
-// are left to the dialer, which sees what they resolve to. Behind a proxy there is no
-// dialer of ours: private addresses are then left to sources that are known to be private.
+// check refuses a URL with an address that the source may not name. Names are left to the dialer,
+// which sees their addresses. Behind a proxy there is no dialer of ours: private addresses are then
+// left to sources that are known to be private.
 func (r *reach) check(u *url.URL) error {
 	to, from := namedClass(u.Hostname()), r.known()
 	if from == classUnknown {

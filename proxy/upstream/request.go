@@ -30,11 +30,11 @@ type request struct {
 	wait      time.Duration // for the answer to begin
 }
 
-// errorBodyTime bounds the reading of an error's body, which is only looked at for a message: a client may be waiting
-// for what the status has told already, and some servers never end that body.
+// errorBodyTime bounds the reading of an error's body for its message: the status has told what a
+// waiting client needs, and some servers never end that body.
 const errorBodyTime = 200 * time.Millisecond
 
-// ask is send, and once more without Accept-Version for a source that does not know ours (spec 5.3).
+// ask is send, and once more without Accept-Version for a source that refuses ours (spec 5.3).
 func (c *Client) ask(ctx context.Context, r request) (*http.Response, error) {
 	resp, err := c.send(ctx, r)
 	var reply *replyError

@@ -94,9 +94,9 @@ func connectWithin(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, connectTimeoutKey{}, d)
 }
 
-// newDialer connects to the source and to proxies wherever they are, and to other
-// hosts (those that manifests and redirects name) only at addresses within the
-// source's reach. The check is made on the address that a name was resolved to.
+// newDialer connects to the source and to proxies wherever they are, and to other hosts (named by
+// manifests and redirects) only within the source's reach. The address that a name resolves to is
+// what counts.
 func newDialer(r *reach, proxies []string) func(context.Context, string, string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		d := net.Dialer{Timeout: connectTimeout}

@@ -56,9 +56,9 @@ func (m *image) served(host string) []byte {
 	return doc
 }
 
-// Add serves an image: its manifest, v1 or v2, and its files in their order. An image with
-// the same uuid is replaced. The manifest is served byte for byte, but for a url that is
-// "-automatic-". Only active images are listed; all are served by uuid. data is kept, not copied.
+// Add serves an image: its manifest, v1 or v2, and its files in their order. An image with the same
+// uuid is replaced. The manifest is served byte for byte, but for a url "-automatic-". Only active
+// images are listed; all are served by uuid. data is kept, not copied.
 func (s *Server) Add(manifest []byte, files ...[]byte) error {
 	var view struct {
 		UUID     string
@@ -136,8 +136,8 @@ func Manifest(id uuid.UUID, name, version string, extra map[string]any, files ..
 	return marshal(doc, extra)
 }
 
-// ManifestV1 makes a v1 manifest; the path of file i is NAME-VERSION.zfs, or NAME-VERSION-I.zfs. Its url is
-// absent. extra as with Manifest.
+// ManifestV1 makes a v1 manifest; the path of file i is NAME-VERSION.zfs, or NAME-VERSION-I.zfs.
+// Its url is absent. extra as with Manifest.
 func ManifestV1(id uuid.UUID, name, version string, extra map[string]any, files ...[]byte) []byte {
 	doc := map[string]any{
 		"uuid": id, "creator_uuid": "352971aa-31ba-496c-9ade-a379feaecd52", "creator_name": "sdc", "cloud_name": "sdc",

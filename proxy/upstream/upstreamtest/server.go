@@ -257,7 +257,7 @@ func (s *Server) Await(ctx context.Context, ok func([]Request) bool) error {
 	}
 }
 
-// record changes the record of a request, or what else mu guards, and wakes those who wait for that.
+// record changes the record of a request, or what else mu guards, and wakes the waiting.
 func (s *Server) record(r *Request, change func(*Request)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
