@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,15 +30,15 @@ const (
 	maxPause      = 15 * time.Second
 )
 
-// download reads a file of another mirror that is kept nowhere: bytes are given
-// out as they come, but the last heldBack of them, and io.EOF, only once the
-// digests hold. When the connection breaks it goes on where it was. For one
-// goroutine; the caller closes it.
+// download reads a file of another mirror, and keeps nothing. Bytes are given out as they come; the
+// last heldBack of them, and io.EOF, are given out only once the digests hold. A connection that
+// breaks is taken up where it was. A download is for one goroutine; the caller closes it.
 type download struct {
 	ctx  context.Context // of all reads
 	open func(ctx context.Context, offset int64) (*verify.Stream, error)
 	want verify.Want
-	size int64 // -1: neither the manifest nor the mirror tells
+	size int64         // -1: neither the manifest nor the mirror tells
+	out  *bufio.Reader // of what has come
 
 	stream *verify.Stream // nil: to be opened
 	sums   *verify.Writer
@@ -47,10 +49,7 @@ type download struct {
 	before int64 // taken, when the last try ended
 	reason error // of the last of those, what the mirror answered instead of the file
 	pauses *backoff.ExponentialBackOff
-	buf    []byte
-	held   []byte // part of buf: what has come and was not given out
-	right  bool   // all has come, and is as it must be
-	err    error  // what ended it
+	err    error // what ended it; io.EOF: all has come, and is as it must be
 }
 
 // newDownload connects to the mirror. open is upstream.Client's File for one
@@ -70,30 +69,21 @@ func newDownload(ctx context.Context, want verify.Want, open func(context.Contex
 			return nil, d.err
 		}
 	}
-	d.buf = make([]byte, downloadBuffer)
-	d.held = d.buf[:0]
+	d.out = bufio.NewReaderSize((*arriving)(d), downloadBuffer)
 	return d, nil
 }
 
 // Read gives bytes that have come.
 func (d *download) Read(p []byte) (int, error) {
-	for {
-		give := len(d.held) - heldBack
-		if d.right {
-			give = len(d.held)
-		}
-		switch {
-		case d.err != nil:
-			return 0, d.err
-		case give > 0:
-			n := copy(p, d.held[:give])
-			d.held = d.held[n:]
-			return n, nil
-		case d.right:
-			return 0, io.EOF
-		}
-		d.more()
+	_, err := d.out.Peek(heldBack + 1)
+	give := d.out.Buffered()
+	switch {
+	case err == nil:
+		give -= heldBack
+	case !errors.Is(err, io.EOF) || give == 0:
+		return 0, err
 	}
+	return d.out.Read(p[:min(len(p), give)])
 }
 
 // Close ends the download.
@@ -103,37 +93,38 @@ func (d *download) Close() error {
 	return d.sums.Close()
 }
 
-// more waits for bytes, or for the file's end.
-func (d *download) more() {
-	if d.stream == nil {
-		if d.connect(); d.stream == nil {
-			return
+// arriving is a download as its bytes come.
+type arriving download
+
+// Read gives io.EOF once all has come and the digests hold.
+func (a *arriving) Read(p []byte) (int, error) {
+	d := (*download)(a)
+	for d.err == nil {
+		if d.stream == nil {
+			d.connect()
+			continue
+		}
+		n, err := d.stream.Read(p)
+		_, _ = d.sums.Write(p[:n]) // never fails
+		d.taken += int64(n)
+		switch {
+		case d.size >= 0 && d.taken > d.size:
+			d.err = fmt.Errorf("%w: more than %d bytes come", verify.ErrMismatch, d.size)
+			return 0, d.err
+		case err == nil:
+		case errors.Is(err, io.EOF) && (d.size < 0 || d.taken == d.size):
+			d.err = cmp.Or(d.want.Check(d.sums.Digests()), io.EOF)
+			d.drop()
+		case errors.Is(err, io.EOF):
+			d.failed(fmt.Errorf("%w: %w at %d of %d", verify.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size), false)
+		default:
+			d.failed(err, false)
+		}
+		if n > 0 {
+			return n, nil
 		}
 	}
-	if cap(d.held) == len(d.held) { // its end is that of buf
-		d.held = d.buf[:copy(d.buf, d.held)]
-	}
-	room := d.held[len(d.held):cap(d.held)]
-	n, err := d.stream.Read(room)
-	_, _ = d.sums.Write(room[:n]) // never fails
-	d.held = d.held[:len(d.held)+n]
-	d.taken += int64(n)
-	if d.size >= 0 && d.taken > d.size {
-		d.err = fmt.Errorf("%w: more than %d bytes come", verify.ErrMismatch, d.size)
-		return
-	}
-	switch {
-	case err == nil:
-	case errors.Is(err, io.EOF) && (d.size < 0 || d.taken == d.size):
-		if d.err = d.want.Check(d.sums.Digests()); d.err == nil {
-			d.right = true
-		}
-		d.drop()
-	case errors.Is(err, io.EOF):
-		d.failed(fmt.Errorf("%w: %w at %d of %d", verify.ErrUnavailable, io.ErrUnexpectedEOF, d.taken, d.size), false)
-	default:
-		d.failed(err, false)
-	}
+	return 0, d.err
 }
 
 // connect opens the stream where the download stands. Without a stream and
@@ -163,12 +154,9 @@ func (d *download) failed(err error, unopened bool) {
 		d.err = d.ctx.Err()
 		return
 	}
-	if d.taken-d.since > heldBack {
-		d.tries = 0
+	if d.tries == 0 || d.taken-d.since > heldBack {
+		d.tries, d.since = 0, d.taken
 		d.pauses.Reset()
-	}
-	if d.tries == 0 {
-		d.since = d.taken
 	}
 	d.tries++
 	switch {
