@@ -13,14 +13,12 @@ import (
 	"imgmirror/verify"
 )
 
-// maxIcon is what is taken for an icon at most; real ones have up to 128 KiB
-// (spec 5.6).
+// maxIcon is the most bytes of an icon; real icons have up to 128 KiB (spec 5.6).
 const maxIcon = 1 << 20
 
-// blobOf says which bytes file index of an image is, and where they may be had:
-// from every source that holds the image, in the catalogue's order, and behind them from those that may hold it. The index
-// must be one of e.Manifest.Files. Both results are valid for as long as the
-// sources are.
+// blobOf gives the blob of file index of an image, and the sources of the blob: first the holders of
+// the image, in the catalogue's order, then the sources that may hold the image. The index must be
+// one of e.Manifest.Files. Both results are valid for as long as the sources are.
 func blobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 	m := e.Manifest
 	f := m.Files[index]
@@ -48,9 +46,8 @@ func blobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 	return blob, sources
 }
 
-// iconOf is blobOf for the image's icon. Manifests say nothing of an icon's
-// bytes, so it is kept by what the manifest says as a whole and fetched again
-// when that changes (spec A37).
+// iconOf is blobOf for the image's icon. Manifests say nothing of an icon's bytes, so the key of the
+// blob is made of the whole manifest, and an icon is fetched again when the manifest changes (spec A37).
 func iconOf(e catalog.Entry) (cache.Blob, []cache.Source) {
 	m := e.Manifest
 	blob := cache.Blob{
@@ -75,7 +72,7 @@ func iconOf(e catalog.Entry) (cache.Blob, []cache.Source) {
 	return blob, sources
 }
 
-// openIcon opens an icon at an offset, which sources know nothing of.
+// openIcon opens an icon at an offset; sources send icons from their start only.
 func openIcon(ctx context.Context, h catalog.Holder, offset int64) (*verify.Stream, error) {
 	stream, err := h.Source.Icon(ctx, h.Manifest)
 	if err != nil {

@@ -31,7 +31,7 @@ func (m *Mirror) keeps(id uuid.UUID) bool {
 		return false
 	}
 	image, err := m.knownManifest(id)
-	if err != nil { // what cannot be told is not given up
+	if err != nil { // an image without a readable manifest stays
 		m.log.Debug("an image cannot be held against cache.pins: it is kept", "uuid", id, "error", err)
 		return true
 	}
@@ -183,7 +183,8 @@ func (m *Mirror) Delete(ctx context.Context, w Wanted, dry bool) ([]cache.Evicte
 		}
 	}
 	all := slices.Concat(slices.Collect(maps.Keys(doomed)), lost)
-	defer m.imported.Release(all...)() // imported images are kept because no other source has them: that must not keep them here
+	// An imported image without another source is kept from eviction, which must not keep Delete away.
+	defer m.imported.Release(all...)()
 	if err := m.unkept(doomed); err != nil {
 		return nil, err
 	}
@@ -207,15 +208,14 @@ func (m *Mirror) Delete(ctx context.Context, w Wanted, dry bool) ([]cache.Evicte
 	return out, m.forget(ctx, all...)
 }
 
-// withoutLost takes the images out of w that were imported and have no file any more: there is
-// nothing to remove, but they are listed.
+// withoutLost takes out of w the imported images whose files are gone: such images are listed, and
+// have no file to remove.
 func (m *Mirror) withoutLost(w Wanted) (lost []uuid.UUID, rest Wanted) {
 	there := make(map[uuid.UUID]bool)
 	for _, h := range m.Holdings(nil) {
 		there[h.ID] = true
 	}
-	rest = w
-	rest.UUIDs = nil
+	rest = Wanted{Filters: w.Filters, Newest: w.Newest}
 	for _, id := range w.UUIDs {
 		if _, imported := m.imported.Provenance(id); imported && !there[id] {
 			lost = append(lost, id)

@@ -70,8 +70,8 @@ func (m *Mirror) Replace(ctx context.Context, sources Sources) error {
 	}
 }
 
-// ask puts a question to the generation in use. An answer that fails in a way that the end of the
-// generation explains is asked for again of the generation that took over.
+// ask puts a question to the generation in use. When an answer fails, and the end of the generation
+// explains the error, the generation that took over is asked as well.
 func ask[T any](m *Mirror, question func(*generation) (T, error), explained func(error) bool) (T, error) {
 	g := m.now.Load()
 	for {
@@ -104,8 +104,8 @@ func (m *Mirror) Check(ctx context.Context, source string) error {
 	return err
 }
 
-// retake has the catalogue take the list of one of the mirror's own sources anew, and save it: in
-// every generation that may not have had the news.
+// retake has the catalogue take the list of one of the mirror's own sources anew, and save the list:
+// in each generation that may lack the news.
 func (m *Mirror) retake(ctx context.Context, source string) error {
 	_, err := ask(m, func(g *generation) (any, error) { return nil, g.Retake(ctx, source) }, func(error) bool { return true })
 	return err

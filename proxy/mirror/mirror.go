@@ -170,7 +170,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 // prefetch, no install, no download that an earlier process left.
 func (m *Mirror) RunQuietly(ctx context.Context) error {
 	err := m.store.Run(ctx)
-	// ctx has ended: no source is asked, and the catalogue waits for the searches that go on.
+	// ctx has ended: the catalogue asks no source, and waits for the searches under way.
 	return errors.Join(err, m.runCatalog(ctx), m.store.Close())
 }
 
@@ -191,8 +191,8 @@ func (m *Mirror) ID() string { return m.id }
 // Registry has the metrics of the mirror and of what it is made of.
 func (m *Mirror) Registry() *prometheus.Registry { return m.registry }
 
-// Ready tells whether clients may be served: every source has answered or failed once, or its last
-// list was on disk, or it has been waited for long enough; and the data folder can be used.
+// Ready tells whether clients may be served: the data folder can be used, and each source has
+// answered or failed once, or has a list on disk, or has been waited for long enough.
 func (m *Mirror) Ready() bool {
 	if m.store.Health() != nil {
 		return false
@@ -207,7 +207,7 @@ func (m *Mirror) Ready() bool {
 	}
 }
 
-// Started is closed once every source has answered or failed, or its last list was on disk.
+// Started is closed once each source has answered or failed, or has a list on disk.
 func (m *Mirror) Started() <-chan struct{} { return m.now.Load().Ready() }
 
 // Look tells what is wrong with the data folder now: down is why images cannot be served or

@@ -13,8 +13,7 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// prefetchRetry is the time until what could not be brought is tried again, while the catalogue does
-// not change.
+// prefetchRetry is the time until a failed prefetch is tried again, while the catalogue stays the same.
 const prefetchRetry = 10 * time.Minute
 
 // wishes lists the images that standing wishes ask for, wish by wish, of each the newest first. A wish
@@ -32,10 +31,10 @@ func (m *Mirror) wishes(ctx context.Context, all []Wanted, failed func(id uuid.U
 	return images
 }
 
-// prefetch brings what the rules ask for: once the catalogue is there, and again whenever it, or the
-// rules, have changed. Prefetch brings one file at a time, behind all that clients wait for, and as
-// much as there is free room for. What was brought and is gone since, because eviction or an operator
-// took it, is not brought again.
+// prefetch brings what the rules ask for: once the catalogue is there, and again whenever the
+// catalogue or the rules have changed. Prefetch brings one file at a time, behind all that clients
+// wait for, and as much as there is free room for. A file that was brought once and evicted or
+// deleted since is not brought again.
 func (m *Mirror) prefetch(ctx context.Context) {
 	if !m.awaitStart(ctx) {
 		return

@@ -11,9 +11,9 @@ import (
 // does not change: their source may be back with the list that it had.
 const resumeEvery = 5 * time.Minute
 
-// resume goes on with the downloads that an earlier process left unfinished, and those that failed
-// since: once the catalogue is there, again whenever the catalogue changes, and now and then. They
-// take the room that is free and evict nothing.
+// resume goes on with the downloads that an earlier process left unfinished, and with failed
+// downloads: once the catalogue is there, again whenever the catalogue changes, and now and then.
+// Such downloads take the room that is free and evict nothing.
 func (m *Mirror) resume(ctx context.Context) {
 	if !m.awaitStart(ctx) {
 		return

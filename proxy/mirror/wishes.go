@@ -20,8 +20,9 @@ const (
 )
 
 // installWishes keeps in the pool what the rules ask for: once the catalogue is there, and again
-// whenever it, or the rules, have changed. What an earlier process left is put right first. What
-// fails is tried again later; a failure is logged when it begins, and when its reason changes.
+// whenever the catalogue or the rules have changed. The remains of an earlier process are put right
+// first. A failed install is tried again later; a failure is logged when the failure begins, and when
+// the reason changes.
 func (m *Mirror) installWishes(ctx context.Context) {
 	if !m.awaitStart(ctx) {
 		return
