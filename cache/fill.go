@@ -268,27 +268,20 @@ func (f *fill) join(b Blob, sources []Source) bool {
 }
 
 // admit waits until a source has answered, and gives a Reader.
-func (f *fill) admit(ctx context.Context, result Result) (*Reader, error) {
-	for {
-		f.mu.Lock()
-		var reader *Reader
+func (f *fill) admit(ctx context.Context, result Result) (reader *Reader, err error) {
+	var failed error
+	err = f.await(ctx, func() bool {
 		if v := f.view; v != nil && v.err == nil && (v.verified || v.open && v.size >= 0) {
 			reader = newReader(f, result)
+			return true
 		}
-		wake, over, err := f.wake, f.over, f.err
-		f.mu.Unlock()
-		switch {
-		case reader != nil:
-			return reader, nil
-		case over:
-			return nil, err
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		failed = f.err
+		return f.over
+	})
+	if err == nil && reader == nil {
+		err = failed
 	}
+	return reader, err
 }
 
 // leave counts out one request, or its Reader. The last one of jobs ends the fill, and no source is
@@ -332,12 +325,15 @@ func (f *fill) update(change func()) {
 }
 
 // ended waits until the fill is over, well or not. The error is ctx's.
-func (f *fill) ended(ctx context.Context) error {
+func (f *fill) ended(ctx context.Context) error { return f.await(ctx, func() bool { return f.over }) }
+
+// await waits until is, which is asked with f.mu held, says yes. The error is ctx's.
+func (f *fill) await(ctx context.Context, is func() bool) error {
 	for {
 		f.mu.Lock()
-		wake, over := f.wake, f.over
+		wake, yes := f.wake, is()
 		f.mu.Unlock()
-		if over {
+		if yes {
 			return nil
 		}
 		select {

@@ -98,7 +98,7 @@ func (p *planner) add(id uuid.UUID, depth int) error {
 	}
 	e, given := p.given[id]
 	held, has := p.have[id]
-	if !given || has && slices.Equal(held.Files, sums(e.Files)) {
+	if !given || has && slices.EqualFunc(held.Files, e.Files, func(sum verify.Sum, is verify.Digests) bool { return sum == is.SHA1 }) {
 		if !has {
 			return errors.New("is not to be exported, nor does the receiver have it")
 		}
@@ -125,14 +125,6 @@ func (p *planner) add(id uuid.UUID, depth int) error {
 	p.done[id] = true
 	p.index.Images = append(p.index.Images, im)
 	return nil
-}
-
-func sums(files []verify.Digests) []verify.Sum {
-	out := make([]verify.Sum, len(files))
-	for i, f := range files {
-		out[i] = f.SHA1
-	}
-	return out
 }
 
 // entryOf is what the index says of an image, but for volumes.

@@ -112,7 +112,7 @@ func (t *writer) body(ctx context.Context, e Entry) error {
 	case e.File >= 0:
 		return t.file(ctx, e)
 	case e.Image >= 0:
-		b, err = t.manifest(ctx, e.Image)
+		_, b, err = t.planned(ctx, e.Image)
 	case e.Path == IndexName:
 		b = t.head.Index.raw
 	case e.Path == SignatureName:
@@ -131,29 +131,23 @@ func (t *writer) body(ctx context.Context, e Entry) error {
 	return t.out.write(b)
 }
 
-func (t *writer) manifest(ctx context.Context, image int) ([]byte, error) {
-	m, err := t.planned(ctx, image)
-	text, _ := manifestTexts(m)
-	return text, err
-}
-
-func (t *writer) planned(ctx context.Context, image int) (manifest.Manifest, error) {
+// planned gives a manifest of the index and its text, which are still what was planned.
+func (t *writer) planned(ctx context.Context, image int) (m manifest.Manifest, text []byte, err error) {
 	im := t.head.Index.Images[image]
-	m, err := t.content.Manifest(ctx, im.UUID)
-	if err != nil {
-		return m, fmt.Errorf("manifest of image %s: %w", im.UUID, err)
+	if m, err = t.content.Manifest(ctx, im.UUID); err != nil {
+		return m, nil, fmt.Errorf("manifest of image %s: %w", im.UUID, err)
 	}
 	text, original := manifestTexts(m)
 	if sha256.Sum256(text) != im.Manifest.SHA256 || original != im.Original {
-		return m, fmt.Errorf("%s: %w", im.Manifest.Path, ErrChanged)
+		return m, nil, fmt.Errorf("%s: %w", im.Manifest.Path, ErrChanged)
 	}
-	return m, nil
+	return m, text, nil
 }
 
 func (t *writer) web(ctx context.Context) ([]byte, error) {
 	var list webList
 	for i, im := range t.head.Index.Images {
-		m, err := t.planned(ctx, i)
+		m, _, err := t.planned(ctx, i)
 		if err != nil {
 			return nil, err
 		}
