@@ -25,8 +25,8 @@ const (
 	replyTimeout = 5 * time.Minute  // in which a reply has to be taken; a list of 100,000 images has 200 MB
 )
 
-// route is one operation of the API. The statuses are those that it can be
-// answered with; openapi.json has the same.
+// route is one operation of the API, with the statuses of its replies; openapi.json has the same
+// statuses.
 type route struct {
 	method, path string
 	accepts      string // the type of the request's body; "" = it has none
@@ -35,8 +35,7 @@ type route struct {
 	do           func(w http.ResponseWriter, r *http.Request) error
 }
 
-// routes is the API. Beside what is listed, every operation can be answered
-// with 401, 403 and 500.
+// routes is the API. Each operation can be answered with 401, 403 and 500 as well.
 func (s *Server) routes() []route {
 	const (
 		ok       = http.StatusOK
@@ -165,8 +164,7 @@ func admit(w http.ResponseWriter, r *http.Request, op route) error {
 	return nil
 }
 
-// arriving is a body that has to come in in time: a part of it within a time of
-// being waited for. What then becomes of it may take as long as it likes.
+// arriving is a body with a time limit for each Read. The use of the bytes may take as long as need be.
 type arriving struct {
 	io.ReadCloser
 	conn   *http.ResponseController
@@ -184,14 +182,14 @@ func (b *arriving) Read(p []byte) (int, error) {
 		return 0, context.Cause(b.life)
 	}
 	n, err := b.ReadCloser.Read(p)
-	// From its end on the server looks out for the client's leaving: a deadline
-	// would look like that.
+	// After the end of the body the server watches for a client that leaves, and would take a deadline
+	// for one.
 	_ = b.conn.SetReadDeadline(time.Time{})
 	return n, err
 }
 
-// readJSON reads a body of JSON into v: one value, and no fields that v does
-// not have. An empty body leaves v as it is.
+// readJSON reads a body of JSON into v: one value, whose fields v has all. An empty body leaves v
+// unchanged.
 func readJSON(r *http.Request, v any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
@@ -238,12 +236,11 @@ func reply(w http.ResponseWriter, status int, v any) error {
 		return err
 	}
 	head(w, status)
-	_, _ = w.Write(append(data, '\n')) // a client that is gone needs no answer
+	_, _ = w.Write(append(data, '\n')) // a client that has left needs no answer
 	return nil
 }
 
-// replyAll answers with a JSON array, an element at a time: there may be
-// 100,000.
+// replyAll answers with a JSON array, an element at a time: there may be 100,000 elements.
 func replyAll[T any](w http.ResponseWriter, all iter.Seq[T], encode func(T) ([]byte, error)) error {
 	head(w, http.StatusOK)
 	out := bufio.NewWriterSize(w, replyBuffer)
@@ -255,7 +252,7 @@ func replyAll[T any](w http.ResponseWriter, all iter.Seq[T], encode func(T) ([]b
 		}
 		_, _ = out.WriteString(begin) // errors last until Flush
 		if _, err := out.Write(data); err != nil {
-			return nil // the client is gone
+			return nil // the client has left
 		}
 		begin = ",\n"
 	}
@@ -263,12 +260,12 @@ func replyAll[T any](w http.ResponseWriter, all iter.Seq[T], encode func(T) ([]b
 		_, _ = out.WriteString(begin)
 	}
 	_, _ = out.WriteString("]\n")
-	_ = out.Flush() // a client that is gone needs no answer
+	_ = out.Flush() // a client that has left needs no answer
 	return nil
 }
 
-// head begins a reply of JSON, which has to be taken within replyTimeout where
-// the listener has deadlines.
+// head begins a reply of JSON. Where the listener has deadlines, the client has replyTimeout to take
+// the reply.
 func head(w http.ResponseWriter, status int) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(replyTimeout))
 	w.Header().Set("Content-Type", typeJSON)
@@ -276,8 +273,7 @@ func head(w http.ResponseWriter, status int) {
 	w.WriteHeader(status)
 }
 
-// refuse answers with an error. The rest of a body that was not read is not
-// waited for: the connection ends instead.
+// refuse answers with an error, and ends the connection if a part of the request's body is unread.
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	status, told := judge(err)
 	if r.Body != nil && r.ContentLength != 0 {

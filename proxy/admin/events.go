@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Server-sent events: every event is the whole state of a job, so that one who
-// lost the stream has missed nothing once it is back.
+// Server-sent events: each event is the whole state of a job, so that a client that lost the stream
+// has missed nothing once the stream is back.
 
 const (
 	eventJob  = "job" // the event's name
@@ -48,7 +48,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	defer close(ended)
 	go func() {
 		select {
-		case <-s.stopping: // who takes nothing must not hold it up
+		case <-s.stopping: // a client that reads nothing must not hold up the stop
 			_ = out.SetWriteDeadline(time.Now().Add(lastTimeout))
 		case <-ended:
 		}

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// guard lets only operators through to next: before anything is routed, and
-// before a byte of a body is read.
+// guard lets only operators through to next. The check precedes the routing, and the first byte of a
+// body.
 func (s *Server) guard(next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.o.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,9 +34,10 @@ func (s *Server) guard(next http.Handler) http.Handler {
 	})
 }
 
-// crossSite says what is wrong with a request that a browser makes for a page of another site; "" when nothing is.
-// Browsers tell the site by Sec-Fetch-Site and Origin, and no page can take these away. Neither shows that a foreign name
-// resolves to this machine: a browser knows the mirror by addresses, localhost and Options.Hosts only.
+// crossSite says what is wrong with a request that a browser makes for a page of another site; "" =
+// nothing. Browsers tell the site by Sec-Fetch-Site and Origin, which no page can take away. Neither
+// header shows that a foreign name resolves to this machine, so a browser may call the mirror by
+// addresses, localhost and Options.Hosts only.
 func (s *Server) crossSite(r *http.Request) string {
 	origin := r.Header.Get("Origin")
 	if r.Header.Get("Sec-Fetch-Site") == "" && origin == "" {
@@ -55,8 +56,8 @@ func (s *Server) crossSite(r *http.Request) string {
 	return ""
 }
 
-// knownHost tells whether a Host header is the mirror's own: an address, localhost, or one of Options.Hosts. No foreign
-// name service decides on these.
+// knownHost tells whether a Host header is the mirror's own: an address, localhost, or one of
+// Options.Hosts. No foreign name service decides on these.
 func (s *Server) knownHost(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

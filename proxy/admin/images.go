@@ -84,8 +84,7 @@ func (s *Server) images(w http.ResponseWriter, r *http.Request) error {
 	}, encodeImage)
 }
 
-// encodeImage is json.Marshal but for the manifest: it is JSON, and long, and
-// need not be read once more.
+// encodeImage is json.Marshal without another look at the manifest, which is long, and is JSON.
 func encodeImage(i Image) ([]byte, error) {
 	raw := i.Manifest
 	i.Manifest = json.RawMessage("0")
@@ -96,8 +95,7 @@ func encodeImage(i Image) ([]byte, error) {
 	return withManifest(raw, rest)
 }
 
-// withManifest puts a manifest back into an object that begins with a 0 in its
-// place.
+// withManifest puts a manifest into an object that begins with a 0 in the place of the manifest.
 func withManifest(raw, object []byte) ([]byte, error) {
 	const head = `{"manifest":`
 	rest, ok := bytes.CutPrefix(object, []byte(head+"0"))

@@ -1,9 +1,9 @@
-// Package admin is the operator's side of the mirror: metrics, health, and the
-// API under /api/v1 with its jobs and events, described by openapi.json. It is
-// apart from the client listener so that it can be bound to loopback, and it
-// answers when that one is full. Client is the other end, which the verbs use.
+// Package admin is the operator's side of the mirror: metrics, health, and the API under /api/v1 with
+// its jobs and events, described by openapi.json. The operator's listener is apart from the clients'
+// listener, so that the former can be bound to loopback and answers when the latter is full. Client is
+// the other end, which the verbs use.
 //
-// The package owns jobs and who may call; what is done belongs to package mirror.
+// The package owns jobs and the rules for callers; the work belongs to package mirror.
 package admin
 
 import (
@@ -111,7 +111,7 @@ func (s *Server) front(operators http.Handler) http.Handler {
 	return mux
 }
 
-// say sends a short text that nobody may keep.
+// say sends a short text that no cache may keep.
 func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -128,8 +128,7 @@ func say(w http.ResponseWriter, status int, text string) {
 //	/debug/pprof/  the profiler; with the token only
 func (s *Server) Handler() http.Handler { return s.open }
 
-// Trusted is Handler for those who need no token: whoever can connect may do
-// everything.
+// Trusted is Handler without a token: each caller that can connect may do everything.
 func (s *Server) Trusted() http.Handler { return s.trusted }
 
 // Run serves Handler on open and Trusted on trusted, either of which may be
@@ -197,8 +196,8 @@ func (s *Server) server(h http.Handler) *http.Server {
 	}
 }
 
-// endsSoon is h for clients that keep back some of what they announced: net/http waits for that after its answer, to use
-// the connection again.
+// endsSoon is h with a limit for clients that keep back a part of an announced body: after the answer
+// net/http waits for the part, to use the connection again.
 func endsSoon(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { _ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(restTimeout)) }()

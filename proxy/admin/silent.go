@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// silent is the connections of a server that have not asked anything yet, as
-// browsers open them to be ready. http.Server.Shutdown would wait for them.
+// silent is the connections of a server on which no request has begun; browsers open such connections
+// to be ready. http.Server.Shutdown would wait for them.
 type silent struct {
 	mu    sync.Mutex // guards what follows
 	ended bool
 	conns map[net.Conn]struct{}
 }
 
-// watchSilent makes server, which does not serve yet, tell of its connections.
+// watchSilent makes a server that has not begun to serve tell of its connections.
 func watchSilent(server *http.Server) *silent {
 	s := &silent{conns: make(map[net.Conn]struct{})}
 	server.ConnState = s.note
@@ -28,18 +28,18 @@ func (s *silent) note(conn net.Conn, state http.ConnState) {
 	case state != http.StateNew:
 		delete(s.conns, conn)
 	case s.ended:
-		conn.Close() //nolint:errcheck // nobody has said anything
+		conn.Close() //nolint:errcheck // no request is lost
 	default:
 		s.conns[conn] = struct{}{}
 	}
 }
 
-// end closes them, and those to come.
+// end closes the connections of s, and those to come.
 func (s *silent) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
 	for conn := range s.conns {
-		conn.Close() //nolint:errcheck // nobody has said anything
+		conn.Close() //nolint:errcheck // no request is lost
 	}
 }

@@ -16,9 +16,9 @@ import (
 // SocketName is the name of the socket in a data folder.
 const SocketName = "admin.sock"
 
-// ListenSocket listens on a Unix socket at path that its owner alone can
-// connect to, from the first moment on. A socket that is there is replaced: the
-// caller knows that nobody listens on it. Close removes it.
+// ListenSocket listens on a Unix socket at path, to which from the first moment only the owner can
+// connect. A former socket at path is replaced: the caller knows that no process listens there. Close
+// removes the file of the socket.
 func ListenSocket(path string) (*Socket, error) {
 	ln, err := listenUnix(path)
 	if err != nil {
@@ -31,13 +31,12 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
 		return nil, fmt.Errorf("admin socket: %s is in the way, and is no socket", path)
 	}
-	// It is made in a folder that nobody else can enter, and moved when its
-	// permissions are right.
+	// The socket is made in a folder of the owner alone, and moved when its permissions are right.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".s")
 	if err != nil {
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is empty
+	defer os.RemoveAll(dir) //nolint:errcheck // the folder is empty
 	name := filepath.Join(dir, "s")
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: SocketPath(name), Net: "unix"})
 	if err != nil {
@@ -45,7 +44,7 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	}
 	ln.SetUnlinkOnClose(false)
 	if err := errors.Join(os.Chmod(name, 0o600), os.Rename(name, path)); err != nil {
-		ln.Close() //nolint:errcheck // nobody knows of it
+		ln.Close() //nolint:errcheck // no client knows of the socket
 		return nil, fmt.Errorf("admin socket: %w", err)
 	}
 	return ln, nil

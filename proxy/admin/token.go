@@ -16,11 +16,10 @@ const (
 	minToken     = 16 // characters, below which a token can be guessed
 )
 
-// ReadToken gives the token that a file holds, white space around it apart. A
-// file that is not there is made, with a new token that nobody can guess, for
-// its owner's eyes only. A disk that is full or read-only keeps no mirror from its
-// start: then the new token is in memory alone. warnings say what makes the token
-// worth less than it could be. Neither they nor errors say anything of what is in the file.
+// ReadToken gives the token that a file holds, without the white space around. An absent file is made,
+// readable by its owner alone, with a new random token. On a disk that is full or read-only the new
+// token is in memory alone, and the mirror starts all the same. warnings say what weakens the token.
+// Warnings and errors tell nothing of the text in the file.
 func ReadToken(path string) (token string, warnings []string, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
