@@ -17,22 +17,22 @@ import (
 // errCut ends replies that are still waiting at the drain deadline.
 var errCut = fmt.Errorf("%w: the drain deadline has passed", cache.ErrClosed)
 
-// errNotSent is why a body has no bytes when not even its header could be sent.
+// errNotSent is the end of a body whose header could not be sent.
 var errNotSent = errors.New("the reply's header could not be sent")
 
-// errGone is why a reply that had to wait for bytes was given up.
+// errGone ends a reply whose client has hung up while the reply waits for bytes.
 var errGone = errors.New("it has hung up")
 
-// step is how much of a body goes out under one deadline: a client that takes so much within
-// Options.ClientStall is slow, not stalled. At the default of 60s that is 17 KiB a second.
+// step is how much of a body goes out under one deadline: a client that takes a step within
+// Options.ClientStall is slow, not stalled. A step in the default of 60s is 17 KiB a second.
 const step = 1 << 20
 
-// clientLook is how often a reply that waits for bytes looks whether its client
-// is still there: a fill may take hours.
+// clientLook is how often a reply that waits for bytes checks its client's connection: a fill may
+// take hours.
 const clientLook = 2 * time.Second
 
-// fileBody is the body of a reply with a file: from disk, or from a fill as it
-// goes on. It owns its Reader, and its end is the end of the request.
+// fileBody is the body of a reply with a file, from disk or from a running fill. A fileBody owns
+// its Reader. Close of the body ends the request.
 type fileBody struct {
 	server *Server
 	conn   net.Conn
@@ -43,11 +43,11 @@ type fileBody struct {
 	record *record
 }
 
-// WriteTo sends the body. fasthttp's writer hands what SendTo gives it on to the TCP connection,
-// which so gets its sendfile(2); anything between the two would lose it.
+// WriteTo sends the body. fasthttp's writer hands SendTo's source on to the TCP connection, so
+// that the kernel's sendfile(2) is used; any writer between the two would lose sendfile.
 //
-// It fails when the file turns out wrong, cannot be had to its end, or the client does not take it:
-// fasthttp then closes the connection, and the client sees a body that is too short.
+// WriteTo fails when the file is wrong or its end is missing, or when the client stalls: fasthttp
+// then closes the connection, and the client sees a body that is too short.
 func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
 	for b.left > 0 {
 		n, err := b.wait()
@@ -71,7 +71,7 @@ func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
 	return b.sent, nil
 }
 
-// Read is there because a body is an io.Reader; fasthttp takes WriteTo.
+// Read makes the body an io.Reader, as fasthttp demands; fasthttp itself uses WriteTo.
 func (b *fileBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, io.EOF
@@ -88,14 +88,15 @@ func (b *fileBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// wait waits until bytes may be sent, and for no client who has hung up. A part of a file is
-// complete only if the whole file is right, and no body ends before its length.
+// wait waits until bytes may be sent, and gives their number. The last byte comes once the whole
+// file is verified. The error is errGone after a hang-up, errCut at the drain deadline, and
+// io.ErrUnexpectedEOF for a file that ends before the body's length.
 func (b *fileBody) wait() (int64, error) {
 	b.reader.Limit(b.left)
 	for {
 		ctx, cancel := context.WithTimeout(b.server.base, clientLook)
 		n, err := b.reader.WaitContext(ctx)
-		late := err != nil && err == ctx.Err() //nolint:errorlint // WaitContext gives it as it is
+		late := err != nil && err == ctx.Err() //nolint:errorlint // WaitContext never wraps
 		cancel()
 		switch {
 		case late && b.server.base.Err() != nil:
@@ -116,8 +117,8 @@ func (b *fileBody) fail(err error) error {
 	return err
 }
 
-// Close ends the request: the pin on the file goes, the access log gets its
-// line. The fill, if one runs, goes on.
+// Close ends the request: Close drops the pin on the file and writes the line of the access log.
+// A running fill goes on.
 func (b *fileBody) Close() error {
 	err := b.reader.Close()
 	if b.left > 0 && b.err == nil {
@@ -127,8 +128,8 @@ func (b *fileBody) Close() error {
 	return err
 }
 
-// gone tells that the other side of conn has hung up, as far as the kernel
-// knows. Nobody may be reading from conn, and nothing is taken from it.
+// gone tells whether the kernel knows that conn's other side has hung up. gone takes no bytes from
+// conn. The caller sees to it that conn has no reader meanwhile.
 func gone(conn net.Conn) bool {
 	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
 		conn = outer.NetConn()
@@ -143,7 +144,7 @@ func gone(conn net.Conn) bool {
 	}
 	over := false
 	err = raw.Control(func(fd uintptr) {
-		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK) // does not wait: Go's sockets never do
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK) // a non-blocking socket
 		over = n == 0 && err == nil || errors.Is(err, unix.ECONNRESET)
 	})
 	return over || errors.Is(err, net.ErrClosed)

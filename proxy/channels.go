@@ -5,8 +5,8 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// hasChannels tells whether the mirror offers channels; without, it is as if
-// nothing of spec 2.9 existed.
+// hasChannels tells whether the mirror offers channels. A mirror without channels serves nothing
+// of spec 2.9.
 func (s *Server) hasChannels() bool { return len(s.catalog.Current().Channels()) > 0 }
 
 // listChannels answers GET /channels (spec 2.9).
@@ -14,9 +14,9 @@ func (s *Server) listChannels(req *request) error {
 	return s.document(req, encode(s.catalog.Current().Channels()))
 }
 
-// channelOf gives the channel that a query asks for: the one it names, else the
-// default one, and the view that it shows. Without channels that is the whole
-// list, whatever the query says (spec A38).
+// channelOf gives the channel that a query names, else the default channel, and the channel's view.
+// A list without channels gives the view of the whole list for every query (spec A38). The error is
+// ready for the client.
 func channelOf(list *catalog.List, params [][2]string) (*catalog.View, string, error) {
 	channel := list.DefaultChannel()
 	if asked := namedChannel(list, params); asked != "" {
@@ -35,7 +35,7 @@ func channelOf(list *catalog.List, params [][2]string) (*catalog.View, string, e
 	}
 }
 
-// namedChannel is the channel that a query names, known or not; "" for none, and without channels.
+// namedChannel is the channel that a query names, known or unknown. No channel in either gives "".
 func namedChannel(list *catalog.List, params [][2]string) string {
 	if len(list.Channels()) == 0 {
 		return ""
@@ -44,7 +44,7 @@ func namedChannel(list *catalog.List, params [][2]string) string {
 	return channel
 }
 
-// v2 is the image as the client is told of it.
+// v2 is the manifest that the client gets: with channels when req.named says so.
 func (req *request) v2(m manifest.Manifest) []byte {
 	if req.named {
 		return m.V2Channels()
@@ -52,8 +52,8 @@ func (req *request) v2(m manifest.Manifest) []byte {
 	return m.V2()
 }
 
-// varies names the request headers that a manifest or list depends on, besides
-// those given: who is told the channels depends on the API's version.
+// varies sets Vary for a manifest or list that depends on the request headers in value (nil =
+// none). A mirror with channels adds Accept-Version, which decides whether the channels are sent.
 func (s *Server) varies(req *request, value []byte) {
 	switch {
 	case !s.hasChannels():

@@ -14,16 +14,16 @@ import (
 	"imgmirror/proxy/meaning"
 )
 
-// conns are the open client connections: how many there may be, in all and of
-// one address, and how they end. fasthttp's own limits are not used: the one
-// per address wraps the connection, which loses sendfile.
+// conns are the open client connections. conns keeps their limits, in all and per address, and
+// ends the connections. fasthttp's own limits stay unused: fasthttp's limit per address wraps the
+// connection, which loses sendfile.
 type conns struct {
 	max, perAddr int
 	metrics      *metrics
 
-	wg sync.WaitGroup // one a connection; added to by accept only
+	wg sync.WaitGroup // one per connection; only accept adds
 
-	// draining tells that every reply should be the last of its connection.
+	// draining makes every reply the last of its connection.
 	draining atomic.Bool
 
 	mu    sync.Mutex
@@ -37,7 +37,7 @@ func (c *conns) limit(total, perAddr int, m *metrics) {
 	c.addrs = make(map[netip.Addr]int)
 }
 
-// add takes nc in, or says by which limit it is refused: "total" or "address".
+// add takes nc in and gives "", or gives the limit that refuses nc: "total" or "address".
 func (c *conns) add(nc net.Conn) (refused string) {
 	addr := remoteIP(nc.RemoteAddr())
 	c.mu.Lock()
@@ -57,7 +57,7 @@ func (c *conns) add(nc net.Conn) (refused string) {
 	return ""
 }
 
-// remove forgets nc, which has been closed.
+// remove forgets nc, a closed connection that add took in.
 func (c *conns) remove(nc net.Conn) {
 	c.mu.Lock()
 	addr := c.open[nc]
@@ -72,17 +72,17 @@ func (c *conns) remove(nc net.Conn) {
 	c.wg.Done()
 }
 
-// drain ends every connection as soon as it is between two requests, and closes
-// the returned channel when none is left. Nothing may be added any more.
+// drain ends every connection between two of its requests, and closes the returned channel when no
+// connection is left. The caller stops add before drain.
 //
-// Shutting the reading side is what makes that free of races: requests that
-// have arrived are still read and answered, then comes the end of the stream.
+// drain shuts the reading side, which is free of races: the server still reads and answers the
+// requests that have arrived, and then reads the end of the stream.
 func (c *conns) drain() <-chan struct{} {
 	c.draining.Store(true)
 	c.mu.Lock()
 	for nc := range c.open {
 		if half, ok := rawConn(nc).(interface{ CloseRead() error }); ok {
-			_ = half.CloseRead() // fails only on a connection that is gone
+			_ = half.CloseRead() // fails only on a dead connection
 		} else {
 			_ = nc.Close()
 		}
@@ -96,7 +96,7 @@ func (c *conns) drain() <-chan struct{} {
 	return drained
 }
 
-// cut closes what is open and tells how many that were.
+// cut closes the open connections and gives their number.
 func (c *conns) cut() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,17 +106,17 @@ func (c *conns) cut() int {
 	return len(c.open)
 }
 
-// accept takes connections from ln and serves each on a goroutine of its own.
-// It returns nil when ln has been closed, else what broke it. Being short of
-// file descriptors and the like is waited out, but not once ctx has ended.
+// accept takes connections from ln and serves each on a goroutine of its own. accept returns nil
+// when ln has been closed, else the error that broke ln. accept waits out temporary errors, such as
+// a lack of file descriptors, until ctx ends.
 func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 	const maxPause = time.Second
 	var pause time.Duration
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
-			// Timeout and Temporary are what net.Error has to tell "this
-			// connection" from "this listener"; net/http goes by it too.
+			// net.Error's Temporary tells an error of one connection from an error of the
+			// listener, as in net/http.
 			var temporary interface{ Temporary() bool }
 			if !errors.As(err, &temporary) || !temporary.Temporary() {
 				if !s.serving.Load() || errors.Is(err, net.ErrClosed) {
@@ -147,8 +147,8 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 		}
 		go func() {
 			defer s.conns.remove(nc)
-			// ServeConn closes nc. Its error is that of the last request, which
-			// has its line in the access log, or of a client that said nothing.
+			// ServeConn closes nc. ServeConn's error is of the last request, which has its line in
+			// the access log, or of a client that sent no request.
 			if err := s.http.ServeConn(nc); err != nil {
 				s.log.Debug("connection ended", "remote", nc.RemoteAddr(), "error", err)
 			}
@@ -163,8 +163,8 @@ var tooMany = func() []byte {
 		"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
 }()
 
-// refuse answers and closes a connection that is over a limit; it does not
-// wait. A TLS client has no reply: it would have to be waited for.
+// refuse answers and closes a connection over a limit, without a wait. A TLS client gets no reply:
+// a reply would wait for the client's handshake.
 func refuse(nc net.Conn) {
 	if _, encrypted := nc.(*tls.Conn); !encrypted {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Millisecond))
@@ -181,7 +181,7 @@ func rawConn(nc net.Conn) net.Conn {
 	return nc
 }
 
-// remoteIP is the address without its port; the zero Addr for what is no TCP.
+// remoteIP is a TCP address without its port; other addresses give the zero Addr.
 func remoteIP(a net.Addr) netip.Addr {
 	if t, ok := a.(*net.TCPAddr); ok {
 		return t.AddrPort().Addr().Unmap()

@@ -36,7 +36,7 @@ func (s *Server) listDatasets(req *request) error {
 }
 
 // listStatic answers GET /: the array that a static ("poor man's") image server has at its root
-// (spec 4.1), which is all that DSAPI shows of the channel asked for.
+// (spec 4.1). The array has every image of the query's channel that DSAPI shows.
 func (s *Server) listStatic(req *request) error {
 	params := parseParams(req.query)
 	list, err := s.list(req)
@@ -66,8 +66,8 @@ func (s *Server) getDataset(req *request) error {
 	return s.document(req, m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params)))
 }
 
-// dataset finds the image that the path names: by a uuid, an urn of two to four
-// parts, or the name of which the newest is meant.
+// dataset finds the image that the path names: by a uuid, by a urn of two to four parts, or by a
+// name. A name, or a urn without a version, means the newest image of the name.
 func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, error) {
 	ref := req.segs[1]
 	if id, ok := manifest.ParseUUID(ref); ok {
@@ -98,7 +98,7 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 	default:
 		return manifest.Manifest{}, notFound("dataset %s not found", ref)
 	}
-	named := manifest.Manifest{} // the newest of that name
+	named := manifest.Manifest{} // the newest with the name
 	for _, m := range slices.Backward(visibleDatasets(view)) {
 		switch {
 		case len(parts) == 4 && m.URN() == ref:
@@ -113,10 +113,9 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 	return named, nil
 }
 
-// datasetEntry finds an image by uuid as far as DSAPI shows it: what the list
-// has, and what some image on it needs as an ancestor, in whatever state (spec
-// G1). (DSAPI manifests do not tell an image's state.) What is outside of the
-// channel asked for is as hidden here as for IMGAPI's clients.
+// datasetEntry finds an image by uuid for DSAPI: an image of DSAPI's list, or an ancestor of a
+// listed image in any state (spec G1; DSAPI manifests omit the state). An image outside of the
+// query's channel is hidden, as from IMGAPI's clients. The error is ready for the client.
 func (s *Server) datasetEntry(req *request, id uuid.UUID, params [][2]string) (catalog.Entry, error) {
 	e, err := s.image(req, id, params)
 	if err != nil {
@@ -141,7 +140,7 @@ func visibleDatasets(view *catalog.View) []manifest.Manifest {
 	return images
 }
 
-// buildDatasets joins the v1 forms to an array, of just the capacity that it needs: it may be kept.
+// buildDatasets joins the v1 forms to an array without spare capacity, so that a cache may keep it.
 func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
 	forms := make([][]byte, len(images))
 	size := len("[]")
@@ -159,13 +158,13 @@ func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
 	return append(b, ']')
 }
 
-// sameImages tells that two lists show the very same images: those that differ
-// in what is found by uuid only share them.
+// sameImages tells whether two lists share one slice of images. Lists that differ only in their
+// images by uuid share the slice.
 func sameImages(a, b []manifest.Manifest) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
-// selfURL is the base of URLs that lead back here (spec 2.7).
+// selfURL is the base of URLs that lead back to this server (spec 2.7).
 func (s *Server) selfURL(req *request) string {
 	if s.opts.PublicURL != "" {
 		return s.opts.PublicURL
@@ -174,20 +173,20 @@ func (s *Server) selfURL(req *request) string {
 	if req.ctx.IsTLS() {
 		scheme = "https"
 	}
-	// The Host header, not fasthttp's idea of the host: in the absolute form
-	// of the target that is whatever the client was told (spec 6.3).
+	// The Host header counts. fasthttp's host comes from an absolute-form target, whose authority
+	// means nothing here (spec 6.3).
 	host := string(req.ctx.Request.Header.Host())
 	if !saneHost(host) {
 		host = req.ctx.LocalAddr().String()
-		if fixed, changed := bracketed([]byte(host), portOf(req.ctx.LocalAddr())); changed { // it has a zone
+		if fixed, changed := bracketed([]byte(host), portOf(req.ctx.LocalAddr())); changed { // a zone
 			host = fixed
 		}
 	}
 	return scheme + "://" + host
 }
 
-// saneHost tells that a Host header is a name or an address, perhaps with a
-// port, and nothing that could end or bend a URL.
+// saneHost tells whether a Host header has only the characters of a name, an address and a port,
+// so that a URL with the host keeps its meaning.
 func saneHost(host string) bool {
 	return host != "" && len(host) <= 255 && strings.Trim(host, letters+"0123456789.-_:[]") == ""
 }

@@ -11,28 +11,28 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// datasetsCache keeps whole lists in their v1 form, one for each channel that
-// clients name. Clients choose the base of the URLs in it by their Host header: that
-// is put in while a list is sent, so that no base costs room or a list of its own.
+// datasetsCache keeps whole lists in their v1 form, one for each channel that clients name. Clients
+// choose the base of a list's URLs by their Host header. sendForm puts the base in while it sends,
+// so that all bases share one list.
 type datasetsCache struct {
 	mu     sync.Mutex
-	images []manifest.Manifest             // what forms are made of
-	forms  map[string]func() *datasetsForm // by channel, "" for none; each builds its form at the first call
+	images []manifest.Manifest             // the images in forms
+	forms  map[string]func() *datasetsForm // by channel, "" for none; the first call builds a form
 }
 
-// datasetsForm is a list without the base of its URLs: a zero byte, which is in no
-// JSON, stands in its place. It is immutable.
+// datasetsForm is an immutable list without the base of its URLs. A zero byte, which no JSON
+// contains, stands for the base.
 type datasetsForm struct {
 	text  []byte
 	tag   string
 	bases int // zero bytes
 }
 
-// maxForms bounds the channels of which lists are kept.
+// maxForms bounds the channels whose lists are kept.
 const maxForms = 16
 
-// get gives the form of a view of list for a channel. The first who wants it builds
-// it, others wait for that.
+// get gives the form of a view of list for a channel. The first caller builds the form, others wait
+// for the first.
 func (c *datasetsCache) get(list *catalog.List, view *catalog.View, channel string) *datasetsForm {
 	c.mu.Lock()
 	if !sameImages(c.images, list.Images()) {
@@ -50,20 +50,20 @@ func (c *datasetsCache) get(list *catalog.List, view *catalog.View, channel stri
 	return form()
 }
 
-// newForm builds a form with a base that no manifest can have in it.
+// newForm builds a form by way of a random base, which no manifest can contain.
 func newForm(images []manifest.Manifest, channel string) *datasetsForm {
 	base := []byte("http://" + rand.Text())
 	text := bytes.ReplaceAll(buildDatasets(images, string(base), channel), base, []byte{0})
 	return &datasetsForm{text: text, tag: tagOf(text), bases: bytes.Count(text, []byte{0})}
 }
 
-// size is the length of the list with that base.
+// size is the length of the list with base.
 func (f *datasetsForm) size(base string) int { return len(f.text) + f.bases*(len(base)-1) }
 
-// etag is the validator of the list with that base.
+// etag is the validator of the list with base.
 func (f *datasetsForm) etag(base string) string { return tagOf([]byte(f.tag + " " + base)) }
 
-// sendForm sends a list with its base.
+// sendForm sends form with base and its validator.
 func (s *Server) sendForm(req *request, form *datasetsForm, base, etag string) {
 	req.setKey(hdrContentType, typeJSON)
 	req.setETag(etag)
@@ -76,12 +76,12 @@ func (s *Server) sendForm(req *request, form *datasetsForm, base, etag string) {
 	s.allowTime(req, size)
 }
 
-// formBody is the body of a reply with a list. Its end is the end of the request.
+// formBody is the body of a reply with a list. Close of the body ends the request.
 type formBody struct {
 	server *Server
 	rest   []byte // of the form
 	base   string
-	due    string // of a base that is being given out
+	due    string // the rest of a base that Read has begun
 	sent   int64
 	left   int
 	err    error
@@ -116,7 +116,7 @@ func (b *formBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// formBuffers are what lists are put together in.
+// formBuffers are the buffers in which WriteTo puts lists together.
 var formBuffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // WriteTo implements io.WriterTo.
@@ -140,7 +140,7 @@ func (b *formBody) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-// Close ends the request: the access log gets its line.
+// Close ends the request and writes its line in the access log.
 func (b *formBody) Close() error {
 	if b.left > 0 && b.err == nil {
 		b.err = errNotSent

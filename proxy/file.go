@@ -31,16 +31,16 @@ func (s *Server) getFile(req *request) error {
 	return s.sendFile(req, e, index)
 }
 
-// leadingInt reads the digits that s begins with; 0 when there are none. More than any image has
-// files is just that.
+// leadingInt reads the digits at the start of s; no digits give 0. A number out of range gives the
+// greatest int32, beyond the files of any image.
 func leadingInt(s string) int {
 	digits := s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
-	n, _ := strconv.ParseUint(digits, 10, 31) // the greatest when out of range
+	n, _ := strconv.ParseUint(digits, 10, 31) // out of range: the greatest
 	return int(n)
 }
 
-// getNamedFile answers GET /datasets/:uuid/:path and GET /:uuid/:path: with the file that has the
-// path in the image's DSAPI manifest, else with the one that an alias stands for.
+// getNamedFile answers GET /datasets/:uuid/:path and GET /:uuid/:path with the file that has the
+// path in the image's DSAPI manifest, else with the file that the path is an alias of.
 func (s *Server) getNamedFile(req *request) error {
 	image, path := req.segs[len(req.segs)-2], req.segs[len(req.segs)-1]
 	id, ok := manifest.ParseUUID(image)
@@ -58,8 +58,8 @@ func (s *Server) getNamedFile(req *request) error {
 	return s.sendFile(req, e, index)
 }
 
-// namedFile finds the file with that path, which is one of m.FilePaths and no
-// path of the disk; file, file0, fileN stand for files without such a name.
+// namedFile finds the file of m with path, one of m.FilePaths and never a path of the disk. The
+// aliases of fileIndex (file, file0, fileN) come after the paths.
 func namedFile(m manifest.Manifest, path string) (index int, ok bool) {
 	if i := slices.Index(m.FilePaths(), path); i >= 0 {
 		return i, true
@@ -68,7 +68,7 @@ func namedFile(m manifest.Manifest, path string) (index int, ok bool) {
 	return index, ok && index < len(m.Files)
 }
 
-// sendFile sends file index of an image, or the part of it that is wanted.
+// sendFile sends file index of an image, or the part of the file that the request wants.
 func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	m := e.Manifest
 	if index >= len(m.Files) {
@@ -131,12 +131,12 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		record: req.record,
 	}
 	req.ctx.Response.SetBodyStream(body, int(part.length))
-	// The first bytes of a fill may be long in coming; its headers need not be.
+	// The headers go out at once: the first bytes of a fill may take long.
 	req.ctx.Response.ImmediateHeaderFlush = r.Result() != cache.Hit
 	return nil
 }
 
-// headFile answers HEAD from the manifest and what is on disk; it starts no fill.
+// headFile answers HEAD from the manifest and the file on disk, and starts no fill.
 func (s *Server) headFile(req *request, e catalog.Entry, index int, v validators) error {
 	info, stored := s.files.Stored(e, index)
 	if !stored {
@@ -159,7 +159,7 @@ func (s *Server) headFile(req *request, e catalog.Entry, index int, v validators
 	return nil
 }
 
-// modified is a file's date: the source's, else the image's (spec 2.6).
+// modified is the date of a file: the source's date, else the image's (spec 2.6).
 func modified(info cache.Info, m manifest.Manifest) time.Time {
 	if !info.ModTime.IsZero() {
 		return info.ModTime
@@ -167,7 +167,7 @@ func modified(info cache.Info, m manifest.Manifest) time.Time {
 	return m.Published
 }
 
-// fileHeaders sets what every reply with a file or an icon has.
+// fileHeaders sets the headers of every reply with a file or an icon.
 func (req *request) fileHeaders(v validators, result cache.Result) {
 	req.record.cache = string(result)
 	req.set(hdrCache, string(result))
@@ -183,10 +183,10 @@ func (req *request) setMD5(sum []byte) {
 	}
 }
 
-// open gives the Reader that from opens; the error is ready for the client, absent
-// what to say when no source has the bytes. With whole, all of them may be given
-// out when open returns: the digests have been found right. That wait is as long
-// as the fill takes, whether the client is still there or not.
+// open gives the Reader that from opens. The error is ready for the client; absent is the message
+// when no source has the bytes. With whole, open returns after the fill, when the digests of all
+// bytes have been found right. The wait for the fill ends early at the drain deadline only: a
+// client's hang-up leaves the wait alone.
 func (s *Server) open(ctx context.Context, whole bool, absent string, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()

@@ -10,7 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// Names of the reply's headers as they go out.
+// Names of the reply's headers as they are sent.
 var (
 	hdrAcceptRanges = []byte("Accept-Ranges")
 	hdrAllow        = []byte("Allow")
@@ -50,23 +50,23 @@ var (
 	headRange        = []byte("Range")
 )
 
-// set sets a header of the reply; key is written as it stands.
+// set sets a header of the reply and writes key unchanged.
 func (req *request) set(key []byte, value string) {
 	req.ctx.Response.Header.SetCanonical(key, []byte(value))
 }
 
-// setKey is set for a value that is bytes already.
+// setKey is set for a value in bytes.
 func (req *request) setKey(key, value []byte) {
 	req.ctx.Response.Header.SetCanonical(key, value)
 }
 
-// header is a copy of a request header's value; "" when it is absent.
+// header is a copy of a request header's value; an absent header gives "".
 func (req *request) header(key string) string {
 	return string(req.ctx.Request.Header.Peek(key))
 }
 
-// requestID is the client's x-request-id or request-id if it is sane: 1 to 128
-// printable ASCII characters without spaces. Else it is a fresh UUID.
+// requestID is the client's x-request-id or request-id, the first of the two with 1 to 128
+// printable ASCII characters and no spaces, else a fresh UUID.
 func requestID(h *fasthttp.RequestHeader) string {
 	for _, key := range [...]string{"X-Request-Id", "Request-Id"} {
 		id := h.Peek(key)
@@ -77,14 +77,14 @@ func requestID(h *fasthttp.RequestHeader) string {
 	return uuid.NewString()
 }
 
-// validators are what conditional requests are compared with.
+// validators are the values that conditional requests are compared with.
 type validators struct {
-	etag     string    // strong, unquoted; "" = not known, matches "*" only
-	modified time.Time // zero = not known; date conditions are ignored then
+	etag     string    // strong, unquoted; "" = unknown, matches "*" only
+	modified time.Time // zero = unknown, date conditions are ignored
 }
 
-// precondition evaluates the conditional headers of a GET or HEAD in the order
-// of RFC 9110 13.2.2: 0 to go on, else 304 or 412.
+// precondition evaluates the conditional headers of a GET or HEAD in the order of RFC 9110 13.2.2.
+// The result is 0 to go on, else 304 or 412.
 func precondition(h *fasthttp.RequestHeader, v validators) int {
 	if tags := tagList(h, "If-Match"); tags != "" {
 		if !matchTags(tags, v.etag) {
@@ -107,7 +107,7 @@ func precondition(h *fasthttp.RequestHeader, v validators) int {
 	return 0
 }
 
-// tagList is all of a header that may come in several lines.
+// tagList is the value of a header that may have several lines, joined by commas.
 func tagList(h *fasthttp.RequestHeader, key string) string {
 	lines := h.PeekAll(key)
 	if len(lines) == 1 {
@@ -116,12 +116,12 @@ func tagList(h *fasthttp.RequestHeader, key string) string {
 	return string(bytes.Join(lines, []byte(",")))
 }
 
-// hasDateCondition tells that precondition will need validators.modified.
+// hasDateCondition tells whether precondition may need validators.modified.
 func hasDateCondition(h *fasthttp.RequestHeader) bool {
 	return len(h.PeekBytes(headIfModified)) > 0 || len(h.PeekBytes(headIfUnmodified)) > 0
 }
 
-// httpDate reads a date of any of the three forms of RFC 9110.
+// httpDate reads a date in any of the three forms of RFC 9110; false for other text.
 func httpDate(b []byte) (time.Time, bool) {
 	if len(b) == 0 {
 		return time.Time{}, false
@@ -131,7 +131,7 @@ func httpDate(b []byte) (time.Time, bool) {
 }
 
 // matchTags tells whether a list of entity tags has etag, or is "*". Tags may be quoted,
-// W/-prefixed or bare (spec 2.6: servers and clients of this protocol write them all three ways).
+// W/-prefixed or bare (spec 2.6: servers and clients of this protocol write all three forms).
 func matchTags(list, etag string) bool {
 	for {
 		list = strings.TrimLeft(list, " \t,")
@@ -155,8 +155,8 @@ func matchTags(list, etag string) bool {
 	}
 }
 
-// condition answers 304 or sets 412 when the request's conditions say so; done
-// tells that there is nothing left to send.
+// condition evaluates the request's conditions. A 304 is set in the reply, a 412 is the error; both
+// come with done, which tells that the reply has no body of its own.
 func (req *request) condition(v validators) (done bool, err error) {
 	switch precondition(&req.ctx.Request.Header, v) {
 	case fasthttp.StatusNotModified:
@@ -169,7 +169,7 @@ func (req *request) condition(v validators) (done bool, err error) {
 	return false, nil
 }
 
-// setETag sends a strong validator, quoted; "" sends none.
+// setETag sends a strong validator in quotes; "" sends no header.
 func (req *request) setETag(etag string) {
 	if etag != "" {
 		b := make([]byte, 0, len(etag)+2)
@@ -179,14 +179,14 @@ func (req *request) setETag(etag string) {
 	}
 }
 
-// setLastModified sends t; the zero time sends nothing.
+// setLastModified sends t; the zero time sends no header.
 func (req *request) setLastModified(t time.Time) {
 	if !t.IsZero() {
 		req.setKey(hdrLastModified, fasthttp.AppendHTTPDate(nil, t))
 	}
 }
 
-// document sends a document made for this request, or 304 or 412 by the request's conditions.
+// document sends a body made for this request, or 304 or 412 by the request's conditions.
 func (s *Server) document(req *request, body []byte) error {
 	etag := tagOf(body)
 	if done, err := req.condition(validators{etag: etag}); done {
@@ -196,7 +196,7 @@ func (s *Server) document(req *request, body []byte) error {
 	return nil
 }
 
-// json sends body, which must not change any more, with its validator.
+// json sends body with its validator. The caller leaves body unchanged from then on.
 func (s *Server) json(req *request, body []byte, etag string) {
 	req.setKey(hdrContentType, typeJSON)
 	req.setETag(etag)
@@ -204,19 +204,19 @@ func (s *Server) json(req *request, body []byte, etag string) {
 	s.allowTime(req, len(body))
 }
 
-// slowest is the rate, in bytes a second, below which a client counts as stalled in the middle of a
-// big list. (Files have a deadline that moves with them; here one for the whole reply has to do.)
+// slowest is the rate, in bytes a second, below which a client counts as stalled during a big list.
+// A list has one deadline for its whole reply; a file's deadline moves with the file.
 const slowest = 16 << 10
 
-// allowTime gives the reply time by its size, where it is more than a small one.
+// allowTime lengthens the write deadline of a reply beyond slowest bytes by the reply's size.
 func (s *Server) allowTime(req *request, size int) {
 	if size > slowest {
 		extra := time.Duration(size/slowest) * time.Second
-		_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails only on a connection that is gone
+		_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails if closed
 	}
 }
 
-// acceptsGzip reads an Accept-Encoding header.
+// acceptsGzip tells whether an Accept-Encoding header takes gzip.
 func acceptsGzip(header string) bool {
 	for coding := range strings.SplitSeq(header, ",") {
 		name, weight, _ := strings.Cut(coding, ";")

@@ -10,8 +10,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// received sees each request's header before fasthttp looks at its hosts. Old clients (Node 0.10)
-// write IPv6 addresses without brackets, or with a zone: these are put as a URL has them.
+// received mends each request's header before fasthttp reads the hosts in it. Old clients (Node
+// 0.10) write IPv6 addresses without brackets, or with a zone; received writes them as in a URL.
 func (s *Server) received(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if host, changed := bracketed(h.Host(), int(s.port.Load())); changed {
 		h.SetHost(host)
@@ -33,10 +33,10 @@ func (s *Server) received(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	return fasthttp.RequestConfig{}
 }
 
-// bracketed puts an IPv6 address, perhaps with a port, as a URL has it: in brackets, without its
-// zone, which means something to one machine only. Without brackets the last group may be a port:
-// it is one if it equals own, or if what is there would be no address else. changed is false for
-// anything else, and for what is right as it is.
+// bracketed writes an IPv6 address, perhaps with a port, as in a URL: in brackets and without its
+// zone, which only one machine understands. The last group of an address without brackets is a port
+// if the group equals own, or if the whole text is no address. changed is false for any other host
+// and for a host already in the form of a URL.
 func bracketed(host []byte, own int) (fixed string, changed bool) {
 	if bytes.Count(host, []byte(":")) < 2 || host[0] == '[' && bytes.IndexByte(host, '%') < 0 {
 		return "", false
@@ -75,7 +75,7 @@ func isPort(s string) bool {
 	return err == nil && n > 0 && s[0] != '+'
 }
 
-// portOf is the port of a listener's address; 0 when it has none.
+// portOf is the port of a listener's address; an address without a port gives 0.
 func portOf(a net.Addr) int {
 	if tcp, ok := a.(*net.TCPAddr); ok {
 		return tcp.Port
