@@ -10,8 +10,8 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// getIcon answers GET /images/:uuid/icon. Icons are small, and clients insist on
-// their md5 (spec 6.1): they are taken in whole before the reply begins.
+// getIcon answers GET /images/:uuid/icon. Icons are small, and clients insist on an icon's md5
+// (spec 6.1): getIcon reads the whole icon before the reply begins.
 func (s *Server) getIcon(req *request) error {
 	e, err := s.visibleImage(req)
 	if err != nil {
@@ -24,7 +24,7 @@ func (s *Server) getIcon(req *request) error {
 	}
 	info, stored := s.files.StoredIcon(e)
 	if req.ctx.IsHead() && !stored {
-		// Its size and sums would have to be fetched first.
+		// The reply goes without size and sums, which need the icon's bytes.
 		req.fileHeaders(validators{modified: m.Published}, cache.Miss)
 		return nil
 	}
@@ -60,7 +60,7 @@ func (s *Server) getIcon(req *request) error {
 	return nil
 }
 
-// iconType is the source's type for an icon as far as it is one of a picture
+// iconType is the source's type for an icon if the type is a picture's, else typeOctetStream
 // (spec 0): a page or a script would run in the mirror's name.
 func iconType(claimed string) []byte {
 	kind, _, _ := strings.Cut(claimed, ";")

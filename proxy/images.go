@@ -45,16 +45,16 @@ func (s *Server) listImages(req *request) error {
 		return s.explain(err, "the marker image was not found")
 	}
 	s.varies(req, nil)
-	// Filters go by more than the list shows, billing tags for one: only the
-	// reply itself tells whether it is still the same.
+	// The reply's body gives the validator: filters read fields outside of the list's JSON, such
+	// as billing tags.
 	if req.named {
 		return s.document(req, manifest.BuildChannelsList(images))
 	}
 	return s.document(req, manifest.BuildList(images))
 }
 
-// list is the catalogue's list for a reply that shows it. "Cannot tell" is not
-// "nothing": an empty list counts once every source has answered.
+// list is the catalogue's list for a reply with images. An empty list counts once every source has
+// answered; before, the reply is a 503 with Retry-After.
 func (s *Server) list(req *request) (*catalog.List, error) {
 	ctx, cancel := context.WithTimeout(via.With(s.base, req.via), listTimeout)
 	defer cancel()
@@ -67,7 +67,7 @@ func (s *Server) list(req *request) (*catalog.List, error) {
 }
 
 // sendWholeList sends all of a channel, or of the mirror: the list that nearly all clients ask for,
-// made once per change. Big enough to compress, and the only reply that is.
+// made once per change. No other reply is compressed.
 func (s *Server) sendWholeList(req *request, view *catalog.View) error {
 	body, etag := view.JSON(req.named)
 	s.varies(req, valueEncoding)
@@ -86,7 +86,7 @@ func (s *Server) sendWholeList(req *request, view *catalog.View) error {
 	return nil
 }
 
-// lookupIn finds marker images among all that are stored.
+// lookupIn finds marker images among all images of list, the unlisted ones included.
 func lookupIn(list *catalog.List) func(uuid.UUID) (manifest.Manifest, bool) {
 	return func(id uuid.UUID) (manifest.Manifest, bool) {
 		e, ok := list.Entry(id)
@@ -108,7 +108,8 @@ func (s *Server) getImage(req *request) error {
 }
 
 // visibleImage finds the image of /images/:uuid…, with the checks of spec 2.5 in their order. An
-// image that no list shows counts, also a disabled one: clients ask for origins so.
+// image outside of every list counts, also a disabled one: clients ask for origins so. The error is
+// ready for the client.
 func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
 	id, ok := manifest.ParseUUID(req.segs[1])
 	if !ok {
@@ -142,8 +143,8 @@ func (s *Server) visibleImage(req *request) (catalog.Entry, error) {
 	return e, nil
 }
 
-// accessible tells whether an account may have the image: its own, or an
-// activated one that is public or shared with it.
+// accessible tells whether an account may have the image m: an image of its own, or an activated
+// image that is public or shared with the account.
 func accessible(m manifest.Manifest, account string) bool {
 	if m.Owner == account {
 		return true
@@ -152,8 +153,8 @@ func accessible(m manifest.Manifest, account string) bool {
 	return activated && (m.Public || slices.Contains(m.ACL, account))
 }
 
-// image asks the catalogue for one image, which must be in the channel that the query asks for
-// (spec 2.5). The error is ready for the client.
+// image asks the catalogue for one image in the channel that the query asks for (spec 2.5). The
+// error is ready for the client.
 func (s *Server) image(req *request, id uuid.UUID, params [][2]string) (catalog.Entry, error) {
 	_, channel, err := channelOf(s.catalog.Current(), params)
 	if err != nil {

@@ -8,21 +8,21 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// statuses are the values of the label "code"; anything else would be "other".
+// statuses are the values of the label "code"; any other status counts as "other".
 var statuses = []int{
 	200, 204, 206, 304,
 	400, 401, 403, 404, 405, 408, 409, 412, 416, 422,
 	500, 503,
 }
 
-// metrics are all of this package; every series exists from the start.
+// metrics are the package's metrics; every series exists from the start.
 type metrics struct {
 	routes      map[string]*routeMetrics
 	connections prometheus.Gauge
 	refused     map[string]prometheus.Counter // by limit: total, address
 }
 
-// routeMetrics are one route's.
+// routeMetrics are the metrics of one route.
 type routeMetrics struct {
 	codes    map[int]prometheus.Counter
 	other    prometheus.Counter

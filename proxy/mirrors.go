@@ -12,8 +12,8 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// meet reads which mirrors a question comes from, and tells those who we are. A question that comes
-// back to its asker is not here: this mirror has nothing that this mirror does not have.
+// meet reads from Via which mirrors a question comes from, and answers a mirror's question with
+// this mirror's own ID in Via. A question that comes back to its own asker gets a 404.
 func (s *Server) meet(req *request) error {
 	if s.opts.ID == "" {
 		return nil
@@ -32,7 +32,7 @@ func (s *Server) meet(req *request) error {
 	return nil
 }
 
-// listPaths answers GET /paths, by which mirrors tell each other how they came by what they list.
+// listPaths answers GET /paths, by which mirrors tell each other the way of each listed image.
 func (s *Server) listPaths(req *request) error {
 	body, err := json.Marshal(s.catalog.Current().Paths())
 	if err != nil {
@@ -42,12 +42,12 @@ func (s *Server) listPaths(req *request) error {
 	return nil
 }
 
-// errCircle ends the wait of a mirror for a file that mirrors wait for in a circle.
+// errCircle ends a mirror's wait for a file when mirrors wait for each other in a circle.
 var errCircle = fmt.Errorf("mirrors wait for each other: %w", fs.ErrNotExist)
 
-// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids: the
-// context ends with errCircle when these wait for each other. done must be called; it ends the
-// watch and returns after the watch.
+// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids. The
+// context ends with errCircle when the mirrors wait for each other. The caller must call done: done
+// ends the watch for a circle and returns after the watch.
 func (s *Server) unlessCircular(ids []string, e catalog.Entry, index int) (ctx context.Context, done func()) {
 	if len(ids) == 0 {
 		return s.base, func() {}

@@ -12,14 +12,14 @@ import (
 	"imgmirror/verify"
 )
 
-// errOutOfReach is matched by what is said of a file that is not on disk while
-// the sources that hold it do not answer.
+// errOutOfReach is the error of a file that is missing on disk while the sources that hold the
+// file are out of reach.
 var errOutOfReach = fmt.Errorf("the sources that hold it do not answer: %w", verify.ErrUnavailable)
 
-// obtain refuses the manifest of an image that could not be installed now, under
-// UnreachableNotFound: its file, or that of an image which it is built on, is
-// neither on disk nor at a source that answers. imgadm goes on to its next source
-// when the manifest is not found; later it would give up.
+// obtain refuses, under UnreachableNotFound, the manifest of an image that a client cannot install
+// now: the file of the image or of one of its origins is out of reach, away from the disk and from
+// every source that answers. imgadm goes on to its next source when the manifest is not found, and
+// gives up when only the file is. The error is ready for the client.
 func (s *Server) obtain(e catalog.Entry) error {
 	if s.opts.OnUnreachable != UnreachableNotFound {
 		return nil
@@ -30,7 +30,7 @@ func (s *Server) obtain(e catalog.Entry) error {
 		if len(e.Manifest.Files) == 0 {
 			return nil
 		}
-		// Clients of imgadm's kind want one file of an image.
+		// imgadm and clients like it want the first file alone.
 		if _, stored := s.files.Stored(e, 0); stored || s.catalog.Reachable(ctx, e) {
 			return nil
 		}
@@ -49,5 +49,5 @@ func (s *Server) obtain(e catalog.Entry) error {
 	if errors.Is(err, verify.ErrUnavailable) {
 		return s.explain(err, "")
 	}
-	return nil // no other answer makes a broken chain whole
+	return nil // any other error is no matter of reach
 }

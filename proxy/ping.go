@@ -6,7 +6,7 @@ import (
 	"imgmirror/proxy/meaning"
 )
 
-// pong is the body of GET /ping. Without "imgapi" imgadm refuses the source.
+// pong is the body of GET /ping. imgadm refuses a source without "imgapi".
 func pong(version string) []byte {
 	return encode(struct {
 		Ping    string `json:"ping"`
@@ -31,7 +31,7 @@ var samples = map[string]apiError{
 	"InternalError":               {status: 500, code: meaning.Internal, message: "boom"},
 }
 
-// unsampled are the codes of spec 2.8 that have no sample.
+// unsampled are the codes of spec 2.8 without a sample.
 var unsampled = map[string]bool{
 	"InvalidVersionError": true, "BadRequestError": true, "InvalidHeaderError": true,
 	"UploadError": true, "DownloadError": true, "NotImplementedError": true, "ImageFileTooBigError": true,
@@ -42,7 +42,7 @@ var unsampled = map[string]bool{
 	"ImageHasDependentImagesError": true, "NotAvailableError": true, "ServiceUnavailableError": true,
 }
 
-// ping answers GET /ping, by itself: it says nothing of the sources.
+// ping answers GET /ping for this server alone: the sources play no part.
 func (s *Server) ping(req *request) error {
 	if req.query != "" {
 		if name, ok := param(parseParams(req.query), "error"); ok {

@@ -17,8 +17,8 @@ func (p span) contentRange(size int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", p.start, p.start+p.length-1, size)
 }
 
-// wantedSpan reads the Range and If-Range headers of a GET against a body of size bytes: the part
-// to send, whole when it is all of it, satisfiable false for a 416.
+// wantedSpan reads the Range and If-Range headers of a GET against a body of size bytes. part is
+// the part to send. whole asks for a 200 with the whole body. satisfiable is false for a 416.
 func wantedSpan(h *fasthttp.RequestHeader, size int64, v validators) (part span, whole, satisfiable bool) {
 	all := span{0, size}
 	header := h.PeekBytes(headRange)
@@ -35,8 +35,8 @@ func wantedSpan(h *fasthttp.RequestHeader, size int64, v validators) (part span,
 	return part, false, satisfiable
 }
 
-// rangeStillValid evaluates If-Range: a tag must be strong and the very one, a
-// date the very second.
+// rangeStillValid evaluates If-Range. A tag must be strong and equal to the body's tag; a date must
+// be the second of the body's date.
 func rangeStillValid(cond []byte, v validators) bool {
 	if date, ok := httpDate(cond); ok {
 		return !v.modified.IsZero() && v.modified.Unix() == date.Unix()
@@ -45,8 +45,8 @@ func rangeStillValid(cond []byte, v validators) bool {
 	return !strings.HasPrefix(tag, "W/") && tag != "*" && matchTags(tag, v.etag)
 }
 
-// parseRange reads one byte range (RFC 9110 14.1.2) of a body of size bytes. ok
-// is false for what is to be ignored: another unit, several ranges, bad syntax.
+// parseRange reads one byte range (RFC 9110 14.1.2) of a body of size bytes. ok is false for a
+// header to ignore: another unit, several ranges, bad syntax.
 func parseRange(header string, size int64) (part span, ok, satisfiable bool) {
 	unit, set, found := strings.Cut(header, "=")
 	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
@@ -82,7 +82,7 @@ func parseRange(header string, size int64) (part span, ok, satisfiable bool) {
 	return span{start, end - start + 1}, true, true
 }
 
-// parsePos reads digits; more than an int64 holds is the greatest one.
+// parsePos reads digits; a number beyond 62 bits gives the greatest of 62 bits.
 func parsePos(s string) (int64, bool) {
 	n, err := strconv.ParseUint(s, 10, 62)
 	return int64(n), err == nil || errors.Is(err, strconv.ErrRange) //nolint:gosec // of 62 bits

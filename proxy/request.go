@@ -14,34 +14,34 @@ import (
 	"imgmirror/proxy/meaning"
 )
 
-// request is one request on its way to its reply. It lives as long as its
-// handler: what the reply's body needs later is in the record.
+// request is one request on its way to its reply. A request lives as long as its handler; the
+// record holds the facts that the end of the reply's body needs later.
 type request struct {
 	ctx    *fasthttp.RequestCtx
-	target string // path and query as they were sent
+	target string // path and query, unchanged
 	path   string
 	query  string
 	segs   []string // of path, decoded
-	via    []string // mirrors on whose behalf it is asked, the last of them by itself
+	via    []string // the mirrors behind the request; the last one sent the request
 	named  bool     // manifests tell the image's channels (spec 2.2)
 	record *record
 }
 
-// record is what the access log and the metrics say of a request. It may outlive the handler.
+// record holds a request's facts for access log and metrics. A record may outlive the handler.
 type record struct {
 	start  time.Time
 	route  *route
 	method string
 	path   string
 	status int
-	cache  string // X-Cache; "" where there is none
+	cache  string // X-Cache; "" without the header
 	remote net.Addr
 	id     string // x-request-id
 	agent  string
 }
 
-// newRequest copies what is needed out of fasthttp's hands and sets the headers
-// that every reply has (spec 2.6).
+// newRequest copies the record's facts out of fasthttp's buffers and sets the headers that every
+// reply has (spec 2.6).
 func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {
 	req := &request{ctx: ctx, record: &record{
 		start:  time.Now(),
@@ -60,7 +60,7 @@ func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	req := s.newRequest(ctx)
 	if refused := wellFormed(ctx); refused != nil {
-		ctx.SetConnectionClose() // what follows may be no request
+		ctx.SetConnectionClose() // the next bytes may be no request
 		s.sendError(req, refused)
 	} else if err := s.dispatch(req); err != nil {
 		s.sendError(req, err)
@@ -70,13 +70,13 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		return // the end of the body ends the request
 	}
 	s.finish(req.record, req.bodySize(), nil)
-	// Small replies take turns. Without this a busy connection keeps its
-	// processor, and the slowest of many clients waits several times as long.
+	// Small replies take turns. Without Gosched a busy connection keeps its processor, and the
+	// slowest of many clients waits several times as long.
 	runtime.Gosched()
 }
 
-// dispatch finds the route and runs it, all checks that come before the route's
-// own in the order of spec 2.5.
+// dispatch finds the route and runs its serve, after the checks of spec 2.5 in their order. A
+// panic becomes the error, with the headers of newRequest set anew.
 func (s *Server) dispatch(req *request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -138,12 +138,12 @@ func (s *Server) dispatch(req *request) (err error) {
 	return rt.serve(s, req)
 }
 
-// malformed answers what could not be read as a request. fasthttp closes the connection after it.
+// malformed answers bytes that cannot be read as a request. fasthttp closes the connection then.
 func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	var silent fasthttp.ErrNothingRead
 	if errors.As(err, &silent) {
-		// Connected and said nothing: a port check, or a connection kept in
-		// reserve. It has asked nothing, so it gets no answer.
+		// A connection without a request, from a port check or a client's pool, gets no
+		// answer.
 		_ = ctx.Conn().Close()
 		return
 	}
@@ -163,7 +163,7 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	reply.cause = err
 	s.sendError(req, reply)
 	s.finishHeader(req)
-	// The deadline of an earlier reply on this connection may be over.
+	// The deadline of the connection's earlier reply may be over.
 	_ = ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall))
 	s.finish(req.record, req.bodySize(), nil)
 }
@@ -178,7 +178,7 @@ func (s *Server) finishHeader(req *request) {
 	req.record.status = req.ctx.Response.StatusCode()
 }
 
-// bodySize is how many bytes of body the reply has on the wire.
+// bodySize is the length of the reply's body on the wire.
 func (req *request) bodySize() int64 {
 	if req.ctx.IsHead() || req.record.status == fasthttp.StatusNotModified {
 		return 0
@@ -186,8 +186,8 @@ func (req *request) bodySize() int64 {
 	return int64(len(req.ctx.Response.Body()))
 }
 
-// sendError makes err the reply. What is the server's or the sources' fault, and
-// no sample of it, has a line in the log.
+// sendError makes err the reply. A fault of the server or of the sources has a line in the log; a
+// sample of an error (see ping) has none.
 func (s *Server) sendError(req *request, err error) {
 	e := s.explain(err, "not found")
 	if e.status >= 500 && e.cause != nil {
@@ -206,8 +206,8 @@ func (s *Server) sendError(req *request, err error) {
 	req.ctx.Response.SetBodyRaw(e.body())
 }
 
-// finish counts the request and writes its line in the access log, when nothing
-// more of its body will be sent; err is why a body ended early.
+// finish counts the request and writes its line in the access log. The caller calls finish once,
+// after the last byte of the body; err is the cause of a body's early end.
 func (s *Server) finish(r *record, sent int64, err error) {
 	took := time.Since(r.start)
 	s.metrics.observe(r.route, r.status, took)
@@ -236,19 +236,18 @@ func (s *Server) finish(r *record, sent int64, err error) {
 	s.log.LogAttrs(s.base, slog.LevelInfo, "request", attrs...)
 }
 
-// badRequest is a 400 for what is no proper request.
+// badRequest is a 400 for a malformed request.
 func badRequest(message string) *apiError {
 	return &apiError{status: 400, code: meaning.BadRequest, message: message}
 }
 
-// notAllowed is the 405 of a known path.
+// notAllowed is the 405 of a known path; allow lists the path's methods.
 func notAllowed(method, allow string) *apiError {
 	return &apiError{status: 405, code: "MethodNotAllowedError", message: method + " is not allowed", allow: &allow}
 }
 
-// allowedHeaders are the headers that a web page may send along: those that mean something here,
-// and those that the older image servers (restify's, dsapid) allowed to the web interfaces written
-// for them.
+// allowedHeaders are the headers that a web page may send: the headers that this server reads, and
+// the headers that the older image servers (restify's, dsapid) allow to their web interfaces.
 const allowedHeaders = "Accept, Accept-Language, Accept-Version, Api-Version, Authorization, Cache-Control, Content-Language, " +
 	"Content-Length, Content-MD5, Content-Type, Date, If-Match, If-Modified-Since, If-None-Match, If-Range, If-Unmodified-Since, " +
 	"Origin, Pragma, Range, Request-Id, Response-Time, X-Api-Version, X-CSRF-Token, X-PINGOTHER, X-Request-Id, X-Requested-With"

@@ -11,20 +11,20 @@ import (
 // route is one row of spec 2.1 or 3.2.
 type route struct {
 	name      string // the metric label
-	writeOnly bool   // has no GET; the mirror takes no writes, so: nothing is allowed
+	writeOnly bool   // no GET, and the mirror takes no writes: no method is allowed
 	versioned bool   // Accept-Version is enforced (spec 2.2)
-	open      bool   // any web page may read it (CORS, spec 2.9)
+	open      bool   // any web page may read the replies (CORS, spec 2.9)
 	serve     func(*Server, *request) error
 }
 
-// The routes, apart from their patterns, which match knows.
+// The routes; match has their patterns. routeChannels exists only where channels do.
 var (
 	routePing        = &route{name: "ping", versioned: true, open: true, serve: (*Server).ping}
 	routeImages      = &route{name: "images", versioned: true, open: true, serve: (*Server).listImages}
 	routeImage       = &route{name: "image", versioned: true, open: true, serve: (*Server).getImage}
 	routeFile        = &route{name: "file", versioned: true, open: true, serve: (*Server).getFile}
 	routeIcon        = &route{name: "icon", versioned: true, open: true, serve: (*Server).getIcon}
-	routeChannels    = &route{name: "channels", versioned: true, open: true, serve: (*Server).listChannels} // only where there are channels
+	routeChannels    = &route{name: "channels", versioned: true, open: true, serve: (*Server).listChannels}
 	routeState       = &route{name: "state", versioned: true, serve: (*Server).state}
 	routeWrite       = &route{name: "write", writeOnly: true}
 	routeDatasets    = &route{name: "datasets", open: true, serve: (*Server).listDatasets}
@@ -37,7 +37,7 @@ var (
 	routeNone        = &route{name: "none"} // no such path, or no request at all
 )
 
-// allRoutes is every route there is, for their metrics.
+// allRoutes is every route, for the metrics.
 var allRoutes = []*route{
 	routePing, routeImages, routeImage, routeFile, routeIcon, routeChannels, routeState, routeWrite,
 	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeNone,
@@ -49,7 +49,7 @@ var plain = map[string]*route{
 	"paths": routePaths, "state": routeState, "readyz": routeReady,
 }
 
-// match finds the route of a path; nil when there is none.
+// match finds the route of a path; a path without a route gives nil.
 func match(segs []string) *route {
 	switch len(segs) {
 	case 0:
@@ -79,7 +79,7 @@ func match(segs []string) *route {
 	return nil
 }
 
-// matchImages is match for what follows /images/.
+// matchImages is match for the segments after /images/.
 func matchImages(segs []string) *route {
 	switch {
 	case segs[0] == "":
@@ -102,7 +102,7 @@ func matchImages(segs []string) *route {
 	return nil
 }
 
-// fileIndex reads "file" (which is 0), and "fileN" or "file:N", dsapid's way to ask for file N.
+// fileIndex reads "file" as 0, and "fileN" or "file:N" (dsapid's form) as N; false for other text.
 func fileIndex(seg string) (int, bool) {
 	digits, ok := strings.CutPrefix(seg, "file")
 	if !ok {
@@ -115,9 +115,9 @@ func fileIndex(seg string) (int, bool) {
 	return int(n), err == nil
 }
 
-// parseTarget takes the target of a request line apart, origin-form or
-// absolute-form; the authority of the latter counts for nothing (spec 6.3).
-// rest is path and query as they were sent; ok is false for anything else.
+// parseTarget splits the target of a request line, in origin-form or absolute-form. The authority
+// of an absolute-form means nothing (spec 6.3). rest is path and query, unchanged. ok is false for
+// any other form.
 func parseTarget(target string) (rest, path, query string, ok bool) {
 	rest = target
 	if !strings.HasPrefix(rest, "/") {
@@ -142,9 +142,9 @@ func parseTarget(target string) (rest, path, query string, ok bool) {
 
 const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-// splitPath cuts a path at its slashes and decodes each segment once. One
-// slash at the end equals none; no others are dropped, and dots mean nothing.
-// The root has no segments. ok is false for a broken percent-encoding.
+// splitPath cuts a path at its slashes and decodes each segment once. Only one slash at the end is
+// dropped, and dots are ordinary characters. The root has no segments. ok is false for a broken
+// percent-encoding.
 func splitPath(path string) (segs []string, ok bool) {
 	if path == "/" {
 		return nil, true
@@ -163,7 +163,7 @@ func splitPath(path string) (segs []string, ok bool) {
 	return segs, true
 }
 
-// parseParams reads a query string in its order. What is not well encoded is taken as it is.
+// parseParams reads a query string in its order. Badly encoded text stays unchanged.
 func parseParams(query string) [][2]string {
 	var params [][2]string
 	for query != "" {
@@ -185,7 +185,7 @@ func unescape(s string) string {
 	return s
 }
 
-// param is the first value of key.
+// param is the first value of key; false without key.
 func param(params [][2]string, key string) (string, bool) {
 	for _, p := range params {
 		if p[0] == key {

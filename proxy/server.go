@@ -1,7 +1,7 @@
 // Package proxy is the HTTP front that clients see: IMGAPI under /images, DSAPI under /datasets,
-// the array of a static image server at /. It owns routes, headers, conditional and range requests,
-// the table that turns errors into statuses, connection limits, draining and the access log. It
-// keeps no images: what is listed comes from a Catalog, what is sent from Files.
+// the array of a static image server at /. The package owns routes, headers, conditional and range
+// requests, the replies to errors, connection limits, draining and the access log. The package
+// keeps no images: lists and manifests come from a Catalog, bytes from Files.
 package proxy
 
 import (
@@ -27,8 +27,8 @@ import (
 	"imgmirror/proxy/catalog"
 )
 
-// Catalog is what images there are; *mirror.Mirror is one. The methods may be called concurrently,
-// and have their contracts at catalog.Catalog.
+// Catalog knows the images; *mirror.Mirror is one. The methods may be called concurrently, and have
+// their contracts at catalog.Catalog.
 type Catalog interface {
 	Current() *catalog.List
 	Known(ctx context.Context) (*catalog.List, error)
@@ -37,8 +37,8 @@ type Catalog interface {
 	InCircle(ctx context.Context, e catalog.Entry, index int) bool
 }
 
-// Files is where the bytes are; *mirror.Mirror is one. The methods may be called concurrently, and
-// have their contracts at mirror.Files.
+// Files has the bytes; *mirror.Mirror is one. The methods may be called concurrently, and have
+// their contracts at mirror.Files.
 type Files interface {
 	Open(ctx context.Context, e catalog.Entry, index int, why cache.Why) (*cache.Reader, error)
 	OpenIcon(ctx context.Context, e catalog.Entry) (*cache.Reader, error)
@@ -48,11 +48,11 @@ type Files interface {
 
 // Values of Options.OnUnreachable.
 const (
-	// UnreachableError answers 503 for an image whose sources are all down:
-	// the truth, on which imgadm gives up.
+	// UnreachableError answers the truth, 503, for an image whose sources are all down. imgadm
+	// gives up on a 503.
 	UnreachableError = "error"
-	// UnreachableNotFound answers 404 instead, on which imgadm asks its next source (spec/imgadm
-	// 4.5): to the file and to the manifest, and to the manifest of each image that is built on it.
+	// UnreachableNotFound answers 404 instead, for the image's file and manifest and for the
+	// manifest of each image built on the image. imgadm then asks its next source (spec/imgadm 4.5).
 	UnreachableNotFound = "notfound"
 )
 
@@ -64,65 +64,64 @@ type Options struct {
 	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives it
 	// from each request's Host header (spec 2.7).
 	PublicURL string
-	// ID is the mirror's, by which mirrors that ask each other know themselves
-	// again (see via); "" = other mirrors are clients like all.
+	// ID is the mirror's own, by which mirrors that ask each other know themselves again (see
+	// via); "" treats other mirrors as ordinary clients.
 	ID string
 	// Version is the server's own semantic version; "" = 0.0.0.
 	Version string
-	// StreamOnMiss sends a file that is not on disk while it comes in; false
-	// waits until all of it is verified before the reply's headers.
+	// StreamOnMiss sends a missing file during its fill; false verifies the whole file before the
+	// reply's headers.
 	StreamOnMiss bool
 	// OnUnreachable is UnreachableError or UnreachableNotFound; "" = error.
 	OnUnreachable string
 
-	// ClientStall cuts a client that takes no bytes for so long; 0 = 60s.
+	// ClientStall cuts a client that takes no bytes for ClientStall; 0 = 60s.
 	ClientStall time.Duration
-	// DrainTimeout is how long replies under way may go on when Run is told to stop; 0 = 30s.
+	// DrainTimeout is how long replies under way may go on after the end of Run's context; 0 = 30s.
 	DrainTimeout time.Duration
 	// MaxConnections bounds the open connections; 0 = 10000.
 	MaxConnections int
 	// MaxPerAddress bounds the open connections of one address; 0 = no bound.
 	MaxPerAddress int
 
-	// Ready is asked in addition by /readyz and Server.Ready; nil = always true. It must not wait.
+	// Ready is a further condition of /readyz and Server.Ready; nil = true. Ready must not wait.
 	Ready func() bool
 
 	// TLSConfig makes the server speak TLS; nil = plain HTTP.
 	TLSConfig *tls.Config
 
 	Logger     *slog.Logger          // nil = discard
-	Registerer prometheus.Registerer // nil = metrics that nobody sees
+	Registerer prometheus.Registerer // nil = unregistered metrics
 }
 
-// Times that are nobody's business to tune.
+// Fixed times, outside of the configuration.
 const (
-	// readTimeout bounds the reading of one request, so that a client which
-	// drips its headers is cut.
+	// readTimeout bounds the reading of one request, and so cuts a client that drips its headers.
 	readTimeout = 30 * time.Second
-	// idleTimeout is how long a connection is kept between requests: imgadm
-	// reuses pooled ones without a limit of its own (spec 6.1).
+	// idleTimeout is how long a connection stays open between requests: imgadm reuses pooled
+	// connections without a limit of its own (spec 6.1).
 	idleTimeout = 180 * time.Second
 	// lookupTimeout bounds the wait for a manifest; clients get their 503 within 3 s (spec 5.5).
 	lookupTimeout = 2900 * time.Millisecond
-	// listTimeout bounds the wait for the first answers of sources after a start,
-	// while there is nothing to list; listRetry is when it is worth asking again.
+	// listTimeout bounds the wait for the sources' first answers after a start with an empty list.
+	// listRetry is the Retry-After of a reply without a list.
 	listTimeout = 2 * time.Second
 	listRetry   = 5 * time.Second
-	// openTimeout bounds the wait for the first byte of a file. Sources that
-	// refuse are given up by the store within seconds; this one is for the
-	// queue of fills, in which a client may well stand for minutes.
+	// openTimeout bounds the wait for the first byte of a file. The store gives up on refusing
+	// sources within seconds; openTimeout is for the queue of fills, in which a client may wait
+	// for minutes.
 	openTimeout = 10 * time.Minute
 )
 
 // Sizes of fasthttp's buffers, one pair per connection that is being served.
 const (
 	readBuffer     = 8 << 10  // also the limit of a request's header
-	writeBuffer    = 4 << 10  // sendfile and writev pass it by
+	writeBuffer    = 4 << 10  // sendfile and writev bypass the buffer
 	writeBufferTLS = 32 << 10 // two TLS records
-	maxRequestBody = 1        // how much of a body is waited for: nothing here takes one
+	maxRequestBody = 1        // no request has a use for a body
 )
 
-// Server is the client listener. Its methods may be called concurrently.
+// Server is the client listener. The methods of a Server may be called concurrently.
 type Server struct {
 	opts     Options // with the defaults filled in
 	catalog  Catalog
@@ -135,10 +134,10 @@ type Server struct {
 
 	http     *fasthttp.Server
 	conns    conns
-	refusals rate.Sometimes // of their lines in the log; used by accept only
+	refusals rate.Sometimes // bounds the log's lines on refused connections; used by accept only
 
-	// base is the context of everything done for a client; cut ends it when
-	// the drain deadline has passed.
+	// base is the context of all work for clients; cut ends base at the drain deadline, and at the
+	// latest when Serve returns.
 	base context.Context
 	cut  context.CancelFunc
 
@@ -149,7 +148,7 @@ type Server struct {
 	datasets datasetsCache
 }
 
-// New checks the options and builds the server; it starts nothing.
+// New checks the options and builds the server, and starts nothing.
 func New(o Options) (*Server, error) {
 	if o.Catalog == nil || o.Files == nil {
 		return nil, errors.New("proxy: Catalog and Files are required")
@@ -194,22 +193,22 @@ func New(o Options) (*Server, error) {
 		ErrorHandler:    s.malformed,
 		HeaderReceived:  s.received,
 		Name:            "imgmirror/" + o.Version,
-		Concurrency:     o.MaxConnections + 1, // the limit is kept by conns
+		Concurrency:     o.MaxConnections + 1, // conns keeps the limit
 		ReadBufferSize:  readBuffer,
 		WriteBufferSize: writeBuffer,
 		ReadTimeout:     readTimeout,
-		// WriteTimeout is armed anew for every reply and covers a header and a small body. The body
-		// of a file sets its own deadlines as it moves on, see fileBody.
+		// WriteTimeout starts anew for every reply and covers a header and a small body. The body
+		// of a file sets a deadline for each of its steps, see fileBody.
 		WriteTimeout:       o.ClientStall,
 		IdleTimeout:        idleTimeout,
 		MaxRequestBodySize: maxRequestBody,
-		// Streamed, so that a write is refused by its header alone.
+		// StreamRequestBody refuses a write by its header alone.
 		StreamRequestBody:            true,
 		DisablePreParseMultipartForm: true,
 		NoDefaultContentType:         true,
 		LazyRequestTime:              true,
 		Logger:                       printfLogger{s.log},
-		// MaxConnsPerIP stays 0: it wraps the connection and so loses sendfile.
+		// MaxConnsPerIP stays 0: the limit wraps the connection and so loses sendfile.
 	}
 	if o.TLSConfig != nil {
 		s.http.WriteBufferSize = writeBufferTLS
@@ -217,8 +216,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Listen opens the TCP port that Run will serve, so that a bad address is known
-// early. Addr "host:0" takes a free port, which Addr tells.
+// Listen opens the TCP port that Run serves, so that a bad address fails early. addr "host:0" takes
+// a free port, which Addr tells. A second Listen is an error.
 func (s *Server) Listen(addr string) error {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -239,7 +238,7 @@ func (s *Server) Addr() net.Addr {
 	return nil
 }
 
-// Run is Serve on what Listen opened.
+// Run is Serve on the listener of Listen; Run without Listen is an error.
 func (s *Server) Run(ctx context.Context) error {
 	ln := s.listener.Load()
 	if ln == nil {
@@ -248,7 +247,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Serve(ctx, *ln)
 }
 
-// Close frees the port of a server that will not be run. It has no effect on one that was.
+// Close frees the port of a server before Run. Close has no effect on a server that has run.
 func (s *Server) Close() error {
 	ln := s.listener.Load()
 	if ln == nil || s.served.Load() {
@@ -257,16 +256,15 @@ func (s *Server) Close() error {
 	return (*ln).Close()
 }
 
-// Ready tells that requests are being taken: from the start of Serve until its
-// context ends, and Options.Ready agrees. It is what /readyz says.
+// Ready tells whether the server takes requests and Options.Ready agrees. The server takes requests
+// from the start of Serve until the end of Serve's context. /readyz says what Ready says.
 func (s *Server) Ready() bool { return s.serving.Load() && s.opts.Ready() }
 
-// Serve serves ln until ctx ends, then drains: Ready turns false, ln is closed,
-// idle connections are closed at once, replies under way may end within
-// DrainTimeout, what is left is cut. It returns when all of that is done: nil,
-// or the error that broke the listener. A Server serves once.
+// Serve serves ln until ctx ends or ln breaks, and then drains: Ready turns false, ln and idle
+// connections are closed at once, replies under way may end within DrainTimeout, and Serve cuts the
+// rest. Serve returns after the drain: nil, or the error that broke ln. A second Serve is an error.
 //
-// A reply that waits for a fill is given up at the cut.
+// The cut also ends a reply that waits for a fill.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if s.served.Swap(true) {
 		return errors.New("proxy: Serve was called before")
@@ -282,7 +280,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		s.serving.Store(false)
 		s.conns.draining.Store(true)
 		ln.Close()
-		<-accepted //nolint:errcheck // the end that was asked for
+		<-accepted //nolint:errcheck // ctx asked for the end
 	case broken = <-accepted:
 		s.serving.Store(false)
 		ln.Close()
@@ -302,7 +300,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	return broken
 }
 
-// printfLogger brings fasthttp's own messages, all of them about single connections, to slog.
+// printfLogger brings fasthttp's own messages, all about single connections, to slog.
 type printfLogger struct{ log *slog.Logger }
 
 func (l printfLogger) Printf(format string, args ...any) {

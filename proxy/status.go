@@ -20,9 +20,9 @@ type apiError struct {
 	status  int
 	code    string
 	message string
-	fields  []fieldError // ValidationFailed and InvalidParameter only; there, never nil
+	fields  []fieldError // non-nil for ValidationFailed and InvalidParameter only
 	allow   *string      // the Allow header of a 405
-	cause   error        // for the log, not for the client
+	cause   error        // for the log, hidden from the client
 }
 
 // fieldError is one member of "errors".
@@ -41,7 +41,7 @@ func (e *apiError) Error() string {
 
 func (e *apiError) Unwrap() error { return e.cause }
 
-// body is the JSON that clients get.
+// body is the JSON of the error reply.
 func (e *apiError) body() []byte {
 	v := struct {
 		Code    string        `json:"code"`
@@ -54,7 +54,7 @@ func (e *apiError) body() []byte {
 	return encode(v)
 }
 
-// encode is the JSON text of what this package sends, which always has one.
+// encode is the JSON text of v, a value of this package; a value without JSON panics.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -78,13 +78,13 @@ func invalidParameter(field, message string) *apiError {
 	}
 }
 
-// unauthorized is the 401 of what only an operator of the reference server may.
+// unauthorized is the 401 of an operation for operators of the reference server only.
 func unauthorized(message string) *apiError {
 	return &apiError{status: 401, code: meaning.Unauthorized, message: message}
 }
 
-// explain turns any error into the reply to make of it. absent is what to say
-// when it means that a thing is not there.
+// explain turns any error into its reply. absent is the message for an error that means a missing
+// thing.
 func (s *Server) explain(err error, absent string) *apiError {
 	var api *apiError
 	if errors.As(err, &api) {
@@ -115,7 +115,7 @@ func (s *Server) explain(err error, absent string) *apiError {
 	return e
 }
 
-// queryFault is the reply to a query that cannot be understood.
+// queryFault is the reply to a malformed query.
 func queryFault(q *manifest.QueryError) *apiError {
 	if q.Outer == meaning.Unauthorized {
 		return unauthorized(q.Message)

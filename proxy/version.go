@@ -6,17 +6,17 @@ import (
 	"github.com/Masterminds/semver/v3"
 )
 
-// apiVersion is the version of IMGAPI that is spoken.
+// apiVersion is the version of IMGAPI that the server speaks.
 const apiVersion = "2.0.0"
 
-// spoken are the versions that a client may ask for. They differ in nothing
-// but "channels" (spec 2.2).
+// spoken are the versions that a client may ask for, oldest first. The versions differ in
+// "channels" alone (spec 2.2).
 var spoken = [...]*semver.Version{semver.MustParse("1.0.0"), semver.MustParse(apiVersion)}
 
-// satisfiedBy reads an Accept-Version header: "" (an old client) or a semver range. It gives the
-// major version of the newest spoken one that satisfies it; 0 when none does.
+// satisfiedBy reads an Accept-Version header: "" (an old client) or a semver range. The result is
+// the major version of the newest spoken version in the range; 0 for a range without one.
 func satisfiedBy(header string) int {
-	switch header { // what clients send
+	switch header { // the usual values
 	case "*", "~2":
 		return 2
 	case "", "~1":

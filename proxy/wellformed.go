@@ -6,7 +6,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// tokenByte tells the bytes that a header's name is made of.
+// tokenByte has the bytes of a header's name.
 var tokenByte = func() (is [256]bool) {
 	for c := range is {
 		is[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' ||
@@ -20,11 +20,11 @@ var (
 	nameEncoding = []byte("Transfer-Encoding")
 )
 
-// wellFormed refuses requests that a server in front of this one may read in
-// another way than fasthttp does, which takes more than RFC 9112 allows: where one
-// request ends and the next begins must be the same for both. fasthttp itself
-// refuses space before a colon, a second Host or Content-Length, and
-// Transfer-Encoding in HTTP/1.0. A request line that ends in a bare LF cannot be seen here.
+// wellFormed refuses requests that a server in front of this one may read in another way than
+// fasthttp, which takes more than RFC 9112 allows. Both servers must agree where one request ends
+// and the next begins. fasthttp itself refuses space before a colon, a second Host or
+// Content-Length, and Transfer-Encoding in HTTP/1.0. wellFormed cannot see a request line that ends
+// in a bare LF.
 func wellFormed(ctx *fasthttp.RequestCtx) *apiError {
 	h := &ctx.Request.Header
 	switch version := string(h.Protocol()); version {
