@@ -102,7 +102,7 @@ type Options struct {
 	HideRetired bool                  // such images are not listed: they are reachable by uuid only
 	OnChange    func(*List)           // called by Run, from its own goroutine; may be nil
 	Logger      *slog.Logger          // nil: no log
-	Registerer  prometheus.Registerer // nil: metrics that nobody sees
+	Registerer  prometheus.Registerer // nil: unregistered metrics
 }
 
 const (

@@ -169,7 +169,7 @@ func (c *Catalog) missingOrigins(w *walk) []originTask {
 		recent[s] = make(map[uuid.UUID]bool)
 		for id, said := range s.absent {
 			if wants[id] == nil {
-				delete(s.absent, id) // nobody's origin any more
+				delete(s.absent, id) // an origin of no image any more
 			} else if now.Sub(said) < absentMemory {
 				recent[s][id] = true
 			}

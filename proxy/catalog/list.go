@@ -21,7 +21,7 @@ type Entry struct {
 	Source   string   // name of the source that Manifest came from
 	Listed   bool     // some source lists it; else it is reachable by uuid only
 	Retired  bool     // no source lists it any more, and it is here because it is cached; then Listed means that it is still shown
-	Holders  []Holder // empty when the catalogue is Offline: there is nobody to ask
+	Holders  []Holder // empty when the catalogue is Offline, which has no source to ask
 	// Others may hold an image that no list shows: they have not been asked. Their File asks for
 	// the image first. A source that turns out to have the same files is a Holder from then on.
 	Others []Holder

@@ -29,8 +29,8 @@ const (
 	resultRefused     = "refused"
 )
 
-// newMetrics registers the metrics; r nil = nobody sees them. newMetrics panics when r has them
-// already. Series of the given sources are present at zero.
+// newMetrics registers the metrics with r; nil = unregistered metrics. newMetrics panics when r has
+// the metrics already. Series of the given sources are present at zero.
 func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 	auto := promauto.With(r)
 	m := &metrics{

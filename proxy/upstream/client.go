@@ -115,7 +115,7 @@ type Options struct {
 	ID string
 	// UserAgent is sent as it is; "" means "imgmirror".
 	UserAgent string
-	// Metrics are shared by all sources; nil means metrics that nobody sees.
+	// Metrics are shared by all sources; nil means unregistered metrics.
 	Metrics *Metrics
 	// Logger gets what the errors that are returned don't say; nil means none.
 	Logger *slog.Logger

@@ -145,7 +145,7 @@ func (h *health) listed(err error) {
 		h.up.Set(0)
 	}
 	for _, b := range []*breaker{&h.lookups, &h.files} {
-		idle := b.open && time.Now().After(b.until.Add(b.rest)) // nobody has asked who could have been let through
+		idle := b.open && time.Now().After(b.until.Add(b.rest)) // no question since the rest
 		switch {
 		case !ok:
 			h.judge(b)

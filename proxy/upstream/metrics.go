@@ -29,8 +29,8 @@ const (
 	whatFiles   = "files" // and icons
 )
 
-// NewMetrics registers the metrics; the series of the named sources are present
-// from the start. It panics when r has them already. r may be nil: nobody sees them.
+// NewMetrics registers the metrics with r; nil means unregistered metrics. NewMetrics panics when r
+// has the metrics already. The series of the named sources are present from the start.
 func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
 	auto := promauto.With(r)
 	m := &Metrics{

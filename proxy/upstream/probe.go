@@ -15,8 +15,8 @@ import (
 	"imgmirror/proxy/via"
 )
 
-// resolve gives the kind of the source: the cached verdict, or that of a
-// discovery. When a discovery that is repeated can reach nobody, the last known kind stays.
+// resolve gives the kind of the source: the cached verdict, or the verdict of a discovery. The last
+// known kind stays when a repeated discovery cannot reach the source.
 func (c *Client) resolve(ctx context.Context) (verdict, error) {
 	v, ok := c.state.settled()
 	if ok || c.opts.Kind != kindAuto {
