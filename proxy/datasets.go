@@ -128,7 +128,7 @@ func (s *Server) datasetEntry(req *request, id uuid.UUID, params [][2]string) (c
 	return catalog.Entry{}, imageNotFound(id)
 }
 
-// visibleDatasets are the images of a view that DSAPI shows, in its order.
+// visibleDatasets are the images of a view that DSAPI shows, in the view's order.
 func visibleDatasets(view *catalog.View) []manifest.Manifest {
 	all := view.Images()
 	images := make([]manifest.Manifest, 0, len(all))

@@ -18,8 +18,8 @@ var errOutOfReach = fmt.Errorf("the sources that hold it do not answer: %w", ver
 
 // obtain refuses, under UnreachableNotFound, the manifest of an image that a client cannot install
 // now: the file of the image or of one of its origins is out of reach, away from the disk and from
-// every source that answers. imgadm goes on to its next source when the manifest is not found, and
-// gives up when only the file is. The error is ready for the client.
+// every source that answers. imgadm goes on to its next source after a missing manifest, and gives
+// up after a missing file. The error is ready for the client.
 func (s *Server) obtain(e catalog.Entry) error {
 	if s.opts.OnUnreachable != UnreachableNotFound {
 		return nil

@@ -61,8 +61,8 @@ type Options struct {
 	Catalog Catalog
 	Files   Files
 
-	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives it
-	// from each request's Host header (spec 2.7).
+	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives the base from each
+	// request's Host header (spec 2.7).
 	PublicURL string
 	// ID is the mirror's own, by which mirrors that ask each other know themselves again (see
 	// via); "" treats other mirrors as ordinary clients.
