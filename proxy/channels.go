@@ -35,7 +35,7 @@ func channelOf(list *catalog.List, params [][2]string) (*catalog.View, string, e
 	}
 }
 
-// namedChannel is the channel that a query names, known or unknown; "" for none and with channels off.
+// namedChannel is the channel that a query names, known or unknown; "" for none or channels off.
 func namedChannel(list *catalog.List, params [][2]string) string {
 	if len(list.Channels()) == 0 {
 		return ""
