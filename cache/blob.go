@@ -45,9 +45,8 @@ const (
 	Ahead
 )
 
-// fillKey is what all requests for the same bytes have in common. One manifest may lie of a file
-// that another one tells the truth of, so that a sha1 with another size, or md5, stands for other
-// bytes.
+// fillKey is the same for all requests for the same bytes. Two manifests may name one sha1 with
+// different sizes or md5s, and one of them is wrong: the key has both, so each has its own fill.
 func (b Blob) fillKey() string {
 	key := fmt.Sprintf("%s-%d", b.title(), b.Want.Size)
 	if len(b.Want.MD5) > 0 {
@@ -84,8 +83,8 @@ type Source struct {
 	// Once: its bytes can be had only once, so that what it refuses is refused for good although it has answered well
 	// before: an upload, a bundle.
 	Once bool
-	// Said is what the source says of the image, its manifest: once that is another one, lies told before are forgotten.
-	// It is not modified.
+	// Said is the manifest of the source. After a change of the manifest, the store forgets the wrong
+	// bytes that the source sent before. The store does not change Said.
 	Said []byte
 }
 

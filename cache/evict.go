@@ -25,7 +25,7 @@ type Reason string
 const (
 	ReasonMaxSize Reason = "max_size" // the cache was to stay within Options.MaxSize
 	ReasonMinFree Reason = "min_free" // the file system was to keep Options.MinFree
-	ReasonDelete  Reason = "delete"   // somebody asked for it
+	ReasonDelete  Reason = "delete"   // an operator asked for it
 )
 
 // Evicted is a file that was removed, or would be.
@@ -61,7 +61,7 @@ func (s *Store) Vacuum(ctx context.Context, dryRun bool) ([]Evicted, error) {
 	return s.evict(plan), nil
 }
 
-// sweep makes room when a limit is passed although nobody fills: it was lowered,
+// sweep makes room when a limit is passed without a fill: the limit was lowered,
 // or others fill the disk.
 func (s *Store) sweep() error {
 	if s.o.NoSweep {
@@ -95,7 +95,7 @@ func (s *Store) wakeRoom() {
 	}
 }
 
-// Remove removes the file, pinned by nobody, or the unfinished download, by
+// Remove removes the file, which no pin keeps, or the unfinished download, by
 // hand, and makes that last. Those who have it open read on; whoever asks for it next begins a new
 // fill. The error matches ErrPinned, or fs.ErrNotExist if neither is there.
 func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
@@ -281,7 +281,7 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 func absent(string) error { return fs.ErrNotExist }
 
 // plan says what goes, and in which order, so that d is met: nothing if d.must
-// cannot be. Unfinished downloads that nobody goes on with are the first.
+// cannot be. Unfinished downloads without a fill are the first.
 func (s *Store) plan(d need) []Evicted {
 	if d.should <= 0 {
 		return nil

@@ -88,8 +88,8 @@ func (d folder) acquire() (lock, error) {
 	return nil, fmt.Errorf("data folder: %w", err)
 }
 
-// lockName takes DATA/lock, which other versions take alone, and writes into it whose
-// it is. On a disk that cannot be written it takes what is there.
+// lockName takes DATA/lock, the only lock of other versions, and writes the owner into the file. On
+// a disk that cannot be written, lockName uses the existing file.
 func (d folder) lockName() (*os.File, error) {
 	f, err := os.OpenFile(d.lockFile(), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

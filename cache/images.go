@@ -63,7 +63,7 @@ func (all *images) of(sum verify.Sum) (ids []uuid.UUID) {
 }
 
 // noteImage records that b's image has file sum, and keeps a copy of its
-// manifest; coming: also if the file is not there yet. Icons belong to nobody:
+// manifest; coming: also if the file is not there yet. Icons belong to no image:
 // they come and go alone. A failure does no harm today: the failure is logged.
 func (s *Store) noteImage(b Blob, sum verify.Sum, coming bool) {
 	if err := s.note(b, sum, coming); err != nil {

@@ -59,8 +59,8 @@ func (all liars) trusted(key string, sources []Source) []Source {
 	return slices.SortedStableFunc(slices.Values(sources), func(a, b Source) int { return lied(a) - lied(b) })
 }
 
-// justLied tells what src has sent within lieMemory for key instead of the right bytes, if it still
-// says the same of the image; nil: nothing. What can be had only once is another body each time.
+// justLied gives the error of the wrong bytes that src sent for key within lieMemory; nil without
+// any, or after a change of its manifest. A source with Once sends a new body each time.
 func (all liars) justLied(key string, src Source) error {
 	told, lied := all[liar{src.Name, key}]
 	if !lied || src.Once || !told.dear || time.Since(told.when) >= lieMemory || told.said != sha256.Sum256(src.Said) {

@@ -92,9 +92,8 @@ func (q *queue) next() (f File, children int, ok bool) {
 	return File{}, 0, false
 }
 
-// openRing makes the first file ready of those that nothing blocks but one
-// another: images that name each other as origin, or an image whose file is its
-// origin's too.
+// openRing makes the first of the files ready that block each other: their images form a ring of
+// origins, or an image shares its file with its origin.
 func (q *queue) openRing() bool {
 	stay := q.staying()
 	var first *waiting

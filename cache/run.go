@@ -82,8 +82,8 @@ func (s *Store) tendIndex() error {
 	return lost
 }
 
-// recordAgain gives to the index what the tables in memory have, after writes had
-// been refused. What went meanwhile the next start finds gone.
+// recordAgain writes the tables in memory to the index, after the index refused writes. Records of
+// files that were removed during this time stay until the next start.
 func (s *Store) recordAgain() error {
 	s.mu.RLock()
 	changes := make([]index.Change, 0, len(s.files)+len(s.images.known)+len(s.aliases))

@@ -25,9 +25,9 @@ func newSpace(limit, minFree int64, free func() (int64, error)) *space {
 	return &space{max: limit, minFree: minFree, free: free}
 }
 
-// lockFree locks the books and tells what is free on the file system, in step
-// with them. That is asked with the lock open: what fills wrote meanwhile may
-// count as free in the answer, but is booked no more, so it is taken off.
+// lockFree locks the books and tells what is free on the file system, in step with the books. The
+// file system is asked without the lock; bytes that fills write during the question may count as
+// free in the answer and are no longer booked, so lockFree subtracts these bytes.
 func (s *space) lockFree() (free int64, unlock func(), err error) {
 	s.mu.Lock()
 	written := s.written

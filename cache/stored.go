@@ -30,9 +30,9 @@ type stored struct {
 	hold    *hold
 	used    atomic.Int64 // when it was last opened, or a reader left it; Unix nanoseconds
 	checked atomic.Int64 // when its bytes were last found right; Unix nanoseconds
-	idle    atomic.Bool  // it was brought ahead of need, and nobody has asked for it since
+	idle    atomic.Bool  // the file was brought ahead of need, and no request has come since
 	dirty   atomic.Bool  // used, checked or idle are newer than what the index has
-	wrong   atomic.Bool  // its bytes were found wrong: nobody who has it open may go on
+	wrong   atomic.Bool  // the bytes were found wrong: no open Reader may go on
 
 	stamp   atomic.Pointer[index.Stamp] // of the file whose bytes were hashed; nil: not known yet
 	unsaved atomic.Bool                 // stamp is newer than what the index has
@@ -69,7 +69,7 @@ func (h *hold) readers() (n int64) {
 
 // follow takes over those who still read the file before. Store.mu is held.
 func (h *hold) follow(before *hold) {
-	for before != nil && before.n.Load() == 0 { // nobody can take it any more
+	for before != nil && before.n.Load() == 0 { // no request can take it any more
 		before = before.prev
 	}
 	h.prev = before
@@ -81,7 +81,7 @@ type File struct {
 	Size     int64
 	Added    time.Time
 	LastUsed time.Time
-	Idle     bool        // it was brought ahead of need, and nobody has asked for it since
+	Idle     bool        // the file was brought ahead of need, and no request has come since
 	Checked  time.Time   // when its bytes were last found right: at its download, by a scrub or by Check
 	Readers  int         // who have it open now
 	Images   []uuid.UUID // whose file it is, sorted; empty for icons
@@ -98,7 +98,7 @@ func (f *stored) describe() File {
 	}
 }
 
-// before orders files as eviction does: what nobody has asked for yet, then the
+// before orders files as eviction does: files without a request first, then the
 // least recently used. It is negative if f goes before g.
 func (f File) before(g File) int {
 	if f.Idle != g.Idle {

@@ -5,7 +5,7 @@
 // Every byte of a bundle follows from its index, its signature and the content
 // that these name by sha256: Write makes them from any offset on, Read
 // takes no others. The package knows what right bytes are; it stores nothing,
-// trusts nobody, and knows nothing of HTTP.
+// trusts no sender, and knows nothing of HTTP.
 package bundle
 
 import (
@@ -41,7 +41,7 @@ const (
 // wrong, errors match verify.ErrMismatch.
 var ErrInvalid = errors.New("not a valid bundle")
 
-// ErrSignature is matched when nobody who is trusted has signed the index.
+// ErrSignature is matched when no trusted key has signed the index.
 var ErrSignature = errors.New("signature is not good")
 
 // ErrVolumeSize is matched when a bundle cannot be cut into volumes of that size.

@@ -91,7 +91,7 @@ type Part struct {
 	Volume int `json:"volume"`
 }
 
-// Held is an image that somebody has: the sums of its files in their order.
+// Held is an image that a receiver has: the sums of its files in their order.
 type Held struct {
 	UUID  uuid.UUID    `json:"uuid"`
 	Files []verify.Sum `json:"files"`

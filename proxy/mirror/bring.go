@@ -142,7 +142,7 @@ func (m *Mirror) Bring(ctx context.Context, steps []Step, why cache.Why, report 
 			}
 			continue
 		}
-		// The rest of a chain before other chains: what is whole is of use.
+		// A started chain goes before other chains: only a complete chain is of use.
 		ready = append(children[end.step], ready...)
 	}
 }

@@ -101,7 +101,7 @@ func (m *Mirror) prefetchAll(ctx context.Context, p *prefetched) bool {
 		}
 	}
 	if p.full && ctx.Err() == nil {
-		m.log.Info("prefetch has had room for all", "images", len(p.brought))
+		m.log.Info("prefetch has had room for all", "files", len(p.brought))
 		p.full = false
 	}
 	return all

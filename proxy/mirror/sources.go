@@ -102,7 +102,7 @@ func (m *Mirror) newGeneration(s Sources) (*generation, error) {
 	if len(faults) > 0 {
 		return nil, errors.Join(faults...)
 	}
-	// The word of a configured source goes before a bundle's, which is as old as the bundle.
+	// Configured sources come before imported images: the manifest in a bundle may be old.
 	all = append(all, own(m.imported))
 	if s.PublishedLast {
 		all = append(all, own(m.published))
