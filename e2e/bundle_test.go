@@ -510,3 +510,30 @@ func TestBundleBusy(t *testing.T) {
 		m.verb(export...).want(t)
 	}
 }
+
+// TestBundleRefusedInMidFile: a file that the mirror cannot take to its end refuses its image alone, also of a client over
+// TCP, which is sending when the answer comes.
+func TestBundleRefusedInMidFile(t *testing.T) {
+	t.Parallel()
+	images := []image{newImage("mid-0", 30<<20), newImage("mid-1", 1<<20), newImage("mid-2", 28<<20), newImage("mid-3", 3000)}
+	file := filepath.Join(t.TempDir(), "mid.tar")
+	carrier(t, images...).verb("bundle", "export", "-q", "-o", file, "name=~mid").want(t)
+	far := startMirror(t, nil)
+	limit := exec.Command(need(t, "prlimit"), "--pid", fmt.Sprint(far.cmd.Process.Pid), "--fsize=20971520")
+	if out, err := limit.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for round := range 4 {
+		said := far.remote("bundle", "import", "-j", file)
+		states := said.importStates(t)
+		small := "added"
+		if round > 0 {
+			small = "present"
+		}
+		for i, want := range []string{"refused", small, "refused", small} {
+			if got := states[images[i].uuid]; got != want {
+				t.Errorf("round %d, %s: %s, want %s (%s)", round, images[i].name, got, want, said.stderr)
+			}
+		}
+	}
+}

@@ -185,6 +185,7 @@ func (in *importRun) one(ctx context.Context, stdin io.Reader, v volume) (admin.
 
 // note keeps what has been reported last of each bundle.
 func (in *importRun) note(report admin.BundleImport) {
+	report.ID = "" // of an import that has ended
 	for i := range report.Images {
 		image := &report.Images[i]
 		switch {

@@ -170,6 +170,7 @@ type arriving struct {
 	conn   *http.ResponseController
 	within time.Duration
 	life   context.Context // ends the body, by the caller of cut; nil: the body lasts as long as the request
+	begun  bool            // some bytes have come
 }
 
 // cut ends a Read that is under way, once life has ended.
@@ -182,6 +183,7 @@ func (b *arriving) Read(p []byte) (int, error) {
 		return 0, context.Cause(b.life)
 	}
 	n, err := b.ReadCloser.Read(p)
+	b.begun = b.begun || n > 0
 	// After the end of the body the server watches for a client that leaves, and would take a deadline
 	// for one.
 	_ = b.conn.SetReadDeadline(time.Time{})

@@ -45,16 +45,21 @@ func (c *Client) File(ctx context.Context, sum verify.Sum, offset int64) (io.Rea
 	return resp.Body, nil
 }
 
-// endTimeout bounds the last question of an import whose context has ended.
-const endTimeout = 10 * time.Second
+const (
+	// endTimeout bounds the last question of an import whose context has ended.
+	endTimeout = 10 * time.Second
+	// aliveEvery is the time between two signs of life of an import.
+	aliveEvery = 20 * time.Second
+)
 
 // ImportBundle reads the tar of a volume, brings the mirror what it lacks, and tells what became of
 // all images of the bundle; of an import that broke off, too, if the mirror has begun it. Of a
 // volume that can be sought in, bytes that the mirror has are not read. progress is told how many
 // bytes have been sent, of how many, by one call after the other.
 func (c *Client) ImportBundle(ctx context.Context, volume io.Reader, progress func(sent, total int64)) (BundleImport, error) {
-	s := &sending{c: c, progress: progress}
+	s := &sending{c: c, progress: progress, alive: func() {}}
 	_, err := bundle.Read(ctx, volume, s)
+	s.alive()
 	if s.told.ID == "" {
 		return s.told, err
 	}
@@ -66,7 +71,7 @@ func (c *Client) ImportBundle(ctx context.Context, volume io.Reader, progress fu
 	defer cancel()
 	last, endErr := ask[BundleImport](end, c, http.MethodDelete, "/bundle/"+s.told.ID, nil)
 	if endErr != nil {
-		return s.told, cmp.Or(err, endErr)
+		return s.reached(), cmp.Or(err, endErr)
 	}
 	for i, before := range s.told.Images {
 		if now := &last.Images[i]; before.State == ImageRefused && now.State == ImageWaiting {
@@ -84,6 +89,50 @@ type sending struct {
 	sent     int64
 	total    int64
 	progress func(sent, total int64)
+	alive    func() // ends the signs of life
+}
+
+// keepAlive asks after the import until the returned func is called, which waits for the last question. A volume that
+// gives no byte for long, or has nothing that the mirror lacks, makes no request.
+func (s *sending) keepAlive(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	path := fmt.Sprintf("/bundle/%s/files/%s", s.told.ID, s.images[0].Files[0].SHA1)
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		t := time.NewTicker(aliveEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				_ = s.c.do(ctx, http.MethodPut, path, typeBytes, http.NoBody, &ImportedFile{}) // the next file tells
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		asking.Wait()
+	}
+}
+
+// reached is what the mirror has told, of a mirror that tells no more.
+func (s *sending) reached() BundleImport {
+	for i := range s.told.Images {
+		image := &s.told.Images[i]
+		if image.State != ImageWaiting {
+			continue
+		}
+		image.State = ImageAdded
+		for f, file := range s.images[i].Files {
+			if image.Have[f] < file.Size {
+				image.State = ImageWaiting
+				image.Error = &Error{codeIncomplete, fmt.Sprintf("file %s is missing from byte %d on", file.Path, image.Have[f])}
+				break
+			}
+		}
+	}
+	return s.told
 }
 
 // Begin has the mirror decide whether the bundle is taken.
@@ -101,6 +150,9 @@ func (s *sending) Begin(ctx context.Context, h bundle.Head, manifests [][]byte) 
 		if from, ok := s.lacks(e); ok {
 			s.total += e.Begin + e.Size - from
 		}
+	}
+	if len(s.images) > 0 && len(s.images[0].Files) > 0 {
+		s.alive = s.keepAlive(ctx)
 	}
 	return nil
 }

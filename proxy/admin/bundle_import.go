@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -59,6 +61,10 @@ func (s *Server) takeFile(w http.ResponseWriter, r *http.Request) error {
 	defer context.AfterFunc(ctx, body.cut)()
 	have, err := in.Take(ctx, sum, offset, r.ContentLength, body)
 	if err != nil {
+		// A client that is sending meets the end of the connection before the answer, unless the rest is read.
+		if body.begun && !errors.Is(err, mirror.ErrBroke) {
+			_, _ = io.Copy(io.Discard, body)
+		}
 		return err
 	}
 	return reply(w, http.StatusOK, ImportedFile{SHA1: sum.String(), Have: have})

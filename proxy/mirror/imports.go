@@ -13,8 +13,8 @@ import (
 const (
 	// maxImports bounds the imports that are open at the same time.
 	maxImports = 16
-	// importLife is the time after which an import without a request ends.
-	importLife = time.Hour
+	// importLife is the time after which an import without a request ends. The verb asks more often.
+	importLife = 2 * time.Minute
 	// importGrace is the time without a request after which imports make room for another one.
 	importGrace = time.Minute
 )
@@ -28,12 +28,16 @@ type imports struct {
 	all []*Import
 }
 
-// Importing gives an import that has begun; the error matches fs.ErrNotExist.
+// Importing gives an import that has begun, and counts as a request; the error matches
+// fs.ErrNotExist.
 func (m *Mirror) Importing(id string) (*Import, error) {
 	m.imports.mu.Lock()
 	defer m.imports.mu.Unlock()
 	for _, in := range m.imports.all {
 		if in.id == id {
+			in.mu.Lock()
+			in.last = time.Now()
+			in.mu.Unlock()
 			return in, nil
 		}
 	}
