@@ -80,8 +80,7 @@ func (s *Store) sweep() error {
 	return nil
 }
 
-// SetLimits changes Options.MaxSize and MinFree. What is stored beyond them goes
-// soon.
+// SetLimits changes Options.MaxSize and MinFree. What is stored beyond them goes soon.
 func (s *Store) SetLimits(maxSize, minFree int64) {
 	s.space.setLimits(maxSize, minFree)
 	s.wakeRoom()
@@ -149,8 +148,7 @@ func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 	return e, disk.Error(errors.Join(err, disk.SyncFolder(s.dir.manifests())))
 }
 
-// pinnedUser finds a pinned image that needs f: it is its file, or one of an
-// ancestor.
+// pinnedUser finds a pinned image that needs f: it is its file, or one of an ancestor.
 func (s *Store) pinnedUser(f *stored) (uuid.UUID, bool) {
 	s.mu.RLock()
 	users := slices.Clone(f.images)

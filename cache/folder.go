@@ -27,8 +27,7 @@ func (d folder) manifests() string { return filepath.Join(string(d), "manifests"
 func (d folder) lockFile() string  { return filepath.Join(string(d), "lock") }
 func (d folder) pins() string      { return filepath.Join(string(d), "pins") }
 
-// quarantine is where files go whose bytes were found wrong. It is made when the
-// first one does.
+// quarantine is where files go whose bytes were found wrong. It is made when the first one does.
 func (d folder) quarantine() string { return filepath.Join(string(d), "quarantine") }
 
 // file is where the verified bytes of sum live.

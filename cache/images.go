@@ -171,11 +171,10 @@ func (s *Store) unnoteImage(id uuid.UUID, sum verify.Sum, present bool) error {
 	return errors.Join(s.index.Write(index.DropImage(id)), s.copies.remove(id))
 }
 
-// Own records that b's image has the file, which is on disk, and keeps a copy of
-// its manifest. File does that too, but for blobs without a manifest, and does not fail
-// if it cannot. What Own has recorded lasts; a failure leaves all as it was. The error
-// matches fs.ErrNotExist when the file is not there. A file
-// that Run has yet to adopt is there.
+// Own records that b's image has the file, which is on disk, and keeps a copy of its manifest. File
+// does that too, but for blobs without a manifest, and does not fail if it cannot. What Own has
+// recorded lasts; a failure leaves all as it was. The error matches fs.ErrNotExist when the file is
+// not there. A file that Run has yet to adopt is there.
 func (s *Store) Own(b Blob) error {
 	if err := s.enter(); err != nil {
 		return err

@@ -62,10 +62,9 @@ func (l Lists) SaveFacts(id manifest.FileID, f manifest.Facts) error {
 	return nil
 }
 
-// withStored adds to lists, as Retired, the images with a file on disk that are in no list
-// of the source that their manifest is from. A saved list may have lost them, by a
-// power failure or a damage; the files, and the copies of the manifests, were there before
-// the list was saved.
+// withStored adds to lists, as Retired, the images with a file on disk that are in no list of the
+// source that their manifest is from. A saved list may have lost them, by a power failure or a
+// damage; the files, and the copies of the manifests, were there before the list was saved.
 func (l Lists) withStored(lists []manifest.Listing) []manifest.Listing {
 	s := l.s
 	s.mu.RLock()

@@ -13,8 +13,7 @@ import (
 	"imgmirror/verify"
 )
 
-// load opens the index and compares it with what is on disk. It runs before
-// the store is shared.
+// load opens the index and compares it with what is on disk. It runs before the store is shared.
 func (s *Store) load(ctx context.Context) error {
 	err := s.loadIndex()
 	if errors.Is(err, index.ErrCorrupt) {
@@ -84,9 +83,8 @@ func (s *Store) loadIndex() (err error) {
 	return err
 }
 
-// loadFiles drops records without a file and notes files without a record. It
-// gives the names of folders that cannot be looked into: nothing in them is
-// known to be absent.
+// loadFiles drops records without a file and notes files without a record. It gives the names of
+// folders that cannot be looked into: nothing in them is known to be absent.
 func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err error) {
 	parents, err := os.ReadDir(s.dir.files())
 	if err != nil {

@@ -71,8 +71,7 @@ func (p *places) look(known func() []verify.Sum) error {
 	return nil
 }
 
-// sameData fails unless DATA is the folder that the store was opened on.
-// p.mu is held.
+// sameData fails unless DATA is the folder that the store was opened on. p.mu is held.
 func (p *places) sameData() error {
 	at, err := placeOf(string(p.dir))
 	if err == nil && at != p.data {

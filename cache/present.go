@@ -178,9 +178,8 @@ func (s *Store) watchFolders(ctx context.Context) {
 	}
 }
 
-// openPartial opens the file that a download grows in, or makes it; with have > 0
-// it has at least that many bytes already, else it is empty. DATA/partial is made
-// anew if it is gone.
+// openPartial opens the file that a download grows in, or makes it; with have > 0 it has at least
+// that many bytes already, else it is empty. DATA/partial is made anew if it is gone.
 func (s *Store) openPartial(path string, have int64) (*os.File, error) {
 	flags := os.O_RDWR | os.O_CREATE | unix.O_NONBLOCK | unix.O_NOFOLLOW
 	if have == 0 {

@@ -38,8 +38,7 @@ func (q quarantine) used() bool {
 	return len(kept) > 0
 }
 
-// limit removes what has been in the quarantine longest until no more
-// than that is left.
+// limit removes what has been in the quarantine longest until no more than that is left.
 func (q quarantine) limit(files int, size int64) error {
 	entries, err := os.ReadDir(q.places.dir.quarantine())
 	if errors.Is(err, fs.ErrNotExist) {

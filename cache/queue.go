@@ -7,10 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// queue gives the files of one moment in the order in which they may go: by
-// File.before, but none that is pinned or in use, and an image's file only once
-// no file of an image made on top of it is left. Images that stand on top of
-// each other in a ring come last.
+// queue gives the files of one moment in the order in which they may go: by File.before, but none
+// that is pinned or in use, and an image's file only once no file of an image made on top of it is
+// left. Images that stand on top of each other in a ring come last.
 type queue struct {
 	kept   func(uuid.UUID) bool
 	all    []*waiting
@@ -33,8 +32,7 @@ type queuedImage struct {
 	children int        // images on top of it that have files on disk
 }
 
-// queue makes a queue of what is there now. kept is asked while it is used, with
-// no lock held.
+// queue makes a queue of what is there now. kept is asked while it is used, with no lock held.
 func (s *Store) queue() *queue {
 	q := &queue{kept: s.Kept, images: make(map[uuid.UUID]*queuedImage)}
 	s.mu.RLock()

@@ -18,10 +18,9 @@ const (
 	tendEvery = 5 * time.Second
 )
 
-// Run adopts files without a record, then scrubs; beside that Run makes room where
-// a limit is passed, records when files were used, removes stale partial files,
-// collects the index's garbage, and goes back to an index that could not be written,
-// until ctx ends. Call Run once.
+// Run adopts files without a record, then scrubs; beside that Run makes room where a limit is
+// passed, records when files were used, removes stale partial files, collects the index's garbage,
+// and goes back to an index that could not be written, until ctx ends. Call Run once.
 func (s *Store) Run(ctx context.Context) error {
 	if err := s.enter(); err != nil {
 		return err

@@ -29,11 +29,10 @@ const (
 	CheckUnreadable  CheckResult = "unreadable"  // the disk does not tell, or does not let a wrong file go: it stays in the cache, a wrong one is not served
 )
 
-// Check reads a stored file again, now, and holds it against all digests taken
-// when it was stored. A wrong one goes to DATA/quarantine, those who read it are
-// cut short, and Options.Heal is asked to bring it anew. progress, unless nil, is
-// told from this goroutine how many bytes have been read. The error says why the
-// file is not as it should be after all; without a result it matches
+// Check reads a stored file again, now, and holds it against all digests taken when it was stored.
+// A wrong one goes to DATA/quarantine, those who read it are cut short, and Options.Heal is asked
+// to bring it anew. progress, unless nil, is told from this goroutine how many bytes have been
+// read. The error says why the file is not as it should be after all; without a result it matches
 // fs.ErrNotExist when nothing is known of such a file, ErrClosed or ctx.Err().
 func (s *Store) Check(ctx context.Context, sum verify.Sum, progress func(done int64)) (CheckResult, error) {
 	if err := s.enter(); err != nil {
@@ -129,8 +128,7 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 	return CheckUnreadable, disk.Error(err)
 }
 
-// hashFile takes the digests of a stored file, and its stamp: nil if that has
-// changed meanwhile.
+// hashFile takes the digests of a stored file, and its stamp: nil if that has changed meanwhile.
 func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, *index.Stamp, error) {
 	file, _, before, err := openRegular(s.dir.file(sum))
 	if err != nil {
@@ -202,9 +200,8 @@ func (s *Store) putAway(sum verify.Sum, f *stored) error {
 	return s.quarantine.limit(quarantineFiles, quarantineBytes)
 }
 
-// scrub checks every file once in Options.ScrubEvery, until ctx ends. Each
-// file's turn comes that long after it was last found right, so that it goes on
-// after a restart where it was.
+// scrub checks every file once in Options.ScrubEvery, until ctx ends. Each file's turn comes that
+// long after it was last found right, so that it goes on after a restart where it was.
 func (s *Store) scrub(ctx context.Context) {
 	if s.o.ScrubEvery <= 0 {
 		return

@@ -40,8 +40,7 @@ func (s *space) lockFree() (free int64, unlock func(), err error) {
 	return free - (s.written - written), s.mu.Unlock, nil
 }
 
-// book sets n bytes aside, or fails with ErrNoSpace. They leave the books by
-// wrote or release.
+// book sets n bytes aside, or fails with ErrNoSpace. They leave the books by wrote or release.
 func (s *space) book(n int64) error {
 	free, unlock, err := s.lockFree()
 	if err != nil {
@@ -152,13 +151,6 @@ func (s *Store) Stats() Stats {
 	s.space.mu.Lock()
 	defer s.space.mu.Unlock()
 	return Stats{Files: files, Stored: s.space.files, Unfinished: s.space.partial, Booked: s.space.booked}
-}
-
-// size is the number of bytes stored.
-func (s *space) size() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.files + s.partial
 }
 
 // limit is the number of bytes that may be stored: what max and minFree allow

@@ -55,11 +55,10 @@ type Options struct {
 	ScrubRate       int64         // bytes a second that this takes; 0 = no limit
 	OnRemove        func(Evicted) // called after a file, or an unfinished download, was removed to make room or by Remove; must not call Close, Vacuum or File; may be nil
 
-	// OnPublish is called after a fill has been published, once for each image
-	// that waited for it; by the fill, so also during Close. File calls it again
-	// for a file on disk of which b.Want still has no sha1: the process may have
-	// ended before the first call was heard. It may call SaveFacts and the like,
-	// but neither File nor Close. It may be nil.
+	// OnPublish is called after a fill has been published, once for each image that waited for it;
+	// by the fill, so also during Close. File calls it again for a file on disk of which b.Want
+	// still has no sha1: the process may have ended before the first call was heard. It may call
+	// SaveFacts and the like, but neither File nor Close. It may be nil.
 	OnPublish func(Blob, Info)
 	// Keep tells whether the files of an image must stay as if it were pinned. It
 	// is asked again and again, with no lock held, and must be quick; nil: of none.
@@ -134,10 +133,9 @@ type Store struct {
 	liars    liars                  // who sent wrong bytes, and when: asked last
 }
 
-// Open opens or makes the data folder; a lost or unreadable index is rebuilt
-// from disk, never a reason to fail. A second process on the same folder is
-// refused. It starts nothing in the background but badger's own goroutines.
-// ctx bounds the opening only.
+// Open opens or makes the data folder; a lost or unreadable index is rebuilt from disk, never a
+// reason to fail. A second process on the same folder is refused. It starts nothing in the
+// background but badger's own goroutines. ctx bounds the opening only.
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	o.StallTimeout = cmp.Or(max(o.StallTimeout, 0), defaultStallTimeout)
 	o.Deadline = cmp.Or(max(o.Deadline, 0), defaultDeadline)

@@ -19,8 +19,7 @@ import (
 	"imgmirror/verify"
 )
 
-// flushEvery is how often the times of use go to the index: a kill loses no
-// more of them.
+// flushEvery is how often the times of use go to the index: a kill loses no more of them.
 const flushEvery = 30 * time.Second
 
 // stored is one verified file on disk.
@@ -122,8 +121,7 @@ func (s *Store) Files() []File {
 	return all
 }
 
-// flushUses writes what of the files' use, and of their stamps, is newer than the
-// index.
+// flushUses writes what of the files' use, and of their stamps, is newer than the index.
 func (s *Store) flushUses() error {
 	var news []index.Change
 	var again []*atomic.Bool // what is to be set again if that cannot be written

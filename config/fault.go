@@ -62,8 +62,7 @@ func didYouMean(name string, candidates []string) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
-// distance counts the single-byte edits between a and b, a swap of neighbours
-// being one.
+// distance counts the single-byte edits between a and b, a swap of neighbours being one.
 func distance(a, b string) int {
 	if d := len(a) - len(b); d > 2 || d < -2 {
 		return 3 // above the limit of every caller

@@ -10,8 +10,7 @@ import (
 // EnvPrefix begins the name of every environment variable that sets a key.
 const EnvPrefix = "IMGMIRROR_"
 
-// EnvName is the environment variable that sets key: IMGMIRROR_CACHE_MAX_SIZE
-// for cache.max_size.
+// EnvName is the environment variable that sets key: IMGMIRROR_CACHE_MAX_SIZE for cache.max_size.
 func EnvName(key string) string {
 	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }

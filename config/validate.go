@@ -57,8 +57,7 @@ type checker struct {
 	faults []error
 }
 
-// fault records that key, which has value, breaks a rule. An empty value is
-// not shown.
+// fault records that key, which has value, breaks a rule. An empty value is not shown.
 func (k *checker) fault(key string, value any, reason string) {
 	for _, known := range k.known {
 		if rest, ok := strings.CutPrefix(key, known); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {

@@ -142,8 +142,7 @@ func (s *Server) dispatch(req *request) (err error) {
 func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	var silent fasthttp.ErrNothingRead
 	if errors.As(err, &silent) {
-		// A connection without a request, from a port check or a client's pool, gets no
-		// answer.
+		// A connection without a request, from a port check or a client's pool, gets no answer.
 		_ = ctx.Conn().Close()
 		return
 	}

@@ -2,10 +2,9 @@
 // tar, or the same tree in a folder, with an index, the manifests as imgadm takes them
 // and the files. docs/bundle.md is its format, field by field.
 //
-// Every byte of a bundle follows from its index, its signature and the content
-// that these name by sha256: Write makes them from any offset on, Read
-// takes no others. The package knows what right bytes are; it stores nothing,
-// trusts no sender, and knows nothing of HTTP.
+// Every byte of a bundle follows from its index, its signature and the content that these name by
+// sha256: Write makes them from any offset on, Read takes no others. The package knows what right
+// bytes are; it stores nothing, trusts no sender, and knows nothing of HTTP.
 package bundle
 
 import (
@@ -36,9 +35,8 @@ const (
 	maxSignature  = 4 << 10
 )
 
-// ErrInvalid is matched by the refusal of what is no bundle, a broken one, or
-// one that was made to do harm. It is not about a file's bytes: where these are
-// wrong, errors match verify.ErrMismatch.
+// ErrInvalid is matched by the refusal of what is no bundle, a broken one, or one that was made to
+// do harm. It is not about a file's bytes: where these are wrong, errors match verify.ErrMismatch.
 var ErrInvalid = errors.New("not a valid bundle")
 
 // ErrSignature is matched when no trusted key has signed the index.

@@ -98,8 +98,7 @@ func (f *Folder) same(e Entry, size int64) (bool, error) {
 // Offset is the place in the tar from which on bytes are to be written.
 func (f *Folder) Offset() int64 { return f.at }
 
-// Write takes the tar's next bytes. After an error there is no more to be done
-// than Close.
+// Write takes the tar's next bytes. After an error there is no more to be done than Close.
 func (f *Folder) Write(b []byte) (int, error) {
 	if f.err != nil {
 		return 0, f.err

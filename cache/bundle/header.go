@@ -8,10 +8,9 @@ import (
 	"time"
 )
 
-// A bundle's tar headers are plain POSIX ustar, every byte of them fixed by name,
-// size and time: a reader makes the one it must find and compares. Of the
-// extensions there is one only, the pax record of a size that ustar has no room
-// for.
+// A bundle's tar headers are plain POSIX ustar, every byte of them fixed by name, size and time: a
+// reader makes the one it must find and compares. Of the extensions there is one only, the pax
+// record of a size that ustar has no room for.
 const (
 	blockSize = 512
 	trailer   = 2 * blockSize // zeros, the end of a tar

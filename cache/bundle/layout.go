@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Head is all that the bytes of one volume follow from, but for the content
-// that its index names.
+// Head is all that the bytes of one volume follow from, but for the content that its index names.
 type Head struct {
 	Index  Index
 	Volume int    // 1 for the first
@@ -36,9 +35,8 @@ type Entry struct {
 // end is where the next entry begins.
 func (e Entry) end() int64 { return e.Data + e.Size + padding(e.Size) }
 
-// Entries are the files of the volume's tar, in their order: the index, the
-// list of sums, the signature if there is one, the list of manifests, the
-// manifests, the images' files.
+// Entries are the files of the volume's tar, in their order: the index, the list of sums, the
+// signature if there is one, the list of manifests, the manifests, the images' files.
 func (h Head) Entries() []Entry {
 	x := h.Index
 	l := layout{entries: make([]Entry, 0, 4+2*len(x.Images))}

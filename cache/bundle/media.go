@@ -13,8 +13,7 @@ import (
 	"imgmirror/verify"
 )
 
-// Media is a bundle on disk: the tar of one volume, or a folder with what one or
-// more of them held.
+// Media is a bundle on disk: the tar of one volume, or a folder with what one or more of them held.
 type Media struct {
 	Index   Index
 	Sig     []byte // nil: unsigned
@@ -206,8 +205,7 @@ func (t *folderTar) close() {
 	}
 }
 
-// open opens what e is made of: the part, or, where all parts were joined, that
-// piece of the file.
+// open opens what e is made of: the part, or, where all parts were joined, that piece of the file.
 func (t *folderTar) open(e Entry) error {
 	path, size, from := e.Path, e.Size, t.at-e.Data
 	f, is, err := openRegular(t.root, path)

@@ -39,11 +39,10 @@ const (
 	minRoom   = 1 << 20           // a part smaller than that is not worth beginning
 )
 
-// Plan says what a bundle of images looks like: origins before what needs them,
-// else in the given order. Images that o.Have has with the same files are left
-// out. Every origin must be in one of the two. Files stay whole unless they are
-// larger than a volume; those that are cut are read once, for the sums of their
-// parts, and errors that they are wrong match verify.ErrMismatch.
+// Plan says what a bundle of images looks like: origins before what needs them, else in the given
+// order. Images that o.Have has with the same files are left out. Every origin must be in one of
+// the two. Files stay whole unless they are larger than a volume; those that are cut are read once,
+// for the sums of their parts, and errors that they are wrong match verify.ErrMismatch.
 func Plan(ctx context.Context, images []Export, o PlanOptions, c Content) (Index, error) {
 	p := planner{options: o, have: make(map[uuid.UUID]Held, len(o.Have)), given: make(map[uuid.UUID]Export, len(images)), done: make(map[uuid.UUID]bool)}
 	for _, h := range o.Have {

@@ -32,12 +32,11 @@ const (
 	largeBuffer = 256 << 10 // for files
 )
 
-// Write writes the tar of volume h from offset from on, where an earlier Write
-// of the same Head broke off. Every byte is checked as it is read: a file that
-// is not what the index says, even where its beginning was written earlier, is an
-// error that names it and matches verify.ErrMismatch, and its last byte is not
-// written. progress, unless nil, is told now and then which offset has been
-// reached, from this goroutine.
+// Write writes the tar of volume h from offset from on, where an earlier Write of the same Head
+// broke off. Every byte is checked as it is read: a file that is not what the index says, even
+// where its beginning was written earlier, is an error that names it and matches
+// verify.ErrMismatch, and its last byte is not written. progress, unless nil, is told now and then
+// which offset has been reached, from this goroutine.
 func Write(ctx context.Context, w io.Writer, h Head, from int64, c Content, progress func(at int64)) error {
 	entries := h.Entries()
 	size := entries[len(entries)-1].end() + trailer

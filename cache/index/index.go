@@ -216,8 +216,7 @@ func moveAside(dir string) error {
 	return os.Rename(dir, aside)
 }
 
-// badgerLog lets badger speak through slog. What badger calls info is for its authors
-// alone.
+// badgerLog lets badger speak through slog. What badger calls info is for its authors alone.
 type badgerLog struct{ log *slog.Logger }
 
 func (l badgerLog) Errorf(format string, a ...any)   { l.say(l.log.Error, format, a) }

@@ -149,10 +149,9 @@ func readEntry(data []byte) (key []byte, e logEntry, length int) {
 // versionOf gives the version that badger appends to a key.
 func versionOf(key []byte) uint64 { return ^uint64(0) - binary.BigEndian.Uint64(key[len(key)-8:]) }
 
-// mend takes out of dir what would make badger fail, or end the process,
-// although nothing of use is in it: the rest of a log behind a damage, where badger might
-// take any number for a length, a registry of keys that are not used, and statistics
-// that it makes anew.
+// mend takes out of dir what would make badger fail, or end the process, although nothing of use is
+// in it: the rest of a log behind a damage, where badger might take any number for a length, a
+// registry of keys that are not used, and statistics that it makes anew.
 func mend(dir string, logs []*logFile, log *slog.Logger) error {
 	for _, l := range logs {
 		if rest := len(bytes.TrimRight(l.data[l.end:], "\x00")); rest > 0 {

@@ -37,8 +37,7 @@ func packPrefix(source string) string { return keyPack + source + "\x00" }
 // ends tells that no manifest joins the pack of id after it: one in 128.
 func ends(id uuid.UUID) bool { return crc32.ChecksumIEEE(id[:])%128 == 0 }
 
-// packs cuts images, which are in order of their uuids, into packs. Each is valid
-// until the next.
+// packs cuts images, which are in order of their uuids, into packs. Each is valid until the next.
 func packs(source string, kind byte, images []*manifest.Manifest) func(yield func(pack) bool) {
 	return func(yield func(pack) bool) {
 		var p pack
@@ -75,8 +74,7 @@ func (p *pack) value() []byte {
 	return append(v, s2.Encode(v[len(v):cap(v)], p.content)...)
 }
 
-// unpack gives the manifests in a pack's value. It checks the sum: what comes out
-// has gone in.
+// unpack gives the manifests in a pack's value. It checks the sum: what comes out has gone in.
 func unpack(value []byte) (texts [][]byte, err error) {
 	sum, packed := value[:min(sha256.Size, len(value))], value[min(sha256.Size, len(value)):]
 	content, err := s2.Decode(nil, packed)
@@ -158,8 +156,7 @@ func inOrder(images []manifest.Manifest) []*manifest.Manifest {
 
 func byUUID(a, b *manifest.Manifest) int { return bytes.Compare(a.UUID[:], b.UUID[:]) }
 
-// notIn gives the images whose uuid is not among others, which are in order; it
-// works in place.
+// notIn gives the images whose uuid is not among others, which are in order; it works in place.
 func notIn(images, others []*manifest.Manifest) []*manifest.Manifest {
 	return slices.DeleteFunc(images, func(m *manifest.Manifest) bool {
 		_, found := slices.BinarySearchFunc(others, m, byUUID)

@@ -7,9 +7,8 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// each calls f with each key that starts with prefix, without the prefix, and
-// its value. Both are valid during the call only. A value that cannot be read is
-// left out, and logged.
+// each calls f with each key that starts with prefix, without the prefix, and its value. Both are
+// valid during the call only. A value that cannot be read is left out, and logged.
 func (ix *Index) each(prefix string, f func(key, value []byte) error) error {
 	ix.state.RLock()
 	defer ix.state.RUnlock()

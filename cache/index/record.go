@@ -12,8 +12,7 @@ import (
 	"imgmirror/verify"
 )
 
-// The keys of the index. Names that come from outside end with a zero byte
-// where something follows.
+// The keys of the index. Names that come from outside end with a zero byte where something follows.
 const (
 	keyComplete = "v"  // present: what disk alone can tell has been taken in
 	keyFile     = "f/" // + sum: fileRecord as JSON

@@ -24,12 +24,11 @@ const (
 	spareFiles = 8
 )
 
-// room knows what badger is about to write through memory maps, and makes
-// sure of the room for that. The current log gets its blocks when it is made, so
-// that a write into it finds them on a full disk, too. A log that turns becomes a table,
-// tables are merged into new ones, and a new log is made: a write that may bring that
-// about begins only if there is room for all tables once more, and much to spare. It is
-// used by one goroutine at a time.
+// room knows what badger is about to write through memory maps, and makes sure of the room for
+// that. The current log gets its blocks when it is made, so that a write into it finds them on a
+// full disk, too. A log that turns becomes a table, tables are merged into new ones, and a new log
+// is made: a write that may bring that about begins only if there is room for all tables once more,
+// and much to spare. It is used by one goroutine at a time.
 type room struct {
 	dir string
 	now func() (disk.Room, error)
@@ -77,8 +76,7 @@ func (r *room) allocate() {
 	f.Close() //nolint:errcheck // nothing was written to it
 }
 
-// forWrite fails if there is no room for a write of that size. turn: the log may
-// turn with it.
+// forWrite fails if there is no room for a write of that size. turn: the log may turn with it.
 func (r *room) forWrite(size int64) (turn bool, err error) {
 	turn = r.filled+size > nearTurn
 	if r.allocated && !turn && size < valueThreshold {
@@ -139,8 +137,7 @@ func (r *room) forTable(size int64) error {
 	return r.mayMakeFiles()
 }
 
-// mayMakeFiles fails unless this process may make as many files in the index as
-// badger may have to.
+// mayMakeFiles fails unless this process may make as many files in the index as badger may have to.
 func (r *room) mayMakeFiles() (err error) {
 	probe, err := os.CreateTemp(r.dir, disk.NewPrefix+"*")
 	if err != nil {

@@ -19,8 +19,7 @@ import (
 	"imgmirror/proxy/admin"
 )
 
-// exporting is a bundle export: its options, and what the mirror says of the
-// images.
+// exporting is a bundle export: its options, and what the mirror says of the images.
 type exporting struct {
 	output, since, volume, key string
 	newest                     int

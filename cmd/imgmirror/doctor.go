@@ -94,9 +94,8 @@ func diagnose(ctx context.Context, cfg *config.Config, id string, running *docto
 // healthcheckTimeout is well under what container engines allow a check.
 const healthcheckTimeout = 3 * time.Second
 
-// newHealthcheckCmd is for container engines: a static image has no curl. It
-// asks the admin listener of the mirror that runs with the same configuration
-// whether it is ready.
+// newHealthcheckCmd is for container engines: a static image has no curl. It asks the admin
+// listener of the mirror that runs with the same configuration whether it is ready.
 func newHealthcheckCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:    "healthcheck",

@@ -115,8 +115,7 @@ func imageRows(images []admin.Image) ([]imageRow, error) {
 	return rows, nil
 }
 
-// imageTable shows images of the catalogue: imgadm's fields, and where an image
-// is to be had.
+// imageTable shows images of the catalogue: imgadm's fields, and where an image is to be had.
 var imageTable = table.New("uuid,name,version,os,type,pub", slices.Concat(
 	shownFields(func(r imageRow) (string, shown) { return r.m.UUID, r.m }),
 	[]table.Column[imageRow]{

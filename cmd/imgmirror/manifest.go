@@ -23,8 +23,7 @@ func newManifestCmd() *cobra.Command {
 	return verbGroup("manifest", "Write manifests of images", newManifestCreateCmd())
 }
 
-// imageManifest is a v2 manifest (spec 1.1), its keys in the order in which
-// imgadm shows them.
+// imageManifest is a v2 manifest (spec 1.1), its keys in the order in which imgadm shows them.
 type imageManifest struct {
 	V           int            `json:"v"`
 	UUID        uuid.UUID      `json:"uuid"`

@@ -112,9 +112,8 @@ func newUnpublishCmd() *cobra.Command {
 	}, new(bool), func(ctx context.Context, s *session) ([]admin.Removed, error) { return s.Unpublish(ctx, id) })
 }
 
-// unlessStopped does what may wait for somebody for ever, as the opening of a
-// pipe does, and cannot be called off. When ctx ends it is left alone: the
-// process is about to end.
+// unlessStopped does what may wait for somebody for ever, as the opening of a pipe does, and cannot
+// be called off. When ctx ends it is left alone: the process is about to end.
 func unlessStopped[T any](ctx context.Context, do func() (T, error)) (T, error) {
 	type result struct {
 		value T

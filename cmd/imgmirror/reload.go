@@ -55,15 +55,13 @@ func reloaded(old, next *config.Config) *config.Config {
 	return &c
 }
 
-// sourceKeys are the sections, and keys of none, that the catalogue and its
-// sources are built from.
+// sourceKeys are the sections, and keys of none, that the catalogue and its sources are built from.
 var sourceKeys = []string{"sources", "channels", "catalog", "offline"}
 
-// reload takes over from next, which has been checked, what can change while
-// the mirror runs, all of it or, with an error, nothing: sources, channels,
-// limits, pins, prefetch rules, certificates, the log level. What was changed,
-// and what needs a restart, goes to the log. Certificates and the secrets of
-// sources are read again even if their files' names are the same. One at a time.
+// reload takes over from next, which has been checked, what can change while the mirror runs, all
+// of it or, with an error, nothing: sources, channels, limits, pins, prefetch rules, certificates,
+// the log level. What was changed, and what needs a restart, goes to the log. Certificates and the
+// secrets of sources are read again even if their files' names are the same. One at a time.
 func (p *process) reload(ctx context.Context, next *config.Config) error {
 	old := p.cfg.Load()
 	c := reloaded(old, next)

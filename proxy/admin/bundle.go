@@ -15,9 +15,8 @@ import (
 	"imgmirror/verify"
 )
 
-// Bundles: what one is made of goes out here, image by image; whoever asks makes
-// the bundle of it, and signs it with a key that the mirror never sees. What comes
-// in is in bundle_import.go.
+// Bundles: what one is made of goes out here, image by image; whoever asks makes the bundle of it,
+// and signs it with a key that the mirror never sees. What comes in is in bundle_import.go.
 
 // planBundle is POST /bundle/plan: the images that are wanted with their origins,
 // an origin before what needs it.

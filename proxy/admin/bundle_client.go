@@ -16,8 +16,7 @@ import (
 	"imgmirror/verify"
 )
 
-// BundlePlan lists images with their origins, origins first, and what bundles of
-// them are made of.
+// BundlePlan lists images with their origins, origins first, and what bundles of them are made of.
 func (c *Client) BundlePlan(ctx context.Context, w BundleWanted) ([]Bundled, error) {
 	return ask[[]Bundled](ctx, c, http.MethodPost, "/bundle/plan", w)
 }

@@ -39,8 +39,7 @@ type Client struct {
 	http  *http.Client
 }
 
-// maxReply bounds the replies that are read whole: a catalogue of 100,000
-// images is some 200 MB.
+// maxReply bounds the replies that are read whole: a catalogue of 100,000 images is some 200 MB.
 const maxReply = 2 << 30
 
 // NewClient builds a client; it connects to nothing.
@@ -147,8 +146,7 @@ func (c *Client) FetchDry(ctx context.Context, w Wanted) ([]Item, error) {
 	return ask[[]Item](ctx, c, http.MethodPost, "/fetch", w)
 }
 
-// Pin keeps images from eviction. Items are done, or present when they were
-// pinned before.
+// Pin keeps images from eviction. Items are done, or present when they were pinned before.
 func (c *Client) Pin(ctx context.Context, w Wanted) ([]Item, error) {
 	return ask[[]Item](ctx, c, http.MethodPost, "/pin", w)
 }
@@ -228,8 +226,7 @@ func (c *Client) InstallDry(ctx context.Context, i Install) ([]Item, error) {
 	return ask[[]Item](ctx, c, http.MethodPost, "/install", i)
 }
 
-// Installed lists the images in a pool of the mirror's machine, "" standing for
-// the configured one.
+// Installed lists the images in a pool of the mirror's machine, "" standing for the configured one.
 func (c *Client) Installed(ctx context.Context, pool string) ([]Installed, error) {
 	query := ""
 	if pool != "" {
@@ -248,8 +245,7 @@ func (c *Client) Doctor(ctx context.Context) ([]Finding, error) {
 	return ask[[]Finding](ctx, c, http.MethodGet, "/doctor", nil)
 }
 
-// Jobs lists the jobs under way and the last ones that are over, oldest first,
-// without their items.
+// Jobs lists the jobs under way and the last ones that are over, oldest first, without their items.
 func (c *Client) Jobs(ctx context.Context) ([]Job, error) {
 	return ask[[]Job](ctx, c, http.MethodGet, "/jobs", nil)
 }

@@ -15,9 +15,8 @@ import (
 const (
 	eventJob  = "job" // the event's name
 	keepAlive = 15 * time.Second
-	// eventPause is between two looks at a job, at least: progress comes in
-	// steps of milliseconds. encodeShare makes it longer for jobs with so many
-	// images that writing them down takes long.
+	// eventPause is between two looks at a job, at least: progress comes in steps of milliseconds.
+	// encodeShare makes it longer for jobs with so many images that writing them down takes long.
 	eventPause  = 200 * time.Millisecond
 	encodeShare = 20
 	// eventTimeout is how long one event may take to be taken; lastTimeout is for

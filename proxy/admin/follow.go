@@ -16,19 +16,17 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// followTries is how long Follow tries to get a lost stream back: a network may
-// drop it, and a proxy in between be restarted. A mirror that ended has taken its
-// jobs along.
+// followTries is how long Follow tries to get a lost stream back: a network may drop it, and a
+// proxy in between be restarted. A mirror that ended has taken its jobs along.
 const (
 	followTries = 10 * time.Second
 	followPause = 2 * time.Second // between two tries, at most
 )
 
-// Follow calls update, when it is not nil, with the job as it is now and
-// whenever it has changed, and returns it once it is over. A stream that breaks
-// is taken up again. It returns the last state seen, with an error, when ctx
-// ends or the mirror cannot be reached for followTries; the job then goes on, if
-// the mirror does.
+// Follow calls update, when it is not nil, with the job as it is now and whenever it has changed,
+// and returns it once it is over. A stream that breaks is taken up again. It returns the last state
+// seen, with an error, when ctx ends or the mirror cannot be reached for followTries; the job then
+// goes on, if the mirror does.
 func (c *Client) Follow(ctx context.Context, id string, update func(Job)) (Job, error) {
 	last := Job{ID: id, State: JobRunning}
 	pauses := backoff.NewExponentialBackOff()
@@ -65,12 +63,10 @@ func (c *Client) Follow(ctx context.Context, id string, update func(Job)) (Job, 
 	}
 }
 
-// maxEvent bounds one line of an event stream that is read: a job of 100,000
-// images has some 20 MB.
+// maxEvent bounds one line of an event stream that is read: a job of 100,000 images has some 20 MB.
 const maxEvent = 256 << 20
 
-// stream reads the events of one job until it is over or the stream ends, which
-// is an error.
+// stream reads the events of one job until it is over or the stream ends, which is an error.
 func (c *Client) stream(ctx context.Context, id string, update func(Job)) error {
 	resp, err := c.send(ctx, http.MethodGet, "/events?job="+url.QueryEscape(id), "", nil)
 	if err != nil {

@@ -131,10 +131,9 @@ func (s *Server) Handler() http.Handler { return s.open }
 // Trusted is Handler without a token: each caller that can connect may do everything.
 func (s *Server) Trusted() http.Handler { return s.trusted }
 
-// Run serves Handler on open and Trusted on trusted, either of which may be
-// nil, until ctx ends. Then it cancels the jobs and waits for them, closes the
-// listeners, lets replies under way end and returns. It returns the error that
-// broke a listener, else nil. Call it once.
+// Run serves Handler on open and Trusted on trusted, either of which may be nil, until ctx ends.
+// Then it cancels the jobs and waits for them, closes the listeners, lets replies under way end and
+// returns. It returns the error that broke a listener, else nil. Call it once.
 func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 	type listener struct {
 		net.Listener

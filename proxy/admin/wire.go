@@ -81,8 +81,7 @@ type Fill struct {
 	State   string `json:"state"`  // waiting (for a slot), filling, verifying
 }
 
-// Wanted names images: all of UUIDs, and those that match every one of Filters
-// when there are any.
+// Wanted names images: all of UUIDs, and those that match every one of Filters when there are any.
 type Wanted struct {
 	UUIDs   []string `json:"uuids,omitempty"`
 	Filters []string `json:"filters,omitempty"` // field=value, field=~substring, field!=value

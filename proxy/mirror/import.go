@@ -342,8 +342,7 @@ func (m *Mirror) knows(id uuid.UUID) bool {
 	return ok
 }
 
-// checkConflict is an error that matches ErrExists if the mirror has the image with other
-// files.
+// checkConflict is an error that matches ErrExists if the mirror has the image with other files.
 func (m *Mirror) checkConflict(image bundle.Image) error {
 	e, ok := m.Current().Entry(image.UUID)
 	if !ok {

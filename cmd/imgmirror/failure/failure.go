@@ -90,8 +90,7 @@ func Of(err error) *Error {
 	return &Error{Code: CodeInternal, Err: err}
 }
 
-// Exit is the exit code of a process that ends with e; smf tells that SMF has started the
-// process.
+// Exit is the exit code of a process that ends with e; smf tells that SMF has started the process.
 func (e *Error) Exit(smf bool) int {
 	switch {
 	case e.Code == CodeUsage:

@@ -1,5 +1,4 @@
-// Package media has bundles on what carries them: a folder, a tar, a tar for each volume, a
-// pipe.
+// Package media has bundles on what carries them: a folder, a tar, a tar for each volume, a pipe.
 package media
 
 import (
