@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// TestSendfile: a hit moves its bytes with sendfile(2), whole or in part ("How
-// it is judged", 8). strace sees the calls and the bytes they moved.
+// TestSendfile: a hit moves its bytes with sendfile(2), whole or in part. strace sees the calls and
+// the bytes that the calls moved.
 func TestSendfile(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("strace is of Linux")

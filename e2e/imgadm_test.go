@@ -363,8 +363,8 @@ func upgrade(m map[string]any) (map[string]any, error) {
 }
 
 // TestImgadmImport: sources -a, avail, show and import of every compression
-// and of a three-level chain, as type imgapi and as type dsapi ("How it is
-// judged", 2). The images are real ZFS streams.
+// and of a three-level chain, as type imgapi and as type dsapi.
+// The images are real ZFS streams.
 func TestImgadmImport(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"imgapi", "dsapi"} {

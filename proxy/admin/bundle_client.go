@@ -91,8 +91,8 @@ type sending struct {
 	alive    func() // ends the signs of life
 }
 
-// keepAlive asks after the import until the returned func is called, which waits for the last question. A volume that
-// gives no byte for long, or has nothing that the mirror lacks, makes no request.
+// keepAlive asks after the import until the caller calls stop, which waits for the last question.
+// A volume makes no request by itself while its reads give no byte, or bytes that the mirror has.
 func (s *sending) keepAlive(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	path := fmt.Sprintf("/bundle/%s/files/%s", s.told.ID, s.images[0].Files[0].SHA1)

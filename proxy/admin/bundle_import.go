@@ -61,7 +61,8 @@ func (s *Server) takeFile(w http.ResponseWriter, r *http.Request) error {
 	defer context.AfterFunc(ctx, body.cut)()
 	have, err := in.Take(ctx, sum, offset, r.ContentLength, body)
 	if err != nil {
-		// A client that is sending meets the end of the connection before the answer, unless the rest is read.
+		// The rest of the body is read before the answer: else the client, which is still sending,
+		// meets the end of the connection first.
 		if body.begun && !errors.Is(err, mirror.ErrBroke) {
 			_, _ = io.Copy(io.Discard, body)
 		}
