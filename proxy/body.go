@@ -1,15 +1,11 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"imgmirror/cache"
 )
@@ -20,16 +16,9 @@ var errCut = fmt.Errorf("%w: the drain deadline has passed", cache.ErrClosed)
 // errNotSent is the end of a body whose header could not be sent.
 var errNotSent = errors.New("the reply's header could not be sent")
 
-// errGone ends a reply whose client has hung up while the reply waits for bytes.
-var errGone = errors.New("it has hung up")
-
 // step is how much of a body goes out under one deadline: a client that takes a step within
 // Options.ClientStall is slow, not stalled. A step in the default of 60s is 17 KiB a second.
 const step = 1 << 20
-
-// clientLook is how often a reply that waits for bytes checks its client's connection: a fill may
-// take hours.
-const clientLook = 2 * time.Second
 
 // fileBody is the body of a reply with a file, from disk or from a running fill. A fileBody owns
 // its Reader. Close of the body ends the request.
@@ -93,23 +82,19 @@ func (b *fileBody) Read(p []byte) (int, error) {
 // io.ErrUnexpectedEOF for a file that ends before the body's length.
 func (b *fileBody) wait() (int64, error) {
 	b.reader.Limit(b.left)
-	for {
-		ctx, cancel := context.WithTimeout(b.server.base, clientLook)
-		n, err := b.reader.WaitContext(ctx)
-		late := err != nil && err == ctx.Err() //nolint:errorlint // WaitContext never wraps
-		cancel()
-		switch {
-		case late && b.server.base.Err() != nil:
-			return 0, errCut
-		case late && gone(b.conn):
-			return 0, fmt.Errorf("client: %w", errGone)
-		case late:
-			continue
-		case errors.Is(err, io.EOF):
-			err = io.ErrUnexpectedEOF
-		}
-		return n, err
+	w := &wait{Context: b.server.base, watch: &b.server.watch, conn: b.conn}
+	n, err := b.reader.WaitContext(w)
+	left := w.end()
+	switch {
+	case err == nil:
+	case left:
+		err = fmt.Errorf("client: %w", errGone)
+	case errors.Is(err, b.server.base.Err()):
+		err = errCut
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
 	}
+	return n, err
 }
 
 func (b *fileBody) fail(err error) error {
@@ -126,26 +111,4 @@ func (b *fileBody) Close() error {
 	}
 	b.server.finish(b.record, b.sent, b.err)
 	return err
-}
-
-// gone tells whether the kernel knows that conn's other side has hung up. gone takes no bytes from
-// conn. The caller sees to it that conn has no reader meanwhile.
-func gone(conn net.Conn) bool {
-	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
-		conn = outer.NetConn()
-	}
-	inner, ok := conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := inner.SyscallConn()
-	if err != nil {
-		return false
-	}
-	over := false
-	err = raw.Control(func(fd uintptr) {
-		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK) // a non-blocking socket
-		over = n == 0 && err == nil || errors.Is(err, unix.ECONNRESET)
-	})
-	return over || errors.Is(err, net.ErrClosed)
 }

@@ -73,7 +73,7 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 	if id, ok := manifest.ParseUUID(ref); ok {
 		e, err := s.datasetEntry(req, id, params)
 		if err == nil {
-			err = s.obtain(e)
+			err = s.obtain(req, e)
 		}
 		return e.Manifest, err
 	}

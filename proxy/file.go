@@ -96,7 +96,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	ctx, done := s.unlessCircular(req.via, e, index)
 	defer done()
 	absent := fmt.Sprintf("image %s has no file %d at its source", m.UUID, index)
-	r, err := s.open(ctx, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {
+	r, err := s.open(req, ctx, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {
 		return s.files.Open(ctx, e, index, cache.Client)
 	})
 	if err != nil {
@@ -140,7 +140,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 func (s *Server) headFile(req *request, e catalog.Entry, index int, v validators) error {
 	info, stored := s.files.Stored(e, index)
 	if !stored {
-		if err := s.obtain(e); err != nil {
+		if err := s.obtain(req, e); err != nil {
 			return err
 		}
 	}
@@ -185,29 +185,42 @@ func (req *request) setMD5(sum []byte) {
 
 // open gives the Reader that from opens. The error is ready for the client; absent is the message
 // when no source has the bytes. With whole, open returns after the fill, when the digests of all
-// bytes have been found right. The wait for the fill ends early at the drain deadline only: a
-// client's hang-up leaves the wait alone.
-func (s *Server) open(ctx context.Context, whole bool, absent string, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	r, err := from(ctx)
-	if err != nil && errors.Is(context.Cause(ctx), errCircle) {
-		err = errCircle
-	}
+// bytes have been found right. Both waits end early when the client hangs up, and at the drain
+// deadline.
+func (s *Server) open(req *request, ctx context.Context, whole bool, absent string, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
+	r, err := s.awaitFirst(req, ctx, from)
 	if err == nil && whole && r.Result() != cache.Hit {
-		r.SeekTo(r.Size() - 1)
-		if _, err = r.WaitContext(s.base); err != nil {
-			r.Close()
-			if errors.Is(err, s.base.Err()) {
-				err = errCut
-			}
-			err = fmt.Errorf("wait for the whole file: %w", err)
-		} else {
-			r.SeekTo(0)
-		}
+		err = s.awaitWhole(req, r)
 	}
 	if err != nil {
 		return nil, s.explain(err, absent)
 	}
 	return r, nil
+}
+
+// awaitFirst gives the Reader that from opens, as soon as bytes are known to come.
+func (s *Server) awaitFirst(req *request, ctx context.Context, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
+	w := s.wait(req, ctx, openTimeout)
+	defer req.endWait(w)
+	r, err := from(w)
+	if err != nil && errors.Is(context.Cause(w), errCircle) {
+		err = errCircle
+	}
+	return r, err
+}
+
+// awaitWhole waits until all bytes of r have been found right, and closes r if the wait fails.
+func (s *Server) awaitWhole(req *request, r *cache.Reader) error {
+	w := s.wait(req, s.base, 0)
+	defer req.endWait(w)
+	r.SeekTo(r.Size() - 1)
+	if _, err := r.WaitContext(w); err != nil {
+		r.Close()
+		if errors.Is(err, s.base.Err()) {
+			err = errCut
+		}
+		return fmt.Errorf("wait for the whole file: %w", err)
+	}
+	r.SeekTo(0)
+	return nil
 }

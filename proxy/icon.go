@@ -31,7 +31,7 @@ func (s *Server) getIcon(req *request) error {
 	result := cache.Hit
 	var body []byte
 	if !req.ctx.IsHead() {
-		r, err := s.open(via.With(s.base, req.via), true, absent, func(ctx context.Context) (*cache.Reader, error) {
+		r, err := s.open(req, via.With(s.base, req.via), true, absent, func(ctx context.Context) (*cache.Reader, error) {
 			return s.files.OpenIcon(ctx, e)
 		})
 		if err != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"slices"
@@ -56,9 +55,9 @@ func (s *Server) listImages(req *request) error {
 // list is the catalogue's list for a reply with images. An empty list counts once every source has
 // answered; before, the reply is a 503 with Retry-After.
 func (s *Server) list(req *request) (*catalog.List, error) {
-	ctx, cancel := context.WithTimeout(via.With(s.base, req.via), listTimeout)
-	defer cancel()
-	list, err := s.catalog.Known(ctx)
+	w := s.wait(req, via.With(s.base, req.via), listTimeout)
+	defer req.endWait(w)
+	list, err := s.catalog.Known(w)
 	if err != nil {
 		req.set(hdrRetryAfter, strconv.Itoa(int(listRetry/time.Second)))
 		return nil, &apiError{status: 503, code: meaning.RemoteSource, message: "there is no list yet: the sources have not answered", cause: err}
@@ -98,7 +97,7 @@ func lookupIn(list *catalog.List) func(uuid.UUID) (manifest.Manifest, bool) {
 func (s *Server) getImage(req *request) error {
 	e, err := s.visibleImage(req)
 	if err == nil {
-		err = s.obtain(e)
+		err = s.obtain(req, e)
 	}
 	if err != nil {
 		return err
@@ -160,9 +159,9 @@ func (s *Server) image(req *request, id uuid.UUID, params [][2]string) (catalog.
 	if err != nil {
 		return catalog.Entry{}, err
 	}
-	ctx, cancel := context.WithTimeout(via.With(s.base, req.via), lookupTimeout)
-	defer cancel()
-	e, err := s.catalog.Get(ctx, id)
+	w := s.wait(req, via.With(s.base, req.via), lookupTimeout)
+	defer req.endWait(w)
+	e, err := s.catalog.Get(w, id)
 	switch {
 	case err != nil:
 		return catalog.Entry{}, s.explain(err, imageNotFound(id).message)

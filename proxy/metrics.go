@@ -11,7 +11,7 @@ import (
 // statuses are the values of the label "code"; any other status counts as "other".
 var statuses = []int{
 	200, 204, 206, 304,
-	400, 401, 403, 404, 405, 408, 409, 412, 416, 422,
+	400, 401, 403, 404, 405, 408, 409, 412, 416, 422, statusGone,
 	500, 503,
 }
 
@@ -20,6 +20,8 @@ type metrics struct {
 	routes      map[string]*routeMetrics
 	connections prometheus.Gauge
 	refused     map[string]prometheus.Counter // by limit: total, address
+	waiting     prometheus.Gauge
+	left        prometheus.Counter
 }
 
 // routeMetrics are the metrics of one route.
@@ -54,6 +56,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			"total":   refused.WithLabelValues("total"),
 			"address": refused.WithLabelValues("address"),
 		},
+		waiting: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_http_clients_waiting",
+			Help: "Clients that wait: for a place in the queue of downloads, a source's answer or the next bytes.",
+		}),
+		left: auto.NewCounter(prometheus.CounterOpts{
+			Name: "imgmirror_http_clients_left_total",
+			Help: "Clients that hung up while they waited.",
+		}),
 	}
 	for _, rt := range allRoutes {
 		rm := &routeMetrics{

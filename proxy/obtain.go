@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -20,18 +19,18 @@ var errOutOfReach = fmt.Errorf("the sources that hold it do not answer: %w", ver
 // now: the file of the image or of one of its origins is out of reach, away from the disk and from
 // every source that answers. imgadm goes on to its next source after a missing manifest, and gives
 // up after a missing file. The error is ready for the client.
-func (s *Server) obtain(e catalog.Entry) error {
+func (s *Server) obtain(req *request, e catalog.Entry) error {
 	if s.opts.OnUnreachable != UnreachableNotFound {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(s.base, lookupTimeout)
-	defer cancel()
+	w := s.wait(req, s.base, lookupTimeout)
+	defer req.endWait(w)
 	check := func(e catalog.Entry) error {
 		if len(e.Manifest.Files) == 0 {
 			return nil
 		}
 		// imgadm and clients like it want the first file alone.
-		if _, stored := s.files.Stored(e, 0); stored || s.catalog.Reachable(ctx, e) {
+		if _, stored := s.files.Stored(e, 0); stored || s.catalog.Reachable(w, e) {
 			return nil
 		}
 		return fmt.Errorf("image %s: %w", e.Manifest.UUID, errOutOfReach)
@@ -39,7 +38,7 @@ func (s *Server) obtain(e catalog.Entry) error {
 	err := check(e)
 	if err == nil {
 		_, err = manifest.Chain(e, func(e catalog.Entry) manifest.Manifest { return e.Manifest }, func(origin uuid.UUID) (catalog.Entry, error) {
-			e, err := s.catalog.Get(ctx, origin)
+			e, err := s.catalog.Get(w, origin)
 			if err == nil {
 				err = check(e)
 			}

@@ -24,6 +24,7 @@ type request struct {
 	segs   []string // of path, decoded
 	via    []string // the mirrors behind the request; the last one sent the request
 	named  bool     // manifests tell the image's channels (spec 2.2)
+	left   bool     // the client has hung up during a wait
 	record *record
 }
 
@@ -63,6 +64,10 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetConnectionClose() // the next bytes may be no request
 		s.sendError(req, refused)
 	} else if err := s.dispatch(req); err != nil {
+		if req.left {
+			ctx.SetConnectionClose()
+			err = errLeft
+		}
 		s.sendError(req, err)
 	}
 	s.finishHeader(req)

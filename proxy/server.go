@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -134,6 +135,7 @@ type Server struct {
 
 	http     *fasthttp.Server
 	conns    conns
+	watch    watch
 	refusals rate.Sometimes // bounds the log's lines on refused connections; used by accept only
 
 	// base is the context of all work for clients; cut ends base at the drain deadline, and at the
@@ -188,6 +190,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
+	s.watch.init(s.metrics)
 	s.http = &fasthttp.Server{
 		Handler:         s.handle,
 		ErrorHandler:    s.malformed,
@@ -271,6 +274,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	s.port.Store(int32(portOf(ln.Addr()))) //nolint:gosec // a port has 16 bits
 	s.serving.Store(true)
+	watching, stopWatch := context.WithCancel(context.Background())
+	var watched sync.WaitGroup
+	watched.Go(func() { s.watch.run(watching) })
+	defer watched.Wait()
+	defer stopWatch()
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.accept(ctx, ln) }()
 
