@@ -134,8 +134,8 @@ type Fill struct {
 type Clients struct {
 	StallTimeout   time.Duration `yaml:"stall_timeout" help:"how long a client may take nothing before it is cut off"`
 	DrainTimeout   time.Duration `yaml:"drain_timeout" help:"how long open replies may go on when the mirror stops"`
-	MaxConnections int           `yaml:"max_connections" help:"connections of clients at the same time"`
-	MaxPerAddress  int           `yaml:"max_per_address" help:"connections from one address; 0: no limit; imgadm needs 6 for an image with origins"`
+	MaxConnections int           `yaml:"max_connections" help:"connections of clients at the same time; when all are taken, the one that has been idle longest is closed"`
+	MaxPerAddress  int           `yaml:"max_per_address" help:"the same for one address; 0: no limit; imgadm needs 6 for an image with origins, so allow 6 for each node behind NAT"`
 }
 
 // Verify steers checks of what is on disk, and what may enter unchecked.
@@ -204,6 +204,7 @@ func Defaults() Config {
 			StallTimeout:   60 * time.Second,
 			DrainTimeout:   30 * time.Second,
 			MaxConnections: 10000,
+			MaxPerAddress:  256,
 		},
 		Verify:    Verify{ScrubEvery: 168 * time.Hour, ScrubRate: 50 * megabyte},
 		ZFSImport: ZFSImport{Pool: "zones", DBDir: "/var/imgadm"},

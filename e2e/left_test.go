@@ -52,15 +52,22 @@ func TestClientsThatLeft(t *testing.T) {
 				return tls.Client(c, &tls.Config{InsecureSkipVerify: true}), nil //nolint:gosec // no secrets here
 			}
 			before := m.descriptors()
-			for i := range leavers {
+			var waiting []net.Conn
+			for i := range leavers { // those beyond the limit are refused
+				if i == limit {
+					m.until("clients wait", func() bool { return m.metric("imgmirror_http_clients_waiting") == limit })
+				}
 				c, err := dial()
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: m\r\n\r\n", filePath(images[i%len(images)])) // may be refused
-				if i == 0 {
-					m.until("a client waits", func() bool { return m.metric("imgmirror_http_clients_waiting") > 0 })
-				}
+				_, _ = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: m\r\n\r\n", filePath(images[i%len(images)]))
+				waiting = append(waiting, c)
+			}
+			m.until("clients are refused", func() bool {
+				return m.metric("imgmirror_http_connections_refused_total") == leavers-limit
+			})
+			for _, c := range waiting {
 				c.Close()
 			}
 			start := time.Now()
@@ -81,7 +88,7 @@ func TestClientsThatLeft(t *testing.T) {
 			})
 			t.Logf("/ping was answered after %s", time.Since(start))
 			m.until("the connections have ended", func() bool { return m.metric("imgmirror_http_connections") == 0 })
-			if left := m.metric("imgmirror_http_clients_left_total"); left < 1 {
+			if left := m.metric("imgmirror_http_clients_left_total"); left != limit {
 				t.Errorf("%v clients have left", left)
 			}
 			if waiting := m.metric("imgmirror_http_clients_waiting"); waiting != 0 {
@@ -90,6 +97,39 @@ func TestClientsThatLeft(t *testing.T) {
 			const downloads = 3 * 8 // a socket and files for each slot
 			m.until("the descriptors are back", func() bool { return m.descriptors() <= before+downloads })
 		})
+	}
+}
+
+// TestIdleConnectionsMakeRoom: as many idle connections as one address may have, and slow headers,
+// keep no client out, of the same address or of another one.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	t.Parallel()
+	img := newImage("room", 100_000)
+	src := newSource(t, img)
+	m := startMirror(t, nil, from(src.URL()))
+	m.awaitList(1)
+	host := strings.TrimPrefix(m.url, "http://")
+	for i := range 300 { // the default is 256
+		c, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i%2 == 0 {
+			if _, err := io.WriteString(c, "GET /ping HTTP/1.1\r\nHost: "); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	get(t, m.url+filePath(img)).wantFile(t, img)
+	if n := m.metric("imgmirror_http_connections_refused_total"); n != 0 {
+		t.Errorf("%v connections were refused", n)
+	}
+	if n := m.metric("imgmirror_http_connections_displaced_total", `limit="address"`); n < 300-256 {
+		t.Errorf("%v connections made room", n)
+	}
+	if n := m.metric("imgmirror_http_connections"); n > 256+64 {
+		t.Errorf("%v connections are open", n)
 	}
 }
 

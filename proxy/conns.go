@@ -11,83 +11,147 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"imgmirror/proxy/meaning"
 )
 
 // conns are the open client connections. conns keeps their limits, in all and per address, and
 // ends the connections. fasthttp's own limits stay unused: fasthttp's limit per address wraps the
 // connection, which loses sendfile.
+//
+// At a limit the connection that has been idle longest makes room for a newcomer. So neither idle
+// connections nor headers that drip in keep newcomers out.
 type conns struct {
-	max, perAddr int
-	metrics      *metrics
+	perAddr int
+	metrics *metrics
+	began   time.Time
 
 	wg sync.WaitGroup // one per connection; only accept adds
 
 	// draining makes every reply the last of its connection.
 	draining atomic.Bool
 
+	open sync.Map // net.Conn to *client; requests read open without a lock
+
 	mu    sync.Mutex
-	open  map[net.Conn]netip.Addr
-	addrs map[netip.Addr]int // kept only when perAddr > 0
+	all   room
+	hosts map[netip.Addr]*room // by remoteIP; kept only when perAddr > 0
 }
+
+// The limits: values of metrics' labels.
+const (
+	limitTotal   = "total"
+	limitAddress = "address"
+)
 
 func (c *conns) limit(total, perAddr int, m *metrics) {
-	c.max, c.perAddr, c.metrics = total, perAddr, m
-	c.open = make(map[net.Conn]netip.Addr)
-	c.addrs = make(map[netip.Addr]int)
+	c.perAddr, c.metrics, c.began = perAddr, m, time.Now()
+	c.all = room{max: total, idle: idleHeap{kind: ofAll}}
+	c.hosts = make(map[netip.Addr]*room)
 }
 
-// add takes nc in and gives "", or gives the limit that refuses nc: "total" or "address".
-func (c *conns) add(nc net.Conn) (refused string) {
+// now is a time for client.state.
+func (c *conns) now() int64 { return max(1, int64(time.Since(c.began))) }
+
+// add takes nc in, or refuses nc. The caller must tell the given clients to leave in both cases.
+// limit is the limit that refuses nc or makes clients leave.
+func (c *conns) add(nc net.Conn) (limit string, ok bool, told []*client) {
 	addr := remoteIP(nc.RemoteAddr())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.open) >= c.max {
-		return "total"
+	host := c.hosts[addr]
+	if host == nil && c.perAddr > 0 {
+		host = &room{max: c.perAddr, idle: idleHeap{kind: ofAddress}}
 	}
-	if c.perAddr > 0 {
-		if c.addrs[addr] >= c.perAddr {
-			return "address"
-		}
-		c.addrs[addr]++
+	limit = limitAddress
+	if host == nil || host.n < host.max {
+		limit = limitTotal
+		ok, told = c.all.forNewcomer()
+	} else if ok, told = host.forNewcomer(); ok {
+		ok = c.all.n < c.all.max+spareConns
 	}
-	c.open[nc] = addr
+	if !ok {
+		return limit, false, told
+	}
+	cl := &client{nc: nc, rooms: [roomKinds]*room{ofAll: &c.all, ofAddress: host}}
+	since := c.now()
+	cl.state.Store(since)
+	cl.enter(since)
+	c.open.Store(nc, cl)
+	c.all.n++
+	if host != nil {
+		host.n++
+		c.hosts[addr] = host
+	}
 	c.metrics.connections.Inc()
 	c.wg.Add(1)
-	return ""
+	return limit, true, told
 }
 
 // remove forgets nc, a closed connection that add took in.
 func (c *conns) remove(nc net.Conn) {
+	cl := c.client(nc)
+	c.open.Delete(nc)
 	c.mu.Lock()
-	addr := c.open[nc]
-	delete(c.open, nc)
-	if c.perAddr > 0 {
-		if c.addrs[addr]--; c.addrs[addr] <= 0 {
-			delete(c.addrs, addr)
+	if cl.state.Swap(answering) == leaving {
+		cl.stayed()
+	}
+	cl.quit()
+	for _, r := range cl.rooms {
+		if r != nil {
+			r.n--
 		}
+	}
+	if host := cl.rooms[ofAddress]; host != nil && host.n == 0 {
+		delete(c.hosts, remoteIP(nc.RemoteAddr()))
 	}
 	c.mu.Unlock()
 	c.metrics.connections.Dec()
 	c.wg.Done()
 }
 
-// drain ends every connection between two of its requests, and closes the returned channel when no
-// connection is left. The caller stops add before drain.
-//
-// drain shuts the reading side, which is free of races: the server still reads and answers the
-// requests that have arrived, and then reads the end of the stream.
+// client is the client of an open connection.
+func (c *conns) client(nc net.Conn) *client {
+	cl, _ := c.open.Load(nc)
+	return cl.(*client) //nolint:forcetypeassert // fasthttp serves only what add took in
+}
+
+// begin notes that a request is being answered. last = the reply must be the last of nc.
+func (c *conns) begin(nc net.Conn) (last bool) {
+	cl := c.client(nc)
+	if cl.state.Swap(answering) != leaving {
+		return c.draining.Load()
+	}
+	c.mu.Lock()
+	cl.stayed()
+	c.mu.Unlock()
+	return true
+}
+
+// changed is fasthttp's hook: a client becomes idle when all of a reply has been sent.
+func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
+	if state != fasthttp.StateIdle {
+		return
+	}
+	cl := c.client(nc)
+	now := c.now()
+	if cl.state.CompareAndSwap(answering, now) {
+		return
+	}
+	c.mu.Lock() // the client is apart
+	cl.state.Store(now)
+	cl.enter(now)
+	c.mu.Unlock()
+}
+
+// drain ends every connection between two of its requests, by shutReading, and closes the returned
+// channel when no connection is left. The caller stops add before drain.
 func (c *conns) drain() <-chan struct{} {
 	c.draining.Store(true)
-	c.mu.Lock()
-	for nc := range c.open {
-		if half, ok := rawConn(nc).(interface{ CloseRead() error }); ok {
-			_ = half.CloseRead() // fails only on a dead connection
-		} else {
-			_ = nc.Close()
-		}
+	for nc := range c.open.Range {
+		shutReading(nc.(net.Conn)) //nolint:forcetypeassert // add's
 	}
-	c.mu.Unlock()
 	drained := make(chan struct{})
 	go func() {
 		c.wg.Wait()
@@ -97,13 +161,12 @@ func (c *conns) drain() <-chan struct{} {
 }
 
 // cut closes the open connections and gives their number.
-func (c *conns) cut() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for nc := range c.open {
-		_ = rawConn(nc).Close()
+func (c *conns) cut() (n int) {
+	for nc := range c.open.Range {
+		_ = rawConn(nc.(net.Conn)).Close() //nolint:forcetypeassert // add's
+		n++
 	}
-	return len(c.open)
+	return n
 }
 
 // accept takes connections from ln and serves each on a goroutine of its own. accept returns nil
@@ -137,12 +200,7 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 		if s.opts.TLSConfig != nil {
 			nc = tls.Server(nc, s.opts.TLSConfig)
 		}
-		if refused := s.conns.add(nc); refused != "" {
-			s.metrics.refused[refused].Inc()
-			s.refusals.Do(func() {
-				s.log.Warn("connections are refused", "limit", refused, "remote", nc.RemoteAddr())
-			})
-			refuse(nc)
+		if !s.admit(nc) {
 			continue
 		}
 		go func() {
@@ -154,6 +212,29 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			}
 		}()
 	}
+}
+
+// limitKeys are the settings of the limits, for the log.
+var limitKeys = map[string]string{limitTotal: "clients.max_connections", limitAddress: "clients.max_per_address"}
+
+// admit takes nc in, in the place of an idle connection where a limit is full, or refuses nc.
+func (s *Server) admit(nc net.Conn) bool {
+	limit, ok, told := s.conns.add(nc)
+	for _, idle := range told {
+		idle.tellToLeave()
+		s.metrics.displaced[limit].Inc()
+		s.displaced.Do(func() {
+			s.log.Info("idle connections make room for new ones", "limit", limit, "key", limitKeys[limit], "remote", idle.nc.RemoteAddr())
+		})
+	}
+	if !ok {
+		s.metrics.refused[limit].Inc()
+		s.refused.Do(func() {
+			s.log.Warn("connections are refused", "limit", limit, "key", limitKeys[limit], "remote", nc.RemoteAddr())
+		})
+		refuse(nc)
+	}
+	return ok
 }
 
 // tooMany is the whole reply to a connection over a limit.
@@ -181,7 +262,8 @@ func rawConn(nc net.Conn) net.Conn {
 	return nc
 }
 
-// remoteIP is a TCP address without its port; other addresses give the zero Addr.
+// remoteIP is a TCP address without its port; other addresses give the zero Addr. IPv6 addresses
+// count one by one: in a data centre all nodes of a network share their /64.
 func remoteIP(a net.Addr) netip.Addr {
 	if t, ok := a.(*net.TCPAddr); ok {
 		return t.AddrPort().Addr().Unmap()

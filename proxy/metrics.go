@@ -19,7 +19,8 @@ var statuses = []int{
 type metrics struct {
 	routes      map[string]*routeMetrics
 	connections prometheus.Gauge
-	refused     map[string]prometheus.Counter // by limit: total, address
+	refused     map[string]prometheus.Counter // by limit
+	displaced   map[string]prometheus.Counter // by limit
 	waiting     prometheus.Gauge
 	left        prometheus.Counter
 }
@@ -42,20 +43,20 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Help:    "From a request's header to the end of its reply's body.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 	}, []string{"route"})
-	refused := auto.NewCounterVec(prometheus.CounterOpts{
-		Name: "imgmirror_http_connections_refused_total",
-		Help: "Client connections refused, by the limit that was reached.",
-	}, []string{"limit"})
 	m := &metrics{
 		routes: make(map[string]*routeMetrics),
 		connections: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_http_connections",
 			Help: "Client connections that are open.",
 		}),
-		refused: map[string]prometheus.Counter{
-			"total":   refused.WithLabelValues("total"),
-			"address": refused.WithLabelValues("address"),
-		},
+		refused: byLimit(auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_http_connections_refused_total",
+			Help: "Client connections refused, by the limit that was reached.",
+		}, []string{"limit"})),
+		displaced: byLimit(auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_http_connections_displaced_total",
+			Help: "Idle client connections closed for new ones, by the limit that was reached.",
+		}, []string{"limit"})),
 		waiting: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_http_clients_waiting",
 			Help: "Clients that wait: for a place in the queue of downloads, a source's answer or the next bytes.",
@@ -77,6 +78,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.routes[rt.name] = rm
 	}
 	return m
+}
+
+// byLimit are the counters of each limit.
+func byLimit(v *prometheus.CounterVec) map[string]prometheus.Counter {
+	return map[string]prometheus.Counter{
+		limitTotal:   v.WithLabelValues(limitTotal),
+		limitAddress: v.WithLabelValues(limitAddress),
+	}
 }
 
 // observe counts one reply.

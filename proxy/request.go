@@ -24,6 +24,7 @@ type request struct {
 	segs   []string // of path, decoded
 	via    []string // the mirrors behind the request; the last one sent the request
 	named  bool     // manifests tell the image's channels (spec 2.2)
+	last   bool     // the reply ends the connection
 	left   bool     // the client has hung up during a wait
 	record *record
 }
@@ -60,12 +61,13 @@ func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	req := s.newRequest(ctx)
+	req.last = s.conns.begin(ctx.Conn())
 	if refused := wellFormed(ctx); refused != nil {
-		ctx.SetConnectionClose() // the next bytes may be no request
+		req.last = true // the next bytes may be no request
 		s.sendError(req, refused)
 	} else if err := s.dispatch(req); err != nil {
 		if req.left {
-			ctx.SetConnectionClose()
+			req.last = true
 			err = errLeft
 		}
 		s.sendError(req, err)
@@ -146,8 +148,9 @@ func (s *Server) dispatch(req *request) (err error) {
 // malformed answers bytes that cannot be read as a request. fasthttp closes the connection then.
 func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 	var silent fasthttp.ErrNothingRead
-	if errors.As(err, &silent) {
-		// A connection without a request, from a port check or a client's pool, gets no answer.
+	if errors.As(err, &silent) || s.conns.client(ctx.Conn()).state.Load() == leaving {
+		// A connection without a request, from a port check or a client's pool, gets no answer,
+		// nor does a slow header that makes room for a newcomer.
 		_ = ctx.Conn().Close()
 		return
 	}
@@ -176,7 +179,7 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 func (s *Server) finishHeader(req *request) {
 	req.ctx.Response.Header.SetCanonical(hdrResponseTime,
 		fasthttp.AppendUint(nil, int(time.Since(req.record.start).Milliseconds())))
-	if s.conns.draining.Load() {
+	if req.last || s.conns.draining.Load() {
 		req.ctx.SetConnectionClose()
 	}
 	req.record.status = req.ctx.Response.StatusCode()

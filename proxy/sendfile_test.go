@@ -49,9 +49,7 @@ func TestConnectionsAreNotWrapped(t *testing.T) {
 	c := f.dial()
 	defer c.Close()
 	f.get("/ping")
-	f.server.conns.mu.Lock()
-	defer f.server.conns.mu.Unlock()
-	for nc := range f.server.conns.open {
+	for nc := range f.server.conns.open.Range {
 		if _, ok := nc.(*net.TCPConn); !ok {
 			t.Errorf("%T", nc)
 		}

@@ -80,7 +80,9 @@ type Options struct {
 	ClientStall time.Duration
 	// DrainTimeout is how long replies under way may go on after the end of Run's context; 0 = 30s.
 	DrainTimeout time.Duration
-	// MaxConnections bounds the open connections; 0 = 10000.
+	// MaxConnections bounds the open connections; 0 = 10000. At this bound and the next one the
+	// connection that has been idle longest is closed for a newcomer; a newcomer is refused only
+	// when every connection has a request that is being answered.
 	MaxConnections int
 	// MaxPerAddress bounds the open connections of one address; 0 = no bound.
 	MaxPerAddress int
@@ -133,10 +135,11 @@ type Server struct {
 	metrics  *metrics
 	pong     []byte
 
-	http     *fasthttp.Server
-	conns    conns
-	watch    watch
-	refusals rate.Sometimes // bounds the log's lines on refused connections; used by accept only
+	http  *fasthttp.Server
+	conns conns
+	watch watch
+	// refused and displaced bound the log's lines on connections; used by accept only.
+	refused, displaced rate.Sometimes
 
 	// base is the context of all work for clients; cut ends base at the drain deadline, and at the
 	// latest when Serve returns.
@@ -179,14 +182,15 @@ func New(o Options) (*Server, error) {
 		hostname = "localhost"
 	}
 	s := &Server{
-		opts:     o,
-		catalog:  o.Catalog,
-		files:    o.Files,
-		hostname: hostname,
-		log:      o.Logger.With("component", "proxy"),
-		metrics:  newMetrics(o.Registerer),
-		pong:     pong(o.Version),
-		refusals: rate.Sometimes{Interval: time.Minute},
+		opts:      o,
+		catalog:   o.Catalog,
+		files:     o.Files,
+		hostname:  hostname,
+		log:       o.Logger.With("component", "proxy"),
+		metrics:   newMetrics(o.Registerer),
+		pong:      pong(o.Version),
+		refused:   rate.Sometimes{Interval: time.Minute},
+		displaced: rate.Sometimes{Interval: time.Minute},
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
@@ -196,7 +200,8 @@ func New(o Options) (*Server, error) {
 		ErrorHandler:    s.malformed,
 		HeaderReceived:  s.received,
 		Name:            "imgmirror/" + o.Version,
-		Concurrency:     o.MaxConnections + 1, // conns keeps the limit
+		ConnState:       s.conns.changed,
+		Concurrency:     o.MaxConnections + spareConns + 1, // conns keeps the limit
 		ReadBufferSize:  readBuffer,
 		WriteBufferSize: writeBuffer,
 		ReadTimeout:     readTimeout,

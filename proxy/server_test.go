@@ -314,45 +314,6 @@ func waitFor(t testing.TB, what string, done func() bool) {
 	}
 }
 
-func TestConnectionLimits(t *testing.T) {
-	refused := func(f *fixture) {
-		t.Helper()
-		c := f.dial()
-		r := f.read(bufio.NewReader(c), "GET")
-		if code, _, _ := r.errorBody(t); r.status != 503 || code != "ServiceUnavailableError" || r.err != nil {
-			t.Errorf("%d %s %v", r.status, code, r.err)
-		}
-	}
-	open := func(f *fixture) net.Conn {
-		t.Helper()
-		c := f.dial()
-		if r := f.exchange(c, bufio.NewReader(c), "GET", "/ping"); r.status != 200 {
-			t.Errorf("%d", r.status)
-		}
-		return c
-	}
-	for limit, set := range map[string]func(*Options){
-		"total":   func(o *Options) { o.MaxConnections = 2 },
-		"address": func(o *Options) { o.MaxPerAddress = 2 },
-	} {
-		t.Run(limit, func(t *testing.T) {
-			f := newFixture(t)
-			set(&f.options)
-			f.start()
-			first := open(f)
-			open(f)
-			refused(f)
-			refused(f)
-			if got := testutil.ToFloat64(f.server.metrics.refused[limit]); got != 2 {
-				t.Errorf("%v were counted", got)
-			}
-			first.Close()
-			waitFor(t, "a free place", func() bool { return testutil.ToFloat64(f.server.metrics.connections) < 2 })
-			open(f)
-		})
-	}
-}
-
 // Pipelined requests are answered in their order, whatever they are.
 func TestPipelining(t *testing.T) {
 	f := three(t).start()
