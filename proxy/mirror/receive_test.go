@@ -327,12 +327,46 @@ func TestUnpublishOriginOfUpload(t *testing.T) {
 	publishes(t, m, o, ownBase, ownChild)
 }
 
-// The store's context ends a read for which no bytes come; what the store does not read is thrown
-// away until the store has failed.
-func TestUploadMindsContext(t *testing.T) {
-	u := newUpload(10)
+// The sum counts of what was sent, and not of what was on disk before.
+func TestPublishOnDisk(t *testing.T) {
+	o := testOptions(t)
+	m := newMirror(t, o)
+	file := gzipped(t, 300_000)
+	publish(t, m, text(ownBase, file), file)
+	wrong := bytes.Clone(file)
+	wrong[len(wrong)-1] ^= 1
+	for _, sent := range [][]byte{wrong, file[:200_000], append(bytes.Clone(file), 0)} {
+		if _, err := m.Publish(t.Context(), text(ownChild, file), bytes.NewReader(sent)); !errors.Is(err, verify.ErrMismatch) {
+			t.Errorf("%d bytes: %v", len(sent), err)
+		}
+		publishes(t, m, o, ownBase)
+	}
+	publish(t, m, text(ownChild, file), file)
+	publishes(t, m, o, ownBase, ownChild)
+}
+
+// A sender that breaks off is told so, and leaves nothing behind.
+func TestPublishBreaksOff(t *testing.T) {
+	o := testOptions(t)
+	m := newMirror(t, o)
+	file := gzipped(t, 300_000)
+	broke := readerFunc(func([]byte) (int, error) { return 0, io.ErrUnexpectedEOF })
+	_, err := m.Publish(t.Context(), text(ownBase, file), io.MultiReader(bytes.NewReader(file[:200_000]), broke))
+	if !errors.Is(err, ErrBroke) || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("broken off: %v", err)
+	}
+	if parts := m.store.Partials(); len(parts) != 0 {
+		t.Errorf("left behind: %v", parts)
+	}
+	publish(t, m, text(ownBase, file), file)
+	publishes(t, m, o, ownBase)
+}
+
+// The end of the store's context ends a read for which no bytes come, and the sending.
+func TestDeliveryMindsContext(t *testing.T) {
+	d := newDelivery("file", 0, 10, 10)
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := u.open(ctx, 0)
+	s, err := d.open(ctx, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,11 +377,8 @@ func TestUploadMindsContext(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	if n, err := u.Write([]byte("more")); n != 4 || err != nil {
-		t.Errorf("write without a reader: %d, %v", n, err)
-	}
-	u.over(errors.New("stalled"))
-	if _, err := u.Write([]byte("more")); !errors.Is(err, errNotStored) {
-		t.Errorf("write after the store gave up: %v", err)
+	d.send(strings.NewReader("0123456789"))
+	if _, err := d.open(t.Context(), 0); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("a second open: %v", err)
 	}
 }
