@@ -257,7 +257,7 @@ func TestInstallJobCancelled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	job, err := client.Install(t.Context(), admin.Install{UUIDs: []string{img.uuid}})
+	job, err := client.Install(t.Context(), admin.Install{Wanted: admin.Wanted{UUIDs: []string{img.uuid}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,9 +28,8 @@ type Options struct {
 	LockDir  string // where imgadm's locks are; "" = /var/run
 	StageDir string // where imgadm looks for files before a download; "" = /var/tmp/.imgadm-downloads
 
-	// Source gives the URL that an image's record names as its source. nil, or "" for an image: the
-	// record names none.
-	Source func(image manifest.Manifest) string
+	// Source is the URL that the records of images name as their source. "": the records name none.
+	Source string
 	// Find gives an image whose record is missing; the error matches fs.ErrNotExist for an unknown
 	// image. nil: Recover repairs no record.
 	Find func(ctx context.Context, id uuid.UUID) (manifest.Manifest, error)

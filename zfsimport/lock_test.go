@@ -144,7 +144,7 @@ func TestImportedByAnother(t *testing.T) {
 	im := newImporter(t, p, f)
 	imgadm := newImporter(t, p, f) // with a lock of its own
 	imgadm.o.DBDir = im.o.DBDir
-	imgadm.o.Source = nil
+	imgadm.o.Source = ""
 	release := lockedElsewhere(t, im, base.UUID)
 
 	waiting := make(chan Progress, 1)

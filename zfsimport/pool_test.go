@@ -318,7 +318,7 @@ func newImporter(t testing.TB, p *pool, f *files) *Importer {
 	dir := t.TempDir()
 	o := Options{
 		DBDir: filepath.Join(dir, "imgadm"), LockDir: dir, StageDir: filepath.Join(dir, "downloads"),
-		Source: func(manifest.Manifest) string { return "http://mirror.example:8080" },
+		Source: "http://mirror.example:8080",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	if f != nil {

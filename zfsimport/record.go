@@ -76,11 +76,7 @@ func (im *Importer) record(pool string, id uuid.UUID) (record, error) {
 // fail for the record's content once the dataset has its name. The caller holds the image's import
 // lock; commit or discard follows.
 func (im *Importer) prepare(pool string, image manifest.Manifest) (path string, err error) {
-	r := record{Manifest: image, Pool: pool}
-	if im.o.Source != nil {
-		r.Source = im.o.Source(image)
-	}
-	text, err := r.marshal()
+	text, err := record{Manifest: image, Pool: pool, Source: im.o.Source}.marshal()
 	if err != nil {
 		return "", err
 	}

@@ -120,7 +120,7 @@ func recordedID(pool, name string) (uuid.UUID, bool) {
 // record that names the Source. imgadm takes care of its own records.
 func (im *Importer) dropOrphan(ctx context.Context, pool string, id uuid.UUID) error {
 	r, err := im.record(pool, id)
-	if err != nil || r.Source == "" || im.o.Source == nil || im.o.Source(r.Manifest) != r.Source {
+	if err != nil || r.Source == "" || r.Source != im.o.Source {
 		return nil //nolint:nilerr // not one of ours
 	}
 	if there, err := im.exists(ctx, pool+"/"+id.String()); err != nil || there {

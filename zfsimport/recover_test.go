@@ -40,7 +40,7 @@ func TestRecover(t *testing.T) {
 	ours, imgadms := uuid.New(), uuid.New()
 	write := func(id uuid.UUID, source string) {
 		o := im.o
-		o.Source = func(manifest.Manifest) string { return source }
+		o.Source = source
 		writer, err := New(o)
 		if err != nil {
 			t.Fatal(err)

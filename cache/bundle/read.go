@@ -57,12 +57,10 @@ func (p *Piece) Skip(n int64) error {
 		p.rest -= n
 		return nil
 	}
-	_, err := io.CopyBuffer(onlyWriter{io.Discard}, io.LimitReader(p, n), make([]byte, min(n, largeBuffer)))
+	// The buffer of io.Discard's own ReadFrom is small.
+	_, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, io.LimitReader(p, n), make([]byte, min(n, largeBuffer)))
 	return err
 }
-
-// onlyWriter hides the ReadFrom of io.Discard, whose buffer is small.
-type onlyWriter struct{ io.Writer }
 
 // broken tells of a bundle that ends too early.
 func broken(err error) error {

@@ -66,7 +66,7 @@ func newBundleImportCmd() *cobra.Command {
 			return err
 		}
 		return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
-			in := &importRun{s: s, show: progress.New(cmd.ErrOrStderr(), quiet)}
+			in := &importRun{s: s, show: progress.New(cmd.ErrOrStderr(), quiet), added: make(map[string]bool)}
 			err := in.all(ctx, cmd.InOrStdin(), volumes)
 			if !quiet && len(in.reports) > 0 {
 				if flags.JSON {
@@ -137,7 +137,6 @@ type importRun struct {
 
 // all imports all volumes; of a bundle that is refused no other one is tried.
 func (in *importRun) all(ctx context.Context, stdin io.Reader, volumes []volume) error {
-	in.added = make(map[string]bool)
 	for _, v := range volumes {
 		report, err := in.one(ctx, stdin, v)
 		in.show.Clear()
@@ -196,21 +195,11 @@ func (in *importRun) note(report admin.BundleImport) {
 		}
 	}
 	if n := len(in.reports); n > 0 && in.reports[n-1].Bundle == report.Bundle {
-		keepRefusals(in.reports[n-1].Images, report.Images)
+		report.KeepRefusals(in.reports[n-1])
 		in.reports[n-1] = report
 		return
 	}
 	in.reports = append(in.reports, report)
-}
-
-// keepRefusals takes over the reason why an earlier volume's file was refused: the
-// last volume knows only that it is missing.
-func keepRefusals(before, now []admin.ImportedImage) {
-	for i := range min(len(before), len(now)) {
-		if before[i].State == admin.ImageRefused && now[i].State == admin.ImageWaiting {
-			now[i].State, now[i].Error = before[i].State, before[i].Error
-		}
-	}
 }
 
 func (in *importRun) images() []admin.ImportedImage {

@@ -119,7 +119,7 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out table
 	defer from.Close() //nolint:errcheck // drops idle connections
 	zfs := zfsOptions(cfg)
 	zfs.Open = from.open
-	zfs.Source = func(manifest.Manifest) string { return from.url }
+	zfs.Source = from.url
 	zfs.Find = from.Get
 	zfs.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
 	importer, err := zfsimport.New(zfs)

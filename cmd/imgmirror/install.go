@@ -58,7 +58,7 @@ func newInstallCmd() *cobra.Command {
 		if o.from != "" {
 			return installFrom(cmd, o, wanted, out)
 		}
-		request := admin.Install{UUIDs: wanted.UUIDs, Filters: wanted.Filters, Pool: o.pool, Stage: o.stage}
+		request := admin.Install{Wanted: wanted, Pool: o.pool, Stage: o.stage}
 		if o.dry {
 			return withTable(cmd, out, needLists, func(ctx context.Context, s *session) ([]admin.Item, error) { return s.InstallDry(ctx, request) })
 		}

@@ -10,6 +10,8 @@ import (
 	"mime"
 	"net/http"
 	"time"
+
+	"imgmirror/proxy/meaning"
 )
 
 const replyBuffer = 64 << 10 // of a reply that is written piece by piece
@@ -91,6 +93,7 @@ func (s *Server) routes() []route {
 		post("/bundle/plan", s.planBundle, ok, absent, invalid, down),
 		begin,
 		take,
+		get("/bundle/{id}", answer(s.importing), absent),
 		remove("/bundle/{id}", s.endImport, absent),
 		get("/files/{sha1}", s.file, http.StatusPartialContent, absent, invalid, down),
 		get("/config", answer(s.config)),
@@ -117,7 +120,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, refuse(none.status, codeMethodNotAllowed, "%s is not allowed here", shorten(r.Method)))
 		return
 	}
-	s.refuse(w, r, refuse(http.StatusNotFound, codeNotFound, "%s does not exist", shorten(r.URL.Path)))
+	s.refuse(w, r, refuse(http.StatusNotFound, meaning.NotFound, "%s does not exist", shorten(r.URL.Path)))
 }
 
 // headOnly keeps the head of a reply.
@@ -211,7 +214,7 @@ func readJSON(r *http.Request, v any) error {
 	if errors.As(err, &large) {
 		return err
 	}
-	return refuse(http.StatusBadRequest, codeBadRequest, "the body is not what is expected here: %v", err)
+	return refuse(http.StatusBadRequest, meaning.BadRequest, "the body is not what is expected here: %v", err)
 }
 
 // answer makes a route's do of an operation that gives what is told: a *job which has begun, or what

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"imgmirror/proxy/mirror"
 	"io"
 	"mime/multipart"
 	"net/http/httptest"
@@ -17,6 +16,8 @@ import (
 	"testing"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
@@ -61,7 +62,7 @@ func TestSources(t *testing.T) {
 
 	f.source.Inject(upstreamtest.Fault{Status: 500})
 	f.want(202, "POST", "/sources/refresh", nil, &job)
-	if got := f.await(job); got.State != JobFailed || got.Error == nil || got.Error.Code != codeRemoteSource {
+	if got := f.await(job); got.State != JobFailed || got.Error == nil || got.Error.Code != meaning.RemoteSource {
 		t.Errorf("%+v, error %+v", got, got.Error)
 	}
 }
@@ -134,22 +135,22 @@ func TestImages(t *testing.T) {
 	is(names("?filter=name%3Dimage2"), "image2")
 	is(names("?filter=name%3D~image&filter=origin%3D"), "image1 image4")
 	is(names("?filter=name%3Dnone"), "")
-	f.refused(422, codeInvalidParameter, "GET", "/images?filter=colour%3Dred", nil)
+	f.refused(422, meaning.InvalidParameter, "GET", "/images?filter=colour%3Dred", nil)
 
 	var image Image
 	f.want(200, "GET", "/images/"+id(2), nil, &image)
 	if image.Source != "source" || !slices.Equal(image.Sources, []string{"source"}) || !image.Listed || image.Cached || image.Pinned {
 		t.Errorf("%+v", image)
 	}
-	f.refused(422, codeInvalidParameter, "GET", "/images/nonsense", nil)
-	f.refused(404, codeNotFound, "GET", "/images/"+id(99), nil)
+	f.refused(422, meaning.InvalidParameter, "GET", "/images/nonsense", nil)
+	f.refused(404, meaning.NotFound, "GET", "/images/"+id(99), nil)
 
 	var chain []Image
 	f.want(200, "GET", "/images/"+id(3)+"/ancestry", nil, &chain)
 	if len(chain) != 3 || !bytes.Contains(chain[0].Manifest, []byte(`"image3"`)) || !bytes.Contains(chain[2].Manifest, []byte(`"image1"`)) {
 		t.Errorf("%+v", chain)
 	}
-	f.refused(404, codeNotFound, "GET", "/images/"+id(99)+"/ancestry", nil)
+	f.refused(404, meaning.NotFound, "GET", "/images/"+id(99)+"/ancestry", nil)
 }
 
 func TestOriginThatNobodyHas(t *testing.T) {
@@ -213,13 +214,13 @@ func TestFetch(t *testing.T) {
 	if len(cached) != 1 || cached[0].UUID != id(3) || cached[0].Origin != id(2) || cached[0].Size != 200_003 || cached[0].Retired || cached[0].Pinned {
 		t.Errorf("%+v", cached)
 	}
-	f.refused(422, codeInvalidParameter, "GET", "/cached?filter=nonsense", nil)
+	f.refused(422, meaning.InvalidParameter, "GET", "/cached?filter=nonsense", nil)
 
-	f.refused(404, codeNotFound, "POST", "/fetch", wanted(99))
-	f.refused(422, codeInvalidParameter, "POST", "/fetch", Wanted{})
-	f.refused(422, codeInvalidParameter, "POST", "/fetch", Wanted{UUIDs: []string{"x"}})
-	f.refused(422, codeInvalidParameter, "POST", "/fetch", Wanted{Filters: []string{"x"}})
-	f.refused(400, codeBadRequest, "POST", "/fetch", map[string]any{"uuid": id(1)})
+	f.refused(404, meaning.NotFound, "POST", "/fetch", wanted(99))
+	f.refused(422, meaning.InvalidParameter, "POST", "/fetch", Wanted{})
+	f.refused(422, meaning.InvalidParameter, "POST", "/fetch", Wanted{UUIDs: []string{"x"}})
+	f.refused(422, meaning.InvalidParameter, "POST", "/fetch", Wanted{Filters: []string{"x"}})
+	f.refused(400, meaning.BadRequest, "POST", "/fetch", map[string]any{"uuid": id(1)})
 }
 
 func TestFetchOfWhatCannotBeHad(t *testing.T) {
@@ -229,7 +230,7 @@ func TestFetchOfWhatCannotBeHad(t *testing.T) {
 	if got := states(job); got != "failed: 4 done, 1 failed, 2 failed, 3 failed" {
 		t.Error(got)
 	}
-	if e := job.Items[1].Error; e == nil || e.Code != codeRemoteSource {
+	if e := job.Items[1].Error; e == nil || e.Code != meaning.RemoteSource {
 		t.Errorf("%+v", e)
 	}
 	if e := job.Items[3].Error; e == nil || e.Code != codeOriginMissing {
@@ -271,10 +272,10 @@ func TestPins(t *testing.T) {
 	is(": 3 done, 4 done")
 	f.want(200, "POST", "/unpin", wanted(3), &items)
 	is(": 3 present")
-	f.refused(404, codeNotFound, "POST", "/unpin", wanted(99))
-	f.refused(404, codeNotFound, "POST", "/pin", wanted(99))
-	f.refused(422, codeInvalidParameter, "POST", "/pin", Wanted{})
-	f.refused(422, codeInvalidParameter, "POST", "/unpin", nil)
+	f.refused(404, meaning.NotFound, "POST", "/unpin", wanted(99))
+	f.refused(404, meaning.NotFound, "POST", "/pin", wanted(99))
+	f.refused(422, meaning.InvalidParameter, "POST", "/pin", Wanted{})
+	f.refused(422, meaning.InvalidParameter, "POST", "/unpin", nil)
 }
 
 // Of a published image, whose file nobody else has, delete says what to do instead.
@@ -306,8 +307,8 @@ func TestDelete(t *testing.T) {
 	if n := len(f.store.Files()); n != 3 || len(gone) != 1 {
 		t.Errorf("%d files are left, %+v", n, gone)
 	}
-	f.refused(404, codeNotFound, "POST", "/delete", wanted(4))
-	f.refused(422, codeInvalidParameter, "POST", "/delete", Wanted{})
+	f.refused(404, meaning.NotFound, "POST", "/delete", wanted(4))
+	f.refused(422, meaning.InvalidParameter, "POST", "/delete", Wanted{})
 	f.want(200, "POST", "/delete", Wanted{Filters: []string{"name=image4"}}, &gone)
 	if len(gone) != 0 {
 		t.Errorf("%+v", gone)
@@ -336,7 +337,7 @@ func TestVacuum(t *testing.T) {
 	if n := len(f.store.Files()); n != 1 {
 		t.Errorf("%d files are left", n)
 	}
-	f.refused(400, codeBadRequest, "POST", "/vacuum", map[string]any{"dryrun": true})
+	f.refused(400, meaning.BadRequest, "POST", "/vacuum", map[string]any{"dryrun": true})
 }
 
 func TestVerify(t *testing.T) {
@@ -358,9 +359,9 @@ func TestVerify(t *testing.T) {
 	if got := f.await(job); states(got) != "failed: 4 quarantined" || got.Items[0].Error == nil {
 		t.Errorf("%s, %+v", states(got), got)
 	}
-	f.refused(404, codeNotFound, "POST", "/verify", wanted(4))
-	f.refused(404, codeNotFound, "POST", "/verify", wanted(2))
-	f.refused(422, codeInvalidParameter, "POST", "/verify", Wanted{Filters: []string{"x"}})
+	f.refused(404, meaning.NotFound, "POST", "/verify", wanted(4))
+	f.refused(404, meaning.NotFound, "POST", "/verify", wanted(2))
+	f.refused(422, meaning.InvalidParameter, "POST", "/verify", Wanted{Filters: []string{"x"}})
 }
 
 func TestFills(t *testing.T) {
@@ -423,7 +424,7 @@ func TestConfigAndDoctor(t *testing.T) {
 	}
 	f.o.Config = func() (json.RawMessage, error) { return nil, errors.New("no") }
 	f.o.Doctor = func(context.Context) []Finding { return []Finding{} }
-	f.refused(500, codeInternal, "GET", "/config", nil)
+	f.refused(500, meaning.Internal, "GET", "/config", nil)
 	f.want(200, "GET", "/doctor", nil, &findings)
 }
 
@@ -462,19 +463,19 @@ func TestPublish(t *testing.T) {
 	}
 	mine, file := string(ownManifest(5, 0)), string(ownFile(5))
 	parts(200, "", "manifest", mine, "file", file)
-	parts(400, codeBadRequest, "file", "bytes", "manifest", "{}")
-	parts(400, codeBadRequest, "manifest", "{}")
-	parts(400, codeBadRequest)
+	parts(400, meaning.BadRequest, "file", "bytes", "manifest", "{}")
+	parts(400, meaning.BadRequest, "manifest", "{}")
+	parts(400, meaning.BadRequest)
 	parts(413, codeTooLarge, "manifest", strings.Repeat(" ", maxManifest+1), "file", "")
 	post(415, codeUnsupportedType, "text/plain", strings.NewReader("x"))
-	post(400, codeBadRequest, "multipart/form-data", strings.NewReader("no boundary"))
+	post(400, meaning.BadRequest, "multipart/form-data", strings.NewReader("no boundary"))
 	kind, body := form("manifest", string(ownManifest(6, 0)), "file", string(ownFile(6)))
 	body.Truncate(5_000) // the sender was cut
-	post(400, codeBadRequest, kind, body)
+	post(400, meaning.BadRequest, kind, body)
 
 	parts(409, codeImageExists, "manifest", mine, "file", file)
 	parts(422, codeOriginMissing, "manifest", string(ownManifest(6, 99)), "file", string(ownFile(6)))
-	parts(422, codeInvalidParameter, "manifest", "{}", "file", "bytes")
+	parts(422, meaning.InvalidParameter, "manifest", "{}", "file", "bytes")
 	parts(422, codeChecksum, "manifest", string(ownManifest(6, 0)), "file", strings.Replace(string(ownFile(6)), "e", "f", 1))
 
 	f.own(6, 5)
@@ -484,18 +485,18 @@ func TestPublish(t *testing.T) {
 	if len(gone) != 1 || gone[0].Size != int64(len(ownFile(6))) || gone[0].Reason != "unpublished" {
 		t.Errorf("%+v", gone)
 	}
-	f.refused(404, codeNotFound, "DELETE", "/published/"+id(1), nil)
-	f.refused(422, codeInvalidParameter, "DELETE", "/published/x", nil)
+	f.refused(404, meaning.NotFound, "DELETE", "/published/"+id(1), nil)
+	f.refused(422, meaning.InvalidParameter, "DELETE", "/published/x", nil)
 }
 
 func TestUnknownRoutes(t *testing.T) {
 	f := newFixture(t)
-	f.refused(404, codeNotFound, "GET", "/nothing", nil)
+	f.refused(404, meaning.NotFound, "GET", "/nothing", nil)
 	f.refused(405, codeMethodNotAllowed, "DELETE", "/images", nil)
 	f.refused(405, codeMethodNotAllowed, "GET", "/fetch", nil)
-	f.refused(404, codeNotFound, "GET", "/jobs/none", nil)
-	f.refused(404, codeNotFound, "DELETE", "/jobs/none", nil)
-	f.refused(404, codeNotFound, "GET", "/events?job=none", nil)
+	f.refused(404, meaning.NotFound, "GET", "/jobs/none", nil)
+	f.refused(404, meaning.NotFound, "DELETE", "/jobs/none", nil)
+	f.refused(404, meaning.NotFound, "GET", "/events?job=none", nil)
 }
 
 // TestImagesThatNoSourceKnows: a source was taken out of the configuration; what
@@ -516,7 +517,7 @@ func TestImagesThatNoSourceKnows(t *testing.T) {
 	if len(cached) != 1 || cached[0].UUID != id(3) || cached[0].Origin != id(2) || !cached[0].Retired || cached[0].Source != "" {
 		t.Errorf("%+v", cached)
 	}
-	f.refused(404, codeNotFound, "GET", "/images/"+id(3), nil)
+	f.refused(404, meaning.NotFound, "GET", "/images/"+id(3), nil)
 	var job Job
 	f.want(202, "POST", "/verify", wanted(3), &job)
 	if got := states(f.await(job)); got != "done: 3 done" {

@@ -12,6 +12,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/meaning"
 	"imgmirror/verify"
 )
 
@@ -26,12 +27,9 @@ func (s *Server) planBundle(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if want.Newest < 0 {
-		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "newest is %d: must be 0 or more", want.Newest)
+		return refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "newest is %d: must be 0 or more", want.Newest)
 	}
-	sel, err := Wanted{UUIDs: want.UUIDs, Filters: want.Filters}.understood()
-	if err == nil {
-		err = some(sel)
-	}
+	sel, err := Wanted{UUIDs: want.UUIDs, Filters: want.Filters}.some()
 	if err != nil {
 		return err
 	}
@@ -50,7 +48,7 @@ func (s *Server) planBundle(w http.ResponseWriter, r *http.Request) error {
 	}
 	for _, e := range all {
 		if why := e.Manifest.Unusable(); why != "" {
-			return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "image %s cannot be in a bundle: %s", e.Manifest.UUID, why)
+			return refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "image %s cannot be in a bundle: %s", e.Manifest.UUID, why)
 		}
 	}
 	return replyAll(w, func(yield func(Bundled) bool) {
@@ -86,11 +84,7 @@ func (s *Server) bundledOf(e catalog.Entry, wanted bool) Bundled {
 func encodeBundled(b Bundled) ([]byte, error) {
 	raw := b.Manifest
 	b.Manifest = json.RawMessage("0")
-	rest, err := json.Marshal(b)
-	if err != nil {
-		return nil, err
-	}
-	return withManifest(raw, rest)
+	return withManifest(raw, b)
 }
 
 // file is GET /files/SHA1: the bytes of a verified file, from where a Range of the
@@ -98,7 +92,7 @@ func encodeBundled(b Bundled) ([]byte, error) {
 func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	sum, err := verify.ParseSum(r.PathValue("sha1"))
 	if err != nil {
-		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "%v", err)
+		return refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "%v", err)
 	}
 	reader, err := s.mirror.Read(r.Context(), sum)
 	if err != nil {
@@ -118,17 +112,15 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", typeBytes)
 	w.Header().Set("Content-Length", strconv.FormatInt(reader.Size()-from, 10))
 	w.WriteHeader(status)
-	if _, err := io.CopyBuffer(onlyWriter{w}, reader, make([]byte, fileBuffer)); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, reader, make([]byte, fileBuffer)); err != nil {
 		panic(http.ErrAbortHandler) // cut short, or nobody is there any more
 	}
 	return nil
 }
 
-// fileBuffer is how much of a file is sent at a time.
+// fileBuffer is how much of a file is sent at a time, by io.CopyBuffer, which uses its buffer where a
+// Writer can do no more than write.
 const fileBuffer = 256 << 10
-
-// onlyWriter hides all else that a writer can do.
-type onlyWriter struct{ io.Writer }
 
 // rangeFrom gives the first byte that a Range asks for; 0 for one of another form,
 // which may be ignored.
@@ -140,7 +132,7 @@ func rangeFrom(header string, size int64) (int64, error) {
 		return 0, nil
 	}
 	if from >= size {
-		return 0, refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "the file has %d bytes, none from %d on", size, from)
+		return 0, refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "the file has %d bytes, none from %d on", size, from)
 	}
 	return from, nil
 }

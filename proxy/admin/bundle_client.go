@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/proxy/meaning"
 	"imgmirror/verify"
 )
 
@@ -72,11 +73,7 @@ func (c *Client) ImportBundle(ctx context.Context, volume io.Reader, progress fu
 	if endErr != nil {
 		return s.reached(), cmp.Or(err, endErr)
 	}
-	for i, before := range s.told.Images {
-		if now := &last.Images[i]; before.State == ImageRefused && now.State == ImageWaiting {
-			now.State, now.Error = before.State, before.Error
-		}
-	}
+	last.KeepRefusals(s.told)
 	return last, err
 }
 
@@ -95,7 +92,6 @@ type sending struct {
 // A volume makes no request by itself while its reads give no byte, or bytes that the mirror has.
 func (s *sending) keepAlive(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	path := fmt.Sprintf("/bundle/%s/files/%s", s.told.ID, s.images[0].Files[0].SHA1)
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		t := time.NewTicker(aliveEvery)
@@ -103,7 +99,7 @@ func (s *sending) keepAlive(ctx context.Context) (stop func()) {
 		for {
 			select {
 			case <-t.C:
-				_ = s.c.do(ctx, http.MethodPut, path, typeBytes, http.NoBody, &ImportedFile{}) // the next file tells
+				_, _ = ask[BundleImport](ctx, s.c, http.MethodGet, "/bundle/"+s.told.ID, nil) // the next file tells
 			case <-ctx.Done():
 				return
 			}
@@ -150,9 +146,7 @@ func (s *sending) Begin(ctx context.Context, h bundle.Head, manifests [][]byte) 
 			s.total += e.Begin + e.Size - from
 		}
 	}
-	if len(s.images) > 0 && len(s.images[0].Files) > 0 {
-		s.alive = s.keepAlive(ctx)
-	}
+	s.alive = s.keepAlive(ctx)
 	return nil
 }
 
@@ -181,7 +175,7 @@ func (s *sending) File(ctx context.Context, p *bundle.Piece) error {
 	now, err := s.put(ctx, path, p, p.Begin+p.Size-from)
 	image := &s.told.Images[p.Image]
 	told := (*Error)(nil)
-	if errors.As(err, &told) && told.Code != codeNotFound && told.Code != codeUnavailable {
+	if errors.As(err, &told) && told.Code != meaning.NotFound && told.Code != meaning.Unavailable {
 		image.State, image.Error = ImageRefused, told
 		return nil
 	}
@@ -237,10 +231,8 @@ const sendBuffer = 512 << 10
 // wideConn is a connection to which net/http writes bodies in large pieces.
 type wideConn struct{ net.Conn }
 
-// ReadFrom is how net/http writes what follows a request's header.
+// ReadFrom is how net/http writes what follows a request's header. io.CopyBuffer uses its buffer
+// where a Reader and a Writer can do no more than read and write.
 func (c wideConn) ReadFrom(r io.Reader) (int64, error) {
-	return io.CopyBuffer(onlyWriter{c.Conn}, onlyReader{r}, make([]byte, sendBuffer))
+	return io.CopyBuffer(struct{ io.Writer }{c.Conn}, struct{ io.Reader }{r}, make([]byte, sendBuffer))
 }
-
-// onlyReader hides all else that a reader can do.
-type onlyReader struct{ io.Reader }

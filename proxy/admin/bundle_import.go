@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 
 	"imgmirror/cache/bundle"
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/mirror"
 	"imgmirror/verify"
 )
@@ -38,16 +40,15 @@ func (s *Server) beginImport(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) takeFile(w http.ResponseWriter, r *http.Request) error {
 	sum, err := verify.ParseSum(r.PathValue("sha1"))
 	if err != nil {
-		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "%v", err)
+		return refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "%v", err)
 	}
-	offset := int64(0)
-	if text := r.URL.Query().Get("offset"); text != "" {
-		if offset, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "offset %q: must be a number", shorten(text))
-		}
+	text := cmp.Or(r.URL.Query().Get("offset"), "0")
+	offset, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "offset %q: must be a number", shorten(text))
 	}
 	if r.ContentLength < 0 {
-		return refuse(http.StatusBadRequest, codeBadRequest, "the request must tell the length of its body")
+		return refuse(http.StatusBadRequest, meaning.BadRequest, "the request must tell the length of its body")
 	}
 	in, err := s.mirror.Importing(r.PathValue("id"))
 	if err != nil {
@@ -69,6 +70,15 @@ func (s *Server) takeFile(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return reply(w, http.StatusOK, ImportedFile{SHA1: sum.String(), Have: have})
+}
+
+// importing is GET /bundle/{id}, which is a sign of life of the client, too.
+func (s *Server) importing(r *http.Request) (any, error) {
+	in, err := s.mirror.Importing(r.PathValue("id"))
+	if err != nil {
+		return nil, err
+	}
+	return importOf(in.Report(), nil), nil
 }
 
 // endImport is DELETE /bundle/{id}.

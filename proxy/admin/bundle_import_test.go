@@ -19,6 +19,7 @@ import (
 	"github.com/valyala/fasthttp/fasthttputil"
 
 	"imgmirror/cache"
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
@@ -96,7 +97,11 @@ func TestImportFiles(t *testing.T) {
 	f.want(200, "GET", "/images/"+id(11), nil, nil)
 	f.taken(begun.ID, 11, 0, first, len(first))
 	f.taken(begun.ID, 12, 0, second[:10], 10)
+	var now BundleImport
+	f.want(200, "GET", "/bundle/"+begun.ID, nil, &now)
+	f.came(now, "11 added, 12 waiting")
 	f.came(f.ended(begun.ID), "11 added, 12 waiting NotComplete")
+	f.refused(404, meaning.NotFound, "GET", "/bundle/"+begun.ID, nil)
 
 	begun = f.begin(b)
 	f.came(begun, "11 present, 12 waiting")
@@ -123,24 +128,24 @@ func TestImportStrangeFiles(t *testing.T) {
 	whole := sampleFile(11)
 	bytesOf := func(b []byte) io.Reader { return bytes.NewReader(b) }
 
-	f.notTaken(404, codeNotFound, puts("x", sumOf(11), "", bytesOf(whole)))
-	f.notTaken(404, codeNotFound, httptest.NewRequest("DELETE", apiPrefix+"/bundle/x", nil))
-	f.notTaken(404, codeNotFound, puts(begun.ID, sumOf(12), "", bytesOf(sampleFile(12))))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, "zz", "", bytesOf(whole)))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, sumOf(11), "?offset=x", bytesOf(whole)))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, sumOf(11), "?offset=-1", bytesOf(whole)))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, sumOf(11), "?offset=9223372036854775807", bytesOf(whole)))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, sumOf(11), "", bytesOf(append(whole, 0))))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, sumOf(11), "?offset=1", bytesOf(whole)))
-	f.notTaken(422, codeInvalidParameter, puts(begun.ID, sumOf(11), "?offset=10", bytesOf(whole[10:20]))) // a gap
-	f.notTaken(400, codeBadRequest, puts(begun.ID, sumOf(11), "", struct{ io.Reader }{bytesOf(whole)}))   // of no length
+	f.notTaken(404, meaning.NotFound, puts("x", sumOf(11), "", bytesOf(whole)))
+	f.notTaken(404, meaning.NotFound, httptest.NewRequest("DELETE", apiPrefix+"/bundle/x", nil))
+	f.notTaken(404, meaning.NotFound, puts(begun.ID, sumOf(12), "", bytesOf(sampleFile(12))))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, "zz", "", bytesOf(whole)))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, sumOf(11), "?offset=x", bytesOf(whole)))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, sumOf(11), "?offset=-1", bytesOf(whole)))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, sumOf(11), "?offset=9223372036854775807", bytesOf(whole)))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, sumOf(11), "", bytesOf(append(whole, 0))))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, sumOf(11), "?offset=1", bytesOf(whole)))
+	f.notTaken(422, meaning.InvalidParameter, puts(begun.ID, sumOf(11), "?offset=10", bytesOf(whole[10:20]))) // a gap
+	f.notTaken(400, meaning.BadRequest, puts(begun.ID, sumOf(11), "", struct{ io.Reader }{bytesOf(whole)}))   // of no length
 	f.notTaken(409, codeImageExists, puts(begun.ID, sumOf(14), "", bytesOf(sampleFile(14))))
 	r := puts(begun.ID, sumOf(11), "", bytesOf(whole))
 	r.Header.Set("Content-Type", "application/x-tar")
 	f.notTaken(415, codeUnsupportedType, r)
 	short := puts(begun.ID, sumOf(11), "", io.MultiReader(bytesOf(whole[:500])))
 	short.ContentLength = int64(len(whole))
-	f.notTaken(400, codeBadRequest, short)
+	f.notTaken(400, meaning.BadRequest, short)
 	f.taken(begun.ID, 11, 500, nil, 500)
 	f.taken(begun.ID, 11, 500, whole[500:], len(whole))
 
@@ -151,8 +156,8 @@ func TestImportStrangeFiles(t *testing.T) {
 	}
 	f.notTaken(422, codeChecksum, puts(begun.ID, sumOf(13), "", bytesOf(sampleFile(13))))
 	f.came(f.ended(begun.ID), "11 added, 13 refused "+codeChecksum+", 14 refused "+codeImageExists)
-	f.notTaken(404, codeNotFound, puts(begun.ID, sumOf(13), "", bytesOf(sampleFile(13))))
-	f.notTaken(404, codeNotFound, httptest.NewRequest("DELETE", apiPrefix+"/bundle/"+begun.ID, nil))
+	f.notTaken(404, meaning.NotFound, puts(begun.ID, sumOf(13), "", bytesOf(sampleFile(13))))
+	f.notTaken(404, meaning.NotFound, httptest.NewRequest("DELETE", apiPrefix+"/bundle/"+begun.ID, nil))
 	if partials := f.store.Partials(); len(partials) != 0 {
 		t.Errorf("wrong bytes are kept: %+v", partials)
 	}
@@ -180,10 +185,10 @@ func TestImportStrangeHeads(t *testing.T) {
 	post(422, codeBundle, manifests(m[1], m[0]))
 	post(422, codeBundle, manifests(m[0], m[1], m[1]))
 	post(422, codeBundle, manifests(m[0], bytes.Replace(m[1], []byte("image12"), []byte("image13"), 1)))
-	post(422, codeInvalidParameter, func(h *BundleHead) { h.Volume = 2 })
-	post(422, codeInvalidParameter, func(h *BundleHead) { h.Volume = 0 })
+	post(422, meaning.InvalidParameter, func(h *BundleHead) { h.Volume = 2 })
+	post(422, meaning.InvalidParameter, func(h *BundleHead) { h.Volume = 0 })
 	f.refused(422, codeBundle, "POST", "/bundle", nil)
-	f.refused(400, codeBadRequest, "POST", "/bundle", []string{"index"})
+	f.refused(400, meaning.BadRequest, "POST", "/bundle", []string{"index"})
 	r := httptest.NewRequest("POST", apiPrefix+"/bundle", strings.NewReader("{}"))
 	r.Header.Set("Content-Type", typeJSON)
 	r.ContentLength = maxHead + 1
@@ -248,4 +253,30 @@ func TestImportStalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestImportSignsOfLife: a client asks after its import as long as the import goes on.
+func TestImportSignsOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := make(asking, 10)
+		s := &sending{c: &Client{http: &http.Client{Transport: asked}}, told: BundleImport{ID: "some"}}
+		stop := s.keepAlive(t.Context())
+		time.Sleep(3*aliveEvery + time.Second)
+		stop()
+		time.Sleep(aliveEvery)
+		if len(asked) != 3 {
+			t.Errorf("%d signs of life", len(asked))
+		}
+		if first := <-asked; first != "GET /bundle/some" {
+			t.Errorf("a sign of life is %s", first)
+		}
+	})
+}
+
+// asking is requests, which are answered with nothing.
+type asking chan string
+
+func (a asking) RoundTrip(r *http.Request) (*http.Response, error) {
+	a <- r.Method + " " + r.URL.Path
+	return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
 }

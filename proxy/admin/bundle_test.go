@@ -7,7 +7,6 @@ import (
 	"crypto/sha1"
 	"errors"
 	"fmt"
-	"imgmirror/proxy/mirror"
 	"io"
 	"net/http/httptest"
 	"os"
@@ -21,6 +20,8 @@ import (
 
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
+	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/verify"
 )
@@ -207,9 +208,9 @@ func TestPlanBundle(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", c.wanted, got, c.want)
 		}
 	}
-	f.refused(422, codeInvalidParameter, "POST", "/bundle/plan", BundleWanted{})
-	f.refused(422, codeInvalidParameter, "POST", "/bundle/plan", BundleWanted{Filters: []string{"name=x"}, Newest: -1})
-	f.refused(404, codeNotFound, "POST", "/bundle/plan", BundleWanted{UUIDs: []string{id(99)}})
+	f.refused(422, meaning.InvalidParameter, "POST", "/bundle/plan", BundleWanted{})
+	f.refused(422, meaning.InvalidParameter, "POST", "/bundle/plan", BundleWanted{Filters: []string{"name=x"}, Newest: -1})
+	f.refused(404, meaning.NotFound, "POST", "/bundle/plan", BundleWanted{UUIDs: []string{id(99)}})
 }
 
 func TestFile(t *testing.T) {
@@ -239,8 +240,8 @@ func TestFile(t *testing.T) {
 		t.Error("not the end of the file")
 	}
 	get(fmt.Sprintf("bytes=%d-", len(file)), 422)
-	f.refused(404, codeNotFound, "GET", "/files/"+strings.Repeat("0", 40), nil)
-	f.refused(422, codeInvalidParameter, "GET", "/files/zz", nil)
+	f.refused(404, meaning.NotFound, "GET", "/files/"+strings.Repeat("0", 40), nil)
+	f.refused(422, meaning.InvalidParameter, "GET", "/files/zz", nil)
 	c := f.client()
 	parsed, _ := verify.ParseSum(sum)
 	r, err := c.File(t.Context(), parsed, 7)
@@ -304,7 +305,7 @@ func TestImportDelete(t *testing.T) {
 	}
 	f.want(200, "POST", "/delete", wanted(11), &removed)
 	f.want(404, "GET", "/images/"+id(11), nil, &Error{})
-	f.refused(404, codeNotFound, "POST", "/delete", wanted(11))
+	f.refused(404, meaning.NotFound, "POST", "/delete", wanted(11))
 }
 
 // TestImportKnown: what a source has as well is there already, and with other

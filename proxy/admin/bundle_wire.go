@@ -55,6 +55,17 @@ type BundleImport struct {
 	Error   *Error          `json:"error,omitempty"` // why not all images that are here are listed
 }
 
+// KeepRefusals takes over why files were refused before: a later answer knows only that the files
+// are missing.
+func (b *BundleImport) KeepRefusals(before BundleImport) {
+	for i := range min(len(before.Images), len(b.Images)) {
+		was, now := before.Images[i], &b.Images[i]
+		if was.State == ImageRefused && now.State == ImageWaiting {
+			now.State, now.Error = was.State, was.Error
+		}
+	}
+}
+
 // ImportedFile is a file of a bundle after some of its bytes came.
 type ImportedFile struct {
 	SHA1 string `json:"sha1"`

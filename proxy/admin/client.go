@@ -51,17 +51,15 @@ func NewClient(o ClientOptions) (*Client, error) {
 		// One that has no opinion gets the body all the same.
 		ExpectContinueTimeout: 2 * time.Second,
 	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second}
-	transport.DialContext = dialer.DialContext
+	dial := (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	if o.Dial != nil {
 		transport.Proxy = nil
 		transport.DisableKeepAlives = o.OneRequest
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
+		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
 		if o.URL == "" {
 			o.URL = "http://localhost"
 		}
 	}
-	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
@@ -91,10 +92,10 @@ func TestClientAsksEverything(t *testing.T) {
 
 	_, err = c.Image(ctx, upstreamtest.ID(99))
 	var told *Error
-	if !errors.As(err, &told) || told.Code != codeNotFound {
+	if !errors.As(err, &told) || told.Code != meaning.NotFound {
 		t.Errorf("%v", err)
 	}
-	if _, err = c.Follow(ctx, "none", nil); !errors.As(err, &told) || told.Code != codeNotFound {
+	if _, err = c.Follow(ctx, "none", nil); !errors.As(err, &told) || told.Code != meaning.NotFound {
 		t.Errorf("%v", err)
 	}
 }
@@ -108,11 +109,11 @@ func TestClientIsRefused(t *testing.T) {
 	}
 	defer c.Close()
 	var told *Error
-	if _, err := c.Sources(t.Context()); !errors.As(err, &told) || told.Code != codeUnauthorized {
+	if _, err := c.Sources(t.Context()); !errors.As(err, &told) || told.Code != meaning.Unauthorized {
 		t.Errorf("%v", err)
 	}
 	body := &endless{}
-	if _, err := c.Publish(t.Context(), []byte("{}"), body); !errors.As(err, &told) || told.Code != codeUnauthorized {
+	if _, err := c.Publish(t.Context(), []byte("{}"), body); !errors.As(err, &told) || told.Code != meaning.Unauthorized {
 		t.Errorf("%v", err)
 	}
 	if body.sent > 1<<20 {

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"unicode/utf8"
+	"strings"
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
@@ -13,9 +13,8 @@ import (
 	"imgmirror/proxy/mirror"
 )
 
-// The codes of error replies.
+// The codes of error replies that package meaning lacks.
 const (
-	codeBadRequest       = meaning.BadRequest
 	codeBundle           = "InvalidBundle"
 	codeBundleBase       = "BundleBaseMissing"
 	codeBundleTrust      = "BundleNotTrusted"
@@ -26,18 +25,11 @@ const (
 	codeImagePublished   = "ImagePublished"
 	codeImageExists      = "ImageUuidAlreadyExists"
 	codeDependent        = "ImageHasDependentImages"
-	codeInternal         = meaning.Internal
-	codeInvalidParameter = meaning.InvalidParameter
 	codeMethodNotAllowed = "MethodNotAllowedError"
-	codeNotFound         = meaning.NotFound
 	codeOriginMissing    = "OriginDoesNotExist"
 	codeOriginNotInPool  = "OriginNotInstalled"
-	codeRemoteSource     = meaning.RemoteSource
-	codeStorageIsDown    = meaning.StorageIsDown
 	codeTooLarge         = "RequestEntityTooLargeError"
 	codeTooManyJobs      = "TooManyJobs"
-	codeUnauthorized     = meaning.Unauthorized
-	codeUnavailable      = meaning.Unavailable
 	codeUnsupportedType  = "UnsupportedMediaTypeError"
 )
 
@@ -70,8 +62,8 @@ var table = []struct {
 	{mirror.ErrBundleBase, http.StatusConflict, codeBundleBase},
 	{mirror.ErrIncomplete, http.StatusConflict, codeIncomplete},
 	{mirror.ErrManyImports, http.StatusTooManyRequests, codeTooManyJobs},
-	{mirror.ErrOffset, http.StatusUnprocessableEntity, codeInvalidParameter},
-	{mirror.ErrBroke, http.StatusBadRequest, codeBadRequest},
+	{mirror.ErrOffset, http.StatusUnprocessableEntity, meaning.InvalidParameter},
+	{mirror.ErrBroke, http.StatusBadRequest, meaning.BadRequest},
 	{mirror.ErrPublished, http.StatusConflict, codeImagePublished},
 	{manifest.ErrChain, http.StatusNotFound, codeOriginMissing},
 	{mirror.ErrOrigin, http.StatusUnprocessableEntity, codeOriginMissing},
@@ -112,9 +104,5 @@ func shorten(text string) string {
 	if len(text) <= most {
 		return text
 	}
-	cut := most
-	for cut > 0 && !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }

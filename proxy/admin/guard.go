@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"imgmirror/proxy/meaning"
 )
 
 // guard lets only operators through to next. The check precedes the routing, and the first byte of a
@@ -26,7 +28,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		same := subtle.ConstantTimeCompare(got[:], want[:]) == 1
 		if !same || s.o.Token == "" || !strings.EqualFold(scheme, "Bearer") {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="imgmirror"`)
-			s.refuse(w, r, refuse(http.StatusUnauthorized, codeUnauthorized,
+			s.refuse(w, r, refuse(http.StatusUnauthorized, meaning.Unauthorized,
 				"a token is needed: Authorization: Bearer TOKEN, with what is in the mirror's admin.token"))
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"imgmirror/proxy/mirror"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +18,9 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp/fasthttputil"
+
+	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 )
 
 // serve runs the fixture's server on a port and gives its address.
@@ -53,7 +55,7 @@ func TestNobodyWithoutTheToken(t *testing.T) {
 		if w.Code != status {
 			t.Errorf("GET %s with %q: %d %q, want %d", path, authorization, w.Code, w.Body, status)
 		}
-		if status == 401 && (w.Header().Get("WWW-Authenticate") == "" || !strings.Contains(w.Body.String(), codeUnauthorized)) {
+		if status == 401 && (w.Header().Get("WWW-Authenticate") == "" || !strings.Contains(w.Body.String(), meaning.Unauthorized)) {
 			t.Errorf("GET %s: %v %q", path, w.Header(), w.Body)
 		}
 	}
@@ -408,7 +410,7 @@ func FuzzWanted(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(string(body)))
-		sel, _, err := readWanted(r)
+		sel, _, err := readSome(r)
 		if err != nil {
 			if status, told := judge(err); status < 400 || status > 499 || told.Code == "" {
 				t.Errorf("%d %+v", status, told)

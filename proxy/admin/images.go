@@ -14,6 +14,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/meaning"
 )
 
 // What can be seen: sources, the catalogue, what is on disk, what comes in.
@@ -88,15 +89,16 @@ func (s *Server) images(w http.ResponseWriter, r *http.Request) error {
 func encodeImage(i Image) ([]byte, error) {
 	raw := i.Manifest
 	i.Manifest = json.RawMessage("0")
-	rest, err := json.Marshal(i)
+	return withManifest(raw, i)
+}
+
+// withManifest is json.Marshal of v, which begins with a 0 in the place of the manifest, and raw in
+// this place.
+func withManifest(raw []byte, v any) ([]byte, error) {
+	object, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	return withManifest(raw, rest)
-}
-
-// withManifest puts a manifest into an object that begins with a 0 in the place of the manifest.
-func withManifest(raw, object []byte) ([]byte, error) {
 	const head = `{"manifest":`
 	rest, ok := bytes.CutPrefix(object, []byte(head+"0"))
 	if !ok {
@@ -213,7 +215,7 @@ func (s *Server) fills(*http.Request) (any, error) {
 func uuidOf(text string) (uuid.UUID, error) {
 	id, ok := manifest.ParseUUID(text)
 	if !ok {
-		return id, refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "%q is not a uuid", shorten(text))
+		return id, refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "%q is not a uuid", shorten(text))
 	}
 	return id, nil
 }

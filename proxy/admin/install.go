@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/mirror"
 	"imgmirror/zfsimport"
 )
@@ -16,12 +17,9 @@ func (s *Server) install(r *http.Request) (any, error) {
 	if err := readJSON(r, &body); err != nil {
 		return nil, err
 	}
-	wanted, err := Wanted{UUIDs: body.UUIDs, Filters: body.Filters}.understood()
-	if err == nil {
-		err = some(wanted)
-	}
+	wanted, err := body.some()
 	if err == nil && body.Stage && body.Pool != "" {
-		err = refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "stage touches no pool: leave pool out")
+		err = refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "stage touches no pool: leave pool out")
 	}
 	if err != nil {
 		return nil, err

@@ -3,9 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"imgmirror/cache"
-	"imgmirror/proxy/mirror"
-	"imgmirror/zfsimport"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -16,9 +13,13 @@ import (
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/upstream/upstreamtest"
 	"imgmirror/verify"
+	"imgmirror/zfsimport"
 )
 
 // fakePools is a pool that takes in whatever comes.
@@ -119,7 +120,7 @@ func (p *fakePools) Installed(_ context.Context, pool string) ([]zfsimport.Insta
 func (f *fixture) installing(pool string, n ...int) Job {
 	f.t.Helper()
 	var job Job
-	f.want(202, "POST", "/install", Install{UUIDs: wanted(n...).UUIDs, Pool: pool}, &job)
+	f.want(202, "POST", "/install", Install{Wanted: wanted(n...), Pool: pool}, &job)
 	return job
 }
 
@@ -134,7 +135,7 @@ func (f *fixture) wantCalls(want ...string) {
 func TestInstallChain(t *testing.T) {
 	f := newFixture(t)
 	var items []Item
-	f.want(200, "POST", "/install", Install{UUIDs: wanted(3, 1).UUIDs, DryRun: true}, &items)
+	f.want(200, "POST", "/install", Install{Wanted: Wanted{UUIDs: wanted(3, 1).UUIDs, DryRun: true}}, &items)
 	if got := states(Job{Items: items}); got != ": 1 waiting, 2 waiting, 3 waiting" {
 		t.Errorf("dry run: %s", got)
 	}
@@ -368,12 +369,12 @@ func TestStage(t *testing.T) {
 		return nil
 	}
 	var job Job
-	f.want(202, "POST", "/install", Install{UUIDs: wanted(3).UUIDs, Stage: true}, &job)
+	f.want(202, "POST", "/install", Install{Wanted: wanted(3), Stage: true}, &job)
 	job = f.await(job)
 	if got := states(job); job.Kind != "stage" || got != "failed: 1 done, 2 failed, 3 done" {
 		t.Errorf("%s %s", job.Kind, got)
 	}
-	if e := job.Items[1].Error; e == nil || e.Code != codeRemoteSource {
+	if e := job.Items[1].Error; e == nil || e.Code != meaning.RemoteSource {
 		t.Errorf("%+v", e)
 	}
 	calls := f.pool.took()
@@ -385,18 +386,18 @@ func TestStage(t *testing.T) {
 
 func TestInstallRefused(t *testing.T) {
 	f := newFixture(t)
-	f.refused(422, codeInvalidParameter, "POST", "/install", Install{Pool: "tank"})
-	f.refused(422, codeInvalidParameter, "POST", "/install", Install{UUIDs: wanted(1).UUIDs, Pool: "tank", Stage: true})
-	f.refused(422, codeInvalidParameter, "POST", "/install", Install{Filters: []string{"nonsense"}})
-	f.refused(422, "NoPool", "POST", "/install", Install{UUIDs: wanted(1).UUIDs, Pool: "none"})
+	f.refused(422, meaning.InvalidParameter, "POST", "/install", Install{Pool: "tank"})
+	f.refused(422, meaning.InvalidParameter, "POST", "/install", Install{Wanted: wanted(1), Pool: "tank", Stage: true})
+	f.refused(422, meaning.InvalidParameter, "POST", "/install", Install{Wanted: Wanted{Filters: []string{"nonsense"}}})
+	f.refused(422, "NoPool", "POST", "/install", Install{Wanted: wanted(1), Pool: "none"})
 	f.refused(422, "NoPool", "GET", "/installed?pool=none", nil)
-	f.refused(404, codeNotFound, "POST", "/install", Install{UUIDs: wanted(77).UUIDs})
+	f.refused(404, meaning.NotFound, "POST", "/install", Install{Wanted: wanted(77)})
 	f.wantCalls()
 
 	r := httptest.NewRequest(http.MethodPost, apiPrefix+"/install", strings.NewReader(`{"uuid":"x"}`))
 	r.Header.Set("Content-Type", typeJSON)
 	var told Error
-	if status := f.send(r, &told); status != 400 || told.Code != codeBadRequest {
+	if status := f.send(r, &told); status != 400 || told.Code != meaning.BadRequest {
 		t.Errorf("status %d, %+v", status, told)
 	}
 }

@@ -3,19 +3,22 @@ package admin
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
+
+	"imgmirror/proxy/meaning"
 )
 
 const (
 	maxRunningJobs = 16      // at the same time; more are refused
 	keepJobs       = 100     // that are over
 	keepItems      = 100_000 // of jobs that are over, all together
+
+	stopping = "the mirror is stopping" // told of jobs that cannot start, or go on
 )
 
 // jobs is every job under way and the last ones that are over. Each job runs on
@@ -31,9 +34,6 @@ type jobs struct {
 	all      []*job // oldest first
 	watchers map[*watcher]struct{}
 }
-
-// errStopping is the cause of the end of jobs that the mirror's own end cut short.
-var errStopping = errors.New("the mirror is stopping")
 
 func newJobs() *jobs {
 	j := &jobs{watchers: make(map[*watcher]struct{})}
@@ -65,7 +65,7 @@ func (js *jobs) start(kind string, items []Item, work func(context.Context, *job
 	switch {
 	case js.stopped:
 		cancel()
-		return nil, refuse(http.StatusServiceUnavailable, codeUnavailable, "the mirror is stopping")
+		return nil, refuse(http.StatusServiceUnavailable, meaning.Unavailable, stopping)
 	case js.running >= maxRunningJobs:
 		cancel()
 		return nil, refuse(http.StatusTooManyRequests, codeTooManyJobs,
@@ -99,7 +99,7 @@ func (js *jobs) get(id string) (*job, error) {
 			return j, nil
 		}
 	}
-	return nil, refuse(http.StatusNotFound, codeNotFound, "job %q was not found", shorten(id))
+	return nil, refuse(http.StatusNotFound, meaning.NotFound, "job %q was not found", shorten(id))
 }
 
 // list gives all jobs, oldest first, without their items.
@@ -171,7 +171,7 @@ func (j *job) finish(ctx context.Context, err error) {
 	case ctx.Err() != nil && (cut || err != nil):
 		state.State = JobCancelled
 		if j.of.life.Err() != nil {
-			state.Error = &Error{Code: codeUnavailable, Message: errStopping.Error()}
+			state.Error = &Error{Code: meaning.Unavailable, Message: stopping}
 		}
 	case err != nil:
 		state.State = JobFailed

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"errors"
-	"imgmirror/proxy/mirror"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +13,8 @@ import (
 
 	"github.com/valyala/fasthttp/fasthttputil"
 
+	"imgmirror/proxy/meaning"
+	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
@@ -187,7 +188,7 @@ func TestStopEndsJobsAndEvents(t *testing.T) {
 		t.Error(err)
 	}
 	j := <-followed
-	if j.State != JobCancelled || j.Error == nil || j.Error.Code != codeUnavailable {
+	if j.State != JobCancelled || j.Error == nil || j.Error.Code != meaning.Unavailable {
 		t.Errorf("%+v %+v", j, j.Error)
 	}
 	if _, err := f.jobs.start("fetch", nil, nil); err == nil {

@@ -259,13 +259,16 @@ func TestDescriptionHasEveryField(t *testing.T) {
 		s := doc.Components.Schemas[name]
 		request := name == "Wanted" || name == "Dry" || name == "Install" || name == "BundleWanted" // all may be left out
 		var props, required []string
-		for i := range typ.NumField() {
-			tag, options, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+		for _, field := range reflect.VisibleFields(typ) {
+			if field.Anonymous {
+				continue
+			}
+			tag, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 			props = append(props, tag)
 			if options != "omitempty" && options != "omitzero" && !request {
 				required = append(required, tag)
 			}
-			if want, got := kindOf(typ.Field(i).Type), s.Properties[tag]; got.Type != want && got.Ref != want {
+			if want, got := kindOf(field.Type), s.Properties[tag]; got.Type != want && got.Ref != want {
 				t.Errorf("%s.%s: %s%s, want %s", name, tag, got.Type, got.Ref, want)
 			}
 		}

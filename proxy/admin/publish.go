@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"imgmirror/proxy/meaning"
 	"imgmirror/verify"
 )
 
@@ -83,7 +84,7 @@ func badForm(err error) error {
 	if errors.As(err, &large) {
 		return err
 	}
-	return refuse(http.StatusBadRequest, codeBadRequest, "the upload cannot be read: %v", err)
+	return refuse(http.StatusBadRequest, meaning.BadRequest, "the upload cannot be read: %v", err)
 }
 
 // unpublish is DELETE /published/UUID.

@@ -6,25 +6,18 @@ import (
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/mirror"
 )
 
-// readWanted reads a request's Wanted. It may be empty.
-func readWanted(r *http.Request) (wanted mirror.Wanted, dry bool, err error) {
+// readSome reads the Wanted of a request for what may not be done to everything by mistake.
+func readSome(r *http.Request) (wanted mirror.Wanted, dry bool, err error) {
 	var w Wanted
 	if err := readJSON(r, &w); err != nil {
 		return mirror.Wanted{}, false, err
 	}
-	wanted, err = w.understood()
+	wanted, err = w.some()
 	return wanted, w.DryRun, err
-}
-
-// readSome is readWanted for what may not be done to everything by mistake.
-func readSome(r *http.Request) (wanted mirror.Wanted, dry bool, err error) {
-	if wanted, dry, err = readWanted(r); err == nil {
-		err = some(wanted)
-	}
-	return wanted, dry, err
 }
 
 // understood is w, which may be empty, in the terms of package mirror.
@@ -44,10 +37,11 @@ func (w Wanted) understood() (out mirror.Wanted, err error) {
 	return out, err
 }
 
-// some refuses a selection of nothing.
-func some(w mirror.Wanted) error {
-	if w.Empty() {
-		return refuse(http.StatusUnprocessableEntity, codeInvalidParameter, "name images by uuids or filters")
+// some is understood for what may not be empty.
+func (w Wanted) some() (mirror.Wanted, error) {
+	out, err := w.understood()
+	if err == nil && out.Empty() {
+		err = refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "name images by uuids or filters")
 	}
-	return nil
+	return out, err
 }

@@ -138,14 +138,11 @@ type Item struct {
 	Received int64 `json:"received_bytes,omitempty"` // of the decompressed stream, given to zfs receive
 }
 
-// Install is the body of POST /api/v1/install: images as Wanted names them, and
-// where they are to go.
+// Install is the body of POST /api/v1/install: images, and where they are to go.
 type Install struct {
-	UUIDs   []string `json:"uuids,omitempty"`
-	Filters []string `json:"filters,omitempty"`
-	DryRun  bool     `json:"dry_run,omitempty"`
-	Pool    string   `json:"pool,omitempty"`  // "" = the configured one
-	Stage   bool     `json:"stage,omitempty"` // put the files where imgadm looks for them; no pool is touched
+	Wanted
+	Pool  string `json:"pool,omitempty"`  // "" = the configured one
+	Stage bool   `json:"stage,omitempty"` // put the files where imgadm looks for them; no pool is touched
 }
 
 // Installed is one image in a zpool.

@@ -103,7 +103,11 @@ var itemStates = map[zfsimport.Outcome]string{
 
 // verify is POST /verify.
 func (s *Server) verify(r *http.Request) (any, error) {
-	wanted, _, err := readWanted(r)
+	var body Wanted
+	if err := readJSON(r, &body); err != nil {
+		return nil, err
+	}
+	wanted, err := body.understood()
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,14 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"sync"
+	"sync/atomic"
 
 	"imgmirror/cache"
 	"imgmirror/verify"
@@ -36,11 +38,11 @@ type delivery struct {
 	r      *io.PipeReader
 	w      *io.PipeWriter
 	wanted chan struct{} // closed by the first open
+	opened atomic.Bool   // the store has got a stream; set under mu
 
-	mu     sync.Mutex // guards what follows
-	opened bool
-	next   int64 // offset of the byte that the store takes next
-	broke  error // why there are no more bytes, or why they are of no use
+	mu    sync.Mutex // guards what follows
+	next  int64      // offset of the byte that the store takes next
+	broke error      // why there are no more bytes, or why they are of no use
 }
 
 func newDelivery(name string, at, end, size int64) *delivery {
@@ -59,7 +61,7 @@ func (m *Mirror) deliver(ctx context.Context, blob cache.Blob, source string, d 
 		defer close(done)
 		r, err = m.fileStored(ctx, blob, from)
 		// Another request, whose download was joined, may have broken off.
-		for n := 1; n < joinTries && errors.Is(err, verify.ErrUnavailable) && !d.used() && ctx.Err() == nil; n++ {
+		for n := 1; n < joinTries && errors.Is(err, verify.ErrUnavailable) && !d.opened.Load() && ctx.Err() == nil; n++ {
 			r, err = m.fileStored(ctx, blob, from)
 		}
 		d.r.Close() //nolint:errcheck // always nil
@@ -117,18 +119,9 @@ func (d *delivery) send(body io.Reader) {
 // fail ends the bytes.
 func (d *delivery) fail(err error) {
 	d.mu.Lock()
-	if d.broke == nil {
-		d.broke = fmt.Errorf("%s: %w", d.name, err)
-	}
+	d.broke = cmp.Or(d.broke, fmt.Errorf("%s: %w", d.name, err))
 	d.mu.Unlock()
 	d.w.CloseWithError(err) //nolint:errcheck // always nil
-}
-
-// used tells whether the store has asked for bytes.
-func (d *delivery) used() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.opened || d.broke != nil
 }
 
 // open is the Open of a cache.Source: it gives the bytes from offset on. A refusal is final, as the
@@ -139,17 +132,18 @@ func (d *delivery) open(ctx context.Context, offset int64) (*verify.Stream, erro
 	switch {
 	case errors.Is(d.broke, verify.ErrMismatch):
 		return nil, fmt.Errorf("%w: %w", d.broke, fs.ErrPermission)
-	case d.opened && d.whole:
+	case d.opened.Load() && d.whole:
 		return nil, fmt.Errorf("%w: %s has no more bytes: %w", verify.ErrMismatch, d.name, fs.ErrPermission)
-	case d.opened && offset < d.next:
+	case d.opened.Load() && offset < d.next:
 		return nil, fmt.Errorf("what was here of %s before was wrong, and its bytes come only once: send it again: %w", d.name, fs.ErrPermission)
-	case d.opened:
+	case d.opened.Load():
 		return nil, fmt.Errorf("%s has no more bytes: %w", d.name, fs.ErrPermission)
 	case offset < d.at || offset >= d.end:
 		d.broke = fmt.Errorf("%w: bytes %d to %d of %s came, byte %d is wanted", ErrOffset, d.at, d.end, d.name, offset)
 		return nil, fmt.Errorf("%w: %w", d.broke, fs.ErrPermission)
 	}
-	d.opened, d.next = true, offset
+	d.opened.Store(true)
+	d.next = offset
 	close(d.wanted)
 	end := func() { d.r.CloseWithError(context.Cause(ctx)) } //nolint:errcheck // always nil
 	body := &deliveryBody{d: d, ctx: ctx, stop: context.AfterFunc(ctx, end), skip: offset - d.at}

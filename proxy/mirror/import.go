@@ -65,7 +65,7 @@ type ImportReport struct {
 // ImportedImage is one image of a bundle.
 type ImportedImage struct {
 	State string
-	Have  []int64 // of each file: the bytes that are here. The mirror takes the file from there on
+	Have  []int64 // of each file: the bytes that are here, from where on the mirror takes the file; read only
 	Err   error   // why the image is refused, or what it waits for
 
 	recorded bool // by this import
@@ -221,11 +221,7 @@ func (r ImportedImage) missing(image bundle.Image) int {
 func (in *Import) Report() ImportReport {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	r := ImportReport{ID: in.id, Index: in.index, Volume: in.volume, Key: in.from.Key, Images: slices.Clone(in.rows)}
-	for i := range r.Images {
-		r.Images[i].Have = slices.Clone(r.Images[i].Have)
-	}
-	return r
+	return ImportReport{ID: in.id, Index: in.index, Volume: in.volume, Key: in.from.Key, Images: slices.Clone(in.rows)}
 }
 
 // End ends the import once the files that are coming have come or broken off, and tells what
@@ -237,11 +233,7 @@ func (in *Import) End(ctx context.Context) (ImportReport, error) {
 	in.taking.Wait()
 	defer in.release() // behind the last image
 	var err error
-	for i, image := range in.index.Images {
-		have := in.have(image)
-		in.mu.Lock()
-		in.rows[i].Have = have
-		in.mu.Unlock()
+	for i := range in.rows {
 		err = errors.Join(err, in.complete(i))
 	}
 	err = errors.Join(err, in.list(ctx, true))
@@ -275,9 +267,12 @@ func (in *Import) where(f bundle.File, offset int64) string {
 	return fmt.Sprintf("volume %d has the rest", volume)
 }
 
-// complete records an image as imported once all its files are on disk.
+// complete notes what is here of an image, and records the image as imported once all its files are
+// on disk.
 func (in *Import) complete(i int) error {
+	have := in.have(in.index.Images[i])
 	in.mu.Lock()
+	in.rows[i].Have = have
 	row := in.rows[i]
 	todo := row.State != ImageRefused && !row.recorded && row.missing(in.index.Images[i]) < 0
 	in.mu.Unlock()
@@ -310,7 +305,7 @@ func (in *Import) list(ctx context.Context, atOnce bool) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listImportsTimeout)
 	defer cancel()
-	err := in.m.listImported(ctx)
+	err := in.m.retake(ctx, own.Imported)
 	if err != nil {
 		in.mu.Lock()
 		in.dirty = true
@@ -323,9 +318,6 @@ func (in *Import) list(ctx context.Context, atOnce bool) error {
 func (m *Mirror) Provenance(id uuid.UUID) (own.Provenance, bool) {
 	return m.imported.Provenance(id)
 }
-
-// listImported brings the records of imported images into the catalogue.
-func (m *Mirror) listImported(ctx context.Context) error { return m.retake(ctx, own.Imported) }
 
 // HasFile tells whether a file is on disk, verified.
 func (m *Mirror) HasFile(want verify.Want) bool {

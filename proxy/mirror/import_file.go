@@ -127,10 +127,6 @@ func (in *Import) rest() {
 // took notes what is here of a file, and records and lists the images which are complete by now.
 func (in *Import) took(ctx context.Context, sum verify.Sum, broke bool) (err error) {
 	for _, p := range in.places[sum] {
-		have := in.have(in.index.Images[p.image])
-		in.mu.Lock()
-		in.rows[p.image].Have = have
-		in.mu.Unlock()
 		err = errors.Join(err, in.complete(p.image))
 	}
 	return errors.Join(err, in.list(ctx, broke)) // after a break no other request may come

@@ -27,7 +27,7 @@ func TestKeepsImported(t *testing.T) {
 		if err := m.imported.Add(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.listImported(t.Context()); err != nil {
+		if err := m.retake(t.Context(), own.Imported); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -81,7 +81,7 @@ func TestDeleteLostImport(t *testing.T) {
 	if err := m.imported.Add(image, own.Provenance{Bundle: "b", Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.listImported(t.Context()); err != nil {
+	if err := m.retake(t.Context(), own.Imported); err != nil {
 		t.Fatal(err)
 	}
 	stop()

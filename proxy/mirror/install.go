@@ -78,7 +78,7 @@ func NewInstaller(pools Pools, find func(context.Context, uuid.UUID) (manifest.M
 func (m *Mirror) newImporter(o Options) error {
 	z := o.ZFS
 	z.Open = m.openImage
-	z.Source = func(manifest.Manifest) string { return o.PublicURL }
+	z.Source = o.PublicURL
 	z.Find = m.findManifest
 	z.Logger, z.Registerer = m.log, m.registry
 	importer, err := zfsimport.New(z)

@@ -111,7 +111,7 @@ func (m *Mirror) keepsImported(id uuid.UUID) bool {
 func (m *Mirror) forget(ctx context.Context, ids ...uuid.UUID) error {
 	gone, err := m.imported.Remove(ids...)
 	if len(gone) > 0 {
-		err = errors.Join(err, m.listImported(ctx))
+		err = errors.Join(err, m.retake(ctx, own.Imported))
 	}
 	return err
 }
