@@ -40,6 +40,7 @@ type download struct {
 	leftover int64         // bytes of the partial file that no round has in hand
 	seated   bool          // it has a slot
 	booked   int64         // bytes set aside in the account and not yet written
+	claim    claim         // what its room costs others
 	answered bool          // some source has answered well
 	single   bool          // a round's bytes must all come from one source
 	lost     int           // rounds whose file was removed by hand
@@ -99,6 +100,7 @@ func (d *download) bring() error {
 		return err
 	}
 	defer d.giveSlot()
+	defer d.s.advances.end(&d.claim)
 	d.s.metrics.inflight.Inc()
 	defer d.s.metrics.inflight.Dec()
 	for {
@@ -114,8 +116,8 @@ func (d *download) bring() error {
 			err = d.s.publish(d.f, r)
 		}
 		r.close()
-		d.s.space.release(d.booked)
-		d.booked, d.leftover = 0, 0
+		d.giveRoom()
+		d.leftover = 0
 		if err == nil {
 			return nil
 		}
@@ -143,7 +145,9 @@ func (d *download) mayFit() error {
 	if err := d.s.present(); err != nil { // there is nowhere to put it
 		return err
 	}
-	return d.s.mayFit(d.want.Size-d.leftover, d.f.ahead())
+	err := d.s.mayFit(d.want.Size-d.leftover, d.f.ahead())
+	d.s.metrics.noRoom(err)
+	return err
 }
 
 // collect asks the sources, pass after pass, until the round has all bytes. Its error ends the
@@ -272,8 +276,8 @@ func (d *download) accept(r *round, c *candidate, body *verify.Stream) (over boo
 	}
 	// Not earlier: others must not be evicted for what no source will bring.
 	if total := max(size, d.want.Size); total > 0 {
-		if err := d.book(total - r.have - d.booked); err != nil {
-			return true, err
+		if err := d.book(total-r.have-d.booked, c); err != nil {
+			return !errors.Is(err, errNoAdvance), err // then another source may do
 		}
 	}
 	d.answered, c.accepted = true, true
@@ -308,7 +312,7 @@ func (d *download) take(r *round, c *candidate, p []byte) (over bool, err error)
 		return d.wrongSize(r, c, fmt.Sprintf("the body has more than %d bytes%s", limit, what))
 	}
 	if d.booked < n { // of unknown size
-		if err := d.book(min(max(n, bookAhead), d.max-r.have-d.booked)); err != nil {
+		if err := d.book(min(max(n, bookAhead), d.max-r.have-d.booked), c); err != nil {
 			return true, err
 		}
 	}
@@ -332,7 +336,11 @@ func (d *download) wrongSize(r *round, c *candidate, what string) (over bool, er
 // earlier process are the first suspect. Of several sources none is to blame, but from now on one
 // source at a time has to bring all of a round.
 func (d *download) judge(r *round) error {
-	err := r.judge()
+	got, err := r.judge()
+	if err == nil { // the room first, as a client that has all may ask for the next
+		d.confirm(r)
+		r.confirm(got)
+	}
 	if !errors.Is(err, verify.ErrMismatch) {
 		return err
 	}

@@ -74,6 +74,13 @@ func (s *Store) sweep() error {
 		return err
 	}
 	if d.reason == ReasonMaxSize {
+		// Downloads that broke off beyond the limit go first. Then no verified file goes for the low water.
+		s.evict(s.leftovers(d.must, d.reason))
+		if d, err = s.space.need(0); err != nil || d.must == 0 {
+			return err
+		}
+	}
+	if d.reason == ReasonMaxSize {
 		d.must = 0 // what can be done is better than nothing
 	} // else others take what we would give up: only if that is enough
 	s.evict(s.plan(d))
@@ -284,19 +291,10 @@ func (s *Store) plan(d need) []Evicted {
 	if d.should <= 0 {
 		return nil
 	}
-	var plan []Evicted
 	var freed int64
-	s.mu.RLock()
-	for name, left := range s.partials {
-		plan = append(plan, Evicted{File: File{Sum: left.Sum, Size: left.Have}, Partial: true, Reason: d.reason, name: name})
-	}
-	s.mu.RUnlock()
-	slices.SortFunc(plan, func(a, b Evicted) int { return strings.Compare(a.name, b.name) })
-	for i := range plan {
-		if freed >= d.should {
-			return plan[:i]
-		}
-		freed += plan[i].Size
+	plan := s.leftovers(d.should, d.reason)
+	for _, e := range plan {
+		freed += e.Size
 	}
 	for q := s.queue(); freed < d.should; {
 		f, children, ok := q.next()
@@ -310,4 +308,21 @@ func (s *Store) plan(d need) []Evicted {
 		return nil
 	}
 	return plan
+}
+
+// leftovers gives unfinished downloads without a fill, as many as are enough.
+func (s *Store) leftovers(enough int64, reason Reason) (all []Evicted) {
+	s.mu.RLock()
+	for name, left := range s.partials {
+		all = append(all, Evicted{File: File{Sum: left.Sum, Size: left.Have}, Partial: true, Reason: reason, name: name})
+	}
+	s.mu.RUnlock()
+	slices.SortFunc(all, func(a, b Evicted) int { return strings.Compare(a.name, b.name) })
+	for i := range all {
+		if enough <= 0 {
+			return all[:i]
+		}
+		enough -= all[i].Size
+	}
+	return all
 }

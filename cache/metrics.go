@@ -29,6 +29,7 @@ type metrics struct {
 	slotsWaiting prometheus.Gauge
 	slotsRefused prometheus.Counter
 	evictions    map[Reason]prometheus.Counter      // read only
+	roomRefused  map[string]prometheus.Counter      // read only
 	scrubbed     map[CheckResult]prometheus.Counter // read only
 }
 
@@ -85,6 +86,48 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 		err = errors.Join(err, reg.Register(c))
 	}
 	return m, err
+}
+
+// Why a download got no room.
+const (
+	noRoomFull       = "full"       // all that may go would not be enough
+	noRoomAhead      = "ahead"      // no client waits for the download, and free room is all that it takes
+	noRoomUnverified = "unverified" // no more verified files go for what the source sends
+)
+
+// roomMetrics are about the room of bytes without a verdict.
+func (m *metrics) roomMetrics(reg prometheus.Registerer, removed, lent, share func() int64) error {
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "imgmirror_cache_room_refused_total", Help: "Times that a download got no room."}, []string{"reason"})
+	m.roomRefused = make(map[string]prometheus.Counter)
+	for _, reason := range []string{noRoomFull, noRoomAhead, noRoomUnverified} {
+		m.roomRefused[reason] = refused.WithLabelValues(reason)
+	}
+	gauge := func(name, help string, value func() int64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	var err error
+	for _, c := range []prometheus.Collector{
+		refused,
+		gauge("imgmirror_cache_unverified_removed_bytes", "Bytes of verified files that were removed for downloads which are not verified yet.", removed),
+		gauge("imgmirror_cache_unverified_share_bytes", "Limit of imgmirror_cache_unverified_removed_bytes as things are.", share),
+		gauge("imgmirror_cache_unverified_lent_bytes", "Bytes beyond max_size that downloads have until they are verified.", lent),
+	} {
+		err = errors.Join(err, reg.Register(c))
+	}
+	return err
+}
+
+// noRoom counts err, if it is about room.
+func (m *metrics) noRoom(err error) {
+	switch {
+	case errors.Is(err, errNoRoomAhead):
+		m.roomRefused[noRoomAhead].Inc()
+	case errors.Is(err, errNoAdvance):
+		m.roomRefused[noRoomUnverified].Inc()
+	case errors.Is(err, ErrNoSpace):
+		m.roomRefused[noRoomFull].Inc()
+	}
 }
 
 func (m *metrics) failure(source, where string) { m.failures.WithLabelValues(source, where).Inc() }

@@ -19,11 +19,12 @@ const (
 	freeingPoll  = 100 * time.Millisecond
 )
 
-// reserve sets n bytes aside for a fill, after it has made the room for them: what was least
-// recently used goes until they fit, and then down to the low water. Nothing goes if that would not
-// be enough; then it fails with ErrNoSpace. Nothing goes for a fill ahead of need either: where all
+// reserve sets n bytes of src aside for a fill, and makes room for them. As long as the bytes are not
+// verified, files go for them only as far as advance allows, the least recently used first; the rest
+// is lent (see space.lend) until confirm. Nothing goes, and nothing is lent, if all that may go would
+// not be enough; then reserve fails with ErrNoSpace. Nothing goes for a fill ahead of need either: where all
 // that may go is not enough, these fills end.
-func (s *Store) reserve(ctx context.Context, n int64, ahead bool) error {
+func (s *Store) reserve(ctx context.Context, n int64, ahead bool, src Source, c *claim) error {
 	full := s.space.book(n)
 	if !errors.Is(full, ErrNoSpace) {
 		return full
@@ -36,41 +37,49 @@ func (s *Store) reserve(ctx context.Context, n int64, ahead bool) error {
 	}
 	s.evicting.Lock() // one at a time, or each would make the same room
 	defer s.evicting.Unlock()
+	c.tight = true
 	gaveUp := false // the quarantine, and its room may not show yet
 	for {
 		full = s.space.book(n)
 		if !errors.Is(full, ErrNoSpace) {
 			return full
 		}
-		d, err := s.space.need(n)
+		size, room, err := s.space.needs(n)
 		if err != nil {
 			return err
 		}
-		if d.must == 0 { // the room has just become free
+		if size.must == 0 && room.must == 0 { // the room has just become free
 			continue
 		}
-		if d.reason == ReasonMinFree && !gaveUp && s.quarantine.used() {
+		if room.must > 0 && !gaveUp && s.quarantine.used() {
 			if err := s.quarantine.limit(0, 0); err != nil {
 				return err
 			}
 			gaveUp = true
 			continue // that may do
 		}
-		gone := s.evict(s.plan(d))
-		if len(gone) == 0 && s.endAhead(ctx) { // what they had booked is free
+		plan := s.plan(size.or(room))
+		switch {
+		case len(plan) > 0:
+		case s.endAhead(ctx): // what they had booked is free
+			continue
+		case room.must == 0 || !gaveUp:
+			return full
+		}
+		plan, err = s.advance(plan, src, c, size.must, max(room.must, s.space.beyondLoans(size.must)))
+		if err != nil {
+			return err
+		}
+		gone := s.evict(plan)
+		s.advances.took(c, verified(gone))
+		if room.must == 0 && sizes(gone) >= size.must { // a smaller download may have taken the room meanwhile
 			continue
 		}
-		if d.reason != ReasonMinFree {
-			if len(gone) == 0 {
-				return full
-			}
-			continue
-		}
-		if len(gone) == 0 && !gaveUp {
+		if room.must > 0 && len(gone) == 0 && !gaveUp {
 			return full
 		}
 		gaveUp = false
-		if err := s.awaitSpace(ctx, n); !errors.Is(err, ErrNoSpace) {
+		if err := s.awaitSpace(ctx, n, c, room.must > 0); !errors.Is(err, ErrNoSpace) || room.must == 0 {
 			return err
 		}
 	}
@@ -102,16 +111,16 @@ func (s *Store) mayFit(n int64, ahead bool) error {
 	return fmt.Errorf("%w: %d bytes wanted, and nothing that may be evicted would make room for them (%s)", ErrNoSpace, n, d.reason)
 }
 
-// awaitSpace books n bytes as soon as the file system shows the room that was made, for
+// awaitSpace lends n bytes: if slow, as soon as the file system shows the room that was made, for
 // freeingLimit at most.
-func (s *Store) awaitSpace(ctx context.Context, n int64) error {
+func (s *Store) awaitSpace(ctx context.Context, n int64, c *claim, slow bool) error {
 	poll := time.NewTicker(freeingPoll)
 	defer poll.Stop()
 	limit := time.NewTimer(freeingLimit)
 	defer limit.Stop()
 	for {
-		err := s.space.book(n)
-		if !errors.Is(err, ErrNoSpace) {
+		loan, err := s.space.lend(n)
+		if c.loan += loan; !slow || !errors.Is(err, ErrNoSpace) {
 			return err
 		}
 		select {
@@ -148,17 +157,21 @@ func (s *Store) endAhead(ctx context.Context) bool {
 	return len(ending) > 0
 }
 
-// book sets n bytes aside, in addition to what is booked.
-func (d *download) book(n int64) error {
+// book sets n bytes of c aside, in addition to what is booked.
+func (d *download) book(n int64, c *candidate) error {
 	if n <= 0 {
 		return nil
 	}
-	err := d.s.reserve(d.f.ctx, n, d.f.ahead())
+	err := d.s.reserve(d.f.ctx, n, d.f.ahead(), c.Source, &d.claim)
 	if errors.Is(err, errNoRoomAhead) && !d.f.ahead() { // a client has come meanwhile
-		err = d.s.reserve(d.f.ctx, n, false)
+		err = d.s.reserve(d.f.ctx, n, false, c.Source, &d.claim)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		d.booked += n
+	case errors.Is(err, errNoAdvance):
+		c.out = err
 	}
+	d.s.metrics.noRoom(err)
 	return err
 }

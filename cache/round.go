@@ -162,24 +162,27 @@ func (r *round) names() string {
 	return strings.Join(names, ", ")
 }
 
-// judge ends the hashing and holds the digests against what is wanted. If they hold, Readers may
-// read to the end.
-func (r *round) judge() error {
+// judge ends the hashing and holds the digests against what is wanted.
+func (r *round) judge() (verify.Digests, error) {
 	if err := r.waitHashed(); err != nil {
-		return err
+		return verify.Digests{}, err
 	}
 	got, want := r.hash.Digests(), r.f.blob.Want
 	if !want.Checkable() {
 		want.MD5 = r.view.md5
 	}
 	if err := want.Check(got); err != nil {
-		return fmt.Errorf("from %s: %w", r.names(), err)
+		return got, fmt.Errorf("from %s: %w", r.names(), err)
 	}
 	if r.view.md5 != nil && string(r.view.md5) != string(got.MD5[:]) {
 		r.f.s.log.Warn("Content-MD5 is wrong, the file is right", "sum", got.SHA1, "source", r.names())
 	}
+	return got, nil
+}
+
+// confirm lets Readers read to the end: the digests hold.
+func (r *round) confirm(got verify.Digests) {
 	r.f.update(func() { r.view.verified, r.view.digests, r.view.size = true, got, got.Size })
-	return nil
 }
 
 // fail ends the round without its file. Readers that have been given bytes of it end with err, too,

@@ -263,9 +263,13 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 func (d *download) refuse(r *round, c *candidate, where string, why error) {
 	c.out = fmt.Errorf("source %s: %w", c.Name, why)
 	d.s.metrics.failure(c.Name, where)
+	dear := slices.Contains(r.from, c)
 	d.s.mu.Lock()
-	d.s.liars.distrust(c, d.f.key, slices.Contains(r.from, c))
+	d.s.liars.distrust(c, d.f.key, dear)
 	d.s.mu.Unlock()
+	if dear {
+		d.s.advances.lost(c.Source, &d.claim, d.s.share())
+	}
 	d.s.log.Warn("a source gives wrong bytes", "sum", d.f.blob.title(), "source", c.Name, "where", where, "error", why)
 }
 
@@ -280,6 +284,7 @@ type exhaustedError struct {
 var answers = []struct{ is, means error }{
 	{verify.ErrMismatch, verify.ErrMismatch},
 	{ErrUnverified, ErrUnverified},
+	{ErrNoSpace, ErrNoSpace},
 	{fs.ErrPermission, ErrRefused},
 	{fs.ErrNotExist, fs.ErrNotExist},
 }

@@ -19,6 +19,7 @@ type space struct {
 	partial int64      // bytes of partial files
 	booked  int64      // bytes that fills have yet to write
 	written int64      // bytes that fills have written since the start
+	lent    int64      // bytes of running fills that are not held against max: see lend
 }
 
 func newSpace(limit, minFree int64, free func() (int64, error)) *space {
@@ -47,7 +48,7 @@ func (s *space) book(n int64) error {
 		return err
 	}
 	defer unlock()
-	if used := s.files + s.partial + s.booked; s.max > 0 && used+n > s.max {
+	if used := s.counted(); s.max > 0 && used+n > s.max {
 		return fmt.Errorf("%w: %d bytes wanted, %d of %d in use", ErrNoSpace, n, used, s.max)
 	}
 	if free-s.booked-n < s.minFree {
@@ -55,6 +56,52 @@ func (s *space) book(n int64) error {
 	}
 	s.booked += n
 	return nil
+}
+
+// counted is the number of bytes that are held against max. s.mu is held.
+func (s *space) counted() int64 { return s.files + s.partial + s.booked - s.lent }
+
+// lend is book for bytes that are not verified yet: where max leaves no room, the bytes are lent, up
+// to max in all, and only minFree bounds them. It tells how many are lent. repay must follow.
+func (s *space) lend(n int64) (loan int64, err error) {
+	free, unlock, err := s.lockFree()
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if s.max > 0 {
+		loan = min(n, max(0, s.counted()+n-s.max))
+	}
+	if loan > 0 && s.lent+loan > s.max {
+		return 0, fmt.Errorf("%w: %d bytes wanted, and %d beyond the %d that may be stored are in use by other downloads", ErrNoSpace, n, s.lent, s.max)
+	}
+	if free-s.booked-n < s.minFree {
+		return 0, fmt.Errorf("%w: %d bytes wanted, %d free, %d of them booked and %d to stay free", ErrNoSpace, n, free, s.booked, s.minFree)
+	}
+	s.booked += n
+	s.lent += loan
+	return loan, nil
+}
+
+// repay ends a loan.
+func (s *space) repay(loan int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lent -= loan
+}
+
+// beyondLoans tells how many of n bytes that do not fit cannot be lent either.
+func (s *space) beyondLoans(n int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, s.lent+n-s.max)
+}
+
+// loans is the number of bytes that are lent.
+func (s *space) loans() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lent
 }
 
 // lowWater is the part of max_size, and of min_free, that is made free beyond
@@ -68,24 +115,35 @@ type need struct {
 	reason Reason // the limit that asks for more
 }
 
-// need tells what has to go before n more bytes can be booked.
-func (s *space) need(n int64) (need, error) {
+// needs tells for each limit what has to go before n more bytes can be booked.
+func (s *space) needs(n int64) (size, room need, err error) {
+	size.reason, room.reason = ReasonMaxSize, ReasonMinFree
 	free, unlock, err := s.lockFree()
 	if err != nil {
-		return need{}, err
+		return size, room, err
 	}
 	defer unlock()
-	size, room := need{reason: ReasonMaxSize}, need{reason: ReasonMinFree}
 	if s.max > 0 {
-		size.must = max(0, s.files+s.partial+s.booked+n-s.max)
-		size.should = max(0, s.files+s.partial+s.booked+n-s.max+s.max/lowWater)
+		size.must = max(0, s.counted()+n-s.max)
+		size.should = max(0, s.counted()+n-s.max+s.max/lowWater)
 	}
 	room.must = max(0, s.minFree+s.booked+n-free)
 	room.should = max(0, s.minFree+s.booked+n-free+s.minFree/lowWater)
-	if room.must > size.must || room.must == size.must && room.should > size.should {
-		return room, nil
+	return size, room, nil
+}
+
+// need is the greater of the needs.
+func (s *space) need(n int64) (need, error) {
+	size, room, err := s.needs(n)
+	return size.or(room), err
+}
+
+// or gives the greater need.
+func (d need) or(room need) need {
+	if room.must > d.must || room.must == d.must && room.should > d.should {
+		return room
 	}
-	return size, nil
+	return d
 }
 
 // never tells that n bytes would not fit if nothing else were there.

@@ -42,7 +42,7 @@ var (
 // Options of Open. Required: Dir.
 type Options struct {
 	Dir             string
-	MaxSize         int64         // bytes of files/ and partial/; 0 = no limit but MinFree. What was least recently used makes room.
+	MaxSize         int64         // bytes of files/ and partial/, but for loans (adr 16); 0 = no limit but MinFree. What was least recently used makes room.
 	MinFree         int64         // bytes that stay free on the file system; likewise
 	FillSlots       int           // fills at the same time; 0 = 8. Others wait in a queue.
 	StallTimeout    time.Duration // without a byte from a source; 0 = 20s
@@ -83,14 +83,15 @@ const (
 
 // Store is the data folder. All methods may be called concurrently.
 type Store struct {
-	o       Options
-	log     *slog.Logger
-	dir     folder
-	lock    lock
-	index   *index.Index
-	space   *space
-	metrics *metrics
-	slots   *slots
+	o        Options
+	log      *slog.Logger
+	dir      folder
+	lock     lock
+	index    *index.Index
+	space    *space
+	advances advances
+	metrics  *metrics
+	slots    *slots
 
 	ctx       context.Context // of all fills; ends with ErrClosed as its cause
 	cancel    context.CancelCauseFunc
@@ -117,6 +118,7 @@ type Store struct {
 	// These are held over I/O, since that is what they guard; they are taken in
 	// this order, and before mu.
 	evicting   sync.Mutex // making room
+	lowered    time.Time  // when a file was last removed down to the low water of MinFree; guarded by evicting
 	fileDoors  doors      // a file's final name and its record, by sum
 	imageDoors doors      // an image's record and the copy of its manifest, by uuid
 	names      sync.Mutex // the making of a partial file, and the removing of a stale one
@@ -190,6 +192,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
 	}
 	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit); err != nil {
+		return nil, err
+	}
+	if err := s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
