@@ -29,38 +29,25 @@ func Parse(data []byte, o ParseOptions) (Manifest, error) {
 	return p.parse(trim(data))
 }
 
-// ParseList reads an array of manifests (or one object, spec 4.1), v1 and v2 mixed; a BOM and white
-// space around the text are tolerated. Bad members are left out and reported in skipped, each as a
-// *ParseError. Only a body that is not JSON, or neither a list nor a manifest, is an error, which
-// matches ErrInvalid. images keeps the order of the list. data is kept, not copied, and must not
-// change afterwards.
+// ParseList is ReadList of data, which is not kept. Refused elements are reported in skipped, the
+// first hundred with the reason. The error matches ErrInvalid; there are neither images nor skipped
+// then.
 func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error, err error) {
-	data = trim(data)
-	p := parser{options: o, seen: make(map[string]string)}
-	switch {
-	case len(data) == 0:
-		return nil, nil, &ParseError{Reason: "the list is empty text"}
-	case data[0] == '{':
-		images, skipped = p.each([][]byte{data}, p.parse)
-		if len(skipped) > 0 && !errors.Is(skipped[0], ErrSkip) {
-			return nil, nil, skipped[0]
+	err = ReadList(bytes.NewReader(data), ListOptions{ParseOptions: o}, func(m Manifest, refused error) (bool, error) {
+		if refused != nil {
+			if pe, ok := errors.AsType[*ParseError](refused); ok && len(skipped) >= maxRefusals {
+				same := *pe
+				refused = &same
+			}
+			skipped = append(skipped, refused)
+			return false, nil
 		}
-		return images, skipped, nil
-	case data[0] != '[':
-		return nil, nil, &ParseError{Reason: "neither a list of manifests nor one manifest"}
-	}
-
-	// The strict rules judge the list as one text. Where they fail, the lenient rules find the
-	// members, and each member is judged by itself.
-	read := p.accepted
-	list, err := p.split(data)
+		images = append(images, m)
+		return true, nil
+	})
 	if err != nil {
-		read = p.parse
-		if list, err = p.split(data, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
-			return nil, nil, err
-		}
+		return nil, nil, err
 	}
-	images, skipped = p.each(list, read)
 	return images, skipped, nil
 }
 
@@ -98,6 +85,8 @@ func trim(data []byte) []byte {
 type parser struct {
 	options ParseOptions
 	seen    map[string]string // strings met before in the same list; nil: share none
+	terse   bool              // errors are plain, which gives no reason
+	plain   ParseError
 
 	dec   *jsontext.Decoder
 	ms    []member
@@ -129,32 +118,15 @@ func (p *parser) check(text []byte) error {
 	if jsontext.Value(text).IsValid() { // the quick way, which does not name the fault
 		return nil
 	}
+	if p.terse {
+		return p.refuse(uuid.Nil, false)
+	}
 	dec := p.decoder(text)
 	_, err := dec.ReadValue()
 	if err == nil {
 		err = atEnd(dec)
 	}
 	return syntaxError(err)
-}
-
-// split finds the elements of an array. The strict rules judge them, or those of the options.
-func (p *parser) split(text []byte, options ...jsontext.Options) (list [][]byte, err error) {
-	dec := p.decoder(text, options...)
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, syntaxError(err)
-	}
-	for dec.PeekKind() != ']' {
-		v, err := dec.ReadValue()
-		if err != nil {
-			return nil, syntaxError(err)
-		}
-		end := int(dec.InputOffset())
-		list = append(list, text[end-len(v):end:end])
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return nil, syntaxError(err)
-	}
-	return list, syntaxError(atEnd(dec))
 }
 
 // decoder gives the one decoder, set to text. The decoder reads a bytes.Buffer in place.
@@ -209,6 +181,12 @@ func (p *parser) parse(text []byte) (Manifest, error) {
 	return p.accepted(text)
 }
 
+// refuse gives the error of a refusal that nothing is told of but the image. The next one replaces it.
+func (p *parser) refuse(id uuid.UUID, skip bool) error {
+	p.plain = ParseError{Image: id, skip: skip}
+	return &p.plain
+}
+
 // guessUUID finds the uuid in invalid text, so that the error can name the image.
 func guessUUID(text []byte) uuid.UUID {
 	_, rest, _ := bytes.Cut(text, []byte(`"uuid"`))
@@ -219,6 +197,9 @@ func guessUUID(text []byte) uuid.UUID {
 	id, _ := readUUID(rest[:36], true)
 	return id
 }
+
+// maxSeen bounds the strings that one list shares: nearly all of a real list are among the first.
+const maxSeen = 10_000
 
 // wellKnown are strings that nearly every manifest repeats.
 var wellKnown = func() map[string]string {
@@ -243,7 +224,7 @@ func (p *parser) intern(b []byte) string {
 		return s
 	}
 	s := string(b)
-	if p.seen != nil && len(s) <= 64 {
+	if p.seen != nil && len(s) <= 64 && len(p.seen) < maxSeen {
 		p.seen[s] = s
 	}
 	return s

@@ -28,19 +28,35 @@ type Refusals struct {
 func (r Refusals) Add(errs ...error) Refusals {
 	r.First = slices.Clip(r.First)
 	for _, err := range errs {
+		r = r.Count(err)
+		if len(r.First) == maxRefusals {
+			continue
+		}
 		f := Refusal{Skip: errors.Is(err, ErrSkip), Reason: shorten(err.Error())}
 		if pe, ok := errors.AsType[*ParseError](err); ok {
 			f.UUID = pe.Image
 		}
-		if f.Skip {
-			r.Skipped++
-		} else {
-			r.Refused++
-		}
-		if len(r.First) < maxRefusals {
-			r.First = append(r.First, f)
-		}
+		r.First = append(r.First, f)
 	}
+	return r
+}
+
+// Count is r with one more error of Parse or ReadList, of which no more is told.
+func (r Refusals) Count(err error) Refusals {
+	if errors.Is(err, ErrSkip) {
+		r.Skipped++
+	} else {
+		r.Refused++
+	}
+	return r
+}
+
+// Join is r with the refusals of a further part of the list.
+func (r Refusals) Join(more Refusals) Refusals {
+	r.Refused += more.Refused
+	r.Skipped += more.Skipped
+	room := maxRefusals - len(r.First)
+	r.First = append(slices.Clip(r.First), more.First[:min(room, len(more.First))]...)
 	return r
 }
 

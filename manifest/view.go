@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 )
 
 // keys are the places in parser.ms of the members that decide how to read the others; -1: absent.
@@ -82,6 +83,9 @@ type doc struct {
 // accepted reads one manifest from text that check has accepted.
 func (p *parser) accepted(text []byte) (Manifest, error) {
 	if len(text) == 0 || text[0] != '{' {
+		if p.terse {
+			return Manifest{}, p.refuse(uuid.Nil, false)
+		}
 		return Manifest{}, &ParseError{Reason: "not a JSON object"}
 	}
 	p.ms = members(p.ms[:0], text, 0)
@@ -122,10 +126,16 @@ func (d *doc) bytes(i int) []byte {
 func (d *doc) str(i int) string { return d.p.intern(d.bytes(i)) }
 
 func (d *doc) fail(field, format string, args ...any) error {
+	if d.p.terse {
+		return d.p.refuse(d.m.UUID, false)
+	}
 	return &ParseError{Image: d.m.UUID, Field: field, Reason: fmt.Sprintf(format, args...)}
 }
 
 func (d *doc) skip(field, reason string) error {
+	if d.p.terse {
+		return d.p.refuse(d.m.UUID, true)
+	}
 	return &ParseError{Image: d.m.UUID, Field: field, Reason: reason, skip: true}
 }
 

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,11 +28,14 @@ type Sources struct {
 	PublishedLast    bool
 	HideBrokenChains bool // an image with an ancestor that no source has is not listed
 	HideRetired      bool // an image that only the cache has is not listed
+	// ListMemory bounds the memory for the lists of all sources, in bytes; 0 = upstream's default.
+	ListMemory int64
 }
 
 // Source is one image server, with how the catalogue treats its images.
 type Source struct {
-	// Server says how the server is reached. ID, UserAgent, Metrics and Logger are set by the mirror.
+	// Server says how the server is reached. ID, UserAgent, Metrics, Lists and Logger are set by the
+	// mirror.
 	Server     upstream.Options
 	URL        string            // of the server, as the status shows it: without a password
 	Refresh    time.Duration     // between lists; 0 = 10m
@@ -81,8 +85,10 @@ func (m *Mirror) newGeneration(s Sources) (*generation, error) {
 		all = append(all, own(m.published))
 	}
 	metrics := upstream.NewMetrics(g.registry, s.names())
+	lists := upstream.NewListMemory(cmp.Or(s.ListMemory, upstream.DefaultListMemory), len(s.List))
 	var faults []error
 	for _, source := range s.List {
+		source.Server.Lists = lists
 		client, err := source.Client(m.id, m.version, metrics, m.log)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("source %s: %w", source.Server.Name, err))

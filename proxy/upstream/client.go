@@ -75,7 +75,6 @@ const (
 	listRetryInterval   = time.Second
 	pageSize            = 1000
 	maxPages            = 1000
-	maxListBody         = 64 << 20 // bytes, decoded
 	maxManifestBody     = 4 << 20  // bytes, decoded
 	maxPingBody         = 64 << 10 // bytes, decoded
 	maxRedirects        = 5
@@ -115,6 +114,8 @@ type Options struct {
 	ID string
 	// UserAgent is sent as it is; "" means "imgmirror".
 	UserAgent string
+	// Lists is the memory for the lists of several sources; nil means DefaultListMemory for this one.
+	Lists *ListMemory
 	// Metrics are shared by all sources; nil means unregistered metrics.
 	Metrics *Metrics
 	// Logger gets what the errors that are returned don't say; nil means none.
@@ -122,8 +123,9 @@ type Options struct {
 
 	// dial replaces the dialer, and with it the refusal of reserved addresses, in tests.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// retryInterval replaces listRetryInterval in tests.
+	// retryInterval and maxList replace the constants in tests.
 	retryInterval time.Duration
+	maxList       int64
 }
 
 // Client is one source. All methods may be called concurrently. It runs no
@@ -135,6 +137,7 @@ type Client struct {
 	http    *http.Client
 	reach   *reach        // what the source may name
 	limiter *rate.Limiter // nil: no limit
+	lists   *account
 	metrics sourceMetrics
 	log     *slog.Logger
 
@@ -150,6 +153,7 @@ func New(o Options) (*Client, error) {
 	o.Kind = cmp.Or(o.Kind, kindAuto)
 	o.StallTimeout = cmp.Or(o.StallTimeout, defaultStallTimeout)
 	o.retryInterval = cmp.Or(o.retryInterval, listRetryInterval)
+	o.maxList = cmp.Or(o.maxList, maxList)
 	o.UserAgent = cmp.Or(o.UserAgent, "imgmirror")
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Metrics == nil {
@@ -160,6 +164,10 @@ func New(o Options) (*Client, error) {
 		metrics: o.Metrics.source(o.Name),
 		log:     o.Logger.With("component", "upstream", "source", o.Name),
 	}
+	if o.Lists == nil {
+		o.Lists = NewListMemory(DefaultListMemory, 1)
+	}
+	c.lists = o.Lists.open(c.metrics)
 	c.health = newHealth(c.metrics, c.log)
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), limiterChunk(o.RateLimit))

@@ -83,7 +83,10 @@ func retryable(err error) bool {
 func protocolFailure(err error) bool {
 	var silly *nonsenseError
 	var reply *replyError
+	var bound *boundError
 	switch {
+	case errors.As(err, &bound):
+		return false
 	case errors.As(err, &silly):
 		return true
 	case errors.As(err, &reply):

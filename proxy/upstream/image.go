@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -98,25 +99,46 @@ func named(doc []byte, id uuid.UUID) bool {
 // getFromList finds a manifest of a static source, which has lists only.
 func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manifest, error) {
 	u := &c.addr.given
-	resp, doc, err := c.fetch(ctx, request{url: u, wait: listPatience * c.opts.StallTimeout}, maxListBody)
+	resp, body, err := c.open(ctx, request{url: u, wait: listPatience * c.opts.StallTimeout})
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, via.ErrItself) { // no list: what it would hold is not known
 			err = nonsense("%v", err)
 		}
 		return manifest.Manifest{}, err
 	}
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return manifest.Manifest{}, nonsense("GET %s: %s", u, resp.Status)
 	}
-	images, _, err := manifest.ParseList(doc, c.parseOptions(resp))
+	var read int64
+	found, err := findIn(resp, c.limited(body, &read, resp), manifest.ListOptions{ParseOptions: c.parseOptions(resp)}, id)
 	if err != nil {
-		return manifest.Manifest{}, nonsense("GET %s: %w", u, err)
+		c.count(err)
+		return manifest.Manifest{}, err
 	}
 	c.state.final.Store(resp.Request.URL)
-	for _, m := range images {
-		if m.UUID == id {
-			return m, nil
-		}
+	if found == nil {
+		return manifest.Manifest{}, fmt.Errorf("GET %s: %w: not on the list", u, fs.ErrNotExist)
 	}
-	return manifest.Manifest{}, fmt.Errorf("GET %s: %w: not on the list", u, fs.ErrNotExist)
+	return *found, nil
+}
+
+// findIn reads a list for one image, the first with that uuid; nil when there is none.
+func findIn(resp *http.Response, text io.Reader, o manifest.ListOptions, id uuid.UUID) (found *manifest.Manifest, err error) {
+	elements := 0
+	err = manifest.ReadList(text, o, func(m manifest.Manifest, refused error) (bool, error) {
+		if elements++; elements > maxElements {
+			return false, bounded(reasonElements, "the list has more than %d elements", maxElements)
+		}
+		if refused != nil || m.UUID != id || found != nil {
+			return false, nil
+		}
+		m = m.CloneText()
+		found = &m
+		return false, nil
+	})
+	if err != nil {
+		return nil, listError(resp, err)
+	}
+	return found, nil
 }

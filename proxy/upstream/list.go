@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/google/uuid"
 
 	"imgmirror/manifest"
 	"imgmirror/verify"
@@ -37,6 +35,7 @@ import (
 func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
 	ctx, cancel := context.WithTimeout(ctx, listDeadline)
 	defer cancel()
+	c.lists.keep(memoryOf(prev.Images))
 	l, err := c.list(ctx, prev)
 	if err == nil && !c.state.believe(len(l.Images), len(prev.Images) > 0) {
 		err = fmt.Errorf("%w: the list is empty, which is believed only if it is so again", verify.ErrUnavailable)
@@ -49,6 +48,7 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 	}
 	c.state.judge(err)
 	c.health.listed(err)
+	c.count(err)
 	if errors.Is(err, manifest.ErrNotModified) {
 		prev.Fetched = time.Now()
 		return prev, manifest.ErrNotModified
@@ -57,6 +57,7 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 		return manifest.Listing{}, fmt.Errorf("list: %w", err)
 	}
 	c.state.saw(l.Images)
+	c.lists.keep(memoryOf(l.Images))
 	l.Source, l.Unlisted, l.Fetched = c.opts.Name, prev.Unlisted, time.Now()
 	return l, nil
 }
@@ -79,140 +80,83 @@ func (c *Client) list(ctx context.Context, prev manifest.Listing) (manifest.List
 	}
 }
 
-// page is one answer with manifests.
-type page struct {
-	images       []manifest.Manifest
-	skipped      []error // why the other members of the answer were left out
-	etag         string
-	lastModified string
-	final        *url.URL // after redirects
+// memoryOf is about how many bytes the images take in memory.
+func memoryOf(images []manifest.Manifest) (n int64) {
+	for i := range images {
+		n += images[i].Memory()
+	}
+	return n
 }
 
-// entries is how many members the answer has.
-func (p page) entries() int { return len(p.images) + len(p.skipped) }
+// count counts a refusal by a bound.
+func (c *Client) count(err error) {
+	var bound *boundError
+	if errors.As(err, &bound) {
+		c.metrics.refusals.WithLabelValues(bound.reason).Inc()
+	}
+}
 
 // listWhole asks a source that has no pages.
 func (c *Client) listWhole(ctx context.Context, kind string, u *url.URL, prev manifest.Listing) (manifest.Listing, error) {
-	p, err := c.page(ctx, u, conditions(kind, prev))
+	in := c.newIntake()
+	defer in.end()
+	p, err := in.page(ctx, u, conditions(kind, prev))
 	if err != nil {
 		return manifest.Listing{}, err
 	}
 	if kind == kindStatic {
 		c.state.final.Store(p.final)
 	}
-	l := manifest.Listing{Kind: kind, ETag: p.etag, LastModified: p.lastModified, Refusals: manifest.Refusals{}.Add(p.skipped...)}
-	l.Images, _ = appendNew(nil, make(map[uuid.UUID]struct{}, len(p.images)), p.images)
-	return l, nil
+	p.settle(true)
+	return manifest.Listing{Kind: kind, ETag: p.etag, LastModified: p.lastModified, Images: in.images.all(), Refusals: in.refusals}, nil
 }
 
-// listPages asks an IMGAPI source, page by page (spec 5.3). The validators of the first page are
-// kept only when that page held everything, and not exactly as many images as servers cap a page
-// at: such a page stays the same when images are added after it.
+// listPages asks an IMGAPI source, page by page (spec 5.3). The first page is asked for without a
+// limit: servers without one answer with the whole list. A marker that was deleted meanwhile has
+// all pages asked for anew, once.
 func (c *Client) listPages(ctx context.Context, prev manifest.Listing) (manifest.Listing, error) {
-	if textOf(prev.Images) > maxListBody { // it would not do, again
-		c.state.paged.Store(true)
+	l, err := c.readPages(ctx, conditions(kindIMGAPI, prev))
+	if !errors.Is(err, errNoMarker) {
+		return l, err
 	}
-	first, err := c.firstPage(ctx, conditions(kindIMGAPI, prev))
+	if l, err = c.readPages(ctx, nil); errors.Is(err, errNoMarker) {
+		err = nonsense("markers vanish while the list is read: %v", err)
+	}
+	return l, err
+}
+
+// errNoMarker: the source does not know a marker.
+var errNoMarker = errors.New("marker deleted")
+
+// readPages reads all pages. The validators of the first page are kept only when that page held
+// everything, and not exactly as many images as servers cap a page at: such a page stays the same
+// when images are added after it.
+func (c *Client) readPages(ctx context.Context, conditions http.Header) (manifest.Listing, error) {
+	in := c.newIntake()
+	defer in.end()
+	first, err := in.page(ctx, c.pageURL("", false), conditions)
 	if err != nil {
 		return manifest.Listing{}, err
 	}
-	images, refusals, err := c.follow(ctx, first)
-	if errors.Is(err, fs.ErrNotExist) { // the marker was deleted meanwhile: once more from the start
-		if first, err = c.firstPage(ctx, nil); err != nil {
+	first.settle(true)
+	images, entries := first.fresh(), first.entries()
+	for n, p := 1, first; p.entries() >= pageSize && p.fresh() > 0; n++ {
+		if n >= maxPages {
+			return manifest.Listing{}, &nonsenseError{bounded(reasonPages, "the list has more than %d pages", maxPages)}
+		}
+		p, err = in.page(ctx, c.pageURL(p.last.String(), true), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			return manifest.Listing{}, fmt.Errorf("%w: %w", errNoMarker, err)
+		} else if err != nil {
 			return manifest.Listing{}, err
 		}
-		images, refusals, err = c.follow(ctx, first)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nonsense("markers vanish while the list is read: %v", err)
-		}
+		p.settle(false)
 	}
-	if err != nil {
-		return manifest.Listing{}, err
-	}
-	l := manifest.Listing{Kind: kindIMGAPI, Images: images, Refusals: refusals}
-	if len(images) <= len(first.images) && first.entries() != pageSize {
+	l := manifest.Listing{Kind: kindIMGAPI, Images: in.images.all(), Refusals: in.refusals}
+	if in.images.n == images && entries != pageSize {
 		l.ETag, l.LastModified = first.etag, first.lastModified
 	}
 	return l, nil
-}
-
-// textOf is how many bytes the manifests have in a list, at least.
-func textOf(images []manifest.Manifest) (n int64) {
-	for i := range images {
-		n += int64(len(images[i].Raw()) + len(","))
-	}
-	return n
-}
-
-// firstPage asks without a limit, which servers without one answer with the whole
-// list. If that is more than is taken at once, it and all later ones ask for a page.
-func (c *Client) firstPage(ctx context.Context, conditions http.Header) (page, error) {
-	if !c.state.paged.Load() {
-		p, err := c.page(ctx, c.pageURL("", false), conditions)
-		if !errors.Is(err, errTooLong) {
-			return p, err
-		}
-		c.state.paged.Store(true)
-	}
-	return c.page(ctx, c.pageURL("", true), nil)
-}
-
-// follow gives the images of first and of all pages after, and what these have beside images. An
-// error that matches fs.ErrNotExist means: the source does not know a marker.
-func (c *Client) follow(ctx context.Context, first page) ([]manifest.Manifest, manifest.Refusals, error) {
-	seen := make(map[uuid.UUID]struct{}, len(first.images))
-	images, fresh := appendNew(nil, seen, first.images)
-	left := leftOut{seen: make(map[uuid.UUID]struct{})}
-	left.add(first, false)
-	p := first
-	for n := 1; p.entries() >= pageSize && fresh > 0; n++ {
-		if n >= maxPages {
-			return nil, left.refusals, nonsense("the list has more than %d pages", maxPages)
-		}
-		marker := p.images[len(p.images)-1].UUID
-		var err error
-		if p, err = c.page(ctx, c.pageURL(marker.String(), true), nil); err != nil {
-			return nil, left.refusals, err
-		}
-		images, fresh = appendNew(images, seen, p.images)
-		left.add(p, fresh == 0)
-	}
-	return images, left.refusals, nil
-}
-
-// leftOut collects what pages have beside images. Pages overlap.
-type leftOut struct {
-	refusals manifest.Refusals
-	seen     map[uuid.UUID]struct{}
-}
-
-// add takes in a page. repeats: all images, and all entries without a uuid, were on pages before.
-func (l *leftOut) add(p page, repeats bool) {
-	for _, err := range p.skipped {
-		var pe *manifest.ParseError
-		named := errors.As(err, &pe) && pe.Image != uuid.Nil
-		if named {
-			if _, dup := l.seen[pe.Image]; dup {
-				continue
-			}
-			l.seen[pe.Image] = struct{}{}
-		}
-		if named || !repeats {
-			l.refusals = l.refusals.Add(err)
-		}
-	}
-}
-
-// appendNew appends the images whose uuid is not in seen, and tells how many they are.
-func appendNew(to []manifest.Manifest, seen map[uuid.UUID]struct{}, from []manifest.Manifest) ([]manifest.Manifest, int) {
-	before := len(to)
-	for _, m := range from {
-		if _, dup := seen[m.UUID]; !dup {
-			seen[m.UUID] = struct{}{}
-			to = append(to, m)
-		}
-	}
-	return to, len(to) - before
 }
 
 func (c *Client) pageURL(marker string, limited bool) *url.URL {
@@ -234,42 +178,6 @@ func conditions(kind string, prev manifest.Listing) http.Header {
 		h.Set("If-Modified-Since", prev.LastModified)
 	}
 	return h
-}
-
-// page asks for one page, with retries; manifest.ErrNotModified answers conditions that hold.
-func (c *Client) page(ctx context.Context, u *url.URL, conditions http.Header) (page, error) {
-	return retry(ctx, c.opts.retryInterval, func() (page, error) {
-		resp, doc, err := c.fetch(ctx, request{
-			url:       u,
-			versioned: c.state.current().kind == kindIMGAPI,
-			header:    conditions,
-			wait:      listPatience * c.opts.StallTimeout,
-		}, maxListBody)
-		if err != nil {
-			return page{}, err
-		}
-		if resp.StatusCode == http.StatusNotModified {
-			if len(conditions) == 0 {
-				return page{}, nonsense("GET %s: not modified, which was not asked", u)
-			}
-			return page{}, manifest.ErrNotModified
-		}
-		if doc = trimmed(doc); c.state.current().kind != kindStatic && !bytes.HasPrefix(doc, []byte("[")) {
-			return page{}, nonsense("GET %s: not a list", u)
-		}
-		images, skipped, err := manifest.ParseList(doc, c.parseOptions(resp))
-		if err != nil {
-			return page{}, nonsense("GET %s: %w", u, err)
-		}
-		c.report(skipped)
-		return page{
-			images:       images,
-			skipped:      skipped,
-			etag:         resp.Header.Get("ETag"),
-			lastModified: resp.Header.Get("Last-Modified"),
-			final:        resp.Request.URL,
-		}, nil
-	})
 }
 
 // parseOptions are those for an answer: images without a date have that of the answer.

@@ -14,6 +14,8 @@ type Metrics struct {
 	requests *prometheus.CounterVec
 	up       *prometheus.GaugeVec
 	breaker  *prometheus.GaugeVec
+	lists    *prometheus.GaugeVec
+	refusals *prometheus.CounterVec
 }
 
 // codes are the values of the label "code": the statuses that mean something
@@ -50,6 +52,14 @@ func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
 			Name: "imgmirror_upstream_breaker_open",
 			Help: "1 while the source has failed again and again with that, so that it is asked for it less and less.",
 		}, []string{"source", "what"}),
+		lists: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_upstream_list_bytes",
+			Help: "Memory for the lists of a source: its last good one, and the one that is being read.",
+		}, []string{"source"}),
+		refusals: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_upstream_refusals_total",
+			Help: "Answers of a source that were more than is taken, by the bound.",
+		}, []string{"source", "reason"}),
 	}
 	for _, s := range sources {
 		m.source(s)
@@ -65,6 +75,11 @@ func (m *Metrics) source(name string) sourceMetrics {
 		up:       m.up.WithLabelValues(name),
 		lookups:  m.breaker.WithLabelValues(name, whatLookups),
 		files:    m.breaker.WithLabelValues(name, whatFiles),
+		lists:    m.lists.WithLabelValues(name),
+		refusals: m.refusals.MustCurryWith(prometheus.Labels{"source": name}),
+	}
+	for _, reason := range refusalReasons {
+		s.refusals.WithLabelValues(reason)
 	}
 	for _, code := range codes {
 		s.requests.WithLabelValues(code)
@@ -79,6 +94,8 @@ type sourceMetrics struct {
 	up       prometheus.Gauge
 	lookups  prometheus.Gauge // 1: the breaker is open
 	files    prometheus.Gauge
+	lists    prometheus.Gauge
+	refusals *prometheus.CounterVec
 }
 
 // answered counts one request; status 0 means that none came.

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"imgmirror/manifest"
 	"imgmirror/proxy/via"
 )
 
@@ -95,11 +97,16 @@ func (p *prober) fetch(r request, limit int64) (*http.Response, []byte) {
 		err = nonsense("GET %s: %s", r.url, resp.Status)
 	}
 	if err != nil {
-		p.errs = append(p.errs, err)
-		p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err) || errors.Is(err, via.ErrItself)
+		p.failed(err)
 		return nil, nil
 	}
 	return resp, doc
+}
+
+// failed notes why a probe brought nothing.
+func (p *prober) failed(err error) {
+	p.errs = append(p.errs, err)
+	p.dead = p.dead || p.ctx.Err() != nil || connectFailed(err) || errors.Is(err, via.ErrItself)
 }
 
 type pingReply struct {
@@ -178,46 +185,60 @@ type listing struct {
 
 // list is probe 3, 4, and half of 5.
 func (p *prober) list(u *url.URL) (listing, bool) {
-	resp, doc := p.fetch(request{url: u, wait: listPatience * p.c.opts.StallTimeout}, maxListBody)
-	if resp == nil {
+	r := request{url: u, wait: listPatience * p.c.opts.StallTimeout}
+	if p.dead {
 		return listing{}, false
 	}
-	single, allV2, ok := looksLikeList(doc)
-	if !ok {
-		p.errs = append(p.errs, nonsense("GET %s: not a list of manifests", resp.Request.URL))
+	resp, body, err := p.c.open(p.ctx, r)
+	if err == nil {
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			err = nonsense("GET %s: %s", r.url, resp.Status)
+		}
+	}
+	l := listing{allV2: true}
+	if err == nil {
+		l.final = resp.Request.URL
+		var read int64
+		if err = l.look(p.c.limited(body, &read, resp)); err != nil {
+			err = listError(resp, err)
+			p.c.count(err)
+		}
+	}
+	if err != nil {
+		p.failed(err)
 		return listing{}, false
 	}
-	return listing{final: resp.Request.URL, single: single, allV2: allV2}, true
+	return l, true
 }
 
-// looksLikeList tells whether doc is an array of objects, or one object with a uuid.
-func looksLikeList(doc []byte) (single, allV2, ok bool) {
+// look judges a text: an array of objects, or one object with a uuid.
+func (l *listing) look(text io.Reader) error {
 	type element struct {
 		V    json.RawMessage `json:"v"`
 		UUID any             `json:"uuid"`
 	}
-	var all []*element
-	doc = trimmed(doc)
-	if bytes.HasPrefix(doc, []byte("{")) {
-		var one element
-		if json.Unmarshal(doc, &one) != nil {
-			return false, false, false
+	elements := 0
+	return manifest.EachElement(text, func(text []byte, single bool) error {
+		var e *element
+		if elements++; elements > maxElements {
+			return bounded(reasonElements, "the list has more than %d elements", maxElements)
 		}
-		if _, named := one.UUID.(string); !named {
-			return false, false, false
+		if json.Unmarshal(text, &e) != nil {
+			return errNoManifests
 		}
-		single, all = true, []*element{&one}
-	} else if json.Unmarshal(doc, &all) != nil {
-		return false, false, false
-	}
-	allV2 = true
-	for _, e := range all {
-		if e == nil || !isV2(e.V) {
-			allV2 = false
+		if l.single = single; single {
+			if _, named := e.UUID.(string); !named {
+				return errNoManifests
+			}
 		}
-	}
-	return single, allV2, all != nil
+		l.allV2 = l.allV2 && e != nil && isV2(e.V)
+		return nil
+	})
 }
+
+// errNoManifests is a list, or an object, of something else.
+var errNoManifests = fmt.Errorf("%w: not a list of manifests", manifest.ErrInvalid)
 
 func isV2(v json.RawMessage) bool {
 	n, err := strconv.ParseFloat(strings.Trim(string(v), `"`), 64)

@@ -187,9 +187,9 @@ func decode(resp *http.Response) (io.Reader, error) {
 	}
 }
 
-// fetch asks once and reads the whole answer, decoded, of at most limit bytes.
-// After a 304 the body is nil.
-func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Response, []byte, error) {
+// open asks once and gives the answer with its body, decoded. The caller closes the body. After a
+// 304 there is nothing to read.
+func (c *Client) open(ctx context.Context, r request) (*http.Response, io.Reader, error) {
 	r.gzip = true
 	if r.accept == "" {
 		r.accept = "application/json"
@@ -198,25 +198,44 @@ func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Respo
 	if err != nil {
 		return nil, nil, err
 	}
-	defer resp.Body.Close()
-	where := resp.Request.URL
 	switch resp.StatusCode {
 	case http.StatusNotModified:
-		return resp, nil, nil
+		return resp, http.NoBody, nil
 	case http.StatusPartialContent:
-		return nil, nil, nonsense("GET %s: a part of the document, which was not asked for", where)
+		resp.Body.Close()
+		return nil, nil, nonsense("GET %s: a part of the document, which was not asked for", resp.Request.URL)
 	}
 	decoded, err := decode(resp)
 	if err != nil {
-		return nil, nil, readError(where, err)
+		resp.Body.Close()
+		return nil, nil, readError(resp.Request.URL, err)
 	}
-	tooLong := func() error { return nonsense("GET %s: %w: more than %d bytes", where, errTooLong, limit) }
+	return resp, decoded, nil
+}
+
+// fetch asks once and reads the whole answer, decoded, of at most limit bytes.
+// After a 304 the body is nil.
+func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Response, []byte, error) {
+	resp, decoded, err := c.open(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	where := resp.Request.URL
+	if resp.StatusCode == http.StatusNotModified {
+		return resp, nil, nil
+	}
+	tooLong := func() error {
+		err := nonsense("GET %s: %w", where, bounded(reasonDocument, "more than %d bytes", limit))
+		c.count(err)
+		return err
+	}
 	if resp.ContentLength > limit && resp.Header.Get("Content-Encoding") == "" {
 		return nil, nil, tooLong()
 	}
 	var buf bytes.Buffer
 	if n := resp.ContentLength; n > 0 && n <= limit {
-		buf.Grow(int(min(n, 8<<20)) + bytes.MinRead)
+		buf.Grow(int(min(n, 1<<20)) + bytes.MinRead)
 	}
 	text := &squeezed{src: io.LimitReader(decoded, limit+1)}
 	if _, err := buf.ReadFrom(text); err != nil {
@@ -226,9 +245,6 @@ func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Respo
 	}
 	return resp, buf.Bytes(), nil
 }
-
-// errTooLong is a document of more bytes than are taken.
-var errTooLong = errors.New("too long")
 
 // readError tells a broken transfer, which is worth a retry, from a body that makes no sense.
 func readError(where *url.URL, err error) error {

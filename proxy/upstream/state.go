@@ -21,7 +21,6 @@ type verdict struct {
 type state struct {
 	noVersion atomic.Bool             // the source answers InvalidVersion to our Accept-Version
 	channels  atomic.Bool             // it has shown images with channels
-	paged     atomic.Bool             // its whole list is too long for one answer
 	peer      atomic.Pointer[string]  // the mirror that the source is, as its last answer told; nil: it is none
 	dsapi     atomic.Pointer[bool]    // its ping says dsapi:true: files after the first are at /fileN (spec 5.4); nil: not known
 	final     atomic.Pointer[url.URL] // of a static source: where its list was found after redirects

@@ -1,0 +1,244 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
+)
+
+// repeated writes one text again and again, made by of its number, between begin and end.
+func repeated(begin string, n int, of func(int) string, end string) func(io.Writer) {
+	return func(w io.Writer) {
+		var buf bytes.Buffer
+		buf.WriteString(begin)
+		for i := range n {
+			buf.WriteString(of(i))
+			if buf.Len() > 1<<20 || i == n-1 {
+				if _, err := buf.WriteTo(w); err != nil {
+					return
+				}
+			}
+		}
+		_, _ = io.WriteString(w, end)
+	}
+}
+
+func same(text string) func(int) string { return func(int) string { return text } }
+
+func bareImage(i int) string {
+	return fmt.Sprintf(`{"v":2,"uuid":%q,"name":"a","version":"1","type":"other","os":"other"}`, upstreamtest.ID(i))
+}
+
+// peakOf is by how many bytes the heap grows at most while f runs.
+func peakOf(f func()) int64 {
+	runtime.GC()
+	read := func() int64 {
+		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		metrics.Read(sample)
+		return int64(sample[0].Value.Uint64()) //nolint:gosec // of a heap
+	}
+	before, peak := read(), int64(0)
+	stop := make(chan struct{})
+	var sampler sync.WaitGroup
+	sampler.Go(func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				peak = max(peak, read()-before)
+			}
+		}
+	})
+	f()
+	close(stop)
+	sampler.Wait()
+	return peak
+}
+
+// Whatever a list has, reading it takes at most its size three times and 64 MiB.
+func TestListMemoryIsBounded(t *testing.T) {
+	const mib = 1 << 20
+	good := string(small(1))
+	broken := func(i int) string {
+		return fmt.Sprintf(`{"v":2,"uuid":%q,"name":7,"version":{}},`, upstreamtest.ID(i))
+	}
+	for name, list := range map[string]func(io.Writer){
+		"zeros":              repeated("[", 8*mib, same("0,"), good+"]"),
+		"empty objects":      repeated("[", 4*mib, same("{},"), good+"]"),
+		"nested arrays":      repeated("["+strings.Repeat("[", 8*mib), 8*mib, same("]"), "]"),
+		"one string":         repeated(`["`, 16*mib/64, same(strings.Repeat("a", 64)), `"]`),
+		"one number":         repeated("[", 16*mib/64, same(strings.Repeat("1", 64)), "]"),
+		"one manifest":       repeated("["+good[:len(good)-1]+`,"description":"`, 16*mib/64, same(strings.Repeat("a", 64)), `"},`+good+"]"),
+		"one name":           repeated(`[{`, 3*mib, same(`"a":1,`), `"a":1}]`),
+		"many names":         repeated(`[{`, 2*mib, func(i int) string { return fmt.Sprintf(`"%x":1,`, i) }, `"a":1}]`),
+		"files of one image": repeated("["+strings.Replace(good, `"files":[`, `"files":[`+strings.Repeat("{},", 4*mib), 1), 1, same(","), good+"]"),
+		"files of many": repeated("[", 100, func(i int) string {
+			return strings.Replace(string(small(i)), `"files":[`, `"files":[`+strings.Repeat("{},", 40_000), 1) + ","
+		}, good+"]"),
+		"bare images":    repeated("[", 200_000, func(i int) string { return bareImage(i) + "," }, good+"]"),
+		"the same image": repeated("[", 200_000, same(bareImage(1)+","), good+"]"),
+		"refused images": repeated("[", 300_000, broken, good+"]"),
+		"white space":    repeated("[", 16*mib/64, same(strings.Repeat(" ", 64)), "]"),
+	} {
+		for _, zipped := range []bool{false, true} {
+			var size int64
+			c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, _ *http.Request) {
+				out := &counting{w: w}
+				if zipped {
+					w.Header().Set("Content-Encoding", "gzip")
+					z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+					defer z.Close()
+					out.w = z
+				}
+				list(out)
+				size = max(size, out.n)
+			})})
+			var err error
+			peak := peakOf(func() { _, err = c.List(t.Context(), manifest.Listing{}) })
+			if most := 3*size + 64*mib; peak > most {
+				t.Errorf("%s, compressed %v: %d MiB for a list of %d; want at most %d (%v)", name, zipped, peak/mib, size/mib, most/mib, err)
+			}
+			t.Logf("%s: %d MiB for %d, %v", name, peak/mib, size/mib, err)
+		}
+	}
+}
+
+// counting counts what is written.
+type counting struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// A refusal by a bound says which one, is counted, and is not taken for another kind of server.
+func TestListBoundsAreTold(t *testing.T) {
+	page := func(from int) string {
+		var b strings.Builder
+		for i := range pageSize {
+			fmt.Fprintf(&b, ",%s", bareImage(from+i))
+		}
+		return "[" + b.String()[1:] + "]"
+	}
+	endless := func() http.HandlerFunc {
+		n := 0
+		return func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, page(n))
+			n += pageSize
+		}
+	}
+	whole := func(list func(io.Writer)) func() http.HandlerFunc {
+		return func() http.HandlerFunc { return func(w http.ResponseWriter, _ *http.Request) { list(w) } }
+	}
+	for _, test := range []struct {
+		reason, want string
+		handler      func() http.HandlerFunc
+		options      Options
+	}{
+		{reasonBytes, "more than 1048576 bytes", endless, Options{maxList: 1 << 20}},
+		{reasonBytes, "more than 1048576 bytes", whole(repeated("[", 1<<20, same("  "), "]")), Options{maxList: 1 << 20}},
+		{reasonElements, "more than 1000000 elements", whole(repeated("[", maxElements, same("0,"), "0]")), Options{}},
+		{reasonElements, "more than 1000000 elements", whole(repeated("[", maxElements, same("0,"), "0]")), Options{Kind: kindStatic}},
+		{reasonProportion, "than 3 times its text and 33554432 bytes", whole(repeated("[", 400_000, func(i int) string { return bareImage(i) + "," }, "0]")), Options{}},
+		{reasonBudget, "2097152 bytes for all lists, of which 524288", endless, Options{Lists: NewListMemory(2<<20, 2)}},
+	} {
+		test.options.URL = serve(t, test.handler())
+		if test.options.Kind == "" {
+			test.options.Kind = kindIMGAPI
+		}
+		c := newClient(t, test.options)
+		for range protocolFailures {
+			_, err := c.List(t.Context(), manifest.Listing{})
+			var bound *boundError
+			if !errors.As(err, &bound) || bound.reason != test.reason || !strings.Contains(err.Error(), test.want) || !errors.Is(err, verify.ErrUnavailable) {
+				t.Errorf("%s: %v, want %q", test.reason, err, test.want)
+			}
+			if testing.Short() || test.reason != reasonBytes {
+				break
+			}
+		}
+		if n := testutil.ToFloat64(c.metrics.refusals.WithLabelValues(test.reason)); n < 1 {
+			t.Errorf("%s: counted %v times", test.reason, n)
+		}
+		if _, settled := c.state.settled(); !settled {
+			t.Errorf("%s: the source is asked anew what it is", test.reason)
+		}
+		if n := testutil.ToFloat64(c.metrics.lists); n != 0 {
+			t.Errorf("%s: %v bytes are still booked", test.reason, n)
+		}
+	}
+}
+
+// Each source has a share that no other takes, and room for a list as large as its last.
+func TestListMemoryShares(t *testing.T) {
+	m := NewMetrics(nil, nil)
+	l := NewListMemory(1000, 2) // shares of 250, a pool of 500
+	a, b := l.open(m.source("a")), l.open(m.source("b"))
+	f := func(of *account, n int64, ok bool) {
+		t.Helper()
+		if err := of.grow(n); (err == nil) != ok {
+			t.Errorf("%d more of %d, kept %d: %v", n, of.reading, of.kept, err)
+		}
+	}
+	f(a, 750, true)
+	f(a, 1, false)
+	f(b, 250, true)
+	f(b, 1, false)
+	a.shrink(750)
+	a.keep(300)
+	f(b, 450, true) // all but what a keeps beyond its share
+	f(b, 1, false)
+	f(a, 300, true) // as large as the last one
+	f(a, 1, false)
+	b.shrink(700)
+	f(a, 400, true)
+	if got := testutil.ToFloat64(m.lists.WithLabelValues("a")); got != 1000 {
+		t.Errorf("the gauge tells %v", got)
+	}
+	if one := NewListMemory(1000, 1); one.share != 1000 {
+		t.Errorf("one source alone has %d", one.share)
+	}
+}
+
+// What a try brought that broke off is forgotten, down to its refusals.
+func TestListForgetsABrokenTry(t *testing.T) {
+	tries := 0
+	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		tries++
+		body := "[" + string(small(1)) + `,7,{"uuid":"` + upstreamtest.ID(9).String() + `"},` + string(small(2)) + "]"
+		if tries < 3 {
+			w.Header().Set("Content-Length", "100000")
+			body = body[:len(body)-1]
+		}
+		fmt.Fprint(w, body)
+	})})
+	l, err := c.List(t.Context(), manifest.Listing{})
+	if err != nil || len(l.Images) != 2 || l.Refusals.Refused != 2 || len(l.Refusals.First) != 2 {
+		t.Errorf("%d images, %+v, %v", len(l.Images), l.Refusals, err)
+	}
+	if got, want := testutil.ToFloat64(c.metrics.lists), float64(memoryOf(l.Images)); got != want || tries != 3 {
+		t.Errorf("%v bytes are booked after %d tries, want %v", got, tries, want)
+	}
+}
