@@ -126,8 +126,8 @@ func BenchmarkSelect(b *testing.B) {
 		b.Run(params[0][0], func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if got, err := q.Select(images, nil); err != nil || len(got) == 0 {
-					b.Fatal(len(got), err)
+				if got, err := q.Select(images, nil); err != nil || got.Len() == 0 {
+					b.Fatal(got.Len(), err)
 				}
 			}
 		})

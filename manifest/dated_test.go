@@ -161,8 +161,8 @@ func TestNumbersAsTexts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if page, err := q.Select([]Manifest{m}, nil); err != nil || len(page) != 1 {
-				t.Errorf("query %s=%s: %d images, %v", key, number, len(page), err)
+			if page, err := q.Select([]Manifest{m}, nil); err != nil || page.Len() != 1 {
+				t.Errorf("query %s=%s: %d images, %v", key, number, page.Len(), err)
 			}
 		}
 		for _, wrong := range []string{"true", "{}", "[1]", "null"} {

@@ -163,8 +163,8 @@ func FuzzParseQuery(f *testing.F) {
 				continue
 			}
 			got, err := q.Select(images, find)
-			if err != nil || len(got) > len(images) || q.IsDefault() && len(got) != len(images) {
-				t.Fatal(len(got), err)
+			if err != nil || got.Len() > len(images) || q.IsDefault() && got.Len() != len(images) {
+				t.Fatal(got.Len(), err)
 			}
 		}
 	})

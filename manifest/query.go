@@ -289,35 +289,31 @@ func (q Query) IsDefault() bool {
 // An image that is not Listable (for DSAPI: not DSAPIVisible) is never selected. images is not
 // changed. lookup finds the image of the marker among all stored images, and is called for no
 // other; the error on an unknown marker matches fs.ErrNotExist.
-func (q Query) Select(images []Manifest, lookup func(uuid.UUID) (Manifest, bool)) ([]Manifest, error) {
+func (q Query) Select(images []Manifest, lookup func(uuid.UUID) (Manifest, bool)) (Selection, error) {
 	if q.nothing {
-		return nil, nil
+		return Selection{}, nil
 	}
+	from, to := 0, len(images)
 	if q.marker.kind != noMarker {
-		from := orderKey{milli: q.marker.milli}
+		key := orderKey{milli: q.marker.milli}
 		if q.marker.kind == markerImage {
 			m, ok := lookup(q.marker.image)
 			if !ok {
-				return nil, fmt.Errorf("marker: image %s: %w", q.marker.image, fs.ErrNotExist)
+				return Selection{}, fmt.Errorf("marker: image %s: %w", q.marker.image, fs.ErrNotExist)
 			}
-			from = m.orderKey()
+			key = m.orderKey()
 		}
-		images = q.from(images, from)
+		from, to = q.from(images, key)
 	}
 
-	var out []Manifest
-	if q.limit > 0 {
-		out = make([]Manifest, 0, min(q.limit, len(images)))
-	} else if len(q.match) == 0 {
-		out = make([]Manifest, 0, len(images))
-	}
-	for i := range images {
-		m := &images[i]
+	out := newSelection(len(images), q.desc)
+	for n := range to - from {
+		i := from + n
 		if q.desc {
-			m = &images[len(images)-1-i]
+			i = to - 1 - n
 		}
-		if q.wants(m) {
-			if out = append(out, *m); len(out) == q.limit {
+		if q.wants(&images[i]) {
+			if out.add(i); out.Len() == q.limit {
 				break
 			}
 		}
@@ -325,9 +321,9 @@ func (q Query) Select(images []Manifest, lookup func(uuid.UUID) (Manifest, bool)
 	return out, nil
 }
 
-// from gives the images at and after the marker, in the query's direction. A date stands
-// before all images of that date ascending, and after them descending.
-func (q Query) from(images []Manifest, k orderKey) []Manifest {
+// from gives the images, by their places, at and after the marker in the query's direction. A date
+// stands before all images of that date ascending, and after them descending.
+func (q Query) from(images []Manifest, k orderKey) (from, to int) {
 	if q.desc && q.marker.kind == markerDate {
 		k.id = uuid.Max
 	}
@@ -336,9 +332,9 @@ func (q Query) from(images []Manifest, k orderKey) []Manifest {
 		return c > 0 || c == 0 && !q.desc
 	})
 	if q.desc {
-		return images[:i]
+		return 0, i
 	}
-	return images[i:]
+	return i, len(images)
 }
 
 // wants tells whether the filters let m pass.

@@ -76,8 +76,8 @@ func (s shelf) run(t *testing.T, read func([][2]string) (Query, error), query st
 		t.Errorf("%s: %v", query, err)
 	}
 	out := ""
-	for _, m := range got {
-		out += strings.TrimLeft(m.UUID.String()[:8], "0")
+	for i := range got.All {
+		out += strings.TrimLeft(s.images[i].UUID.String()[:8], "0")
 	}
 	return out
 }
@@ -259,7 +259,14 @@ func TestQueryPaging(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return got
+		var selected []Manifest
+		for i := range got.All {
+			selected = append(selected, images[i])
+		}
+		if len(selected) != got.Len() {
+			t.Fatalf("%s: Len is %d for %d images", query, got.Len(), len(selected))
+		}
+		return selected
 	}
 	if got := page(""); len(got) != 2500 {
 		t.Errorf("no limit: %d", len(got))

@@ -11,7 +11,7 @@ func (s *Server) hasChannels() bool { return len(s.catalog.Current().Channels())
 
 // listChannels answers GET /channels (spec 2.9).
 func (s *Server) listChannels(req *request) error {
-	return s.document(req, encode(s.catalog.Current().Channels()))
+	return s.document(req, 0, func() []byte { return encode(s.catalog.Current().Channels()) })
 }
 
 // channelOf gives the channel that a query names, else the default channel, and the channel's view.

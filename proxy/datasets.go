@@ -20,40 +20,42 @@ func (s *Server) listDatasets(req *request) error {
 	if query.IsDefault() {
 		return s.listStatic(req)
 	}
-	list, err := s.list(req)
+	view, reply, err := s.datasets(req, params)
 	if err != nil {
 		return err
 	}
-	view, _, err := channelOf(list, params)
-	if err != nil {
-		return err
-	}
-	images, err := query.Select(view.Images(), lookupIn(list))
+	// The marker that lookup would find is no parameter of DSAPI.
+	picked, err := query.Select(view.Images(), nil)
 	if err != nil {
 		return s.explain(err, "not found")
 	}
-	return s.document(req, buildDatasets(images, s.selfURL(req), namedChannel(list, params)))
+	return s.sendList(req, reply.only(picked))
 }
 
 // listStatic answers GET /: the array that a static ("poor man's") image server has at its root
 // (spec 4.1). The array has every image of the query's channel that DSAPI shows.
 func (s *Server) listStatic(req *request) error {
-	params := parseParams(req.query)
+	_, reply, err := s.datasets(req, parseParams(req.query))
+	if err != nil {
+		return err
+	}
+	return s.sendList(req, reply)
+}
+
+// datasets is the DSAPI form of the channel that a query names, and the channel's view. Clients
+// choose the base of the form's URLs by their Host header; all bases share one form. The error is
+// ready for the client.
+func (s *Server) datasets(req *request, params [][2]string) (*catalog.View, listReply, error) {
 	list, err := s.list(req)
 	if err != nil {
-		return err
+		return nil, listReply{}, err
 	}
-	view, _, err := channelOf(list, params)
+	view, channel, err := channelOf(list, params)
 	if err != nil {
-		return err
+		return nil, listReply{}, err
 	}
-	form, base := s.datasets.get(list, view, namedChannel(list, params)), s.selfURL(req)
-	etag := form.etag(base)
-	if done, err := req.condition(validators{etag: etag}); done {
-		return err
-	}
-	s.sendForm(req, form, base, etag)
-	return nil
+	kind := textKind{form: formDatasets, channel: channel, named: namedChannel(list, params) != ""}
+	return view, listOf(kind, view.Datasets(kind.named)).withBase(s.selfURL(req)), nil
 }
 
 // getDataset answers GET /datasets/:uuid, /:urn and /:name with one object.
@@ -63,7 +65,9 @@ func (s *Server) getDataset(req *request) error {
 	if err != nil {
 		return err
 	}
-	return s.document(req, m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params)))
+	return s.document(req, len(m.V2()), func() []byte {
+		return m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params))
+	})
 }
 
 // dataset finds the image that the path names: by a uuid, by a urn of two to four parts, or by a
@@ -98,19 +102,22 @@ func (s *Server) dataset(req *request, params [][2]string) (manifest.Manifest, e
 	default:
 		return manifest.Manifest{}, notFound("dataset %s not found", ref)
 	}
-	named := manifest.Manifest{} // the newest with the name
-	for _, m := range slices.Backward(visibleDatasets(view)) {
+	images := view.Images()
+	var named *manifest.Manifest // the newest with the name
+	for i := range slices.Backward(images) {
+		m := &images[i]
 		switch {
+		case !m.DSAPIVisible():
 		case len(parts) == 4 && m.URN() == ref:
-			return m, nil
-		case named.UUID == uuid.Nil && m.Name == name && (version == "" || m.Version == version):
+			return *m, nil
+		case named == nil && m.Name == name && (version == "" || m.Version == version):
 			named = m
 		}
 	}
-	if named.UUID == uuid.Nil {
+	if named == nil {
 		return manifest.Manifest{}, notFound("dataset %s not found", ref)
 	}
-	return named, nil
+	return *named, nil
 }
 
 // datasetEntry finds an image by uuid for DSAPI: an image of DSAPI's list, or an ancestor of a
@@ -126,42 +133,6 @@ func (s *Server) datasetEntry(req *request, id uuid.UUID, params [][2]string) (c
 		return e, nil
 	}
 	return catalog.Entry{}, imageNotFound(id)
-}
-
-// visibleDatasets are the images of a view that DSAPI shows, in the view's order.
-func visibleDatasets(view *catalog.View) []manifest.Manifest {
-	all := view.Images()
-	images := make([]manifest.Manifest, 0, len(all))
-	for i := range all {
-		if all[i].DSAPIVisible() {
-			images = append(images, all[i])
-		}
-	}
-	return images
-}
-
-// buildDatasets joins the v1 forms to an array without spare capacity, so that a cache may keep it.
-func buildDatasets(images []manifest.Manifest, base, channel string) []byte {
-	forms := make([][]byte, len(images))
-	size := len("[]")
-	for i := range images {
-		forms[i] = images[i].V1(base, channel)
-		size += len(forms[i]) + len(",\n")
-	}
-	b := append(make([]byte, 0, size), '[')
-	for i, form := range forms {
-		if i > 0 {
-			b = append(b, ",\n"...)
-		}
-		b = append(b, form...)
-	}
-	return append(b, ']')
-}
-
-// sameImages tells whether two lists share one slice of images. Lists that differ only in their
-// images by uuid share the slice.
-func sameImages(a, b []manifest.Manifest) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // selfURL is the base of URLs that lead back to this server (spec 2.7).

@@ -186,34 +186,50 @@ func (req *request) setLastModified(t time.Time) {
 	}
 }
 
-// document sends a body made for this request, or 304 or 412 by the request's conditions.
-func (s *Server) document(req *request, body []byte) error {
-	etag := tagOf(body)
+// document sends what form makes for this request, or 304 or 412 by the request's conditions. text
+// is the length of the stored text behind the body, by which the memory for a big body is booked
+// before form runs.
+func (s *Server) document(req *request, text int, form func() []byte) error {
+	body := &listBody{server: s}
+	defer func() {
+		if body.record == nil && body.own > 0 { // the body has no later end
+			s.memory.give(body.own)
+		}
+	}()
+	book := func(size int) error {
+		more := int64(size) - body.own
+		if size <= smallBody || more <= 0 {
+			return nil
+		}
+		err := s.reserve(req, more)
+		if err == nil {
+			body.own += more
+		}
+		return err
+	}
+	if err := book(2 * text); err != nil { // a form may be larger than its text
+		return err
+	}
+	made := form()
+	if err := book(len(made)); err != nil {
+		return err
+	}
+	etag := tagOf(made)
 	if done, err := req.condition(validators{etag: etag}); done {
 		return err
 	}
-	s.json(req, body, etag)
+	body.rest, body.left = made, len(made)
+	if len(made) > smallBody {
+		body.rest = bytes.Clone(made) // else a slow client keeps the whole list that made is a part of
+	}
+	s.send(req, body, etag)
 	return nil
 }
 
-// json sends body with its validator. The caller leaves body unchanged from then on.
-func (s *Server) json(req *request, body []byte, etag string) {
+// json sends a body of the server's own, which never changes.
+func (s *Server) json(req *request, body []byte) {
 	req.setKey(hdrContentType, typeJSON)
-	req.setETag(etag)
 	req.ctx.Response.SetBodyRaw(body)
-	s.allowTime(req, len(body))
-}
-
-// slowest is the rate, in bytes a second, below which a client counts as stalled during a big list.
-// A list has one deadline for its whole reply; a file's deadline moves with the file.
-const slowest = 16 << 10
-
-// allowTime lengthens the write deadline of a reply beyond slowest bytes by the reply's size.
-func (s *Server) allowTime(req *request, size int) {
-	if size > slowest {
-		extra := time.Duration(size/slowest) * time.Second
-		_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails if closed
-	}
 }
 
 // acceptsGzip tells whether an Accept-Encoding header takes gzip.

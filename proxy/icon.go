@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
 
 	"imgmirror/cache"
@@ -11,7 +10,7 @@ import (
 )
 
 // getIcon answers GET /images/:uuid/icon. Icons are small, and clients insist on an icon's md5
-// (spec 6.1): getIcon reads the whole icon before the reply begins.
+// (spec 6.1): the reply begins when the whole icon is on disk and verified.
 func (s *Server) getIcon(req *request) error {
 	e, err := s.visibleImage(req)
 	if err != nil {
@@ -29,23 +28,21 @@ func (s *Server) getIcon(req *request) error {
 		return nil
 	}
 	result := cache.Hit
-	var body []byte
+	var reader *cache.Reader
 	if !req.ctx.IsHead() {
-		r, err := s.open(req, via.With(s.base, req.via), true, absent, func(ctx context.Context) (*cache.Reader, error) {
+		reader, err = s.open(req, via.With(s.base, req.via), true, absent, func(ctx context.Context) (*cache.Reader, error) {
 			return s.files.OpenIcon(ctx, e)
 		})
 		if err != nil {
 			return err
 		}
-		defer r.Close()
-		result = r.Result()
-		if body, err = io.ReadAll(r); err != nil {
-			return s.explain(fmt.Errorf("icon of %s: %w", m.UUID, err), absent)
-		}
-		info = r.Info()
+		result, info = reader.Result(), reader.Info()
 	}
 	v := validators{etag: info.Digests.SHA1.String(), modified: modified(info, m)}
 	if done, err := req.condition(v); done {
+		if reader != nil {
+			reader.Close()
+		}
 		return err
 	}
 	req.fileHeaders(v, result)
@@ -55,8 +52,8 @@ func (s *Server) getIcon(req *request) error {
 		req.ctx.Response.Header.SetContentLength(int(info.Digests.Size))
 		return nil
 	}
-	req.ctx.Response.SetBodyRaw(body)
-	s.allowTime(req, len(body))
+	size := reader.Size()
+	req.ctx.Response.SetBodyStream(&fileBody{server: s, conn: req.ctx.Conn(), reader: reader, left: size, record: req.record}, int(size))
 	return nil
 }
 

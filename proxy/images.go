@@ -25,31 +25,27 @@ func (s *Server) listImages(req *request) error {
 	if req.query != "" {
 		params = parseParams(req.query)
 	}
-	view, _, err := channelOf(list, params)
+	view, channel, err := channelOf(list, params)
 	if err != nil {
 		return err
 	}
 	if params == nil {
-		return s.sendWholeList(req, view)
+		return s.sendWholeList(req, view, channel)
 	}
 	query, err := manifest.ParseQuery(params)
 	if err != nil {
 		return err
 	}
 	if query.IsDefault() {
-		return s.sendWholeList(req, view)
+		return s.sendWholeList(req, view, channel)
 	}
-	images, err := query.Select(view.Images(), lookupIn(list))
+	picked, err := query.Select(view.Images(), lookupIn(list))
 	if err != nil {
 		return s.explain(err, "the marker image was not found")
 	}
 	s.varies(req, nil)
-	// The reply's body gives the validator: filters read fields outside of the list's JSON, such
-	// as billing tags.
-	if req.named {
-		return s.document(req, manifest.BuildChannelsList(images))
-	}
-	return s.document(req, manifest.BuildList(images))
+	kind := textKind{form: formImages, channel: channel, named: req.named}
+	return s.sendList(req, listOf(kind, view.Text(req.named)).only(picked))
 }
 
 // list is the catalogue's list for a reply with images. An empty list counts once every source has
@@ -67,22 +63,21 @@ func (s *Server) list(req *request) (*catalog.List, error) {
 
 // sendWholeList sends all of a channel, or of the mirror: the list that nearly all clients ask for,
 // made once per change. No other reply is compressed.
-func (s *Server) sendWholeList(req *request, view *catalog.View) error {
+func (s *Server) sendWholeList(req *request, view *catalog.View, channel string) error {
 	body, etag := view.JSON(req.named)
 	s.varies(req, valueEncoding)
-	zipped := acceptsGzip(req.header("Accept-Encoding"))
-	if zipped {
+	kind := textKind{form: formImages, channel: channel, named: req.named, zipped: acceptsGzip(req.header("Accept-Encoding"))}
+	if kind.zipped {
 		etag += "-gzip"
 	}
 	if done, err := req.condition(validators{etag: etag}); done {
 		return err
 	}
-	if zipped {
+	if kind.zipped {
 		body = view.Gzip(req.named)
 		req.setKey(hdrEncoding, valueGzip)
 	}
-	s.json(req, body, etag)
-	return nil
+	return s.transmit(req, listReply{kind: kind, whole: body, size: len(body), etag: etag})
 }
 
 // lookupIn finds marker images among all images of list, the unlisted ones included.
@@ -103,7 +98,7 @@ func (s *Server) getImage(req *request) error {
 		return err
 	}
 	s.varies(req, nil)
-	return s.document(req, req.v2(e.Manifest))
+	return s.document(req, len(e.Manifest.V2()), func() []byte { return req.v2(e.Manifest) })
 }
 
 // visibleImage finds the image of /images/:uuid…, with the checks of spec 2.5 in their order. An

@@ -23,6 +23,9 @@ type metrics struct {
 	displaced   map[string]prometheus.Counter // by limit
 	waiting     prometheus.Gauge
 	left        prometheus.Counter
+
+	bodies        prometheus.Gauge
+	bodiesRefused map[string]prometheus.Counter // by reason: memory, old_list
 }
 
 // routeMetrics are the metrics of one route.
@@ -43,6 +46,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Help:    "From a request's header to the end of its reply's body.",
 		Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800},
 	}, []string{"route"})
+	bodiesRefused := auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "imgmirror_http_bodies_refused_total",
+		Help: "Replies refused or cut to bound the memory of replies, by reason: memory is a 503 to a new request, old_list the end of a reply with a list that newer lists have replaced.",
+	}, []string{"reason"})
 	m := &metrics{
 		routes: make(map[string]*routeMetrics),
 		connections: auto.NewGauge(prometheus.GaugeOpts{
@@ -65,6 +72,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "imgmirror_http_clients_left_total",
 			Help: "Clients that hung up while they waited.",
 		}),
+		bodies: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_http_body_bytes",
+			Help: "Memory that replies under way hold of clients.memory: bodies made for one reply, and lists that newer lists have replaced.",
+		}),
+		bodiesRefused: map[string]prometheus.Counter{
+			"memory":   bodiesRefused.WithLabelValues("memory"),
+			"old_list": bodiesRefused.WithLabelValues("old_list"),
+		},
 	}
 	for _, rt := range allRoutes {
 		rm := &routeMetrics{

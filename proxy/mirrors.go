@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -34,12 +33,7 @@ func (s *Server) meet(req *request) error {
 
 // listPaths answers GET /paths, by which mirrors tell each other the way of each listed image.
 func (s *Server) listPaths(req *request) error {
-	body, err := json.Marshal(s.catalog.Current().Paths())
-	if err != nil {
-		return err
-	}
-	s.json(req, body, tagOf(body))
-	return nil
+	return s.sendList(req, listOf(textKind{form: formPaths}, s.catalog.Current().PathsText()))
 }
 
 // errCircle ends a mirror's wait for a file when mirrors wait for each other in a circle.

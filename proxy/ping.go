@@ -49,7 +49,7 @@ func (s *Server) ping(req *request) error {
 			return sampleError(name)
 		}
 	}
-	s.json(req, s.pong, "")
+	s.json(req, s.pong)
 	return nil
 }
 

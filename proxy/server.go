@@ -84,6 +84,10 @@ type Options struct {
 	// connection that has been idle longest is closed for a newcomer; a newcomer is refused only
 	// when every connection has a request that is being answered.
 	MaxConnections int
+	// Memory bounds what replies under way hold beside the catalogue's lists, in bytes: bodies made
+	// for one reply, and lists that newer lists have replaced. A reply beyond Memory gets a 503.
+	// Memory of a connection itself comes on top, see ConnectionMemory. 0 = 64 MB.
+	Memory int64
 	// MaxPerAddress bounds the open connections of one address; 0 = no bound.
 	MaxPerAddress int
 
@@ -150,7 +154,7 @@ type Server struct {
 	served   atomic.Bool // Serve was called
 	serving  atomic.Bool // between the start of Serve and the start of its drain
 
-	datasets datasetsCache
+	memory memory
 }
 
 // New checks the options and builds the server, and starts nothing.
@@ -173,6 +177,7 @@ func New(o Options) (*Server, error) {
 	o.ClientStall = cmp.Or(o.ClientStall, time.Minute)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
 	o.MaxConnections = cmp.Or(o.MaxConnections, 10000)
+	o.Memory = cmp.Or(o.Memory, 64e6)
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Ready == nil {
 		o.Ready = func() bool { return true }
@@ -193,6 +198,7 @@ func New(o Options) (*Server, error) {
 		displaced: rate.Sometimes{Interval: time.Minute},
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
+	s.memory.init(o.Memory, s.metrics.bodies, s.metrics.bodiesRefused)
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
 	s.watch.init(s.metrics)
 	s.http = &fasthttp.Server{

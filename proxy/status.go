@@ -47,11 +47,22 @@ func (e *apiError) body() []byte {
 		Code    string        `json:"code"`
 		Message string        `json:"message"`
 		Errors  *[]fieldError `json:"errors,omitempty"`
-	}{Code: e.code, Message: e.message}
+	}{Code: e.code, Message: shortened(e.message)}
 	if e.fields != nil {
 		v.Errors = &e.fields
 	}
 	return encode(v)
+}
+
+// maxMessage bounds the message of an error reply, in bytes: some messages repeat the request's
+// path, of which each byte may become six in JSON.
+const maxMessage = 1 << 10
+
+func shortened(message string) string {
+	if len(message) > maxMessage {
+		return strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
+	return message
 }
 
 // encode is the JSON text of v, a value of this package; a value without JSON panics.

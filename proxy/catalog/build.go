@@ -130,6 +130,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 		replaced: replacedBy(conflicts),
 	}
 	l.inherited, l.ancestors = sync.OnceValue(l.inherit), sync.OnceValue(l.findAncestors)
+	l.paths = sync.OnceValue(l.pathsText)
 	for i := range merged {
 		m := &merged[i]
 		r := record{manifest: m.Manifest, source: c.byName[m.Source], listed: m.Listed, retired: retired[m.Manifest.UUID]}

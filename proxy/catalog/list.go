@@ -51,24 +51,57 @@ type List struct {
 	views     map[string]func() *View       // by channel; each is made by its first caller
 	inherited func() map[uuid.UUID][]string // see inherit; made by its first caller
 	ancestors func() map[uuid.UUID]struct{} // see IsAncestor; made by its first caller
+	paths     func() *Text                  // see PathsText; made by its first caller
 }
 
-// View is the images that one channel shows, and the prepared answers with them. Immutable.
+// View is the images that one channel shows, and the prepared answers with them, each made by its
+// first caller. Immutable.
 type View struct {
-	images []manifest.Manifest
-	plain  func() *body // made by the first caller
-	named  func() *body // with the images' channels
+	images   []manifest.Manifest
+	plain    func() *body
+	named    func() *body // with the images' channels
+	elements [2]func() *Text
+	datasets [2]func() *Text
 }
 
-// newView is the view of images, of which list gives the default answer.
-func newView(images []manifest.Manifest, list func() []byte, channels bool) *View {
+// newView is the view of images, the images of channel, of which list gives the default answer.
+func newView(images []manifest.Manifest, channel string, list func() []byte, channels bool) *View {
 	v := &View{images: images}
 	v.plain = sync.OnceValue(func() *body { return newBody(list()) })
 	v.named = v.plain
 	if channels {
 		v.named = sync.OnceValue(func() *body { return newBody(manifest.BuildChannelsList(images)) })
 	}
+	v.elements[0] = sync.OnceValue(func() *Text {
+		b := v.plain()
+		return newText(b.json, b.etag, len(images), func(i int) int { return len(images[i].V2()) })
+	})
+	v.elements[1] = v.elements[0]
+	if channels {
+		v.elements[1] = sync.OnceValue(func() *Text {
+			b := v.named()
+			return newText(b.json, b.etag, len(images), func(i int) int { return len(images[i].V2Channels()) })
+		})
+	}
+	v.datasets[0] = sync.OnceValue(func() *Text { return newDatasets(images, "") })
+	v.datasets[1] = sync.OnceValue(func() *Text { return newDatasets(images, channel) })
 	return v
+}
+
+// Text is JSON with the places of its elements, one for each of Images.
+func (v *View) Text(named bool) *Text {
+	if named {
+		return v.elements[1]()
+	}
+	return v.elements[0]()
+}
+
+// Datasets is the DSAPI form of Images; named: the URLs in the form lead to the view's channel.
+func (v *View) Datasets(named bool) *Text {
+	if named {
+		return v.datasets[1]()
+	}
+	return v.datasets[0]()
 }
 
 // Images are those of List.Images that are in the channel, in the same order. Must not be modified.
@@ -149,13 +182,13 @@ func newBody(json []byte) *body {
 // setViews prepares what each channel shows of l.images. The bodies of the default channel, which
 // nearly all clients ask for, are made here. before is the list before l, or nil.
 func (l *List) setViews(before *List) {
-	whole := newView(l.images, func() []byte { return l.text }, l.channels.on())
+	whole := newView(l.images, manifest.AllChannels, func() []byte { return l.text }, l.channels.on())
 	l.views = map[string]func() *View{manifest.AllChannels: func() *View { return whole }}
 	for _, c := range l.channels {
 		l.views[c.Name] = sync.OnceValue(func() *View {
 			in := func(m manifest.Manifest) bool { return m.InChannel(c.Name) }
 			images := only(l.images, in)
-			return newView(images, func() []byte { return manifest.BuildList(images) }, true)
+			return newView(images, c.Name, func() []byte { return manifest.BuildList(images) }, true)
 		})
 	}
 	view, ok := l.View(l.DefaultChannel())
