@@ -136,6 +136,7 @@ type Clients struct {
 	DrainTimeout   time.Duration `yaml:"drain_timeout" help:"how long open replies may go on when the mirror stops"`
 	MaxConnections int           `yaml:"max_connections" help:"connections of clients at the same time; when all are taken, the one that has been idle longest is closed"`
 	MaxPerAddress  int           `yaml:"max_per_address" help:"the same for one address; 0: no limit; imgadm needs 6 for an image with origins, so allow 6 for each node behind NAT"`
+	Memory         Size          `yaml:"memory" help:"what replies under way may hold beside the lists themselves; a reply beyond it gets a 503"`
 }
 
 // Verify steers checks of what is on disk, and what may enter unchecked.
@@ -205,6 +206,7 @@ func Defaults() Config {
 			DrainTimeout:   30 * time.Second,
 			MaxConnections: 10000,
 			MaxPerAddress:  256,
+			Memory:         64 * megabyte,
 		},
 		Verify:    Verify{ScrubEvery: 168 * time.Hour, ScrubRate: 50 * megabyte},
 		ZFSImport: ZFSImport{Pool: "zones", DBDir: "/var/imgadm"},

@@ -146,6 +146,9 @@ func (k *checker) images(c *Config) {
 	}
 }
 
+// leastMemory is the least clients.memory: room for single replies of the usual kinds.
+const leastMemory = megabyte
+
 // limits checks sizes, numbers and times.
 func (k *checker) limits(c *Config) {
 	k.size("cache.max_size", c.Cache.MaxSize)
@@ -162,6 +165,9 @@ func (k *checker) limits(c *Config) {
 	k.positive("clients.drain_timeout", c.Clients.DrainTimeout)
 	k.atLeast("clients.max_connections", c.Clients.MaxConnections, 1)
 	k.atLeast("clients.max_per_address", c.Clients.MaxPerAddress, 0)
+	if c.Clients.Memory < leastMemory {
+		k.fault("clients.memory", c.Clients.Memory, "must be at least "+leastMemory.String())
+	}
 	if c.Verify.ScrubEvery < 0 {
 		k.fault("verify.scrub_every", short(c.Verify.ScrubEvery), "must not be negative (0s = never)")
 	}

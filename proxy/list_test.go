@@ -279,7 +279,7 @@ func TestFormIsBuiltOnce(t *testing.T) {
 
 // Replies with lists cost no memory for each host or query that clients make up.
 func TestQueriesCostNoMemory(t *testing.T) {
-	f := manyDatasets(t, 2000)
+	f := manyDatasets(t, 1000)
 	f.start()
 	size := len(f.get("/datasets").body)
 	f.get("/images?os=smartos")

@@ -77,6 +77,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 		DrainTimeout:   cfg.Clients.DrainTimeout,
 		MaxConnections: cfg.Clients.MaxConnections,
 		MaxPerAddress:  cfg.Clients.MaxPerAddress,
+		Memory:         int64(cfg.Clients.Memory),
 		TLSConfig:      tlsConfig,
 		Ready:          p.Ready,
 		Logger:         log,
