@@ -65,8 +65,8 @@ func (f *fixture) stalled(target string, headers ...string) slowClient {
 // fatCount images with fat texts make a list that no socket's buffers hold, 6 MB.
 const fatCount = 1300
 
-// heap is the memory that is in use.
-func heap() int64 {
+// heapInUse is the memory that is in use.
+func heapInUse() int64 {
 	runtime.GC()
 	runtime.GC() // sync.Pool keeps things for one more
 	var m runtime.MemStats
@@ -84,7 +84,7 @@ func TestStalledClientsShareLists(t *testing.T) {
 	f.get("/")
 	f.get("/images?os=smartos")
 	f.get("/images", "Accept-Encoding: gzip")
-	before := heap()
+	before := heapInUse()
 	var conns []slowClient
 	for n := range clients {
 		conns = append(conns,
@@ -95,7 +95,7 @@ func TestStalledClientsShareLists(t *testing.T) {
 			f.stalled("/images"),
 			f.stalled("/datasets"))
 	}
-	grown := heap() - before
+	grown := heapInUse() - before
 	if limit := int64(len(conns)) * ConnectionMemory; grown > limit {
 		t.Errorf("%d clients hold %d KiB of the heap, %d KiB each", len(conns), grown>>10, grown>>10/int64(len(conns)))
 	}
@@ -195,7 +195,7 @@ func TestClientsOfOldLists(t *testing.T) {
 	f.start()
 	whole := f.get("/images").body
 	f.server.memory.limit = int64(len(whole)) * 3 // no reply is under way yet
-	before := heap()
+	before := heapInUse()
 	var conns []slowClient
 	for version := range versions {
 		next := fatFixtureList(t, version)
@@ -212,7 +212,7 @@ func TestClientsOfOldLists(t *testing.T) {
 	if n := testutil.ToFloat64(f.server.metrics.bodiesRefused["old_list"]); n != (versions-3)*3 {
 		t.Errorf("%v replies are counted as cut", n)
 	}
-	if grown := heap() - before; grown > 5*int64(len(whole)) {
+	if grown := heapInUse() - before; grown > 5*int64(len(whole)) {
 		t.Errorf("the heap has grown by %d lists", grown/int64(len(whole)))
 	}
 	view, _ := lists.Current().View("*")
