@@ -37,7 +37,7 @@ type candidate struct {
 	last     error // how its last attempt ended
 	accepted bool  // it has answered well
 	stalled  bool  // its last attempt stalled: others are asked before it
-	slow     bool  // its last attempt took long to be refused
+	slow     bool  // its last attempt took long to be refused, or was not made
 	ended    bool  // its last attempt ended before the body did, and brought nothing
 }
 
@@ -133,7 +133,7 @@ func (r *round) failed(c *candidate, err error) error {
 func (d *download) candidates(r *round) []*candidate {
 	var all []*candidate
 	for _, c := range d.f.candidates() {
-		// What stalled or was slow to refuse before any source answered is not waited for twice.
+		// What stalled, was slow to refuse, or rests, before any source answered, is not waited for twice.
 		if c.out == nil && (d.answered || !c.stalled && !c.slow) {
 			all = append(all, c)
 		}
@@ -175,7 +175,7 @@ type attempt struct {
 	limit  time.Duration
 	body   *verify.Stream
 	err    error         // why there is no body
-	slow   bool          // that took long
+	slow   bool          // that took long, or another try soon is of no use
 	took   time.Duration // until the answer, since the sources were asked
 }
 
@@ -190,7 +190,7 @@ func (a *attempt) open(offset int64) {
 	}
 	if a.err != nil {
 		a.err = a.why(a.err)
-		a.slow = time.Since(began) >= slowRefusal
+		a.slow = time.Since(began) >= slowRefusal || errors.Is(a.err, verify.ErrResting)
 		a.cancel(nil)
 	}
 }

@@ -20,6 +20,10 @@ var ErrMismatch = errors.New("bytes do not match")
 // source refuses to give the thing" is fs.ErrPermission.
 var ErrUnavailable = errors.New("source unavailable")
 
+// ErrResting is matched, beside ErrUnavailable, when a source was not asked: it failed again and
+// again to give this very thing. Another try within a second is of no use.
+var ErrResting = errors.New("left alone for a while")
+
 // ErrStalled is matched when a source brings no byte for so long that the source is given up.
 var ErrStalled = errors.New("stalled")
 

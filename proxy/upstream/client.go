@@ -236,7 +236,7 @@ func (c *Client) Close() error {
 // have the manifest, or has one that ingestion refuses (spec 1.8); fs.ErrPermission;
 // verify.ErrUnavailable when the answer is not known, or when the source rests.
 func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, err error) {
-	err = c.health.ask(ctx, &c.health.lookups, id, false, func() (err error) {
+	err = c.health.ask(ctx, &c.health.lookups, part{id, manifestOf}, func() (err error) {
 		m, err = c.get(ctx, id)
 		return err
 	})
@@ -253,24 +253,30 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, er
 // offset; a Read that takes longer than a second returns no byte and no error, as a sign of life. A
 // Stream that brings no byte for StallTimeout, or breaks, returns an error that matches
 // verify.ErrUnavailable. ctx bounds the Stream too. A source without a connection within 2 s is
-// given up.
+// given up. A file that failed again and again while the source gives others is not asked for until
+// its rest is over; the error matches verify.ErrResting then.
 //
 // Errors: fs.ErrNotExist; fs.ErrPermission, also when the only address is one that the source may
 // not name; verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
 func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (s *verify.Stream, err error) {
-	err = c.health.ask(ctx, &c.health.files, m.UUID, offset > 0, func() (err error) {
+	w := fetches
+	if offset > 0 {
+		w = goesOn
+	}
+	asked, err := c.health.put(ctx, &c.health.files, part{m.UUID, index}, w, func() (err error) {
 		s, err = c.file(ctx, m, index, offset, false)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("file %d of %s from %d: %w", index, m.UUID, offset, err)
 	}
+	s.ReadCloser = &judged{ReadCloser: s.ReadCloser, asked: asked}
 	return s, nil
 }
 
 // Icon opens the image's icon; fs.ErrNotExist when it has none. Errors and Stream as with File.
 func (c *Client) Icon(ctx context.Context, m manifest.Manifest) (s *verify.Stream, err error) {
-	err = c.health.ask(ctx, &c.health.files, m.UUID, false, func() (err error) {
+	err = c.health.ask(ctx, &c.health.files, part{m.UUID, iconOf}, func() (err error) {
 		s, err = c.icon(ctx, m)
 		return err
 	})

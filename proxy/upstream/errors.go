@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"unicode"
 
@@ -108,6 +109,23 @@ func connectFailed(err error) bool {
 func elsewhere(ctx context.Context, err error) bool {
 	return ctx.Err() == nil &&
 		(errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || connectFailed(err))
+}
+
+// noConnection is the error of a question that found no connection to the source's own server: no
+// matter of what was asked for.
+type noConnection struct{ error }
+
+func (e noConnection) Unwrap() error { return e.error }
+
+// unconnected tells whether err, of a request that was meant for u, is a noConnection.
+func (c *Client) unconnected(u *url.URL, err error) bool {
+	var in *url.Error
+	if errors.As(err, &in) { // perhaps after redirects
+		if at, bad := url.Parse(in.URL); bad == nil {
+			u = at
+		}
+	}
+	return connectFailed(err) && sameHost(&c.addr.base, u)
 }
 
 const maxExcerpt = 120 // runes

@@ -17,7 +17,7 @@ const headLen = 2 << 10
 // range, in one try. A source without ranges is left after as many bytes. A size that the answer
 // lacks is asked for by HEAD. Errors as with File.
 func (c *Client) Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
-	err = c.health.ask(ctx, &c.health.files, m.UUID, false, func() (err error) {
+	err = c.health.ask(ctx, &c.health.files, part{m.UUID, index}, func() (err error) {
 		head, size, err = c.head(ctx, m, index)
 		return err
 	})

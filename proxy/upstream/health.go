@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imgmirror/manifest"
@@ -18,26 +17,33 @@ import (
 )
 
 const (
-	patience      = 5 // failures in a row, of any kind, before a source rests
-	patienceParts = 3 // different images without which, the list being well, failures are no sign of a source that is ill
-	firstRest     = 2 * time.Second
-	longestRest   = 30 * time.Second // bounds how long the return of a source can go unnoticed by clients
-
 	probeWait   = time.Second     // for the answer to a probe
 	aliveMemory = time.Second / 2 // of a source that has answered: bounds how long its end goes unnoticed
 	deadMemory  = 2 * time.Second // of a source that has not: bounds how long its return goes unnoticed
 )
 
-// errResting is matched by the errors of questions that are kept from the source.
-var errResting = fmt.Errorf("%w: not asked, since it fails again and again", verify.ErrUnavailable)
+var (
+	// errResting is matched by the errors of questions that are kept from the source.
+	errResting = fmt.Errorf("%w: not asked, since it fails again and again", verify.ErrUnavailable)
+	// errImageRests is the errResting of an image that fails while its source is well.
+	errImageRests = fmt.Errorf("%w: %w", errResting, verify.ErrResting)
+)
+
+// way is how much a question depends on its answer.
+type way int
+
+const (
+	looks   way = iota // rests with the source
+	fetches            // a download passes the rest of a source with its list, unless its image is known as broken
+	goesOn             // the rest of a file passes: its reader would be cut short
+)
 
 // health is the one opinion of how a source is, made of all its answers: lists, manifests, files,
 // probes. Questions are kept from a source that fails again and again: they would wait for nothing.
-// A server that cannot tell of single images may well give files, so questions of both kinds rest
-// apart.
+// While the list is well, and different images are given, only the images that fail rest. A server
+// that cannot tell of single images may well give files, so questions of both kinds rest apart.
 //
-// Lists always pass: their failures make them rarer anyway. The rest of a file passes too: its
-// reader would be cut short, and asks a few times only.
+// Lists always pass: their failures make them rarer anyway.
 type health struct {
 	log            *slog.Logger
 	up             prometheus.Gauge
@@ -46,25 +52,8 @@ type health struct {
 
 	mu         sync.Mutex // guards what follows, and both breakers
 	listFailed bool       // the last list
+	size       int        // images on the last list; 0: not known
 	probe      *probe     // the one under way, or the last one; nil: there was none
-}
-
-// breaker is the opinion of questions of one kind. A breaker opens after patience failures in a
-// row, if the list fails too or if the failures were about several images: one bad file says little
-// of a source. An open breaker lets one question through when the rest is over; a failure doubles
-// the rest, up to longestRest. An answer closes the breaker. So does a list after one that failed,
-// or when no other question is asked.
-type breaker struct {
-	gauge prometheus.Gauge
-	what  string
-
-	failures int         // in a row
-	last     string      // what the last one ended with
-	images   []uuid.UUID // that had failures since any had an answer; patienceParts at most
-	open     bool
-	rest     time.Duration
-	until    time.Time // the end of the rest; zero while closed
-	testing  bool      // a question that was let through is under way
 }
 
 // probe is one question that shows whether a source is there, shared by all who want to know.
@@ -75,11 +64,13 @@ type probe struct {
 }
 
 func newHealth(m sourceMetrics, log *slog.Logger) *health {
-	return &health{
+	h := &health{
 		log: log, up: m.up, suspect: make(chan struct{}, 1),
-		lookups: breaker{what: whatLookups, gauge: m.lookups},
-		files:   breaker{what: whatFiles, gauge: m.files},
+		lookups: newBreaker(whatLookups, m.lookups),
+		files:   newBreaker(whatFiles, m.files),
 	}
+	h.files.listed = true
+	return h
 }
 
 // answered tells whether err, of a question to a source, shows that the source is there.
@@ -87,35 +78,125 @@ func answered(err error) bool {
 	return err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }
 
-// ask puts a question about an image, unless such questions rest; the error matches errResting
-// then. always: the question does not rest.
-func (h *health) ask(ctx context.Context, b *breaker, image uuid.UUID, always bool, question func() error) error {
+// asked is a question that a breaker let through.
+type asked struct {
+	h     *health
+	b     *breaker
+	part  part
+	way   way
+	began time.Time
+	test  *pause // see breaker.admit
+}
+
+// ask puts a question about a part of an image, unless such questions rest; the error matches
+// errResting then. An answer counts for the part as well.
+func (h *health) ask(ctx context.Context, b *breaker, p part, question func() error) error {
+	a, err := h.put(ctx, b, p, looks, question)
+	if a != nil {
+		a.gave()
+	}
+	return err
+}
+
+// put is ask of a question with a body. Without an error, the caller tells asked of the body: it
+// gave, it broke, or the reader has left.
+func (h *health) put(ctx context.Context, b *breaker, p part, w way, question func() error) (*asked, error) {
 	h.mu.Lock()
-	let := !b.testing && !time.Now().Before(b.until)
-	if b.open && !let && !always {
-		defer h.mu.Unlock()
-		return fmt.Errorf("%w (%d times): %s", errResting, b.failures, b.last)
-	}
-	test := b.open && let
-	if test {
-		b.testing = true
-	}
+	test, err := b.admit(p, w)
 	h.mu.Unlock()
-	err := question()
+	if err != nil {
+		return nil, err
+	}
+	a := &asked{h: h, b: b, part: p, way: w, began: time.Now(), test: test}
+	err = question()
 	h.heard(err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if test {
-		b.testing = false
+	if test != nil {
+		test.testing = false
 	}
 	switch {
+	case err == nil:
+		h.well(b)
+		return a, nil
 	case answered(err):
 		h.well(b)
+		h.gave(b, p)
 	case errors.Is(context.Cause(ctx), context.Canceled): // who asked has left
+		b.parts.release(p)
 	default:
-		h.failed(b, image, err, test)
+		a.failed(err)
 	}
-	return err
+	return nil, err
+}
+
+// failed notes that the question was not answered; mu is held.
+func (a *asked) failed(err error) {
+	h, b := a.h, a.b
+	known := b.parts[a.part].broken()
+	lost := errors.As(err, new(noConnection))
+	if lost { // no matter of the image
+		b.parts.release(a.part)
+	} else {
+		h.imageFailed(a, a.way != goesOn && time.Since(a.began) >= slowFailure, err)
+	}
+	if a.test != nil && b.open {
+		a.test.lengthen()
+	}
+	if known && !lost && !h.listFailed {
+		return
+	}
+	b.count(a.part.image, lost, err)
+	h.judge(b)
+}
+
+// imageFailed notes a failure to give a part; mu is held.
+func (h *health) imageFailed(a *asked, slow bool, err error) {
+	b := a.b
+	b.parts.release(a.part)
+	if !b.parts.failed(a.part, slow, err) {
+		return
+	}
+	level := slog.LevelDebug
+	if b.show() == 1 {
+		level = slog.LevelWarn
+	}
+	h.log.Log(context.Background(), level, "source fails to give an image: such images are asked for less and less",
+		"what", b.what, "uuid", a.part.image, "error", err)
+}
+
+// gave notes that a part was given, or is not there; mu is held.
+func (h *health) gave(b *breaker, p part) {
+	f := b.parts[p]
+	if f == nil {
+		return
+	}
+	delete(b.parts, p)
+	if f.broken() && b.show() == 0 {
+		h.log.Info("source gives all images that are asked for again", "what", b.what)
+	}
+}
+
+// gave notes the first byte.
+func (a *asked) gave() {
+	a.h.mu.Lock()
+	defer a.h.mu.Unlock()
+	a.h.gave(a.b, a.part)
+}
+
+// broke notes the break of the body, whose first bytes came if began.
+func (a *asked) broke(err error, began bool) {
+	a.h.mu.Lock()
+	defer a.h.mu.Unlock()
+	slow := !began && a.way != goesOn && time.Since(a.began) >= slowFailure
+	a.h.imageFailed(a, slow, err)
+}
+
+// left notes that no more is known of the body.
+func (a *asked) left() {
+	a.h.mu.Lock()
+	defer a.h.mu.Unlock()
+	a.b.parts.release(a.part)
 }
 
 // heard sets the gauge by the outcome of a question, or of a transfer. A caller that has left, and
@@ -130,6 +211,7 @@ func (h *health) heard(err error) {
 }
 
 // listed takes the outcome of a list: a source that gives none is not up, whatever the reason.
+// A list that comes again after a failure has all be asked as usual.
 func (h *health) listed(err error) {
 	ok := err == nil || errors.Is(err, manifest.ErrNotModified)
 	if !ok && errors.Is(err, context.Canceled) { // who asked has left
@@ -145,42 +227,38 @@ func (h *health) listed(err error) {
 		h.up.Set(0)
 	}
 	for _, b := range []*breaker{&h.lookups, &h.files} {
-		idle := b.open && time.Now().After(b.until.Add(b.rest)) // no question since the rest
 		switch {
 		case !ok:
 			h.judge(b)
-		case recovered, idle:
+		case recovered:
+			h.well(b)
+			clear(b.parts)
+		case b.open && b.fresh.idle() && b.known.idle():
 			h.well(b)
 		case !b.open: // else the list is well, and what else the source is asked for is not
 			b.failures = 0
 		}
+		b.show()
 	}
+}
+
+// holds takes the number of images on the list.
+func (h *health) holds(images int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.size = images
 }
 
 // well notes a sign of life; mu is held.
 func (h *health) well(b *breaker) {
-	b.failures, b.last, b.images = 0, "", nil
+	b.failures, b.last = 0, ""
+	clear(b.images)
 	if !b.open {
 		return
 	}
-	b.open, b.until = false, time.Time{}
-	b.gauge.Set(0)
+	b.closes()
 	h.log.Info("source is asked as usual again", "what", b.what)
 	h.lookAtList() // which may have been given up for minutes
-}
-
-// failed notes a failure; mu is held.
-func (h *health) failed(b *breaker, image uuid.UUID, err error, test bool) {
-	if len(b.images) < patienceParts && !slices.Contains(b.images, image) {
-		b.images = append(b.images, image)
-	}
-	b.failures++
-	b.last = err.Error()
-	if test && b.open { // else the question was under way when the breaker opened, or is about the rest of a file
-		b.rest = min(2*b.rest, longestRest)
-		b.until = time.Now().Add(b.rest)
-	}
-	h.judge(b)
 }
 
 // judge opens the breaker if that is due; mu is held.
@@ -188,15 +266,14 @@ func (h *health) judge(b *breaker) {
 	if b.open || b.failures < patience {
 		return
 	}
+	ill, enough := b.enough(h.size)
 	if !h.listFailed {
 		h.lookAtList()
-		if len(b.images) < patienceParts {
+		if !enough {
 			return
 		}
 	}
-	b.open, b.rest = true, firstRest
-	b.until = time.Now().Add(b.rest)
-	b.gauge.Set(1)
+	b.rests(ill || h.listFailed)
 	h.log.Warn("source fails again and again: it is asked less and less until it answers", "what", b.what, "failures", b.failures, "error", b.last)
 }
 
@@ -211,26 +288,49 @@ func (h *health) lookAtList() {
 func (c *Client) Suspect() <-chan struct{} { return c.health.suspect }
 
 // AskedFrom is zero while the source is asked as usual. A source that fails again and again, with
-// manifests or with files, is asked for these less and less until an answer, and before AskedFrom
-// only for the rest of a file.
+// manifests or with files, is asked for these less and less until an answer. Before AskedFrom it is
+// asked for the rest of a file, and, while its list is well, for files of images that never failed.
 func (c *Client) AskedFrom() time.Time {
 	h := c.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lookups.until.After(h.files.until) {
-		return h.lookups.until
+	lookups, files := h.lookups.until(), h.files.until()
+	if lookups.After(files) {
+		return lookups
 	}
-	return h.files.until
+	return files
+}
+
+// Resting tells how many images the source fails to give while it gives others, each asked for
+// rarely, and why these, or all questions, rest; "" when none do.
+func (c *Client) Resting() (images int, why string) {
+	h := c.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var reasons []string
+	for _, b := range []*breaker{&h.lookups, &h.files} {
+		n, last := b.parts.broken()
+		images += n
+		switch {
+		case b.open:
+			reasons = append(reasons, fmt.Sprintf("%s rest after %d failures: %s", b.what, b.failures, b.last))
+		case n > 0:
+			reasons = append(reasons, fmt.Sprintf("%s of %d images rest: %s", b.what, n, last))
+		}
+	}
+	return images, strings.Join(reasons, "; ")
 }
 
 // Reachable tells whether the source answers just now: it is asked for something small of m, which
 // the source has, once for all callers, whatever rests, and given a second. The outcome is
 // remembered for a second or two. ctx should be one that all callers share. A source whose files
-// alone rest counts as out of reach.
+// alone rest counts as out of reach, and so does one that fails to give the file of m.
 func (c *Client) Reachable(ctx context.Context, m manifest.Manifest) bool {
 	h := c.health
 	h.mu.Lock()
-	if time.Now().Before(h.files.until) && !h.listFailed {
+	now := time.Now()
+	rests := now.Before(h.files.until()) || h.files.parts[part{m.UUID, 0}].admit(now) != nil
+	if rests && !h.listFailed {
 		h.mu.Unlock()
 		return false
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,9 +16,10 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
+	"imgmirror/verify"
 )
 
-var errRefusedConn = errors.New("connection refused")
+var errRefusedConn error = &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}
 
 // ill is an image server with images 1 and 2, which fails as it is told.
 type ill struct {
@@ -126,7 +128,7 @@ func TestBreaker(t *testing.T) {
 			if c.AskedFrom().IsZero() == (want == 1) {
 				t.Errorf("asked from %v", c.AskedFrom())
 			}
-			if got := testutil.ToFloat64(c.metrics.lookups); got != want {
+			if got := testutil.ToFloat64(c.metrics.lookups.open); got != want {
 				t.Errorf("gauge: %v", got)
 			}
 		}
@@ -208,17 +210,17 @@ func TestBreakerLetsOneThrough(t *testing.T) {
 	})
 }
 
-// With its list being well, it takes failures about several images, and none that has an answer, to have a source rest;
-// then questions that were under way do not prolong it.
+// With its list being well, it takes failures about very many images, and none that has an answer, to have a source
+// rest; then questions that were under way do not prolong it.
 func TestBreakerImages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := illClient(t)
 		if err := c.relist(t); err != nil {
 			t.Fatal(err)
 		}
-		fail := func(n, times int) {
+		fail := func(first, last int) {
 			t.Helper()
-			for range times {
+			for n := first; n <= last; n++ {
 				if err := c.getN(t.Context(), n); err == nil || errors.Is(err, errResting) {
 					t.Fatal(err)
 				}
@@ -226,15 +228,13 @@ func TestBreakerImages(t *testing.T) {
 		}
 		failing := func(is bool) { s.set(func(s *ill) { s.getsFail = is }) }
 		failing(true)
-		fail(1, 10)
-		fail(2, 10)
+		fail(100, 100+manyImages-2)
 		failing(false)
 		if err := c.getN(t.Context(), 4); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
 		failing(true)
-		fail(1, 2)
-		fail(2, 2)
+		fail(200, 200+manyImages-2)
 		failing(false)
 		s.set(func(s *ill) { s.hang = true })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -251,7 +251,7 @@ func TestBreakerImages(t *testing.T) {
 		}
 		s.set(func(s *ill) { s.hang, s.getsFail = false, true })
 		time.Sleep(firstRest)
-		fail(5, 1)
+		fail(5, 5)
 		wantRest(t, c, 2*firstRest)
 		time.Sleep(2 * firstRest)
 		failing(false)
@@ -261,9 +261,7 @@ func TestBreakerImages(t *testing.T) {
 		wantRest(t, c, 0)
 
 		failing(true)
-		for n := range patience {
-			fail(n, 1)
-		}
+		fail(300, 300+manyImages-1)
 		wantRest(t, c, firstRest)
 		time.Sleep(2*firstRest + 1)
 		if err := c.relist(t); err != nil {
@@ -273,16 +271,48 @@ func TestBreakerImages(t *testing.T) {
 	})
 }
 
-// A file that cannot be had has nothing rest while the list can be had; and the rest of a file is asked for in any case.
+// A source without connections rests at once, though its last list was well.
+func TestBreakerWithoutConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := illClient(t)
+		if err := c.relist(t); err != nil {
+			t.Fatal(err)
+		}
+		s.set(func(s *ill) { s.down = true })
+		for n := range patience {
+			if err := c.fileAt(t, n%patienceParts, 0); !errors.Is(err, errRefusedConn) {
+				t.Fatal(err)
+			}
+		}
+		wantRest(t, c, firstRest)
+		if n, why := c.Resting(); n != 0 || !strings.Contains(why, "refused") {
+			t.Errorf("%d images rest: %s", n, why)
+		}
+		s.set(func(s *ill) { s.down = false })
+		time.Sleep(firstRest)
+		for n := 1; n <= 2; n++ {
+			if err := c.fileAt(t, n, 0); err != nil {
+				t.Errorf("back: %v", err)
+			}
+		}
+	})
+}
+
+// A file that cannot be had has nothing but its image rest while the list can be had; and the rest of a file is asked
+// for in any case.
 func TestBreakerAndFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := illClient(t)
 		s.set(func(s *ill) { s.filesFail = true })
-		for range 10 * patience {
+		for range patience {
 			if err := c.fileAt(t, 1, 0); err == nil || errors.Is(err, errResting) {
 				t.Fatal(err)
 			}
 		}
+		if err := c.fileAt(t, 1, 0); !errors.Is(err, verify.ErrResting) {
+			t.Errorf("an image that fails: %v", err)
+		}
+		wantRest(t, c, 0)
 		if !c.suspected() {
 			t.Error("the list is not suspected")
 		}
@@ -290,7 +320,7 @@ func TestBreakerAndFiles(t *testing.T) {
 		if c.relist(t) == nil {
 			t.Fatal("a list from a source that is down")
 		}
-		if err := c.fileAt(t, 1, 0); !errors.Is(err, errResting) {
+		if err := c.fileAt(t, 2, 0); !errors.Is(err, errResting) || errors.Is(err, verify.ErrResting) {
 			t.Errorf("a file: %v", err)
 		}
 		icon := parse(t, upstreamtest.Manifest(upstreamtest.ID(1), "i", "1", map[string]any{"icon": true}, []byte("x")))
@@ -300,7 +330,7 @@ func TestBreakerAndFiles(t *testing.T) {
 		if _, _, err := c.Head(t.Context(), icon, 0); !errors.Is(err, errResting) {
 			t.Errorf("the beginning of a file: %v", err)
 		}
-		if err := c.fileAt(t, 1, 1); err == nil || errors.Is(err, errResting) {
+		if err := c.fileAt(t, 2, 1); err == nil || errors.Is(err, errResting) {
 			t.Errorf("the rest of a file: %v", err)
 		}
 		if err := c.getN(t.Context(), 1); err == nil || errors.Is(err, errResting) {
@@ -372,8 +402,11 @@ func TestReachableAgain(t *testing.T) {
 		wantRest(t, c, 0)
 
 		time.Sleep(aliveMemory)
+		if err := c.relist(t); err != nil {
+			t.Fatal(err)
+		}
 		s.set(func(s *ill) { s.filesFail = true })
-		for n := range patience {
+		for n := range patience { // the two images of the list, and others
 			_ = c.fileAt(t, n, 0)
 		}
 		wantRest(t, c, firstRest)

@@ -50,12 +50,14 @@ func (c *Client) List(ctx context.Context, prev manifest.Listing) (manifest.List
 	c.health.listed(err)
 	c.count(err)
 	if errors.Is(err, manifest.ErrNotModified) {
+		c.health.holds(len(prev.Images))
 		prev.Fetched = time.Now()
 		return prev, manifest.ErrNotModified
 	}
 	if err != nil {
 		return manifest.Listing{}, fmt.Errorf("list: %w", err)
 	}
+	c.health.holds(len(l.Images))
 	c.state.saw(l.Images)
 	c.lists.keep(memoryOf(l.Images))
 	l.Source, l.Unlisted, l.Fetched = c.opts.Name, prev.Unlisted, time.Now()

@@ -16,6 +16,8 @@ type Metrics struct {
 	breaker  *prometheus.GaugeVec
 	lists    *prometheus.GaugeVec
 	refusals *prometheus.CounterVec
+	resting  *prometheus.GaugeVec
+	keptOff  *prometheus.CounterVec
 }
 
 // codes are the values of the label "code": the statuses that mean something
@@ -60,6 +62,14 @@ func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
 			Name: "imgmirror_upstream_refusals_total",
 			Help: "Answers of a source that were more than is taken, by the bound.",
 		}, []string{"source", "reason"}),
+		resting: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_upstream_resting_images",
+			Help: "Images that the source fails to give again and again, so that it is asked for them less and less.",
+		}, []string{"source", "what"}),
+		keptOff: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_upstream_kept_off_total",
+			Help: "Questions that were not put to a source because it fails again and again: with that image, or altogether (source).",
+		}, []string{"source", "what", "reason"}),
 	}
 	for _, s := range sources {
 		m.source(s)
@@ -73,8 +83,8 @@ func (m *Metrics) source(name string) sourceMetrics {
 		received: m.received.WithLabelValues(name),
 		requests: m.requests.MustCurryWith(prometheus.Labels{"source": name}),
 		up:       m.up.WithLabelValues(name),
-		lookups:  m.breaker.WithLabelValues(name, whatLookups),
-		files:    m.breaker.WithLabelValues(name, whatFiles),
+		lookups:  m.breakerOf(name, whatLookups),
+		files:    m.breakerOf(name, whatFiles),
 		lists:    m.lists.WithLabelValues(name),
 		refusals: m.refusals.MustCurryWith(prometheus.Labels{"source": name}),
 	}
@@ -92,10 +102,30 @@ type sourceMetrics struct {
 	received prometheus.Counter
 	requests *prometheus.CounterVec
 	up       prometheus.Gauge
-	lookups  prometheus.Gauge // 1: the breaker is open
-	files    prometheus.Gauge
+	lookups  breakerMetrics
+	files    breakerMetrics
 	lists    prometheus.Gauge
 	refusals *prometheus.CounterVec
+}
+
+// breakerMetrics are the metrics of one kind of question to one source.
+type breakerMetrics struct {
+	open    prometheus.Gauge       // 1: the breaker is open
+	resting prometheus.Gauge       // images
+	keptOff *prometheus.CounterVec // by reason
+}
+
+// breakerOf gives the metrics of one kind of question to one source, present at zero.
+func (m *Metrics) breakerOf(source, what string) breakerMetrics {
+	b := breakerMetrics{
+		open:    m.breaker.WithLabelValues(source, what),
+		resting: m.resting.WithLabelValues(source, what),
+		keptOff: m.keptOff.MustCurryWith(prometheus.Labels{"source": source, "what": what}),
+	}
+	for _, reason := range []string{keptOffForImage, keptOffForSource} {
+		b.keptOff.WithLabelValues(reason)
+	}
+	return b
 }
 
 // answered counts one request; status 0 means that none came.

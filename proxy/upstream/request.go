@@ -65,7 +65,11 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 	watchdog.Stop()
 	if err != nil {
 		c.metrics.answered(0)
+		lost := c.unconnected(r.url, err)
 		err = exchangeError(ctx, r.url.String(), r.wait, err)
+		if lost {
+			err = noConnection{err}
+		}
 		cancel(nil)
 		return nil, err
 	}
