@@ -285,7 +285,7 @@ func TestAllRefuse(t *testing.T) {
 		if took := time.Since(began); took < 2*time.Second || took > 3*time.Second {
 			t.Errorf("took %s, want about 2.5s", took)
 		}
-		if n := len(src.asked()); n < 4 || n > 6 {
+		if n := len(src.asked()); n < 8 || n > 12 {
 			t.Errorf("%d tries", n)
 		}
 		if len(s.Fills()) != 0 || len(s.Partials()) != 0 || s.Stats().Booked != 0 {

@@ -18,8 +18,10 @@ import (
 // Waits between two passes over all sources (spec 5.5).
 const (
 	firstRefusalWait = 200 * time.Millisecond // while none has answered yet, within Options.Patience in all
-	firstDryWait     = time.Second            // later
-	dryPasses        = 4                      // without a byte: then the download fails
+	nextRefusalWait  = 300 * time.Millisecond
+	firstDryWait     = time.Second // later
+	longestDryWait   = time.Minute
+	dryPasses        = 4 // without a byte: then the download fails
 )
 
 // headStart is what the first source has, before the last one is asked too, as long as none has
@@ -51,11 +53,11 @@ type waits struct {
 
 func (d *download) newWaits() *waits {
 	w := &waits{patient: !d.answered, left: d.s.o.Patience, passes: dryPasses}
-	first := firstDryWait
-	if w.patient {
-		first = firstRefusalWait
+	first, longest := firstDryWait, longestDryWait
+	if w.patient { // ten tries: a source that fails with half of all questions gives its files
+		first, longest = firstRefusalWait, nextRefusalWait
 	}
-	w.backoff = backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 2, MaxInterval: time.Minute}
+	w.backoff = backoff.ExponentialBackOff{InitialInterval: first, Multiplier: 2, MaxInterval: longest}
 	w.backoff.Reset()
 	return w
 }

@@ -4,8 +4,6 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"slices"
-	"strconv"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -49,13 +47,12 @@ func (s *Server) listImages(req *request) error {
 }
 
 // list is the catalogue's list for a reply with images. An empty list counts once every source has
-// answered; before, the reply is a 503 with Retry-After.
+// answered; before, the reply is a 503.
 func (s *Server) list(req *request) (*catalog.List, error) {
 	w := s.wait(req, via.With(s.base, req.via), listTimeout)
 	defer req.endWait(w)
 	list, err := s.catalog.Known(w)
 	if err != nil {
-		req.set(hdrRetryAfter, strconv.Itoa(int(listRetry/time.Second)))
 		return nil, &apiError{status: 503, code: meaning.RemoteSource, message: "there is no list yet: the sources have not answered", cause: err}
 	}
 	return list, nil

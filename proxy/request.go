@@ -7,6 +7,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -209,6 +210,9 @@ func (s *Server) sendError(req *request, err error) {
 	req.setKey(hdrContentType, typeJSON)
 	if e.allow != nil {
 		req.set(hdrAllow, *e.allow)
+	}
+	if e.status == 503 {
+		req.set(hdrRetryAfter, strconv.Itoa(int(retryAfter/time.Second)))
 	}
 	req.ctx.Response.SetBodyRaw(e.body())
 }

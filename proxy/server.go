@@ -111,9 +111,9 @@ const (
 	// lookupTimeout bounds the wait for a manifest; clients get their 503 within 3 s (spec 5.5).
 	lookupTimeout = 2900 * time.Millisecond
 	// listTimeout bounds the wait for the sources' first answers after a start with an empty list.
-	// listRetry is the Retry-After of a reply without a list.
 	listTimeout = 2 * time.Second
-	listRetry   = 5 * time.Second
+	// retryAfter is the Retry-After of each 503.
+	retryAfter = 5 * time.Second
 	// openTimeout bounds the wait for the first byte of a file. The store gives up on refusing
 	// sources within seconds; openTimeout is for the queue of fills, in which a client may wait
 	// for minutes.

@@ -26,6 +26,8 @@ var sourceTable = table.New("name,url,kind,state,images,refreshed,error",
 	table.Field("refreshed", func(s admin.Source) any { return s.LastSuccess }),
 	table.Field("tried", func(s admin.Source) any { return s.LastTry }),
 	table.Field("asked_from", func(s admin.Source) any { return s.AskedFrom }),
+	table.Field("resting", func(s admin.Source) any { return s.Resting }),
+	table.Field("reason", func(s admin.Source) any { return s.Reason }),
 	table.Field("error", func(s admin.Source) any { return s.LastError }),
 	table.Field("check", func(s admin.Source) any { return checkText(s) }),
 	table.Field("took", func(s admin.Source) any { return tookText(s.Check) }),
@@ -41,7 +43,9 @@ func newSourcesCmd() *cobra.Command {
 		Short: "List the image servers that are mirrored, and how they are",
 		Long: "Lists the sources in order of priority: kind, state, number of images, when their list was last\n" +
 			"fetched, and what the last try ended with. A source that fails again and again is resting: it is asked\n" +
-			"less and less, and nothing for a client until the time in asked_from. The field hidden, and hidden in\n" +
+			"less and less, and next to nothing for a client until the time in asked_from. The field resting counts\n" +
+			"the images that a source fails to give while it gives others; these are asked for rarely. The field\n" +
+			"reason tells why images, or the source, rest. The field hidden, and hidden in\n" +
 			"the JSON, counts by reason what a source offers and clients are not shown; show UUID explains it of one\n" +
 			"image. With -c each source is asked for its list just now, and the list is taken over.",
 		Args: noArgs,

@@ -20,6 +20,8 @@ type Source struct {
 	LastSuccess time.Time      `json:"last_success,omitzero"`
 	LastError   string         `json:"last_error,omitempty"`
 	AskedFrom   time.Time      `json:"asked_from,omitzero"` // of a source that fails again and again: until then it is asked for little
+	Resting     int            `json:"resting_images"`      // which the source fails to give again and again
+	Reason      string         `json:"reason,omitempty"`    // why these, or all questions, rest
 	Check       *Check         `json:"check,omitempty"`     // in replies to POST /api/v1/sources/check only
 }
 

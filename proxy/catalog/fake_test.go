@@ -136,6 +136,7 @@ type fake struct {
 	heads    []uuid.UUID
 
 	askedFrom time.Time
+	resting   int
 	suspect   chan struct{}
 	reachable func(ctx context.Context) bool // nil: it is
 }
@@ -148,6 +149,15 @@ func (f *fake) AskedFrom() time.Time {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.askedFrom
+}
+
+func (f *fake) Resting() (int, string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.resting == 0 {
+		return 0, ""
+	}
+	return f.resting, "they fail"
 }
 
 func (f *fake) Reachable(ctx context.Context, _ manifest.Manifest) bool {

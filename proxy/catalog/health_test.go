@@ -18,7 +18,7 @@ import (
 func TestIllSourceIsSpared(t *testing.T) {
 	f := func(what string, extra func(n int) map[string]any) {
 		t.Helper()
-		const images = 200
+		const images = 400
 		var docs []string
 		for n := 1; n <= images; n++ {
 			docs = append(docs, string(upstreamtest.Manifest(upstreamtest.ID(n), "i", "1", extra(n), []byte("x"))))

@@ -21,6 +21,9 @@ type remote interface {
 	// asked less and less until an answer, and before AskedFrom for its list and the rest of a file
 	// only.
 	AskedFrom() time.Time
+	// Resting tells how many images the source fails to give while it gives others, and why these, or
+	// all questions, rest; "" when none do.
+	Resting() (images int, why string)
 	// Suspect holds a token when the source's list is due soon, to see how the source is.
 	Suspect() <-chan struct{}
 	// Reachable tells whether the source answers just now, by something small of m, which the
@@ -34,6 +37,7 @@ type here struct{ Source }
 
 func (here) Peer() string             { return "" }
 func (here) AskedFrom() time.Time     { return time.Time{} }
+func (here) Resting() (int, string)   { return 0, "" }
 func (here) Suspect() <-chan struct{} { return nil }
 
 func (h here) Reachable(ctx context.Context, m manifest.Manifest) bool {

@@ -60,7 +60,7 @@ func TestSuspectedSource(t *testing.T) {
 		c := newCatalog(t, Options{Sources: sourcesOf(a)})
 		running(t, c)
 		rest := time.Now().Add(time.Minute)
-		a.set(func(f *fake) { f.askedFrom = rest })
+		a.set(func(f *fake) { f.askedFrom, f.resting = rest, 3 })
 		a.suspect <- struct{}{}
 		time.Sleep(firstRetry - 1)
 		synctest.Wait()
@@ -72,7 +72,7 @@ func TestSuspectedSource(t *testing.T) {
 		if n := a.count(); n != 2 {
 			t.Errorf("asked for %d lists, want 2", n)
 		}
-		if s := c.Status()[0]; s.State != stateUp || !s.AskedFrom.Equal(rest) {
+		if s := c.Status()[0]; s.State != stateUp || !s.AskedFrom.Equal(rest) || s.Resting != 3 || s.Reason != "they fail" {
 			t.Errorf("%+v", s)
 		}
 	})

@@ -107,6 +107,8 @@ type Status struct {
 	LastSuccess time.Time      // zero: never
 	LastError   string         // of the last try; "" when it succeeded, unless the source could not read all it has
 	AskedFrom   time.Time      // see remote: zero while the source is asked as usual
+	Resting     int            // images that it fails to give again and again, each asked for rarely
+	Reason      string         // why these, or all questions, rest; "" when none do
 }
 
 // Status tells of every source, in order of priority.
@@ -120,6 +122,7 @@ func (c *Catalog) Status() []Status {
 			Name: s.name, URL: s.URL, Kind: s.list.Kind, State: s.health.state, Images: len(s.list.Images), Hidden: list.hiddenOf(s),
 			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError, AskedFrom: s.remote.AskedFrom(),
 		}
+		out[i].Resting, out[i].Reason = s.remote.Resting()
 	}
 	return out
 }

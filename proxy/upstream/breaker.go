@@ -99,8 +99,8 @@ func (b *breaker) admit(p part, w way) (test *pause, err error) {
 		}
 		if !test.over(now) {
 			test = nil
-			passes := w == goesOn || w == fetches && !b.ill && !f.broken() && b.passesFresh.Allow()
-			if !passes {
+			fresh := w == fetches && !b.ill && !f.broken()
+			if w != goesOn && (!fresh || f == nil && !b.passesFresh.Allow()) {
 				b.metrics.keptOff.WithLabelValues(keptOffForSource).Inc()
 				return nil, fmt.Errorf("%w (%d times): %s", errResting, b.failures, b.last)
 			}

@@ -14,7 +14,7 @@ import (
 const (
 	// imagePatience is how many failures in a row one thing of an image may have before that thing rests: all tries
 	// of one download, so that a source with random failures gives its images.
-	imagePatience = 5
+	imagePatience = 10
 	// slowFailure is how long a failure takes that counts as imagePatience failures: clients wait, and a download
 	// does not ask twice.
 	slowFailure      = 1500 * time.Millisecond

@@ -93,8 +93,8 @@ func spottyClient(t *testing.T, size, broken int, how string) (*Client, *spotty)
 func (s *spotty) fetch(t *testing.T, c *Client, n int) (err error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	for _, pause := range []time.Duration{0, 200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1100 * time.Millisecond} {
-		time.Sleep(pause)
+	for try := range imagePatience {
+		time.Sleep(min(time.Duration(try)*200, 300) * time.Millisecond)
 		var file *verify.Stream
 		began := time.Now()
 		if file, err = c.File(ctx, s.images[n-1], 0, 0); err == nil {
@@ -136,7 +136,7 @@ func TestBrokenImagesOfASource(t *testing.T) {
 				time.Sleep(300 * time.Millisecond)
 			}
 			time.Sleep(time.Minute)
-			if n := s.total() - before; n > 8*brokenOnes+size {
+			if n := s.total() - before; n > 12*brokenOnes+size {
 				t.Errorf("%d of %d broken (%s), %d clients: asked %d times", brokenOnes, size, how, clients, n)
 			}
 			if n, why := c.Resting(); n > brokenOnes || n < brokenOnes/2 || !strings.Contains(why, "images rest") {
@@ -183,7 +183,7 @@ func TestHalfOfAllAnswers(t *testing.T) {
 				failed++
 			}
 		}
-		if failed > 30 { // one of 32, without a rest
+		if failed > 5 { // one of 1024
 			t.Errorf("%d of 200 images failed", failed)
 		}
 		wantRest(t, c, 0)
@@ -196,10 +196,12 @@ func TestNoFilesAtAll(t *testing.T) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
 			c, s := spottyClient(t, size, size, how)
+			next := 0
 			ask := func(d time.Duration) int {
 				before := s.total()
 				for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-					_ = s.fetch(t, c, 1+rand.IntN(size))
+					next++
+					_ = s.fetch(t, c, 1+next%size)
 				}
 				return s.total() - before
 			}
@@ -208,7 +210,7 @@ func TestNoFilesAtAll(t *testing.T) {
 				t.Errorf("%s: a source without files does not rest", how)
 			}
 			if n := ask(10 * time.Minute); n > 2*10*60/30+2 {
-				t.Errorf("%s: it is asked %d times", how, n)
+				t.Errorf("%s, %d images: it is asked %d times", how, size, n)
 			}
 			s.mu.Lock()
 			s.broken = 0

@@ -304,7 +304,7 @@ func TestBreakerAndFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := illClient(t)
 		s.set(func(s *ill) { s.filesFail = true })
-		for range patience {
+		for range imagePatience {
 			if err := c.fileAt(t, 1, 0); err == nil || errors.Is(err, errResting) {
 				t.Fatal(err)
 			}
