@@ -43,7 +43,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	if !orphan {
 		return nil // another call was faster
 	}
-	digests, mark, err := s.hashFile(s.ctx, sum, nil, nil)
+	digests, mark, err := s.hashFile(s.ctx, sum, pace{}, nil)
 	if err == nil {
 		err = verify.Want{SHA1: sum}.Check(digests)
 	}

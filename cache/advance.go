@@ -183,8 +183,10 @@ func (d *download) confirm(r *round) {
 	if !d.claim.tight {
 		return
 	}
-	s.evicting.Lock()
-	defer s.evicting.Unlock()
+	if s.evicting.take(d.f.ctx) != nil { // the fill has to end
+		return
+	}
+	defer s.evicting.leave()
 	s.space.repay(d.claim.loan)
 	d.claim.loan = 0
 	want, err := s.space.need(0)

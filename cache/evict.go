@@ -41,14 +41,17 @@ type Evicted struct {
 // Vacuum brings the cache down to its low water, which is 5 % below MaxSize and
 // above MinFree, just as a fill does that finds no room: what is not pinned, not
 // in use and no origin of what stays goes, least recently used first. It tells
-// what has gone, in that order; with dryRun what would go now.
+// what has gone, in that order; with dryRun what would go now. A wait for room that a download
+// makes just now ends with ctx.
 func (s *Store) Vacuum(ctx context.Context, dryRun bool) ([]Evicted, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
 	defer s.work.Done()
-	s.evicting.Lock()
-	defer s.evicting.Unlock()
+	if err := s.evicting.take(ctx); err != nil {
+		return nil, err
+	}
+	defer s.evicting.leave()
 	d, err := s.space.need(0)
 	if err != nil {
 		return nil, err
@@ -67,8 +70,10 @@ func (s *Store) sweep() error {
 	if s.o.NoSweep {
 		return nil
 	}
-	s.evicting.Lock()
-	defer s.evicting.Unlock()
+	if s.evicting.take(s.ctx) != nil { // the store ends
+		return nil
+	}
+	defer s.evicting.leave()
 	d, err := s.space.need(0)
 	if err != nil || d.must == 0 {
 		return err
@@ -177,7 +182,7 @@ func (s *Store) pinnedUser(f *stored) (uuid.UUID, bool) {
 }
 
 // evict removes what plan says, in its order, but for what has come into use
-// since. It tells what has gone. s.evicting is held.
+// since. It tells what has gone. The turn of evicting is held.
 func (s *Store) evict(plan []Evicted) []Evicted {
 	var gone []Evicted
 	for _, e := range plan {

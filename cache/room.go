@@ -35,8 +35,10 @@ func (s *Store) reserve(ctx context.Context, n int64, ahead bool, src Source, c 
 	if err := s.space.never(n); err != nil {
 		return err
 	}
-	s.evicting.Lock() // one at a time, or each would make the same room
-	defer s.evicting.Unlock()
+	if err := s.evicting.take(ctx); err != nil { // one at a time, or each would make the same room
+		return err
+	}
+	defer s.evicting.leave()
 	c.tight = true
 	gaveUp := false // the quarantine, and its room may not show yet
 	for {

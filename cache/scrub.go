@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"imgmirror/cache/disk"
 	"imgmirror/cache/index"
 	"imgmirror/verify"
@@ -58,12 +56,12 @@ func (s *Store) Check(ctx context.Context, sum verify.Sum, progress func(done in
 	if f == nil {
 		return "", fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
 	}
-	return s.check(ctx, sum, f, nil, progress)
+	return s.check(ctx, sum, f, s.checking, progress)
 }
 
-// check is Check of a file that is known, at a limited rate.
-func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rate.Limiter, progress func(int64)) (CheckResult, error) {
-	result, err := s.look(ctx, sum, f, limit, progress)
+// check is Check of a file that is known.
+func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, by pace, progress func(int64)) (CheckResult, error) {
+	result, err := s.look(ctx, sum, f, by, progress)
 	if result == "" {
 		return "", err
 	}
@@ -92,8 +90,8 @@ func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, limit *rat
 }
 
 // look reads f's bytes and does what follows from them, but does not heal.
-func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate.Limiter, progress func(int64)) (CheckResult, error) {
-	got, mark, err := s.hashFile(ctx, sum, limit, progress)
+func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, by pace, progress func(int64)) (CheckResult, error) {
+	got, mark, err := s.hashFile(ctx, sum, by, progress)
 	switch {
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
@@ -112,8 +110,12 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 		}
 		return CheckQuarantined, wrong
 	case errors.Is(err, fs.ErrNotExist) && s.present() == nil:
-		if err := s.forget(sum, f); err != nil {
+		lost, err := s.forget(sum, f)
+		if err != nil {
 			return "", err
+		}
+		if !lost { // it was removed, or replaced, meanwhile: nothing is to be healed
+			return "", fmt.Errorf("file %s: %w", sum, fs.ErrNotExist)
 		}
 		return CheckAbsent, errors.New("it is gone from the disk")
 	case damaged(err):
@@ -129,7 +131,13 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, limit *rate
 }
 
 // hashFile takes the digests of a stored file, and its stamp: nil if that has changed meanwhile.
-func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limiter, progress func(int64)) (verify.Digests, *index.Stamp, error) {
+func (s *Store) hashFile(ctx context.Context, sum verify.Sum, by pace, progress func(int64)) (verify.Digests, *index.Stamp, error) {
+	if by.turn != nil && !by.piecewise {
+		if err := by.turn.take(ctx); err != nil {
+			return verify.Digests{}, nil, err
+		}
+		defer by.turn.leave()
+	}
 	file, _, before, err := openRegular(s.dir.file(sum))
 	if err != nil {
 		return verify.Digests{}, nil, err
@@ -137,7 +145,7 @@ func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limite
 	defer file.Close() // read only
 	w := verify.NewWriter()
 	defer w.Close()
-	if err := verify.HashFrom(ctx, w, &pacedReader{ctx: ctx, file: file, limit: limit, progress: progress}); err != nil {
+	if err := verify.HashFrom(ctx, w, &pacedReader{ctx: ctx, file: file, by: by, progress: progress}); err != nil {
 		return verify.Digests{}, nil, err
 	}
 	after := stampOfFile(file)
@@ -147,25 +155,30 @@ func (s *Store) hashFile(ctx context.Context, sum verify.Sum, limit *rate.Limite
 	return w.Digests(), after, nil
 }
 
-// pacedReader reads a file no faster than limit and tells how far it is.
+// pacedReader reads a file at its pace and tells how far it is.
 type pacedReader struct {
 	ctx      context.Context
 	file     *os.File
-	limit    *rate.Limiter // nil: as fast as it goes
-	progress func(int64)   // may be nil
+	by       pace
+	progress func(int64) // may be nil
 	done     int64
 }
 
-// paceBytes is how much is read at a time, at most, when the rate is limited.
-const paceBytes = 256 << 10
-
 func (r *pacedReader) Read(p []byte) (int, error) {
-	if r.limit != nil {
-		p = p[:min(len(p), r.limit.Burst())]
+	if r.by.limit != nil {
+		p = p[:min(len(p), r.by.limit.Burst())]
+	}
+	if r.by.piecewise {
+		if err := r.by.turn.take(r.ctx); err != nil {
+			return 0, err
+		}
 	}
 	n, err := r.file.Read(p)
-	if r.limit != nil {
-		if err := r.limit.WaitN(r.ctx, n); err != nil {
+	if r.by.piecewise {
+		r.by.turn.leave()
+	}
+	if r.by.limit != nil {
+		if err := r.by.limit.WaitN(r.ctx, n); err != nil {
 			return 0, err
 		}
 	}
@@ -206,10 +219,7 @@ func (s *Store) scrub(ctx context.Context) {
 	if s.o.ScrubEvery <= 0 {
 		return
 	}
-	var limit *rate.Limiter
-	if s.o.ScrubRate > 0 {
-		limit = rate.NewLimiter(rate.Limit(s.o.ScrubRate), int(min(s.o.ScrubRate, paceBytes)))
-	}
+	by := s.checking.pieces(s.o.ScrubRate)
 	for {
 		sum, f, left := s.nextCheck(time.Now())
 		if left > 0 {
@@ -220,7 +230,7 @@ func (s *Store) scrub(ctx context.Context) {
 				return
 			}
 		}
-		_, err := s.check(ctx, sum, f, limit, nil)
+		_, err := s.check(ctx, sum, f, by, nil)
 		if ctx.Err() != nil {
 			return
 		}

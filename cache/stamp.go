@@ -106,7 +106,7 @@ func (s *Store) hashAgain(sum verify.Sum, f *stored) error {
 		}
 	}
 	s.log.Info("a file has changed on the disk: it is hashed again", "sum", sum, "size", f.Digests.Size)
-	result, err := s.look(s.ctx, sum, f, nil, nil)
+	result, err := s.look(s.ctx, sum, f, pace{}, nil)
 	switch result {
 	case CheckOK:
 		return nil

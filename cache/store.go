@@ -52,7 +52,7 @@ type Options struct {
 	Sources         []string      // names of all sources, so that their metrics are there at zero
 	NoSweep         bool          // Run evicts nothing where a limit is passed: only fills that need room do, and Vacuum
 	ScrubEvery      time.Duration // within that time each file is read again and checked; 0 = never
-	ScrubRate       int64         // bytes a second that this takes; 0 = no limit
+	ScrubRate       int64         // bytes a second that this takes, and Check four times as many; 0 = no limit
 	OnRemove        func(Evicted) // called after a file, or an unfinished download, was removed to make room or by Remove; must not call Close, Vacuum or File; may be nil
 
 	// OnPublish is called after a fill has been published, once for each image that waited for it;
@@ -107,6 +107,7 @@ type Store struct {
 	suspect   atomic.Bool           // a request has failed by the disk, and no look has tried that since
 
 	quarantine quarantine
+	checking   pace // of Check and of the scrub
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
@@ -117,7 +118,7 @@ type Store struct {
 
 	// These are held over I/O, since that is what they guard; they are taken in
 	// this order, and before mu.
-	evicting   sync.Mutex // making room
+	evicting   turn       // making room
 	lowered    time.Time  // when a file was last removed down to the low water of MinFree; guarded by evicting
 	fileDoors  doors      // a file's final name and its record, by sum
 	imageDoors doors      // an image's record and the copy of its manifest, by uuid
@@ -157,6 +158,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		dir:   folder(o.Dir),
 		slots: newSlots(o.FillSlots),
 		step:  func(string) {},
+
+		evicting: newTurn(),
+		checking: newPace(o.ScrubRate),
 
 		tryDisk: tryDisk,
 

@@ -191,7 +191,8 @@ func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Rea
 		if gone, err := s.gone(sum); err != nil || !gone {
 			return nil, err
 		}
-		return nil, s.forget(sum, f)
+		_, err := s.forget(sum, f)
+		return nil, err
 	case damaged(err):
 		return nil, s.reject(sum, f, whereUnreadable, err)
 	case err != nil:
@@ -224,15 +225,16 @@ func (s *Store) awaitGone(sum verify.Sum, f *stored) error {
 	return nil
 }
 
-// forget drops what is known of a file that is no longer on the disk.
-func (s *Store) forget(sum verify.Sum, f *stored) error {
+// forget drops what is known of a file that is no longer on the disk; false: f is not in the cache any
+// more.
+func (s *Store) forget(sum verify.Sum, f *stored) (bool, error) {
 	if err := s.enter(); err != nil {
-		return err
+		return false, err
 	}
 	defer s.work.Done()
 	gone, err := s.discard(sum, f, nil, absent)
 	if gone {
 		s.log.Error("a file of the cache is lost: it is gone from the disk", "sum", sum, "size", f.Digests.Size)
 	}
-	return err
+	return gone, err
 }

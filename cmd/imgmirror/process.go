@@ -161,11 +161,11 @@ func (p *process) newAdmin(cfg *config.Config) error {
 	log := p.log.With("component", "admin")
 	options := admin.Options{
 		Mirror:   p.Mirror,
-		Gatherer: p.Registry(),
-		Ready:    p.server.Ready,
-		Logger:   log,
-		Config:   p.configJSON,
-		Doctor:   p.diagnose,
+		Gatherer: p.Registry(), Registerer: p.Registry(),
+		Ready:  p.server.Ready,
+		Logger: log,
+		Config: p.configJSON,
+		Doctor: p.diagnose,
 	}
 	if name, err := os.Hostname(); err == nil {
 		options.Hosts = []string{name}

@@ -101,7 +101,7 @@ func (s *Server) routes() []route {
 		get("/jobs", answer(s.listJobs)),
 		get("/jobs/{id}", answer(s.getJob), absent),
 		remove("/jobs/{id}", answer(s.cancelJob), absent),
-		get("/events", s.events, absent),
+		get("/events", s.events, absent, many),
 		get("/openapi.json", s.describe),
 	}
 }

@@ -385,8 +385,7 @@ func (f *fixture) awaitProgress(job Job) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	watch := f.jobs.watch(j)
-	defer watch.close()
+	watch := watched(f.t, f.jobs, j)
 	for j.snapshot().Done == 0 {
 		<-watch.wake
 		watch.take()

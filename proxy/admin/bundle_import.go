@@ -30,6 +30,9 @@ func (s *Server) beginImport(w http.ResponseWriter, r *http.Request) error {
 	}
 	b := mirror.Bundle{Index: index, Sig: head.Signature, Volume: head.Volume, Manifests: head.Manifests}
 	in, err := s.mirror.BeginImport(r.Context(), b, head.DryRun)
+	if errors.Is(err, mirror.ErrManyImports) {
+		s.metrics.refused[refusedImports].Inc()
+	}
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ const (
 	codeOriginNotInPool  = "OriginNotInstalled"
 	codeTooLarge         = "RequestEntityTooLargeError"
 	codeTooManyJobs      = "TooManyJobs"
+	codeTooManyStreams   = "TooManyStreams"
 	codeUnsupportedType  = "UnsupportedMediaTypeError"
 )
 

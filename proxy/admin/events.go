@@ -34,7 +34,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	watch := s.jobs.watch(only)
+	watch, err := s.jobs.watch(only)
+	if err != nil {
+		return err
+	}
 	defer watch.close()
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
@@ -83,7 +86,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 		case <-watch.wake:
 		}
 		begun := time.Now()
-		for _, state := range watch.take() {
+		for _, j := range watch.take() { // the copy of one job at a time
+			state := j.snapshot()
 			data, err := json.Marshal(state)
 			if err != nil {
 				return err

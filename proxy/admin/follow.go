@@ -50,6 +50,18 @@ func (c *Client) Follow(ctx context.Context, id string, update func(Job)) (Job, 
 			lost = time.Now()
 		}
 		var told *Error
+		if errors.As(err, &told) && told.Code == codeTooManyStreams { // the job itself may be asked for
+			var j Job
+			if j, err = c.Job(ctx, id); err == nil {
+				last, lost = j, time.Now()
+				if update != nil {
+					update(j)
+				}
+				if j.Over() {
+					return j, nil
+				}
+			}
+		}
 		switch {
 		case ctx.Err() != nil, errors.As(err, &told):
 			return last, fmt.Errorf("following job %s: %w", id, err)

@@ -37,9 +37,9 @@ func (s *Server) install(r *http.Request) (any, error) {
 	if body.DryRun {
 		return items, nil
 	}
-	kind := "install"
+	kind := kindInstall
 	if body.Stage {
-		kind = "stage"
+		kind = kindStage
 	}
 	return s.jobs.start(kind, items, func(ctx context.Context, j *job) error {
 		return InstallError(s.mirror.Install(ctx, steps, to, func(i int, t mirror.Turn) {

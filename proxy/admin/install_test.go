@@ -325,10 +325,10 @@ func (f *fixture) awaitFile(job Job, n int) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	w := f.jobs.watch(j)
-	defer w.close()
+	w := watched(f.t, f.jobs, j)
 	for range w.wake {
-		for _, state := range w.take() {
+		for _, changed := range w.take() {
+			state := changed.snapshot()
 			i := state.Items[n-1]
 			if i.Fetched == i.Total {
 				return

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,7 +15,8 @@ import (
 )
 
 const (
-	maxRunningJobs = 16      // at the same time; more are refused
+	maxRunningJobs = 16      // at the same time, those that wait for their turn included; more are refused
+	maxWatchers    = 64      // event streams at the same time; more are refused
 	keepJobs       = 100     // that are over
 	keepItems      = 100_000 // of jobs that are over, all together
 
@@ -24,9 +26,11 @@ const (
 // jobs is every job under way and the last ones that are over. Each job runs on
 // a goroutine of its own, with a context of its own; stop ends them all.
 type jobs struct {
-	life context.Context // of all jobs
-	end  context.CancelFunc
-	runs sync.WaitGroup // added to under mu while not stopped
+	life    context.Context // of all jobs
+	end     context.CancelFunc
+	runs    sync.WaitGroup // added to under mu while not stopped
+	heavy   chan struct{}  // the turn of jobs that read and hash all the time: one at a time
+	metrics *metrics
 
 	mu       sync.Mutex // guards what follows, and the states of the jobs
 	stopped  bool
@@ -35,8 +39,8 @@ type jobs struct {
 	watchers map[*watcher]struct{}
 }
 
-func newJobs() *jobs {
-	j := &jobs{watchers: make(map[*watcher]struct{})}
+func newJobs(m *metrics) *jobs {
+	j := &jobs{watchers: make(map[*watcher]struct{}), heavy: make(chan struct{}, 1), metrics: m}
 	j.life, j.end = context.WithCancel(context.Background())
 	return j
 }
@@ -46,7 +50,7 @@ type job struct {
 	of     *jobs
 	cancel context.CancelFunc
 	done   chan struct{} // closed once the job is over
-	state  Job           // guarded by jobs.mu, but for the ID
+	state  Job           // guarded by jobs.mu, but for ID, Kind and Started
 }
 
 // start runs work as a job over items. work returns soon after its context ends;
@@ -65,9 +69,11 @@ func (js *jobs) start(kind string, items []Item, work func(context.Context, *job
 	switch {
 	case js.stopped:
 		cancel()
+		js.metrics.refused[refusedStopping].Inc()
 		return nil, refuse(http.StatusServiceUnavailable, meaning.Unavailable, stopping)
 	case js.running >= maxRunningJobs:
 		cancel()
+		js.metrics.refused[refusedJobs].Inc()
 		return nil, refuse(http.StatusTooManyRequests, codeTooManyJobs,
 			"%d jobs are running: wait for one to end, or cancel one", js.running)
 	}
@@ -75,10 +81,33 @@ func (js *jobs) start(kind string, items []Item, work func(context.Context, *job
 	js.all = append(js.all, j)
 	js.runs.Go(func() {
 		defer cancel()
-		j.finish(ctx, work(ctx, j))
+		var err error
+		if kind == kindVerify {
+			err = js.alone(ctx, j, work)
+		} else {
+			defer js.metrics.running(kind)()
+			err = work(ctx, j)
+		}
+		j.finish(ctx, err)
 	})
 	js.touch(j)
 	return j, nil
+}
+
+// alone does work once no other heavy job is at work. A job that ends before its turn is cancelled as
+// its items tell.
+func (js *jobs) alone(ctx context.Context, j *job, work func(context.Context, *job) error) error {
+	over := js.metrics.waiting(j.state.Kind)
+	select {
+	case js.heavy <- struct{}{}:
+		over()
+	case <-ctx.Done():
+		over()
+		return nil
+	}
+	defer func() { <-js.heavy }()
+	defer js.metrics.running(j.state.Kind)()
+	return work(ctx, j)
 }
 
 // stop cancels all jobs and waits for them; none can be started any more.
@@ -198,22 +227,34 @@ type watcher struct {
 }
 
 // watch begins to follow only, or all jobs. At first only counts as changed, and of all jobs those
-// that run. The caller calls close.
-func (js *jobs) watch(only *job) *watcher {
+// that run. The caller calls close. There are maxWatchers at most; the error is that of the API.
+func (js *jobs) watch(only *job) (*watcher, error) {
 	w := &watcher{of: js, only: only, wake: make(chan struct{}, 1), changed: make(map[*job]struct{})}
 	js.mu.Lock()
 	defer js.mu.Unlock()
+	if len(js.watchers) >= maxWatchers {
+		js.metrics.refused[refusedStreams].Inc()
+		return nil, refuse(http.StatusTooManyRequests, codeTooManyStreams,
+			"%d event streams are open: close one, or ask for the job instead", len(js.watchers))
+	}
 	js.watchers[w] = struct{}{}
 	if only != nil { // also a job so old that it is in no list
 		w.note(only)
-		return w
+		return w, nil
 	}
 	for _, j := range js.all {
 		if !j.state.Over() {
 			w.note(j)
 		}
 	}
-	return w
+	return w, nil
+}
+
+// streams is the number of watchers.
+func (js *jobs) streams() int {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	return len(js.watchers)
 }
 
 func (w *watcher) close() {
@@ -231,20 +272,16 @@ func (w *watcher) note(j *job) {
 	}
 }
 
-// take gives the jobs that have changed, as they are now, oldest first.
-func (w *watcher) take() []Job {
+// take gives the jobs that have changed, oldest first.
+func (w *watcher) take() []*job {
 	w.of.mu.Lock()
 	changed := w.changed
 	w.changed = make(map[*job]struct{})
 	w.of.mu.Unlock()
-	out := make([]Job, 0, len(changed))
-	for j := range changed {
-		out = append(out, j.snapshot())
-	}
-	slices.SortFunc(out, func(a, b Job) int {
-		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
+	// Started and ID never change.
+	return slices.SortedFunc(maps.Keys(changed), func(a, b *job) int {
+		return cmp.Or(a.state.Started.Compare(b.state.Started), cmp.Compare(a.state.ID, b.state.ID))
 	})
-	return out
 }
 
 // touch tells watchers that j has changed. js.mu is held.

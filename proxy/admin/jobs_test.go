@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/valyala/fasthttp/fasthttputil"
 
 	"imgmirror/proxy/meaning"
@@ -111,7 +112,7 @@ func TestCancelRefresh(t *testing.T) {
 }
 
 func TestJobsAreBounded(t *testing.T) {
-	js := newJobs()
+	js := newJobs(newMetrics())
 	defer js.stop()
 	hold := func(ctx context.Context, _ *job) error { <-ctx.Done(); return ctx.Err() }
 	var running []*job
@@ -122,9 +123,14 @@ func TestJobsAreBounded(t *testing.T) {
 		}
 		running = append(running, j)
 	}
-	_, err := js.start("fetch", nil, hold)
-	if status, _ := judge(err); status != http.StatusTooManyRequests {
-		t.Errorf("%v", err)
+	for range 10_000 {
+		_, err := js.start("fetch", nil, hold)
+		if status, _ := judge(err); status != http.StatusTooManyRequests {
+			t.Fatalf("%v", err)
+		}
+	}
+	if n := testutil.ToFloat64(js.metrics.refused[refusedJobs]); n != 10_000 || len(js.list()) != maxRunningJobs {
+		t.Errorf("%v refusals are counted, %d jobs remembered", n, len(js.list()))
 	}
 	for _, j := range running {
 		j.cancel()
@@ -254,24 +260,134 @@ func TestEventsOfAllJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended.done
-	watch := s.jobs.watch(nil)
-	defer watch.close()
+	watch := watched(t, s.jobs, nil)
 	failing, err := s.jobs.start("refresh", nil, func(context.Context, *job) error { return errors.New("no") })
 	if err != nil {
 		t.Fatal(err)
 	}
 	<-failing.done
 	<-watch.wake
-	if all := watch.take(); len(all) != 1 || all[0].Kind != "refresh" || all[0].State != JobFailed || all[0].Error.Message != "no" {
+	if all := watch.take(); len(all) != 1 || all[0].state.Kind != "refresh" || all[0].snapshot().State != JobFailed || all[0].snapshot().Error.Message != "no" {
 		t.Errorf("%+v", all)
 	}
 	if all := watch.take(); len(all) != 0 {
 		t.Errorf("%+v", all)
 	}
-	old := s.jobs.watch(ended) // one that is over is told, and nothing after it
-	defer old.close()
+	old := watched(t, s.jobs, ended) // one that is over is told, and nothing after it
 	<-old.wake
-	if all := old.take(); len(all) != 1 || all[0].State != JobDone {
+	if all := old.take(); len(all) != 1 || all[0].snapshot().State != JobDone {
 		t.Errorf("%+v", all)
+	}
+}
+
+func watched(t testing.TB, js *jobs, only *job) *watcher {
+	t.Helper()
+	w, err := js.watch(only)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	return w
+}
+
+// Event streams are bounded, and a stream that ends makes room for another.
+func TestStreamsAreBounded(t *testing.T) {
+	js := newJobs(newMetrics())
+	defer js.stop()
+	j, err := js.start(kindFetch, nil, func(ctx context.Context, _ *job) error { <-ctx.Done(); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range maxWatchers - 1 {
+		watched(t, js, j)
+	}
+	last, err := js.watch(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := js.watch(j); err == nil {
+			t.Fatal("one stream too many")
+		} else if status, told := judge(err); status != http.StatusTooManyRequests || told.Code != codeTooManyStreams {
+			t.Errorf("%d %+v", status, told)
+		}
+	}
+	if n := testutil.ToFloat64(js.metrics.refused[refusedStreams]); n != 3 || js.streams() != maxWatchers {
+		t.Errorf("%v refusals are counted, %d streams are open", n, js.streams())
+	}
+	last.close()
+	watched(t, js, j)
+}
+
+// One verify job is at work at a time. The others wait for their turn, hold up no other job, and can be cancelled.
+func TestVerifyJobsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		js := newJobs(newMetrics())
+		defer js.stop()
+		gate := make(chan struct{})
+		began := make(map[int]bool)
+		work := func(n int) func(context.Context, *job) error {
+			return func(ctx context.Context, j *job) error {
+				began[n] = true
+				select {
+				case <-gate:
+					j.update(0, func(i *Item) { i.State = JobDone })
+				case <-ctx.Done():
+				}
+				return nil
+			}
+		}
+		start := func(kind string, n int) *job {
+			t.Helper()
+			j, err := js.start(kind, []Item{{State: ItemWaiting}}, work(n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			return j
+		}
+		gauge := func(kind, state string, want float64) {
+			t.Helper()
+			if got := testutil.ToFloat64(js.metrics.jobs.WithLabelValues(kind, state)); got != want {
+				t.Errorf("%v jobs of kind %s are %s, want %v", got, kind, state, want)
+			}
+		}
+		first, second, third, fetch := start(kindVerify, 1), start(kindVerify, 2), start(kindVerify, 3), start(kindFetch, 4)
+		if !began[1] || began[2] || began[3] || !began[4] {
+			t.Errorf("at work are %v", began)
+		}
+		gauge(kindVerify, JobRunning, 1)
+		gauge(kindVerify, ItemWaiting, 2)
+		gauge(kindFetch, JobRunning, 1)
+		second.cancel()
+		<-second.done
+		close(gate)
+		for _, j := range []*job{first, third, fetch} {
+			<-j.done
+		}
+		if second.snapshot().State != JobCancelled || third.snapshot().State != JobDone || began[2] {
+			t.Errorf("second %+v, third %+v", second.snapshot(), third.snapshot())
+		}
+		synctest.Wait()
+		gauge(kindVerify, JobRunning, 0)
+		gauge(kindVerify, ItemWaiting, 0)
+		gauge(kindFetch, JobRunning, 0)
+	})
+}
+
+// With no stream left, a job is followed by asking for it.
+func TestFollowWithoutAStream(t *testing.T) {
+	f := newFixture(t)
+	c := f.client()
+	for range maxWatchers {
+		watched(t, f.jobs, nil)
+	}
+	job, err := c.Fetch(t.Context(), wanted(4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	if last, err := c.Follow(t.Context(), job.ID, func(Job) { told++ }); err != nil || last.State != JobDone || told == 0 {
+		t.Errorf("%+v, %v, told %d times", last, err, told)
 	}
 }

@@ -33,6 +33,8 @@ type Options struct {
 	Hosts    []string            // names by which browsers may call the mirror, beside addresses and localhost
 	Logger   *slog.Logger        // nil = discard
 
+	Registerer prometheus.Registerer // of the metrics of jobs; nil = they are not shown
+
 	Mirror *mirror.Mirror
 	// Config gives the configuration in force as JSON, secrets masked.
 	Config func() (json.RawMessage, error)
@@ -47,6 +49,7 @@ type Server struct {
 	mirror   *mirror.Mirror
 	log      *slog.Logger
 	jobs     *jobs
+	metrics  *metrics
 	inner    *http.ServeMux // what only an operator may ask
 	open     http.Handler   // for whoever can connect
 	trusted  http.Handler   // for those whom the file system let in
@@ -70,7 +73,11 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, jobs: newJobs(), stopping: make(chan struct{})}
+	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, metrics: newMetrics(), stopping: make(chan struct{})}
+	s.jobs = newJobs(s.metrics)
+	if err := s.metrics.register(o.Registerer, s.jobs.streams); err != nil {
+		o.Logger.Error("the metrics of jobs are not shown", "error", err)
+	}
 	s.inner = http.NewServeMux()
 	if o.Mirror != nil {
 		for _, r := range s.routes() {

@@ -15,7 +15,7 @@ import (
 
 // refreshSources is POST /sources/refresh.
 func (s *Server) refreshSources(*http.Request) (any, error) {
-	return s.jobs.start("refresh", []Item{}, func(ctx context.Context, _ *job) error {
+	return s.jobs.start(kindRefresh, []Item{}, func(ctx context.Context, _ *job) error {
 		return s.mirror.Refresh(ctx)
 	})
 }
@@ -44,7 +44,7 @@ func (s *Server) fetch(r *http.Request) (any, error) {
 	if dry {
 		return items, nil
 	}
-	return s.jobs.start("fetch", items, func(ctx context.Context, j *job) error {
+	return s.jobs.start(kindFetch, items, func(ctx context.Context, j *job) error {
 		s.mirror.Bring(ctx, steps, cache.Job, func(i int, t mirror.Turn) {
 			j.update(i, func(item *Item) {
 				item.Done = max(item.Done, t.Have) // a download that begins again goes back
@@ -130,7 +130,7 @@ func (s *Server) verify(r *http.Request) (any, error) {
 			State: ItemWaiting, Total: h.File.Size,
 		})
 	}
-	return s.jobs.start("verify", items, func(ctx context.Context, j *job) error {
+	return s.jobs.start(kindVerify, items, func(ctx context.Context, j *job) error {
 		for i, sum := range sums { // one after the other: disks like that best
 			if ctx.Err() != nil {
 				return nil // the items tell

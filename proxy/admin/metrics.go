@@ -1,0 +1,71 @@
+package admin
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The kinds of jobs.
+const (
+	kindFetch   = "fetch"
+	kindInstall = "install"
+	kindRefresh = "refresh"
+	kindStage   = "stage"
+	kindVerify  = "verify"
+)
+
+// Why work was refused.
+const (
+	refusedJobs     = "jobs"     // maxRunningJobs are running
+	refusedStreams  = "streams"  // maxWatchers event streams are open
+	refusedImports  = "imports"  // too many imports are open
+	refusedStopping = "stopping" // the mirror is stopping
+)
+
+// metrics counts jobs.
+type metrics struct {
+	jobs    *prometheus.GaugeVec
+	refusal *prometheus.CounterVec
+	refused map[string]prometheus.Counter // read only
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		jobs: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_jobs", Help: "Jobs under way, by what they do and whether they wait for their turn."}, []string{"kind", "state"}),
+		refusal: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_jobs_refused_total", Help: "Jobs, imports and event streams that were refused."}, []string{"reason"}),
+		refused: make(map[string]prometheus.Counter),
+	}
+	for _, kind := range []string{kindFetch, kindInstall, kindRefresh, kindStage, kindVerify} {
+		for _, state := range []string{JobRunning, ItemWaiting} {
+			m.jobs.WithLabelValues(kind, state)
+		}
+	}
+	for _, reason := range []string{refusedJobs, refusedStreams, refusedImports, refusedStopping} {
+		m.refused[reason] = m.refusal.WithLabelValues(reason)
+	}
+	return m
+}
+
+// register shows the metrics, and the number of event streams.
+func (m *metrics) register(reg prometheus.Registerer, streams func() int) error {
+	if reg == nil {
+		return nil
+	}
+	return errors.Join(reg.Register(m.jobs), reg.Register(m.refusal), reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imgmirror_event_streams", Help: "Event streams that are open."}, func() float64 { return float64(streams()) })))
+}
+
+// running counts a job of that kind until the func it gives is called.
+func (m *metrics) running(kind string) (over func()) { return m.count(kind, JobRunning) }
+
+// waiting is running for a job that waits for its turn.
+func (m *metrics) waiting(kind string) (over func()) { return m.count(kind, ItemWaiting) }
+
+func (m *metrics) count(kind, state string) func() {
+	g := m.jobs.WithLabelValues(kind, state)
+	g.Inc()
+	return g.Dec
+}
