@@ -158,13 +158,20 @@ func (d *download) collect(r *round) error {
 	}
 	waits := d.newWaits()
 	for {
-		if err := d.yieldSlot(); err != nil {
+		if err := d.yieldSlot(nil); err != nil {
 			return err
 		}
 		before := r.have
 		over, err := d.pass(r, waits)
 		if over {
 			return err
+		}
+		if errors.Is(err, errHanded) {
+			if err := d.retakeSlot(); err != nil {
+				return err
+			}
+			waits = d.newWaits()
+			continue
 		}
 		if r.have > before { // go on at once, with a full budget
 			waits = d.newWaits()
@@ -203,6 +210,15 @@ func (d *download) sleep(wait time.Duration) error {
 func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 	defer a.end()
 	c, body, offset := a.c, a.body, r.have
+	if err := d.charge(c); err != nil {
+		if !c.Once {
+			d.answered, c.accepted, r.current = true, true, c // the next pass asks this source first
+			return false, err
+		}
+		if err := d.retakeSlot(); err != nil {
+			return true, err
+		}
+	}
 	if over, err := d.accept(r, c, body); err != nil {
 		return over, err
 	}
@@ -222,8 +238,11 @@ func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 			if over, err := d.take(r, c, buf[:n]); err != nil {
 				return over, err
 			}
-			if err := d.yieldSlot(); err != nil {
-				return true, err
+		}
+		if err == nil {
+			a.stall.Stop()
+			if err := d.yieldSlot(c); err != nil {
+				return !errors.Is(err, errHanded), err
 			}
 		}
 		if err == nil { // no byte is a sign of life too: the source skips forward

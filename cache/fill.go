@@ -16,7 +16,7 @@ import (
 // the access to its fields:
 //
 //	fill      the requests, and what Readers see   guarded by its mutex   fill.go, fills.go
-//	download  sources, waits, slot and room        its one goroutine      download.go, sources.go
+//	download  sources, waits, slot and room        its one goroutine      download.go, sources.go, seat.go
 //	round     one partial file and its digests     the same goroutine     round.go
 //
 //	File         a request joins the fill for these bytes; the first one begins it
@@ -48,14 +48,16 @@ type fill struct {
 	ctx    context.Context // of the download
 	stop   context.CancelCauseFunc
 
-	mu      sync.Mutex    // never held over I/O; may be taken with Store.mu held, not the other way round
-	wake    chan struct{} // closed, and replaced, whenever a field that Readers wait for has changed
-	blobs   []Blob        // of the requests, one of each image's file
-	sources []*candidate  // that the requests name; it only grows, and what is in it belongs to the download
-	lasting bool          // a request wants the blob also after it has left
-	closed  bool          // the fill is about to end, or the file is published: no request joins any more
-	view    *view         // of the last round that began; nil before the first
-	from    string        // the source whose body is being received; "" between two
+	mu      sync.Mutex     // never held over I/O; may be taken with Store.mu held, not the other way round
+	wake    chan struct{}  // closed, and replaced, whenever a field that Readers wait for has changed
+	blobs   []Blob         // of the requests, one of each image's file
+	sources []*candidate   // that the requests name; it only grows, and what is in it belongs to the download
+	waiting [Ahead + 1]int // requests and Readers by their Why
+	lasting bool           // a request wants the blob also after it has left
+	closed  bool           // the fill is about to end, or the file is published: no request joins any more
+	view    *view          // of the last round that began; nil before the first
+	queued  bool           // the download waits for a slot
+	from    string         // the source whose body is being received; "" between two
 	speed   speed
 	over    bool  // nothing changes any more
 	err     error // why the fill failed; valid once over
@@ -113,9 +115,9 @@ func (s *Store) open(ctx context.Context, b Blob, sources []Source) (*Reader, er
 			}
 			continue
 		}
-		r, err = f.admit(ctx, result)
+		r, err = f.admit(ctx, result, b.Why)
 		if err != nil {
-			f.leave()
+			f.leave(b.Why)
 			if b.Why != Ahead && errors.Is(err, errNoRoomAhead) { // the fill failed before it knew of this request
 				continue
 			}
@@ -193,11 +195,13 @@ func (s *Store) fill(b Blob, sources []Source) (*fill, Result, error) {
 		}
 	}
 	f := &fill{
-		s: s, blob: b, key: b.fillKey(), name: b.partialName(), ticket: new(ticket), hold: new(hold),
+		s: s, blob: b, key: b.fillKey(), name: b.partialName(), hold: new(hold),
 		began: time.Now(), wake: make(chan struct{}),
 	}
 	f.ctx, f.stop = context.WithCancelCause(s.ctx)
-	f.join(b, s.liars.trusted(f.key, sources))
+	sources = s.liars.trusted(f.key, sources)
+	f.ticket = newTicket(firstName(sources))
+	f.join(b, sources)
 	var have int64
 	if name := s.leftoverFor(b); name != "" {
 		f.name, have = name, s.partials[name].Have
@@ -247,10 +251,9 @@ func (f *fill) join(b Blob, sources []Source) bool {
 		return false
 	}
 	f.hold.n.Add(1)
+	f.waiting[b.Why]++
 	f.lasting = f.lasting || b.Why != Job
-	if b.Why != Ahead {
-		f.s.slots.promote(f.ticket)
-	}
+	f.rank()
 	if !slices.ContainsFunc(f.blobs, func(o Blob) bool { return o.Image == b.Image && o.Key == b.Key && o.Index == b.Index }) {
 		f.blobs = append(f.blobs, b)
 	}
@@ -268,11 +271,11 @@ func (f *fill) join(b Blob, sources []Source) bool {
 }
 
 // admit waits until a source has answered, and gives a Reader.
-func (f *fill) admit(ctx context.Context, result Result) (reader *Reader, err error) {
+func (f *fill) admit(ctx context.Context, result Result, why Why) (reader *Reader, err error) {
 	var failed error
 	err = f.await(ctx, func() bool {
 		if v := f.view; v != nil && v.err == nil && (v.verified || v.open && v.size >= 0) {
-			reader = newReader(f, result)
+			reader = newReader(f, result, why)
 			return true
 		}
 		failed = f.err
@@ -284,10 +287,26 @@ func (f *fill) admit(ctx context.Context, result Result) (reader *Reader, err er
 	return reader, err
 }
 
-// leave counts out one request, or its Reader. The last one of jobs ends the fill, and no source is
+// rank tells the slots how urgent the fill is. f.mu is held.
+func (f *fill) rank() {
+	r := f.ticket.is()
+	switch {
+	case f.waiting[Client] > 0:
+		r = rankClient
+	case f.waiting[Job] > 0:
+		r = rankJob
+	case r != rankAhead:
+		r = rankLeft
+	}
+	f.s.slots.rerank(f.ticket, r)
+}
+
+// leave counts out one request of that Why, or its Reader. The last one of jobs ends the fill, and no source is
 // asked any more when leave returns.
-func (f *fill) leave() {
+func (f *fill) leave(why Why) {
 	f.mu.Lock()
+	f.waiting[why]--
+	f.rank()
 	dropped := f.hold.n.Add(-1) == 0 && !f.lasting && !f.closed
 	if dropped {
 		f.closed = true
@@ -313,7 +332,7 @@ func (f *fill) yield() bool {
 }
 
 // ahead tells whether neither a client nor a job has asked for the fill.
-func (f *fill) ahead() bool { return !f.ticket.needed.Load() }
+func (f *fill) ahead() bool { return f.ticket.is() == rankAhead }
 
 // update changes fields that Readers wait for.
 func (f *fill) update(change func()) {

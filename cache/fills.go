@@ -93,7 +93,7 @@ func (f *fill) describe() FillInfo {
 	switch {
 	case v.verified || i.Have > 0 && i.Have == i.Size:
 		i.State = FillVerifying
-	case v.open:
+	case v.open && !f.queued:
 		i.State = FillFilling
 		i.Rate = f.speed.now(time.Now())
 	}

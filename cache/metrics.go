@@ -20,6 +20,24 @@ const (
 // sourceDisk stands for a source in failures of bytes that were found on disk.
 const sourceDisk = "disk"
 
+// Why a running download gave its slot away.
+const (
+	handedLeft   = "left"   // its clients have left, and another download waited
+	handedAhead  = "ahead"  // it was ahead of need
+	handedJob    = "job"    // of a job, and a client waited
+	handedSource = "source" // another source took it over, which had its share already
+)
+
+func handedReason(r rank) string {
+	switch r {
+	case rankAhead:
+		return handedAhead
+	case rankLeft:
+		return handedLeft
+	}
+	return handedJob
+}
+
 type metrics struct {
 	requests     map[Result]prometheus.Counter // read only
 	served       map[Result]prometheus.Counter
@@ -28,12 +46,13 @@ type metrics struct {
 	inflight     prometheus.Gauge
 	slotsWaiting prometheus.Gauge
 	slotsRefused prometheus.Counter
+	slotsHanded  *prometheus.CounterVec
 	evictions    map[Reason]prometheus.Counter      // read only
 	roomRefused  map[string]prometheus.Counter      // read only
 	scrubbed     map[CheckResult]prometheus.Counter // read only
 }
 
-func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats, limit func() int64) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats, limit func() int64, slots *slots) (*metrics, error) {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
@@ -54,8 +73,12 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 			Name: "imgmirror_fills_inflight", Help: "Downloads under way."}),
 		slotsWaiting: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_fill_slots_waiting", Help: "Downloads that wait for a slot."}),
+		slotsHanded: counters("imgmirror_fill_slots_handed_total", "Slots that a running download gave away, by the reason.", "reason"),
 		slotsRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "imgmirror_fill_slots_refused_total", Help: "Downloads that got no slot before their deadline."}),
+	}
+	for _, reason := range []string{handedLeft, handedAhead, handedJob, handedSource} {
+		m.slotsHanded.WithLabelValues(reason)
 	}
 	for _, r := range []Result{Hit, Miss, Join} {
 		label := strings.ToLower(string(r))
@@ -78,7 +101,7 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 	m.failures.WithLabelValues(sourceDisk, whereUnreadable)
 	var err error
 	for _, c := range []prometheus.Collector{
-		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, evictions, scrubbed,
+		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, m.slotsHanded, &slotGauges{slots, sources}, evictions, scrubbed,
 		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(stats().Bytes()) }),
 		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(limit()) }),
 		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(stats().Files) }),
@@ -127,6 +150,46 @@ func (m *metrics) noRoom(err error) {
 		m.roomRefused[noRoomUnverified].Inc()
 	case errors.Is(err, ErrNoSpace):
 		m.roomRefused[noRoomFull].Inc()
+	}
+}
+
+var (
+	slotsDesc     = prometheus.NewDesc("imgmirror_fill_slots", "Downloads that may run at the same time (cache.fill_slots).", nil, nil)
+	slotsLentDesc = prometheus.NewDesc("imgmirror_fill_slots_lent_total", "Slots given beyond cache.fill_slots, to a source below its share.", nil, nil)
+	slotsUsedDesc = prometheus.NewDesc("imgmirror_fill_slots_used", "Slots in use by the downloads of a source.", []string{"source"}, nil)
+	slotsWaitDesc = prometheus.NewDesc("imgmirror_fill_slots_wanted", "Downloads of a source that wait for a slot.", []string{"source"}, nil)
+)
+
+// slotGauges show the slots and the accounts of the sources.
+type slotGauges struct {
+	*slots
+	sources []string // that are there at zero
+}
+
+// Describe implements prometheus.Collector.
+func (g *slotGauges) Describe(all chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{slotsDesc, slotsLentDesc, slotsUsedDesc, slotsWaitDesc} {
+		all <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (g *slotGauges) Collect(all chan<- prometheus.Metric) {
+	used, waiting := make(map[string]int), make(map[string]int)
+	for _, s := range g.sources {
+		used[s] = 0
+	}
+	g.mu.Lock()
+	total, lent := g.total, g.lent
+	for _, a := range g.accounts {
+		used[a.name], waiting[a.name] = a.used, len(a.queue)
+	}
+	g.mu.Unlock()
+	all <- prometheus.MustNewConstMetric(slotsDesc, prometheus.GaugeValue, float64(total))
+	all <- prometheus.MustNewConstMetric(slotsLentDesc, prometheus.CounterValue, float64(lent))
+	for s := range used {
+		all <- prometheus.MustNewConstMetric(slotsUsedDesc, prometheus.GaugeValue, float64(used[s]), s)
+		all <- prometheus.MustNewConstMetric(slotsWaitDesc, prometheus.GaugeValue, float64(waiting[s]), s)
 	}
 }
 

@@ -27,6 +27,7 @@ type Reader struct {
 	served prometheus.Counter
 
 	fill *fill    // nil: the file was on disk
+	why  Why      // of the request to the fill
 	view *view    // of the round whose bytes are read
 	file *os.File // nil: not open yet
 	of   *view    // of the round whose file that is
@@ -38,9 +39,9 @@ type Reader struct {
 }
 
 // newReader gives a Reader on f's round. f.mu is held.
-func newReader(f *fill, result Result) *Reader {
+func newReader(f *fill, result Result, why Why) *Reader {
 	return &Reader{
-		fill: f, view: f.view, hold: f.hold, result: result, size: f.view.size, end: f.view.size,
+		fill: f, why: why, view: f.view, hold: f.hold, result: result, size: f.view.size, end: f.view.size,
 		served: f.s.metrics.served[result],
 	}
 }
@@ -305,7 +306,7 @@ func (r *Reader) Close() error {
 		r.stored.touch()
 	}
 	if r.fill != nil {
-		r.fill.leave()
+		r.fill.leave(r.why)
 	} else {
 		r.hold.n.Add(-1)
 	}

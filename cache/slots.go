@@ -3,33 +3,83 @@ package cache
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
 )
 
-// slots bounds how many fills run at the same time. Those that wait are served in the order in
-// which they came, but those ahead of need after all others; one of these that runs is asked to
-// yield its slot when another waits.
+// rank says how urgent a fill is. A lower rank goes first.
+type rank int32
+
+// The ranks of a fill.
+const (
+	rankClient rank = iota // a client reads the fill, or waits for its first bytes
+	rankJob                // a job does
+	rankLeft               // clients or jobs wanted the fill, and have left
+	rankAhead              // neither a client nor a job has asked for the fill
+	rankNone               // of no fill: behind all others
+)
+
+// needed tells whether a client or a job waits for the fill.
+func (r rank) needed() bool { return r <= rankJob }
+
+// slots bounds how many fills run at the same time. Each source has an account, with its fills that
+// have a slot and those that wait. The rules:
+//
+//	share    is total divided by the number of sources with needed fills, and at least one slot.
+//	free     A free slot goes to needed fills before others, to sources below their share before
+//	         others, to clients before jobs, to the source with the fewest slots, and to the
+//	         source that was served longest ago. One account is served in the order of arrival.
+//	lent     A source does not wait for another: a source without a slot is lent one when all are
+//	         taken, and a source below its share is lent slots for needed fills while fewer than
+//	         2*total are in use. So no more than 2*total + the number of sources are in use.
+//	handed   A fill with a slot hands the slot to a waiting fill of a better rank. While slots are
+//	         lent, a fill that is not needed gives its slot back. But the last slot of a source
+//	         stays with the source.
+//
+// Fills that run are never interrupted by other fills of the same rank, so what is lent ends with
+// the fills that were there before.
 type slots struct {
-	urgent atomic.Int32 // tickets waiting that are not ahead of need; written under mu
+	// pressing is the rank behind which a fill with a slot has to look whether hand applies. It
+	// changes under mu only.
+	pressing atomic.Int32
 
-	mu    sync.Mutex // guards what follows
-	total int
-	used  int
-	queue []*ticket
+	mu       sync.Mutex // guards what follows, accounts and tickets included; a leaf
+	total    int
+	used     int
+	served   uint64 // slots given so far
+	lent     uint64 // of which beyond total
+	accounts map[string]*account
 }
 
-// ticket is one fill's claim on a slot.
+// account is one source's fills. An account without a fill does not exist.
+type account struct {
+	name   string
+	used   int       // slots
+	queue  []*ticket // that wait, in the order of arrival
+	needed int       // tickets with a slot, or in the queue, that are needed
+	served uint64    // slots.served when the account got its last slot
+}
+
+// ticket is one fill's claim on a slot. slots.mu guards it.
 type ticket struct {
-	needed atomic.Bool   // a client or a job waits for the fill, which is else ahead of need; written under slots.mu
-	ready  chan struct{} // closed when the slot is given; made anew by each wait
+	rank    atomic.Int32  // changes under slots.mu
+	source  string        // the account of the ticket
+	account *account      // nil: the ticket neither waits nor has a slot
+	seated  bool          // the ticket has a slot
+	ready   chan struct{} // closed when the slot is given; made anew by each wait
 }
+
+func newTicket(source string) *ticket {
+	t := &ticket{source: source}
+	t.rank.Store(int32(rankAhead))
+	return t
+}
+
+func (t *ticket) is() rank { return rank(t.rank.Load()) }
 
 func newSlots(n int) *slots {
-	s := new(slots)
+	s := &slots{accounts: make(map[string]*account)}
 	s.resize(n)
 	return s
 }
@@ -40,113 +90,239 @@ func (s *slots) acquire(ctx context.Context, t *ticket) error {
 		return err
 	}
 	s.mu.Lock()
-	t.ready = make(chan struct{})
-	s.queue = append(s.queue, t)
-	s.count(t, 1)
-	s.grant()
+	s.enqueue(t, false)
+	s.settle()
 	s.mu.Unlock()
+	return s.wait(ctx, t)
+}
+
+// wait waits for the slot of a ticket in the queue; as acquire.
+func (s *slots) wait(ctx context.Context, t *ticket) error {
 	select {
 	case <-t.ready:
 		return nil
 	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i := slices.Index(s.queue, t); i >= 0 {
-		s.take(i)
-	} else { // it was given at the same moment
-		s.used--
-		s.grant()
-	}
-	return ctx.Err()
-}
-
-// release gives a slot back.
-func (s *slots) release() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used--
-	s.grant()
-}
-
-// promote makes t one that is not ahead of need.
-func (s *slots) promote(t *ticket) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !t.needed.Swap(true) && slices.Contains(s.queue, t) {
-		s.count(t, 1)
-		s.grant()
+		s.release(t)
+		return ctx.Err()
 	}
 }
 
-// wanted tells whether t, which has a slot, should give it to one that waits.
-func (s *slots) wanted(t *ticket) bool { return s.urgent.Load() > 0 && !t.needed.Load() }
+// release gives the slot of t back, or takes t out of the queue.
+func (s *slots) release(t *ticket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remove(t)
+	s.settle()
+}
 
-// resize sets the number of slots; 0 = defaultFillSlots. Fills that run go on, also when there are more of them now than
-// slots.
+// rerank sets the rank of t.
+func (s *slots) rerank(t *ticket, r rank) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := t.is()
+	t.rank.Store(int32(r))
+	if a := t.account; a != nil && before != r {
+		a.needed += count(r.needed()) - count(before.needed())
+		s.settle()
+	}
+}
+
+// charge puts t, which has a slot, on the account of another source. Where that source may have no
+// more slots just now the slot is gone: t is in the queue, wait must follow, and charge gives false.
+func (s *slots) charge(t *ticket, source string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.source == source {
+		return true
+	}
+	s.remove(t)
+	t.source = source
+	s.enqueue(t, true)
+	if s.used < s.total || s.lends(t) {
+		s.seat(t)
+	}
+	s.settle()
+	return t.seated
+}
+
+// pressed tells at little cost whether hand may apply to t, which has a slot.
+func (s *slots) pressed(t *ticket) bool { return t.rank.Load() > s.pressing.Load() }
+
+// hand takes the slot of t where the rules say so, and gives it to a better ticket, if one waits.
+// Then t is in the queue again, wait must follow, and hand gives true. A fill that nobody waits for
+// joins the end of the queue, any other its head.
+func (s *slots) hand(t *ticket) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.account == nil || !t.seated {
+		return false
+	}
+	better := s.better(t)
+	if better == nil && (t.is().needed() || s.used <= s.total || t.account.used == 1) {
+		return false
+	}
+	s.remove(t)
+	s.enqueue(t, t.is() != rankLeft)
+	if better != nil {
+		s.seat(better)
+	}
+	s.settle()
+	return !t.seated
+}
+
+// better gives the waiting ticket that has to have the slot of t; nil: there is none. s.mu is held.
+func (s *slots) better(t *ticket) *ticket {
+	var best *ticket
+	a := t.account
+	a.used-- // as if t waited, too
+	defer func() { a.used++ }()
+	for _, other := range s.accounts {
+		w := other.first()
+		if w == nil || w.is() >= t.is() || other != a && a.used == 0 || s.compare(w, t) > 0 {
+			continue
+		}
+		if best == nil || s.compare(w, best) < 0 {
+			best = w
+		}
+	}
+	return best
+}
+
+// resize sets the number of slots; 0 = defaultFillSlots. Fills that run go on, also when there are
+// more of them now than slots.
 func (s *slots) resize(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.total = cmp.Or(max(0, n), defaultFillSlots)
-	s.grant()
+	s.settle()
 }
 
-// grant gives what is free to those whose turn it is. s.mu is held.
-func (s *slots) grant() {
-	for s.used < s.total && len(s.queue) > 0 {
-		i := max(0, slices.IndexFunc(s.queue, func(t *ticket) bool { return t.needed.Load() }))
-		s.used++
-		close(s.take(i).ready)
+// settle gives all slots that can be given. s.mu is held.
+func (s *slots) settle() {
+	for t := s.next(); t != nil; t = s.next() {
+		s.seat(t)
+	}
+	pressing := rankNone
+	for _, a := range s.accounts {
+		if t := a.first(); t != nil {
+			pressing = min(pressing, t.is())
+		}
+	}
+	if s.used > s.total {
+		pressing = min(pressing, rankJob)
+	}
+	s.pressing.Store(int32(pressing))
+}
+
+// next gives the ticket that is to have a slot now; nil: there is none. s.mu is held.
+func (s *slots) next() (best *ticket) {
+	for _, a := range s.accounts {
+		t := a.first()
+		if t == nil || s.used >= s.total && !s.lends(t) {
+			continue
+		}
+		if best == nil || s.compare(t, best) < 0 {
+			best = t
+		}
+	}
+	return best
+}
+
+// lends tells whether t may have a slot although all are taken. s.mu is held.
+func (s *slots) lends(t *ticket) bool {
+	a := t.account
+	return a.used == 0 || t.is().needed() && a.used < s.share() && s.used < 2*s.total
+}
+
+// share is the number of slots that each source may have while needed fills of all wait. s.mu is held.
+func (s *slots) share() int {
+	sources := 0
+	for _, a := range s.accounts {
+		sources += count(a.needed > 0)
+	}
+	return max(1, s.total/max(1, sources))
+}
+
+// compare orders waiting tickets, the one to be served first at the front. s.mu is held.
+func (s *slots) compare(t, u *ticket) int {
+	a, b, share := t.account, u.account, s.share()
+	return cmp.Or(
+		count(!t.is().needed())-count(!u.is().needed()),
+		count(a.used >= share)-count(b.used >= share),
+		cmp.Compare(t.is(), u.is()),
+		cmp.Compare(a.used, b.used),
+		cmp.Compare(a.served, b.served),
+		cmp.Compare(a.name, b.name),
+	)
+}
+
+// first gives the ticket of the queue that is served first; nil: none waits.
+func (a *account) first() (best *ticket) {
+	for _, t := range a.queue {
+		if best == nil || t.is() < best.is() {
+			best = t
+		}
+		if best.is() == rankClient {
+			break
+		}
+	}
+	return best
+}
+
+// enqueue puts t into the queue of its account, ahead of all others if front. s.mu is held.
+func (s *slots) enqueue(t *ticket, front bool) {
+	a := s.accounts[t.source]
+	if a == nil {
+		a = &account{name: t.source}
+		s.accounts[t.source] = a
+	}
+	t.account, t.ready = a, make(chan struct{})
+	a.needed += count(t.is().needed())
+	if front {
+		a.queue = slices.Insert(a.queue, 0, t)
+	} else {
+		a.queue = append(a.queue, t)
 	}
 }
 
-// take takes a ticket out of the queue. s.mu is held.
-func (s *slots) take(i int) *ticket {
-	t := s.queue[i]
-	s.queue = slices.Delete(s.queue, i, i+1)
-	s.count(t, -1)
-	return t
+// seat gives t, which is in the queue, a slot. s.mu is held.
+func (s *slots) seat(t *ticket) {
+	a := t.account
+	a.queue = slices.DeleteFunc(a.queue, func(other *ticket) bool { return other == t })
+	s.used++
+	s.served++
+	a.used++
+	a.served = s.served
+	if s.used > s.total {
+		s.lent++
+	}
+	t.seated = true
+	close(t.ready)
 }
 
-func (s *slots) count(t *ticket, n int32) {
-	if t.needed.Load() {
-		s.urgent.Add(n)
+// remove takes t off its account, with its slot if t has one. s.mu is held.
+func (s *slots) remove(t *ticket) {
+	a := t.account
+	if a == nil {
+		return
+	}
+	if t.seated {
+		s.used--
+		a.used--
+	} else {
+		a.queue = slices.DeleteFunc(a.queue, func(other *ticket) bool { return other == t })
+	}
+	a.needed -= count(t.is().needed())
+	t.account, t.seated = nil, false
+	if a.used == 0 && len(a.queue) == 0 {
+		delete(s.accounts, a.name)
 	}
 }
 
-// takeSlot waits in the queue of downloads.
-func (d *download) takeSlot() error {
-	d.s.metrics.slotsWaiting.Inc()
-	defer d.s.metrics.slotsWaiting.Dec()
-	if d.s.slots.acquire(d.f.ctx, d.f.ticket) == nil {
-		d.seated = true
-		return nil
+// count is 1 if is, else 0.
+func count(is bool) int {
+	if is {
+		return 1
 	}
-	cause := context.Cause(d.f.ctx)
-	if !errors.Is(cause, ErrClosed) {
-		d.s.metrics.slotsRefused.Inc()
-	}
-	return fmt.Errorf("waiting for a slot: %w", cause)
+	return 0
 }
-
-// giveSlot gives the slot back, if the download has one.
-func (d *download) giveSlot() {
-	if d.seated {
-		d.seated = false
-		d.s.slots.release()
-	}
-}
-
-// yieldSlot lends the slot of a download ahead of need to one that a client waits for, and waits
-// for another.
-func (d *download) yieldSlot() error {
-	if !d.s.slots.wanted(d.f.ticket) {
-		return nil
-	}
-	d.giveSlot()
-	return d.takeSlot()
-}
-
-// SetFillSlots changes Options.FillSlots. Fills that run go on, also when there are more of them
-// than that.
-func (s *Store) SetFillSlots(n int) { s.slots.resize(n) }

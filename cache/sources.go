@@ -43,6 +43,14 @@ type candidate struct {
 	ended    bool  // its last attempt ended before the body did, and brought nothing
 }
 
+// firstName is the name of the source that a download asks first; "" without sources.
+func firstName(sources []Source) string {
+	if len(sources) == 0 {
+		return ""
+	}
+	return sources[0].Name
+}
+
 // waits is the schedule of passes over the sources.
 type waits struct {
 	patient bool          // no source has answered yet
@@ -82,6 +90,11 @@ func (d *download) pass(r *round, waits *waits) (over bool, err error) {
 		left = slices.DeleteFunc(left, func(other *candidate) bool { return other == c })
 	}
 	for len(left) > 0 {
+		if d.charge(left[0]) != nil {
+			if err := d.retakeSlot(); err != nil {
+				return true, err
+			}
+		}
 		began, before := time.Now(), r.have
 		won, lost := d.race(left, before)
 		var refusing time.Duration // stalls apart
@@ -100,6 +113,9 @@ func (d *download) pass(r *round, waits *waits) (over bool, err error) {
 			return true, context.Cause(d.f.ctx)
 		}
 		if won != nil {
+			if errors.Is(err, errHanded) {
+				return false, err
+			}
 			if over && won.c.out == nil { // the source is not to blame
 				return true, err
 			}

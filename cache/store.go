@@ -195,7 +195,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
 	}
-	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit); err != nil {
+	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit, s.slots); err != nil {
 		return nil, err
 	}
 	if err := s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share); err != nil {

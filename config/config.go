@@ -117,7 +117,7 @@ type Catalog struct {
 type Cache struct {
 	MaxSize       Size     `yaml:"max_size" help:"limit of what is on disk, like 500GB; empty: all of the file system but min_free"`
 	MinFree       Size     `yaml:"min_free" help:"bytes of the file system that no download may take"`
-	FillSlots     int      `yaml:"fill_slots" help:"downloads at the same time; others wait"`
+	FillSlots     int      `yaml:"fill_slots" help:"downloads at the same time, in even shares for the sources; others wait"`
 	StreamOnMiss  bool     `yaml:"stream_on_miss" help:"false: a client waits until the whole file is verified"`
 	OnUnreachable string   `yaml:"on_unreachable" help:"error: 503 for the file of an image whose sources are all down; notfound: 404 for manifest and file, and imgadm asks its next source"`
 	Pins          []string `yaml:"pins" help:"filters: images that are never evicted"`
