@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -42,6 +41,8 @@ type download struct {
 	booked   int64         // bytes set aside in the account and not yet written
 	claim    claim         // what its room costs others
 	answered bool          // some source has answered well
+	tempo    *tempo        // of the source that sent the last body
+	next     *candidate    // is to take over from a slow source; nil: none is
 	single   bool          // a round's bytes must all come from one source
 	lost     int           // rounds whose file was removed by hand
 	pace     *rate.Limiter // of attempts that follow at once on one that brought bytes
@@ -229,26 +230,33 @@ func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 	if err := r.waitHashed(); err != nil {
 		return true, err
 	}
+	tempo := d.measure(c, body)
+	defer tempo.tell()
 	a.stall.Reset(a.limit)
 	for {
 		buf := r.hash.Buffer()
-		n, err := body.Read(buf)
+		n, err := tempo.read(buf)
 		if n > 0 {
 			a.stall.Stop() // a slow disk is not the source's fault
 			if over, err := d.take(r, c, buf[:n]); err != nil {
 				return over, err
 			}
 		}
+		end := err == io.EOF //nolint:errorlint // a Reader says it that way
 		if err == nil {
 			a.stall.Stop()
 			if err := d.yieldSlot(c); err != nil {
 				return !errors.Is(err, errHanded), err
 			}
 		}
+		if err == nil || n > 0 && !end {
+			if err := d.tooSlow(r, tempo); err != nil {
+				return false, err
+			}
+		}
 		if err == nil { // no byte is a sign of life too: the source skips forward
 			a.stall.Reset(a.limit)
 		}
-		end := err == io.EOF //nolint:errorlint // a Reader says it that way
 		switch {
 		case err == nil:
 			continue
@@ -349,64 +357,4 @@ func (d *download) wrongSize(r *round, c *candidate, what string) (over bool, er
 	err = fmt.Errorf("%w: %s", verify.ErrMismatch, what)
 	d.refuse(r, c, whereSize, err)
 	return slices.Contains(r.from, c), err
-}
-
-// judge gives the verdict on the round's bytes, and blames the source of wrong bytes. Bytes of an
-// earlier process are the first suspect. Of several sources none is to blame, but from now on one
-// source at a time has to bring all of a round.
-func (d *download) judge(r *round) error {
-	got, err := r.judge()
-	if err == nil { // the room first, as a client that has all may ask for the next
-		d.confirm(r)
-		r.confirm(got)
-	}
-	if !errors.Is(err, verify.ErrMismatch) {
-		return err
-	}
-	switch {
-	case r.leftover > 0:
-		d.s.metrics.failure(sourceDisk, whereDigest)
-	case len(r.from) == 1:
-		d.refuse(r, r.from[0], whereDigest, err)
-	default:
-		d.single = true
-		for _, c := range r.from {
-			d.s.metrics.failure(c.Name, whereMixed)
-		}
-	}
-	return fmt.Errorf("from %s: %w", r.names(), err)
-}
-
-// mayBeginAgain tells whether a round that ended with err is worth another, after it has put the
-// blame where it belongs.
-func (d *download) mayBeginAgain(r *round, err error) bool {
-	switch {
-	case d.f.ctx.Err() != nil:
-		return false
-	case errors.Is(err, errPartialLost):
-		d.lost++
-		return d.lost < maxLost
-	case errors.Is(err, verify.ErrMismatch):
-		if r.leftover > 0 {
-			return true // from the start, and from the same sources
-		}
-	case r.only == nil || !errors.Is(err, verify.ErrUnavailable):
-		return false
-	default: // alone of all sources the round's one could not go on: the others may still, from the start
-		r.only.out = err
-	}
-	return slices.ContainsFunc(d.f.candidates(), func(c *candidate) bool { return c.out == nil })
-}
-
-// abandon ends a round that failed with err. The partial file is kept, as leftover, only if it is
-// of use to a later fill.
-func (d *download) abandon(r *round, err error) error {
-	r.fail(err)
-	later := errors.Is(err, verify.ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errDropped) ||
-		errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoRoomAhead) && r.leftover > 0
-	if later && !errors.Is(err, verify.ErrMismatch) && !d.want.SHA1.IsZero() && !d.single && r.have > 0 {
-		d.leftover = r.have
-		return nil
-	}
-	return d.s.dropPartial(r.view.path, r.have)
 }

@@ -49,6 +49,8 @@ type reply struct {
 	chunk   int             // bytes a Read gives at most; 0 = as asked
 	pause   time.Duration   // before each Read
 	skip    time.Duration   // so long Reads come back with nothing, one each second
+	skipped int64           // bytes that each of these Reads has thrown away
+	held    bool            // the pauses are the mirror's own limit
 }
 
 // fake is a source that does as it is told.
@@ -105,7 +107,7 @@ func (f *fake) open(ctx context.Context, offset int64) (*verify.Stream, error) {
 	rest := data[min(offset, int64(len(data))):]
 	body := &fakeBody{ctx: ctx, f: f, r: r, rest: rest}
 	body.opened()
-	return &verify.Stream{ReadCloser: body, Size: size, MD5: r.md5, ModTime: r.modTime}, nil
+	return &verify.Stream{ReadCloser: body, Size: size, MD5: r.md5, ModTime: r.modTime, Pace: func() verify.Pace { return body.pace }}, nil
 }
 
 type fakeBody struct {
@@ -114,14 +116,19 @@ type fakeBody struct {
 	r    reply
 	rest []byte
 	gave int
+	pace verify.Pace
 }
 
 func (b *fakeBody) Read(p []byte) (int, error) {
 	if !pause(b.ctx, b.r.pause) {
 		return 0, b.ctx.Err()
 	}
+	if b.r.held {
+		b.pace.Held += b.r.pause
+	}
 	if b.r.skip > 0 {
 		b.r.skip -= time.Second
+		b.pace.Skipped += b.r.skipped
 		pause(b.ctx, time.Second)
 		return 0, b.ctx.Err()
 	}

@@ -16,7 +16,7 @@ import (
 // the access to its fields:
 //
 //	fill      the requests, and what Readers see   guarded by its mutex   fill.go, fills.go
-//	download  sources, waits, slot and room        its one goroutine      download.go, sources.go, seat.go
+//	download  sources, waits, slot and room        its one goroutine      download.go, sources.go, seat.go, tempo.go, verdict.go
 //	round     one partial file and its digests     the same goroutine     round.go
 //
 //	File         a request joins the fill for these bytes; the first one begins it

@@ -47,6 +47,8 @@ type metrics struct {
 	slotsWaiting prometheus.Gauge
 	slotsRefused prometheus.Counter
 	slotsHanded  *prometheus.CounterVec
+	slow         *prometheus.CounterVec
+	takeovers    *prometheus.CounterVec
 	evictions    map[Reason]prometheus.Counter      // read only
 	roomRefused  map[string]prometheus.Counter      // read only
 	scrubbed     map[CheckResult]prometheus.Counter // read only
@@ -74,6 +76,8 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 		slotsWaiting: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_fill_slots_waiting", Help: "Downloads that wait for a slot."}),
 		slotsHanded: counters("imgmirror_fill_slots_handed_total", "Slots that a running download gave away, by the reason.", "reason"),
+		slow:        counters("imgmirror_fill_slow_total", "Minutes in which a source sent a file slower than fill.min_rate.", "source"),
+		takeovers:   counters("imgmirror_fill_takeovers_total", "Downloads that left a slow source for another one.", "source"),
 		slotsRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "imgmirror_fill_slots_refused_total", Help: "Downloads that got no slot before their deadline."}),
 	}
@@ -92,6 +96,8 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 	}
 	for _, s := range sources {
 		m.resumes.WithLabelValues(s)
+		m.slow.WithLabelValues(s)
+		m.takeovers.WithLabelValues(s)
 		for _, w := range []string{whereSize, whereDigest, whereMixed, whereUnchecked} {
 			m.failures.WithLabelValues(s, w)
 		}
@@ -101,7 +107,7 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 	m.failures.WithLabelValues(sourceDisk, whereUnreadable)
 	var err error
 	for _, c := range []prometheus.Collector{
-		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, m.slotsHanded, &slotGauges{slots, sources}, evictions, scrubbed,
+		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, m.slotsHanded, m.slow, m.takeovers, &slotGauges{slots, sources}, evictions, scrubbed,
 		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(stats().Bytes()) }),
 		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(limit()) }),
 		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(stats().Files) }),

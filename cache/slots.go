@@ -145,6 +145,14 @@ func (s *slots) charge(t *ticket, source string) bool {
 	return t.seated
 }
 
+// welcome tells whether charge would let t keep its slot on the account of source.
+func (s *slots) welcome(t *ticket, source string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.accounts[source]
+	return a == nil || t.source == source || s.used <= s.total || s.lendsTo(a, t.is())
+}
+
 // pressed tells at little cost whether hand may apply to t, which has a slot.
 func (s *slots) pressed(t *ticket) bool { return t.rank.Load() > s.pressing.Load() }
 
@@ -229,9 +237,10 @@ func (s *slots) next() (best *ticket) {
 }
 
 // lends tells whether t may have a slot although all are taken. s.mu is held.
-func (s *slots) lends(t *ticket) bool {
-	a := t.account
-	return a.used == 0 || t.is().needed() && a.used < s.share() && s.used < 2*s.total
+func (s *slots) lends(t *ticket) bool { return s.lendsTo(t.account, t.is()) }
+
+func (s *slots) lendsTo(a *account, r rank) bool {
+	return a.used == 0 || r.needed() && a.used < s.share() && s.used < 2*s.total
 }
 
 // share is the number of slots that each source may have while needed fills of all wait. s.mu is held.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ type candidate struct {
 	stalled  bool  // its last attempt stalled: others are asked before it
 	slow     bool  // its last attempt took long to be refused, or was not made
 	ended    bool  // its last attempt ended before the body did, and brought nothing
+
+	rate  int64     // bytes a second that it brought lately; 0: none
+	rated time.Time // when that was; zero: it has not brought bytes
 }
 
 // firstName is the name of the source that a download asks first; "" without sources.
@@ -122,6 +126,7 @@ func (d *download) pass(r *round, waits *waits) (over bool, err error) {
 			if err = r.failed(won.c, err); over {
 				return true, err
 			}
+			r.current, d.next = cmp.Or(d.next, r.current), nil
 			if r.have > before {
 				d.s.log.Info("a download broke off", "sum", d.f.blob.title(), "have", r.have, "error", err)
 				return false, err

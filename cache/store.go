@@ -46,6 +46,7 @@ type Options struct {
 	MinFree         int64         // bytes that stay free on the file system; likewise
 	FillSlots       int           // fills at the same time; 0 = 8. Others wait in a queue.
 	StallTimeout    time.Duration // without a byte from a source; 0 = 20s
+	MinRate         int64         // bytes a second, over a minute: a slower source is left for a much faster one; 0 = no limit
 	Deadline        time.Duration // of a whole fill, its wait for a slot included; 0 = 24h
 	Patience        time.Duration // how long a fill may try sources that refuse, or cannot be reached, before any has accepted; 0 = 2.5s (spec 5.5: a 503 within 3 s)
 	AllowUnverified bool          // accept a file that nothing can be checked against
@@ -69,6 +70,8 @@ type Options struct {
 
 	Logger     *slog.Logger // nil: silent
 	Registerer prometheus.Registerer
+
+	rateWindow time.Duration // over which MinRate counts; 0 = a minute
 
 	diskRoom func(path string) (disk.Room, error) // what the disk has left for the index; nil: ask it
 }
@@ -143,6 +146,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	o.StallTimeout = cmp.Or(max(o.StallTimeout, 0), defaultStallTimeout)
 	o.Deadline = cmp.Or(max(o.Deadline, 0), defaultDeadline)
 	o.Patience = cmp.Or(max(o.Patience, 0), defaultPatience)
+	o.rateWindow = cmp.Or(o.rateWindow, defaultRateWindow)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

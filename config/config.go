@@ -126,6 +126,7 @@ type Cache struct {
 // Fill bounds one download.
 type Fill struct {
 	StallTimeout time.Duration `yaml:"stall_timeout" help:"how long a source may send nothing before the download goes on elsewhere"`
+	MinRate      Size          `yaml:"min_rate" help:"bytes per second, over a minute, below which a source is left for a much faster one; 0: no limit"`
 	Deadline     time.Duration `yaml:"deadline" help:"of one download, with all its tries"`
 	Streams      int           `yaml:"streams" help:"ranges of one file that are fetched at once"`
 }
@@ -200,7 +201,7 @@ func Defaults() Config {
 			StreamOnMiss:  true,
 			OnUnreachable: "error",
 		},
-		Fill: Fill{StallTimeout: 20 * time.Second, Deadline: 24 * time.Hour, Streams: 1},
+		Fill: Fill{StallTimeout: 20 * time.Second, MinRate: 10_000, Deadline: 24 * time.Hour, Streams: 1},
 		Clients: Clients{
 			StallTimeout:   60 * time.Second,
 			DrainTimeout:   30 * time.Second,

@@ -124,7 +124,7 @@ func TestYAMLIsReadBack(t *testing.T) {
 	f("")
 	f("sources: []\nadmin: {listen: ''}\ncache: {max_size: 1GiB, min_free: 0, pins: ['name=~x', 'os!=linux']}")
 	f("data_dir: 'yes'\ns3: {prefix: '0x10', region: '~'}\nlog: {level: debug}\nbundle: {trusted_keys: ['a: b', '#c', ' d ']}")
-	f("channels: [{name: dev, description: \"two\\nlines\"}]\nfill: {stall_timeout: 90s, deadline: 1h0m1s}")
+	f("channels: [{name: dev, description: \"two\\nlines\"}]\nfill: {stall_timeout: 90s, min_rate: 0, deadline: 1h0m1s}")
 	f("prefetch: [{match: [name=a], newest: 3}]\nsources: [{url: 'http://a', rate_limit: 40MB, refresh: 1500ms}]")
 
 	text, err := Defaults().YAML()
@@ -193,6 +193,21 @@ func TestReadableSecretsWarn(t *testing.T) {
 	if d := cmp.Diff([]string{"sources[0].password_file: everyone on this machine can read " + open}, c.Warnings); d != "" {
 		t.Error(d)
 	}
+}
+
+// A limit near the rate of a slow source is odd.
+func TestNearRatesWarn(t *testing.T) {
+	f := func(limit, least string, want int) {
+		t.Helper()
+		c := mustLoad(t, "", LoadOptions{Flags: map[string]any{"sources": `[{"url":"http://a"},{"url":"http://b","rate_limit":"` + limit + `"}]`, "fill.min_rate": least}})
+		if len(c.Warnings) != want || want > 0 && !strings.Contains(c.Warnings[0], "sources[1].rate_limit: ") {
+			t.Errorf("rate_limit %s, min_rate %s: %q", limit, least, c.Warnings)
+		}
+	}
+	f("", "10KB", 0)
+	f("20KB", "10KB", 0)
+	f("19KB", "10KB", 1)
+	f("1KB", "0", 0)
 }
 
 // An import of imgadm's with its origins needs six connections at once.

@@ -168,7 +168,7 @@ func TestEveryKeyFromEnvironment(t *testing.T) {
 		"admin.listen": ":2", "admin.token_file": "/t", "sources": `[{"url":"http://a"}]`,
 		"channels": `[{"name":"dev","default":true}]`, "catalog.retired": "hide", "catalog.hide_broken_chains": "true", "catalog.published": "last",
 		"cache.max_size": "1GB", "cache.min_free": "2GB", "cache.fill_slots": "3", "cache.stream_on_miss": "false",
-		"cache.on_unreachable": "notfound", "cache.pins": "os=linux", "fill.stall_timeout": "1s", "fill.deadline": "1h",
+		"cache.on_unreachable": "notfound", "cache.pins": "os=linux", "fill.stall_timeout": "1s", "fill.min_rate": "1KB", "fill.deadline": "1h",
 		"fill.streams": "2", "clients.stall_timeout": "1s", "clients.drain_timeout": "1s", "clients.max_connections": "8",
 		"clients.max_per_address": "7", "clients.memory": "8MB", "verify.scrub_every": "1h", "verify.scrub_rate": "1MB", "verify.allow_unverified": "1",
 		"bundle.trusted_keys": "k", "bundle.require_signature": "true", "prefetch": `[{"match":["os=linux"],"newest":1}]`,

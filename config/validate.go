@@ -156,6 +156,7 @@ func (k *checker) limits(c *Config) {
 	k.between("cache.fill_slots", c.Cache.FillSlots, 1, maxSlots)
 	k.oneOf("cache.on_unreachable", c.Cache.OnUnreachable, "error", "notfound")
 	k.positive("fill.stall_timeout", c.Fill.StallTimeout)
+	k.size("fill.min_rate", c.Fill.MinRate)
 	k.positive("fill.deadline", c.Fill.Deadline)
 	if c.Fill.Deadline > 0 && c.Fill.Deadline < c.Fill.StallTimeout {
 		k.fault("fill.deadline", short(c.Fill.Deadline), "is below fill.stall_timeout")
@@ -311,6 +312,17 @@ func narrowLimits(c Config) (warnings []string) {
 		if limit.n > 0 && limit.n < importSockets {
 			warnings = append(warnings, fmt.Sprintf("%s: %d is too few: imgadm opens up to %d connections at once for an image with origins, and its import fails",
 				limit.key, limit.n, importSockets))
+		}
+	}
+	return warnings
+}
+
+// nearRates warns of sources whose rate_limit comes near the rate of a slow source.
+func nearRates(c Config) (warnings []string) {
+	for i, s := range c.Sources {
+		if s.RateLimit > 0 && c.Fill.MinRate > s.RateLimit/2 {
+			warnings = append(warnings, fmt.Sprintf("sources[%d].rate_limit: %s is less than twice fill.min_rate, %s: the source counts as slow by its limit",
+				i, s.RateLimit, c.Fill.MinRate))
 		}
 	}
 	return warnings

@@ -108,4 +108,12 @@ type Stream struct {
 	MD5         []byte    // Content-MD5 of the whole body, 16 bytes; nil when not claimed
 	ModTime     time.Time // Last-Modified; zero when not claimed
 	ContentType string    // "" when not claimed
+	// Pace tells how the Reads so far have come about, between two Reads; nil: nothing is to be told.
+	Pace func() Pace
+}
+
+// Pace tells what the Reads of a Stream do not show of its sender.
+type Pace struct {
+	Skipped int64         // bytes that the sender has sent and no Read has given: those before the offset
+	Held    time.Duration // time that Reads have waited for the receiver's own limit, not for the sender
 }

@@ -79,6 +79,7 @@ func options(cfg *config.Config) (o mirror.Options, err error) {
 		Cache: cache.Options{
 			Dir:             cfg.DataDir,
 			StallTimeout:    cfg.Fill.StallTimeout,
+			MinRate:         int64(cfg.Fill.MinRate),
 			Deadline:        cfg.Fill.Deadline,
 			AllowUnverified: cfg.Verify.AllowUnverified,
 			NoSweep:         cfg.Listen == "", // a verb's own mirror removes what it is told to

@@ -70,7 +70,8 @@ func (c *Client) openIn(ctx context.Context, open func() (*verify.Stream, error)
 	if err != nil {
 		return nil, err
 	}
-	s.ReadCloser = c.throttled(ctx, &local{ReadCloser: s.ReadCloser, ctx: ctx, received: c.metrics.received})
+	body := c.throttled(ctx, &local{ReadCloser: s.ReadCloser, ctx: ctx, received: c.metrics.received})
+	s.ReadCloser, s.Pace = body, func() verify.Pace { return verify.Pace{Held: held(body)} }
 	return s, nil
 }
 
@@ -252,7 +253,8 @@ func (c *Client) openAt(ctx context.Context, r request, offset int64, head bool)
 	if v := rangeValidator(resp.Header); v != "" {
 		c.state.setValidator(r.url, v)
 	}
-	s.ReadCloser = &whole{ReadCloser: c.throttled(ctx, resp.Body), name: "GET " + r.url.String(), skip: skip, pos: offset - skip, size: s.Size}
+	body := &whole{ReadCloser: c.throttled(ctx, resp.Body), name: "GET " + r.url.String(), skip: skip, pos: offset - skip, size: s.Size}
+	s.ReadCloser, s.Pace = body, body.pace
 	return s, nil
 }
 

@@ -25,7 +25,12 @@ type whole struct {
 	pos  int64  // in the file
 	size int64  // of the file; -1 unknown
 	err  error  // what ended it
+
+	skipped int64 // bytes thrown away so far
 }
+
+// pace implements verify.Stream.Pace.
+func (w *whole) pace() verify.Pace { return verify.Pace{Skipped: w.skipped, Held: held(w.ReadCloser)} }
 
 func (w *whole) Read(p []byte) (int, error) {
 	if w.err == nil && w.skip > 0 {
@@ -46,6 +51,7 @@ func (w *whole) skipAhead() error {
 	for pause := time.Now().Add(skipPause); w.skip > 0 && time.Now().Before(pause); {
 		n, err := w.ReadCloser.Read(buf[:min(w.skip, int64(len(buf)))])
 		w.skip -= int64(n)
+		w.skipped += int64(n)
 		w.pos += int64(n)
 		if err != nil && (err != io.EOF || w.skip > 0) {
 			return w.ended(err)
@@ -87,6 +93,15 @@ type throttle struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	limiter *rate.Limiter
+	held    time.Duration // that Reads have waited for the limiter
+}
+
+// held tells how long Reads of body have waited for the limit of the source.
+func held(body io.Reader) time.Duration {
+	if t, ok := body.(*throttle); ok {
+		return t.held
+	}
+	return 0
 }
 
 // throttled keeps body within the limit of the source, if it has one.
@@ -95,7 +110,7 @@ func (c *Client) throttled(ctx context.Context, body io.ReadCloser) io.ReadClose
 		return body
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	return &throttle{body, ctx, cancel, c.limiter}
+	return &throttle{ReadCloser: body, ctx: ctx, cancel: cancel, limiter: c.limiter}
 }
 
 // limiterChunk is how much is read at once under a limit of that many bytes per
@@ -112,7 +127,10 @@ func (t *throttle) Read(p []byte) (int, error) {
 	if n == 0 {
 		return n, err
 	}
-	if t.limiter.WaitN(t.ctx, n) != nil && (err == nil || errors.Is(err, io.EOF)) {
+	began := time.Now()
+	limited := t.limiter.WaitN(t.ctx, n)
+	t.held += time.Since(began)
+	if limited != nil && (err == nil || errors.Is(err, io.EOF)) {
 		err = t.ctx.Err()
 		if err == nil || errors.Is(err, context.DeadlineExceeded) { // it has passed, or is foreseen to
 			err = fmt.Errorf("%w: %w", verify.ErrUnavailable, context.DeadlineExceeded)

@@ -242,6 +242,9 @@ func TestRateLimitIsSharedAndSmooth(t *testing.T) {
 						t.Errorf("%d bytes at once", n)
 					}
 					if err != nil {
+						if held := st.Pace().Held; held < 7*time.Second {
+							t.Errorf("Reads waited %s for the limit", held)
+						}
 						return
 					}
 				}
@@ -255,6 +258,24 @@ func TestRateLimitIsSharedAndSmooth(t *testing.T) {
 			t.Errorf("a Read waited %s", longest)
 		}
 	})
+}
+
+// A body tells what it skips.
+func TestPaceOfSkip(t *testing.T) {
+	c := newBubble(t, Options{Kind: kindIMGAPI}, func(r *http.Request) (*http.Response, error) {
+		return reply(r, 200, io.LimitReader(zeros{}, 5000)), nil
+	})
+	st, err := c.File(t.Context(), parse(t, small(1)), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if n, err := io.Copy(io.Discard, st); n != 4000 || err != nil {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if got := st.Pace(); got.Skipped != 1000 || got.Held != 0 {
+		t.Errorf("Pace %+v", got)
+	}
 }
 
 func TestLimiterChunk(t *testing.T) {
