@@ -81,6 +81,10 @@ type SourceOptions struct {
 	// AsChannels are the channels of images without a channel of their own, when there are
 	// Channels. Without AsChannels such images are shown to no client (spec A21).
 	AsChannels []string
+	// LookupRate bounds the questions for single manifests and beginnings of files that clients cause,
+	// per second; 0 = no bound. Waiting questions take turns by the address of the client, see
+	// ForClient.
+	LookupRate int
 	// Withdraws: an image that leaves the list of Source is gone at once, cached or not. The
 	// operator of the mirror has withdrawn the image.
 	Withdraws bool
@@ -175,8 +179,8 @@ func New(o Options) (*Catalog, error) {
 		filled:   make(chan struct{}),
 		walking:  make(chan struct{}, 1),
 		stale:    true,
-		lookups:  flights{running: make(map[wanted]*flight), negatives: make(map[wanted]negative)},
-		looks:    looks{running: make(map[manifest.FileID]chan struct{}), vain: make(map[manifest.FileID]vain)},
+		lookups:  newFlights(),
+		looks:    looks{running: make(map[manifest.FileID]*looking), vain: make(map[manifest.FileID]vain)},
 	}
 	var names []string
 	for i, so := range o.Sources {
@@ -208,6 +212,9 @@ func New(o Options) (*Catalog, error) {
 		names = append(names, s.name)
 	}
 	c.metrics = newMetrics(o.Registerer, names)
+	for _, s := range c.sources {
+		s.door = newDoor(s.name, s.LookupRate, c.metrics.door(s.name))
+	}
 	c.life, c.cancel = context.WithCancel(context.Background())
 	c.load()
 	if c.unsettled == 0 || c.opts.Offline {

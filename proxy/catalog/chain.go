@@ -35,10 +35,19 @@ type answer struct {
 // errPrivate is matched by answers about images that must not be served; it matches fs.ErrNotExist.
 var errPrivate = fmt.Errorf("it is private: %w", fs.ErrNotExist)
 
-// ask asks s for the manifest of id. A private image that must not be served counts as absent.
+// ask asks s for the manifest of id, in the turn of ctx's asker. A private image that must not be served counts as absent.
 func (c *Catalog) ask(ctx context.Context, s *source, id uuid.UUID) answer {
 	a := answer{source: s, id: id}
+	if c.isStatic(s) {
+		s.door.narrow()
+	}
+	leave, err := s.door.enter(ctx)
+	if err != nil {
+		a.err = err
+		return a
+	}
 	a.manifest, a.err = s.Source.Get(ctx, id)
+	leave(ctx.Err() == nil)
 	switch {
 	case a.err != nil:
 		a.err = fmt.Errorf("source %s: %w", s.name, a.err)

@@ -74,6 +74,7 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry) (learned bool, memor
 		return false, lookMemory, "no source may be asked"
 	}
 	var whys []string
+	busy := false
 	for _, h := range e.Holders {
 		s := c.byName[h.Source.Name()]
 		if s == nil {
@@ -97,10 +98,14 @@ func (c *Catalog) learnDetail(ctx context.Context, e Entry) (learned bool, memor
 		case c.noteDetail(s, &h.Manifest, a.manifest):
 			return true, 0, ""
 		}
+		busy = busy || errors.Is(a.err, ErrBusy)
 		memory = max(memory, c.lookMemory(s.name, answered(a.err)))
 	}
-	if len(whys) == 0 {
+	switch {
+	case len(whys) == 0:
 		return false, unsureLook, "its sources have other lists by now"
+	case busy:
+		memory = notAsked
 	}
 	return false, memory, strings.Join(whys, "; ")
 }
@@ -110,6 +115,13 @@ func (c *Catalog) hasOnlyList(s *source) bool {
 	c.state.Lock()
 	defer c.state.Unlock()
 	return s.list.Kind == kindStatic || s.list.Kind == kindDirectory
+}
+
+// isStatic tells that s answers a question by uuid with its whole list.
+func (c *Catalog) isStatic(s *source) bool {
+	c.state.Lock()
+	defer c.state.Unlock()
+	return s.list.Kind == kindStatic
 }
 
 // noteDetail takes what s told by uuid in the place of entry, if that is still on its list.

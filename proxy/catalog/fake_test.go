@@ -128,6 +128,7 @@ type fake struct {
 	err      error                           // of List and Get
 	getErr   error                           // of Get
 	hang     bool                            // neither answers before its ctx ends
+	silent   bool                            // Get does not either, for what it does not have
 	gate     func(ctx context.Context) error // before a Get is answered
 	lists    []time.Time                     // calls
 	prevs    []manifest.Listing
@@ -208,7 +209,7 @@ func (f *fake) List(ctx context.Context, prev manifest.Listing) (manifest.Listin
 func (f *fake) Get(ctx context.Context, want uuid.UUID) (manifest.Manifest, error) {
 	f.mu.Lock()
 	f.gets = append(f.gets, want)
-	hang, err, gate, answered := f.hang, errors.Join(f.err, f.getErr), f.gate, f.answered
+	hang, silent, err, gate, answered := f.hang, f.silent, errors.Join(f.err, f.getErr), f.gate, f.answered
 	all := slices.Concat(f.told, f.listed, f.hidden)
 	f.mu.Unlock()
 	if hang {
@@ -227,6 +228,10 @@ func (f *fake) Get(ctx context.Context, want uuid.UUID) (manifest.Manifest, erro
 		if id(s.n) == want {
 			return parse(f.t, s, manifest.ParseOptions{ServePrivate: f.private, Date: answered}), nil
 		}
+	}
+	if silent {
+		<-ctx.Done()
+		return manifest.Manifest{}, ctx.Err()
 	}
 	return manifest.Manifest{}, fmt.Errorf("GET %s: %w", want, fs.ErrNotExist)
 }

@@ -1,8 +1,10 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -21,9 +23,10 @@ import (
 const (
 	lookDeadline  = 10 * time.Second // one look at a file of a source
 	lookSlots     = 4                // of those of one pass at the same time
-	maxLooks      = 64               // of all
+	maxLooks      = 1024             // of all; most of them wait for their turn at a source
 	lookMemory    = time.Hour        // of a look that was answered, and in vain
 	unsureLook    = 30 * time.Second // of one that was not answered
+	notAsked      = -1               // of one that a source was not asked for: none
 	looksInterval = 2 * time.Second  // between lists that are built for what a pass has learned
 )
 
@@ -36,9 +39,15 @@ const noFile = -1
 // refresh.
 type looks struct {
 	mu      sync.Mutex // guards what follows; no other lock is taken while it is held
-	running map[manifest.FileID]chan struct{}
+	running map[manifest.FileID]*looking
 	vain    map[manifest.FileID]vain
 	built   time.Time // when a list was last built for what was learned
+}
+
+// looking is a look under way, shared by all who want to know.
+type looking struct {
+	asker *asker // nil: the catalogue itself
+	done  chan struct{}
 }
 
 // vain is the outcome of a look that has not told enough.
@@ -47,6 +56,7 @@ type vain struct {
 	until time.Time
 	why   string
 	asks  bool // the source could not tell: not that there is nothing
+	busy  bool // the source was not asked
 	kept  bool // what the file looks like is in the facts until then
 }
 
@@ -74,7 +84,7 @@ func (c *Catalog) completeFiles(ctx context.Context) {
 			wanted[manifest.FileID{Image: r.manifest.UUID, Index: i}] = true
 			g.Go(func() error {
 				if ctx.Err() == nil {
-					c.look(ctx, list.entry(r), i, false)
+					_ = c.look(ctx, list.entry(r), i, false) // the next pass looks again
 				}
 				return nil
 			})
@@ -102,48 +112,55 @@ func (c *Catalog) lacks(m *manifest.Manifest, i int) bool {
 
 // completed is e with what its manifest lacks, if a source tells that while a client waits. For
 // other mirrors (see via) e stays as it is. The error matches verify.ErrUnavailable when no source
-// could tell of e's files.
+// could tell of e's files, and ErrBusy too when a source was not asked.
 func (c *Catalog) completed(ctx context.Context, e Entry) (Entry, error) {
 	if !terse(&e.Manifest) && e.Manifest.Incomplete() == "" || len(via.From(ctx)) > 0 {
 		return e, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
-	done := make(chan struct{})
-	if !c.spawn(func(life context.Context) {
-		defer close(done)
-		e := e
-		if terse(&e.Manifest) && e.Listed {
-			c.look(life, e, noFile, true)
-			e, _ = c.Current().Entry(e.Manifest.UUID)
-			defer c.saveDetails()
-		}
-		for i := range e.Manifest.Files {
-			if c.lacks(&e.Manifest, i) {
-				c.look(life, e, i, true)
-			}
-		}
-	}) {
+	done, payer := make(chan error, 1), accountOf(ctx)
+	if !c.spawn(func(life context.Context) { done <- c.lookAt(life, e, payer) }) {
 		return e, nil
 	}
+	var refused error
 	select {
-	case <-done:
+	case refused = <-done:
 	case <-ctx.Done():
 	}
 	now, ok := c.Current().Entry(e.Manifest.UUID)
-	if !ok {
+	switch {
+	case !ok:
 		return e, nil
+	case !terse(&now.Manifest) || !now.Listed:
+		return now, nil
 	}
-	if terse(&now.Manifest) && now.Listed && c.looks.unsure(now.Manifest.UUID) {
-		return Entry{}, fmt.Errorf("files of image %s: %w", now.Manifest.UUID, verify.ErrUnavailable)
+	if err := cmp.Or(refused, c.looks.unsure(now.Manifest.UUID)); err != nil {
+		return Entry{}, fmt.Errorf("files of image %s: %w", now.Manifest.UUID, err)
 	}
 	return now, nil
 }
 
+// lookAt learns what e lacks, for a client. The error is that of look for e itself.
+func (c *Catalog) lookAt(ctx context.Context, e Entry, payer account) (refused error) {
+	ctx = askedBy(ctx, newAsker(payer))
+	if terse(&e.Manifest) && e.Listed {
+		refused = c.look(ctx, e, noFile, true)
+		e, _ = c.Current().Entry(e.Manifest.UUID)
+		defer c.saveDetails()
+	}
+	for i := range e.Manifest.Files {
+		if c.lacks(&e.Manifest, i) {
+			_ = c.look(ctx, e, i, true) // what the list tells is enough for an answer
+		}
+	}
+	return refused
+}
+
 // look learns what can be learned of file i of e, or with noFile of e itself, once for all callers,
 // and returns after that. With now, the list being served has the find then; else the caller
-// rebuilds the list.
-func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
+// rebuilds the list. The error is errNotAsked: too many looks are under way.
+func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) error {
 	id := manifest.FileID{Image: e.Manifest.UUID, Index: i}
 	of := sha1.Sum(e.Manifest.Raw())
 	var onDisk manifest.Facts
@@ -155,20 +172,22 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	l.mu.Lock()
 	if running := l.running[id]; running != nil {
 		l.mu.Unlock()
-		select {
-		case <-running:
-		case <-ctx.Done():
-		}
-		return
+		running.joined(ctx)
+		return nil
 	}
 	v, known := l.vain[id]
 	inVain := known && v.of == of && time.Now().Before(v.until)
-	if inVain && !stored || len(l.running) >= maxLooks {
+	switch {
+	case inVain && !stored:
 		l.mu.Unlock()
-		return
+		return nil
+	case len(l.running) >= maxLooks:
+		l.mu.Unlock()
+		c.metrics.refused.WithLabelValues(refusedLooks).Inc()
+		return errNotAsked
 	}
-	done := make(chan struct{})
-	l.running[id] = done
+	running := &looking{asker: askerOf(ctx), done: make(chan struct{})}
+	l.running[id] = running
 	l.mu.Unlock()
 
 	facts, learned, memory, why := onDisk, true, time.Duration(0), ""
@@ -184,7 +203,10 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	l.mu.Lock()
 	delete(l.vain, id)
 	if why != "" {
-		l.vain[id] = vain{of: of, until: time.Now().Add(memory), why: why, asks: i == noFile && memory == unsureLook, kept: learned || known && v.kept}
+		l.vain[id] = vain{
+			of: of, until: time.Now().Add(memory), why: why, kept: learned || known && v.kept,
+			asks: i == noFile && memory == unsureLook, busy: i == noFile && memory == notAsked,
+		}
 	}
 	build := learned && (now || time.Since(l.built) >= looksInterval)
 	if build {
@@ -197,7 +219,19 @@ func (c *Catalog) look(ctx context.Context, e Entry, i int, now bool) {
 	l.mu.Lock()
 	delete(l.running, id)
 	l.mu.Unlock()
-	close(done)
+	close(running.done)
+	return nil
+}
+
+// joined waits until the look is over or ctx ends; ctx's asker wants the look, too.
+func (l *looking) joined(ctx context.Context) {
+	if k := askerOf(ctx); k != nil && l.asker != nil {
+		l.asker.join(k.accounts[0])
+	}
+	select {
+	case <-l.done:
+	case <-ctx.Done():
+	}
 }
 
 // learn asks the sources for facts of file i of e; learned: there are some. why says what is still
@@ -208,6 +242,7 @@ func (c *Catalog) learn(ctx context.Context, e Entry, i int) (f manifest.Facts, 
 		return f, false, unsureLook, "no source may be asked"
 	}
 	var whys []string
+	busy := false
 	for _, h := range e.Holders {
 		name := h.Source.Name()
 		if i >= len(h.Manifest.Files) {
@@ -229,10 +264,14 @@ func (c *Catalog) learn(ctx context.Context, e Entry, i int) (f manifest.Facts, 
 				whys = append(whys, fmt.Sprintf("source %s does not tell it", name))
 			}
 		}
+		busy = busy || errors.Is(err, ErrBusy)
 		memory = max(memory, c.lookMemory(name, answered(err)))
 	}
-	if len(whys) == 0 {
+	switch {
+	case len(whys) == 0:
 		return f, false, unsureLook, "its sources have other files by now"
+	case busy:
+		memory = notAsked
 	}
 	return f, learned, memory, strings.Join(whys, "; ")
 }
@@ -252,11 +291,19 @@ func (c *Catalog) lookMemory(source string, answered bool) time.Duration {
 	return unsureLook
 }
 
-// lookInto looks at the beginning of file i at one source.
+// lookInto looks at the beginning of file i at one source, in the turn of ctx's asker.
 func (c *Catalog) lookInto(ctx context.Context, h Holder, i int) (manifest.Facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookDeadline)
 	defer cancel()
+	leave := func(bool) {}
+	if s := c.byName[h.Source.Name()]; s != nil {
+		var err error
+		if leave, err = s.door.enter(ctx); err != nil {
+			return manifest.Facts{}, err
+		}
+	}
 	head, size, err := h.Source.Head(ctx, h.Manifest, i)
+	leave(ctx.Err() == nil)
 	if err != nil {
 		return manifest.Facts{}, err
 	}
@@ -289,10 +336,16 @@ func (l *looks) why(m *manifest.Manifest) string {
 	return ""
 }
 
-// unsure tells that no source could tell yet what the list does not tell of the image id.
-func (l *looks) unsure(id uuid.UUID) bool {
+// unsure is an error if no source could tell yet what the list does not tell of the image id.
+func (l *looks) unsure(id uuid.UUID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	q := manifest.FileID{Image: id, Index: noFile}
-	return l.running[q] != nil || l.vain[q].asks
+	switch v := l.vain[q]; {
+	case v.busy:
+		return errNotAsked
+	case l.running[q] != nil || v.asks:
+		return verify.ErrUnavailable
+	}
+	return nil
 }

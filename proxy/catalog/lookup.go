@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -22,15 +21,20 @@ const (
 	headStart      = 500 * time.Millisecond  // that a source has at most before the next is asked too
 	negativeMemory = 60 * time.Second        // of a uuid that no source has (spec 5.3)
 	unsureMemory   = time.Second             // of a uuid of which some source could not tell, or refused to
-	maxNegatives   = 10_000                  // remembered at the same time
-	maxFlights     = 128                     // searches at the same time; more are refused
+	maxFlights     = 2048                    // searches at the same time; most of them wait for their turn at a source
 )
 
-// flights are the searches under way and the memory of those in vain.
+// flights are the searches under way and the memory of those in vain. One account may have as many
+// searches under way as there is room left for.
 type flights struct {
-	mu        sync.Mutex // guards the maps; taken before Catalog.state
+	mu        sync.Mutex // guards what follows; taken before Catalog.state
 	running   map[wanted]*flight
-	negatives map[wanted]negative
+	of        map[account]int // searches under way
+	negatives negatives
+}
+
+func newFlights() flights {
+	return flights{running: make(map[wanted]*flight), of: make(map[account]int), negatives: newNegatives()}
 }
 
 // wanted is an image that is searched for, and on whose behalf. Mirrors that ask each other in a
@@ -41,14 +45,11 @@ type wanted struct {
 	asked string // ids of mirrors, joined
 }
 
-// negative is the outcome of a search in vain.
-type negative struct {
-	err   error
-	until time.Time // of the memory
-}
-
-// flight is one search, shared by all who want the image.
+// flight is one search, shared by all who want the image. The account of the first one pays.
 type flight struct {
+	payer account
+	asker *asker
+
 	done  chan struct{} // closed once, after what follows is set
 	entry Entry
 	err   error
@@ -66,6 +67,10 @@ type flight struct {
 // burden to a source that is ill. Offline, no source is asked, and an image that is not stored does
 // not exist.
 //
+// The questions count for the client of ctx (see ForClient), without one for the operator. The error
+// matches ErrBusy beside verify.ErrUnavailable when a source was not asked since too many questions
+// wait, and ErrThrottled when these are of the same client. No one else is refused for that.
+//
 // A ctx with the ids of mirrors (see via) asks on their behalf: an image that is here through one
 // of them only counts as absent, and none of them is asked.
 func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
@@ -79,7 +84,7 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	if c.opts.Offline || len(c.sources) == 0 {
 		return Entry{}, fmt.Errorf("image %s: %w", id, fs.ErrNotExist)
 	}
-	f := c.search(id, asked)
+	f := c.search(id, asked, accountOf(ctx))
 	select {
 	case <-f.done:
 		if f.err != nil {
@@ -91,57 +96,61 @@ func (c *Catalog) Get(ctx context.Context, id uuid.UUID) (Entry, error) {
 	}
 }
 
-// search gives the flight for id on behalf of the mirrors asked: under way, new, or over already.
-func (c *Catalog) search(id uuid.UUID, asked []string) *flight {
+// search gives the flight for id on behalf of the mirrors asked, and for an account: under way, new,
+// or over already.
+func (c *Catalog) search(id uuid.UUID, asked []string, payer account) *flight {
 	w := wanted{id, strings.Join(asked, " ")}
 	over := func(e Entry, err error) *flight {
 		f := &flight{done: make(chan struct{}), entry: e, err: err}
 		close(f.done)
 		return f
 	}
-	c.lookups.mu.Lock()
-	defer c.lookups.mu.Unlock()
-	if f := c.lookups.running[w]; f != nil {
+	l := &c.lookups
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f := l.running[w]; f != nil {
+		f.asker.join(payer)
 		return f
 	}
 	// A flight leaves running only after its find is in the list.
 	if e, ok := c.stored(id, asked); ok {
 		return over(e, nil)
 	}
-	if n, ok := c.lookups.negatives[w]; ok {
-		if time.Now().Before(n.until) {
-			return over(Entry{}, n.err)
-		}
-		delete(c.lookups.negatives, w)
+	if err := l.negatives.get(w, time.Now()); err != nil {
+		return over(Entry{}, err)
 	}
-	if len(c.lookups.running) >= maxFlights {
+	if l.of[payer] >= maxFlights-len(l.running) {
 		c.metrics.lookups.WithLabelValues(resultRefused).Inc()
-		return over(Entry{}, fmt.Errorf("image %s: %w: too many searches under way", id, verify.ErrUnavailable))
+		c.metrics.refused.WithLabelValues(refusedSearches).Inc()
+		return over(Entry{}, fmt.Errorf("image %s: %w: %w", id, verify.ErrUnavailable, ErrThrottled))
 	}
-	f := &flight{done: make(chan struct{})}
-	if !c.spawn(func(ctx context.Context) { c.fly(via.With(ctx, asked), w, f) }) {
+	f := &flight{payer: payer, asker: newAsker(payer), done: make(chan struct{})}
+	if !c.spawn(func(ctx context.Context) { c.fly(askedBy(via.With(ctx, asked), f.asker), w, f) }) {
 		return over(Entry{}, fmt.Errorf("image %s: %w: the catalogue has stopped", id, verify.ErrUnavailable))
 	}
-	c.lookups.running[w] = f
+	l.running[w] = f
+	l.of[payer]++
+	c.metrics.searches.Set(float64(len(l.running)))
 	return f
 }
 
-// fly runs the search f for w; ctx tells on whose behalf.
+// fly runs the search f for w; ctx tells who asks, and on whose behalf.
 func (c *Catalog) fly(ctx context.Context, w wanted, f *flight) {
 	id := w.id
 	a, err := c.askInOrder(ctx, id)
 	if err != nil {
 		f.err = err
-		memory := unsureMemory
-		if errors.Is(err, verify.ErrUnavailable) {
-			c.metrics.lookups.WithLabelValues(resultUnavailable).Inc()
-		} else {
-			c.metrics.lookups.WithLabelValues(resultAbsent).Inc()
-			if !errors.Is(err, fs.ErrPermission) {
-				memory = negativeMemory
-			}
+		result, memory := resultAbsent, negativeMemory
+		switch {
+		case errors.Is(err, ErrBusy): // of this asker: others may have more luck
+			result, memory = resultRefused, 0
+		case errors.Is(err, verify.ErrUnavailable):
+			result, memory = resultUnavailable, unsureMemory
+		case errors.Is(err, fs.ErrPermission):
+			memory = unsureMemory
 		}
-		c.land(w, err, memory)
+		c.metrics.lookups.WithLabelValues(result).Inc()
+		c.land(w, f, memory)
 		close(f.done)
 		return
 	}
@@ -163,29 +172,26 @@ func (c *Catalog) fly(ctx context.Context, w wanted, f *flight) {
 		close(f.done) // a big list is being built: who waits for one image need not wait for that
 		c.rebuild()
 	}
-	c.land(w, nil, 0)
+	c.land(w, f, 0)
 	c.saveUnlisted(news)
 	if _, ok := c.Current().record(m.Origin); !ok && m.Origin != uuid.Nil {
-		c.complete(ctx)
+		c.complete(askedBy(ctx, nil))
 	}
 }
 
-// land ends the flight for w; an error that it ended with is remembered for so long.
-func (c *Catalog) land(w wanted, err error, memory time.Duration) {
-	c.lookups.mu.Lock()
-	defer c.lookups.mu.Unlock()
-	delete(c.lookups.running, w)
-	if err == nil {
-		return
+// land ends the flight f for w. Its error is remembered for so long; 0 = not at all.
+func (c *Catalog) land(w wanted, f *flight, memory time.Duration) {
+	l := &c.lookups
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.running, w)
+	if l.of[f.payer]--; l.of[f.payer] == 0 {
+		delete(l.of, f.payer)
 	}
-	now := time.Now()
-	if len(c.lookups.negatives) >= maxNegatives {
-		maps.DeleteFunc(c.lookups.negatives, func(_ wanted, n negative) bool { return !now.Before(n.until) })
+	c.metrics.searches.Set(float64(len(l.running)))
+	if memory > 0 {
+		l.negatives.put(f.payer, negative{wanted: w, err: f.err, until: time.Now().Add(memory)})
 	}
-	if len(c.lookups.negatives) >= maxNegatives {
-		clear(c.lookups.negatives) // uuids are asked for at random: sources are asked again, and nothing grows
-	}
-	c.lookups.negatives[w] = negative{err: err, until: now.Add(memory)}
 }
 
 // askInOrder asks the sources for id in order of priority. The next one is asked when one has said

@@ -212,34 +212,6 @@ func (w wrong) Get(ctx context.Context, _ uuid.UUID) (manifest.Manifest, error) 
 	return w.fake.Get(ctx, id(2))
 }
 
-// Searches for many uuids at once are bounded, and so is the memory of those in vain.
-func TestGetFlood(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a := &fake{t: t, name: "a", hang: true}
-		c := newCatalog(t, Options{Sources: sourcesOf(a)})
-		var wg sync.WaitGroup
-		for n := range maxFlights {
-			wg.Go(func() { _, _ = c.Get(t.Context(), id(n)) })
-		}
-		synctest.Wait()
-		start := time.Now()
-		if _, err := c.Get(t.Context(), id(maxFlights)); !isUnavailable(err) || time.Since(start) != 0 {
-			t.Errorf("one more: %v after %v", err, time.Since(start))
-		}
-		wg.Wait()
-		if n := len(a.gets); n != maxFlights {
-			t.Errorf("asked %d times", n)
-		}
-		a.set(func(f *fake) { f.hang = false })
-		for n := range maxNegatives + 10 {
-			c.land(wanted{id: uuid.UUID{0: 1, 12: byte(n >> 16), 13: byte(n >> 8), 14: byte(n)}}, fs.ErrNotExist, negativeMemory)
-		}
-		if n := len(c.lookups.negatives); n > maxNegatives {
-			t.Errorf("%d negatives are remembered", n)
-		}
-	})
-}
-
 // Run ends lookups; afterwards no source is asked.
 func TestGetStopped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

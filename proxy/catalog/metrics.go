@@ -16,6 +16,25 @@ type metrics struct {
 	lastSuccess *prometheus.GaugeVec   // source
 	refreshes   *prometheus.CounterVec // source, result
 	lookups     *prometheus.CounterVec // result
+	searches    prometheus.Gauge
+	asking      *prometheus.GaugeVec   // source, asker
+	waiting     *prometheus.GaugeVec   // source
+	refused     *prometheus.CounterVec // reason
+}
+
+// doorMetrics are those of one source.
+type doorMetrics struct {
+	asking, own, waiting prometheus.Gauge
+	refused              *prometheus.CounterVec // reason
+}
+
+func (m *metrics) door(source string) doorMetrics {
+	return doorMetrics{
+		asking:  m.asking.WithLabelValues(source, askerClient),
+		own:     m.asking.WithLabelValues(source, askerCatalog),
+		waiting: m.waiting.WithLabelValues(source),
+		refused: m.refused,
+	}
 }
 
 // The values of the label "result".
@@ -27,6 +46,12 @@ const (
 	resultAbsent      = "absent"
 	resultUnavailable = "unavailable"
 	resultRefused     = "refused"
+)
+
+// The values of the label "asker".
+const (
+	askerClient  = "client"
+	askerCatalog = "catalog"
 )
 
 // newMetrics registers the metrics with r; nil = unregistered metrics. newMetrics panics when r has
@@ -62,6 +87,25 @@ func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 			Name: "imgmirror_catalog_lookups_total",
 			Help: "Images looked for at the sources by uuid because no list has them.",
 		}, []string{"result"}),
+		searches: auto.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_searches",
+			Help: "Images now being looked for at the sources by uuid.",
+		}),
+		asking: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_lookups_in_flight",
+			Help: "Questions for single images that the source has now to answer, for clients or for the catalogue itself.",
+		}, []string{"source", "asker"}),
+		waiting: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_lookups_waiting",
+			Help: "Questions for single images that now wait for their turn at the source.",
+		}, []string{"source"}),
+		refused: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_catalog_lookups_refused_total",
+			Help: "Questions for single images that were not put to a source, by the bound that was reached.",
+		}, []string{"reason"}),
+	}
+	for _, reason := range []string{refusedAddress, refusedRate, refusedBusy, refusedSearches, refusedLooks} {
+		m.refused.WithLabelValues(reason)
 	}
 	for _, s := range sources {
 		m.lastSuccess.WithLabelValues(s)

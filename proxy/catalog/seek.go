@@ -56,10 +56,14 @@ func (s seeker) File(ctx context.Context, _ manifest.Manifest, index int, offset
 	return s.opener.File(ctx, *m, index, offset)
 }
 
-// seek asks the source for the image by uuid.
+// seek asks the source for the image by uuid, in the turn of the client of ctx; without a client the
+// question is the catalogue's own.
 func (s seeker) seek(ctx context.Context) (manifest.Manifest, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
+	if _, ok := Client(ctx); ok {
+		ctx = askedBy(ctx, newAsker(accountOf(ctx)))
+	}
 	c, id := s.catalog, s.want.UUID
 	a := c.ask(ctx, s.source, id)
 	switch {

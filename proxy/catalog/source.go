@@ -16,6 +16,7 @@ type source struct {
 	name         string
 	remote       remote
 	opening      *openings
+	door         *door
 	needsChannel bool          // there are channels, and who is in none is left out
 	turn         chan struct{} // holds one token while the source is being refreshed
 
