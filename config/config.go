@@ -95,6 +95,7 @@ type Source struct {
 	TokenFile    string        `yaml:"token_file" help:"file with a bearer token; not beside username"`
 	Proxy        URL           `yaml:"proxy" help:"URL of a proxy; empty: HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the environment"`
 	RateLimit    Size          `yaml:"rate_limit" help:"bytes per second for all files of this source, like 40MB; empty: no limit"`
+	LookupRate   int           `yaml:"lookup_rate" help:"questions for single manifests that clients may cause, per second; waiting clients take turns by address; 0: no limit"`
 	ServePrivate bool          `yaml:"serve_private" help:"true: its private images are served to everyone"`
 	AsChannels   []string      `yaml:"as_channels" help:"channels of its images whose manifests name none, when channels are on"`
 }
@@ -189,10 +190,11 @@ func Defaults() Config {
 		Log:     Log{Level: "info", Format: "text"},
 		Admin:   Admin{Listen: "127.0.0.1:8081"},
 		Sources: []Source{{
-			Name:    "smartos",
-			URL:     "https://images.smartos.org",
-			Kind:    defaultKind,
-			Refresh: defaultRefresh,
+			Name:       "smartos",
+			URL:        "https://images.smartos.org",
+			Kind:       defaultKind,
+			Refresh:    defaultRefresh,
+			LookupRate: defaultLookupRate,
 		}},
 		Catalog: Catalog{Retired: "keep", Published: "first"},
 		Cache: Cache{
@@ -217,6 +219,7 @@ func Defaults() Config {
 
 // The values of a source whose entry names none.
 const (
-	defaultKind    = "auto"
-	defaultRefresh = 10 * time.Minute
+	defaultKind       = "auto"
+	defaultRefresh    = 10 * time.Minute
+	defaultLookupRate = 200
 )

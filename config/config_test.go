@@ -125,7 +125,7 @@ func TestYAMLIsReadBack(t *testing.T) {
 	f("sources: []\nadmin: {listen: ''}\ncache: {max_size: 1GiB, min_free: 0, pins: ['name=~x', 'os!=linux']}")
 	f("data_dir: 'yes'\ns3: {prefix: '0x10', region: '~'}\nlog: {level: debug}\nbundle: {trusted_keys: ['a: b', '#c', ' d ']}")
 	f("channels: [{name: dev, description: \"two\\nlines\"}]\nfill: {stall_timeout: 90s, min_rate: 0, deadline: 1h0m1s}")
-	f("prefetch: [{match: [name=a], newest: 3}]\nsources: [{url: 'http://a', rate_limit: 40MB, refresh: 1500ms}]")
+	f("prefetch: [{match: [name=a], newest: 3}]\nsources: [{url: 'http://a', rate_limit: 40MB, refresh: 1500ms, lookup_rate: 0}]")
 
 	text, err := Defaults().YAML()
 	if err != nil {

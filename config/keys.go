@@ -129,7 +129,7 @@ var entries = map[reflect.Type]struct {
 	list  bool           // the key short is a list
 	unset map[string]any // values of keys that the object leaves out
 }{
-	reflect.TypeFor[Source]():   {short: "url", unset: map[string]any{"kind": defaultKind, "refresh": defaultRefresh}},
+	reflect.TypeFor[Source]():   {short: "url", unset: map[string]any{"kind": defaultKind, "refresh": defaultRefresh, "lookup_rate": defaultLookupRate}},
 	reflect.TypeFor[Channel]():  {short: "name"},
 	reflect.TypeFor[Prefetch](): {short: "match", list: true},
 }

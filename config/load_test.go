@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -256,17 +257,17 @@ func TestLists(t *testing.T) {
 		c := mustLoad(t, "", o)
 		got := make([]string, 0)
 		for _, s := range c.Sources {
-			got = append(got, string(s.URL)+" "+s.Kind+" "+short(s.Refresh))
+			got = append(got, fmt.Sprint(s.URL, " ", s.Kind, " ", short(s.Refresh), " ", s.LookupRate))
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	sources(LoadOptions{Flags: map[string]any{"sources": []string{"http://a", "/srv/b"}}}, "http://a auto 10m", "/srv/b directory 10m")
+	sources(LoadOptions{Flags: map[string]any{"sources": []string{"http://a", "/srv/b"}}}, "http://a auto 10m 200", "/srv/b directory 10m 200")
 	sources(LoadOptions{Flags: map[string]any{"sources": []string{}}})
 	sources(LoadOptions{Environ: []string{"IMGMIRROR_SOURCES=[]"}})
-	sources(LoadOptions{Environ: []string{"IMGMIRROR_SOURCES=http://a, http://b"}}, "http://a auto 10m", "http://b auto 10m")
-	sources(LoadOptions{Environ: []string{`IMGMIRROR_SOURCES=["http://a",{"url":"http://b","kind":"dsapi","refresh":"1m"}]`}}, "http://a auto 10m", "http://b dsapi 1m")
+	sources(LoadOptions{Environ: []string{"IMGMIRROR_SOURCES=http://a, http://b"}}, "http://a auto 10m 200", "http://b auto 10m 200")
+	sources(LoadOptions{Environ: []string{`IMGMIRROR_SOURCES=["http://a",{"url":"http://b","kind":"dsapi","refresh":"1m","lookup_rate":0}]`}}, "http://a auto 10m 200", "http://b dsapi 1m 0")
 
 	c := mustLoad(t, "sources: []\nprefetch: ['name=a', {match: [name=b, os=linux], newest: 2}]\nchannels: [dev, {name: release, default: true}]", LoadOptions{})
 	if c.Sources == nil || len(c.Sources) != 0 {

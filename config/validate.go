@@ -28,6 +28,7 @@ const (
 	maxSlots   = 1024
 	maxStreams = 16
 	minRefresh = 100 * time.Millisecond
+	maxRate    = 1_000_000 // questions per second
 )
 
 // Validate checks every rule that can be checked without looking at this

@@ -45,6 +45,9 @@ func (k *checker) sources(c *Config) {
 			k.url(key+"proxy", s.Proxy, "http", "https", "socks5", "socks5h")
 		}
 		k.size(key+"rate_limit", s.RateLimit)
+		if s.LookupRate < 0 || s.LookupRate > maxRate {
+			k.fault(key+"lookup_rate", s.LookupRate, fmt.Sprintf("must be 0 (no limit) to %d", maxRate))
+		}
 		for j, name := range s.AsChannels {
 			at := fmt.Sprintf("%sas_channels[%d]", key, j)
 			if k.channel(at, name); len(c.Channels) > 0 &&

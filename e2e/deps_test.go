@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"proxy/catalog":               {"verify", "manifest", "race", "proxy/via"},
 	"proxy/own":                   {"verify", "manifest", "cache/disk"},
 	"zfsimport":                   {"verify", "manifest"},
-	"proxy/meaning":               {"verify", "manifest", "cache"},
+	"proxy/meaning":               {"verify", "manifest", "cache", "proxy/catalog"},
 	"proxy/mirror":                {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/own", "zfsimport"},
 	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
 	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/own", "proxy/meaning", "proxy/mirror", "zfsimport"},

@@ -93,7 +93,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		return s.headFile(req, e, index, v)
 	}
 
-	ctx, done := s.unlessCircular(req.via, e, index)
+	ctx, done := s.unlessCircular(req, e, index)
 	defer done()
 	absent := fmt.Sprintf("image %s has no file %d at its source", m.UUID, index)
 	r, err := s.open(req, ctx, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {

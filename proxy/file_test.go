@@ -608,7 +608,7 @@ func TestFileBodyAsAReader(t *testing.T) {
 	f, g := withStore(t, content, "")
 	g.pass(len(content))
 	f.start()
-	e, err := f.server.image(&request{ctx: &fasthttp.RequestCtx{}}, uuid.MustParse(id(1)), nil)
+	e, err := f.server.image(&request{ctx: &fasthttp.RequestCtx{}, record: &record{}}, uuid.MustParse(id(1)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

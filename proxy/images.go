@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"slices"
@@ -151,7 +152,7 @@ func (s *Server) image(req *request, id uuid.UUID, params [][2]string) (catalog.
 	if err != nil {
 		return catalog.Entry{}, err
 	}
-	w := s.wait(req, via.With(s.base, req.via), lookupTimeout)
+	w := s.wait(req, via.With(s.forClient(req), req.via), lookupTimeout)
 	defer req.endWait(w)
 	e, err := s.catalog.Get(w, id)
 	switch {
@@ -161,6 +162,11 @@ func (s *Server) image(req *request, id uuid.UUID, params [][2]string) (catalog.
 		return catalog.Entry{}, notFound("image not found")
 	}
 	return e, nil
+}
+
+// forClient gives the server's context for questions that req's client causes.
+func (s *Server) forClient(req *request) context.Context {
+	return catalog.ForClient(s.base, remoteIP(req.record.remote))
 }
 
 func imageNotFound(id uuid.UUID) *apiError { return notFound("image %s not found", id) }

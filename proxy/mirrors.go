@@ -39,14 +39,14 @@ func (s *Server) listPaths(req *request) error {
 // errCircle ends a mirror's wait for a file when mirrors wait for each other in a circle.
 var errCircle = fmt.Errorf("mirrors wait for each other: %w", fs.ErrNotExist)
 
-// unlessCircular gives the context of a wait for file index of e on behalf of the mirrors ids. The
-// context ends with errCircle when the mirrors wait for each other. The caller must call done: done
-// ends the watch for a circle and returns after the watch.
-func (s *Server) unlessCircular(ids []string, e catalog.Entry, index int) (ctx context.Context, done func()) {
-	if len(ids) == 0 {
-		return s.base, func() {}
+// unlessCircular gives the context of req's wait for file index of e. The context ends with
+// errCircle when the mirrors behind req wait for each other. The caller must call done: done ends
+// the watch for a circle and returns after the watch.
+func (s *Server) unlessCircular(req *request, e catalog.Entry, index int) (ctx context.Context, done func()) {
+	if len(req.via) == 0 {
+		return s.forClient(req), func() {}
 	}
-	ctx, cancel := context.WithCancelCause(via.With(s.base, ids))
+	ctx, cancel := context.WithCancelCause(via.With(s.forClient(req), req.via))
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		if s.catalog.InCircle(ctx, e, index) {

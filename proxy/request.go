@@ -211,7 +211,10 @@ func (s *Server) sendError(req *request, err error) {
 	if e.allow != nil {
 		req.set(hdrAllow, *e.allow)
 	}
-	if e.status == 503 {
+	switch {
+	case e.retry > 0:
+		req.set(hdrRetryAfter, strconv.Itoa(int(e.retry/time.Second)))
+	case e.status == 503:
 		req.set(hdrRetryAfter, strconv.Itoa(int(retryAfter/time.Second)))
 	}
 	req.ctx.Response.SetBodyRaw(e.body())

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
@@ -20,9 +21,10 @@ type apiError struct {
 	status  int
 	code    string
 	message string
-	fields  []fieldError // non-nil for ValidationFailed and InvalidParameter only
-	allow   *string      // the Allow header of a 405
-	cause   error        // for the log, hidden from the client
+	fields  []fieldError  // non-nil for ValidationFailed and InvalidParameter only
+	allow   *string       // the Allow header of a 405
+	retry   time.Duration // the Retry-After header; 0 = none
+	cause   error         // for the log, hidden from the client
 }
 
 // fieldError is one member of "errors".
@@ -119,7 +121,7 @@ func (s *Server) explain(err error, absent string) *apiError {
 	case m.Unreachable && s.opts.OnUnreachable == UnreachableNotFound:
 		return &apiError{status: 404, code: meaning.NotFound, message: "image not found: " + m.Message, cause: err}
 	}
-	e := &apiError{status: m.Status, code: m.Code, message: m.Message, cause: err}
+	e := &apiError{status: m.Status, code: m.Code, message: m.Message, retry: m.Retry, cause: err}
 	if m.Code == meaning.InvalidParameter {
 		e.fields = []fieldError{}
 	}

@@ -189,6 +189,7 @@ func newSource(cfg *config.Config, s config.Source) (mirror.Source, error) {
 		Include:    include,
 		Exclude:    exclude,
 		AsChannels: s.AsChannels,
+		LookupRate: s.LookupRate,
 	}
 	return source, errors.Join(faults...)
 }

@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"time"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
 	"imgmirror/verify"
 )
 
@@ -20,6 +22,7 @@ const (
 	NotFound         = "ResourceNotFound"
 	RemoteSource     = "RemoteSourceError"
 	StorageIsDown    = "StorageIsDown"
+	TooMany          = "TooManyRequestsError"
 	Unauthorized     = "UnauthorizedError"
 	Unavailable      = "ServiceUnavailableError"
 )
@@ -34,22 +37,29 @@ type Meaning struct {
 	Message string
 	// Unreachable tells that the sources cannot be asked (cache.on_unreachable).
 	Unreachable bool
+	// Retry is when the asker may ask again with better luck; 0 = not known.
+	Retry time.Duration
 }
+
+// retry is long enough for the questions of one address that wait for a source.
+const retry = 2 * time.Second
 
 // table is in order of weight: an error may well join "no answer from this source" with "not
 // there" from another source, and then what is there is not known.
 var table = []Meaning{
-	{cache.ErrClosed, 503, Unavailable, "the server is shutting down", false},
-	{context.Canceled, 503, Unavailable, "the server is shutting down", false},
-	{cache.ErrNoSpace, 503, StorageIsDown, "there is no space to store the file", false},
-	{cache.ErrDisk, 503, StorageIsDown, "the mirror's disk cannot be read or written", false},
-	{verify.ErrMismatch, 503, RemoteSource, "what the image's sources sent is not what its manifest says", false},
-	{cache.ErrUnverified, 503, RemoteSource, cache.ErrUnverified.Error(), false},
-	{cache.ErrRefused, 503, RemoteSource, "the image's sources refuse to give it", true},
-	{verify.ErrUnavailable, 503, RemoteSource, "the image's sources cannot be reached", true},
-	{context.DeadlineExceeded, 503, RemoteSource, "the image's sources did not answer in time", true},
-	{fs.ErrNotExist, 404, NotFound, "", false},
-	{manifest.ErrInvalid, 422, InvalidParameter, "a parameter is invalid", false},
+	{cache.ErrClosed, 503, Unavailable, "the server is shutting down", false, 0},
+	{context.Canceled, 503, Unavailable, "the server is shutting down", false, 0},
+	{cache.ErrNoSpace, 503, StorageIsDown, "there is no space to store the file", false, 0},
+	{cache.ErrDisk, 503, StorageIsDown, "the mirror's disk cannot be read or written", false, 0},
+	{verify.ErrMismatch, 503, RemoteSource, "what the image's sources sent is not what its manifest says", false, 0},
+	{cache.ErrUnverified, 503, RemoteSource, cache.ErrUnverified.Error(), false, 0},
+	{cache.ErrRefused, 503, RemoteSource, "the image's sources refuse to give it", true, 0},
+	{catalog.ErrThrottled, 429, TooMany, "too many questions from this address wait for the image's sources", true, retry},
+	{catalog.ErrBusy, 503, RemoteSource, "too many questions wait for the image's sources", true, retry},
+	{verify.ErrUnavailable, 503, RemoteSource, "the image's sources cannot be reached", true, 0},
+	{context.DeadlineExceeded, 503, RemoteSource, "the image's sources did not answer in time", true, 0},
+	{fs.ErrNotExist, 404, NotFound, "", false, 0},
+	{manifest.ErrInvalid, 422, InvalidParameter, "a parameter is invalid", false, 0},
 }
 
 // Of gives the first row that err matches; 500 Internal if no row does.

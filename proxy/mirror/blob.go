@@ -95,12 +95,12 @@ type Store interface {
 type Files struct{ Store Store }
 
 // Open gives a Reader, which the caller closes, on file index of e: from disk, or from the download
-// that Open joins or starts. ctx bounds only the wait for the first byte; the sources are asked on
-// behalf of the mirrors that ctx carries (see via).
+// that Open joins or starts. ctx bounds only the wait for the first byte; the sources are asked for
+// the client and the mirrors that ctx carries (see catalog.ForClient and via).
 func (f Files) Open(ctx context.Context, e catalog.Entry, index int, why cache.Why) (*cache.Reader, error) {
 	blob, sources := blobOf(e, index)
 	blob.Why = why
-	return f.Store.File(ctx, blob, onBehalf(via.From(ctx), sources))
+	return f.Store.File(ctx, blob, forClient(ctx, e, onBehalf(via.From(ctx), sources)))
 }
 
 // OpenIcon is Open for the icon of e.
@@ -136,10 +136,25 @@ func onBehalf(ids []string, sources []cache.Source) []cache.Source {
 	if len(ids) == 0 {
 		return sources
 	}
+	return askedWith(sources, func(ctx context.Context) context.Context { return via.With(ctx, ids) })
+}
+
+// forClient makes sources that ask by uuid first do so in the turns of the client that ctx carries
+// (see catalog.ForClient). Only the others of e are such sources.
+func forClient(ctx context.Context, e catalog.Entry, sources []cache.Source) []cache.Source {
+	client, ok := catalog.Client(ctx)
+	if !ok || len(e.Others) == 0 {
+		return sources
+	}
+	return askedWith(sources, func(ctx context.Context) context.Context { return catalog.ForClient(ctx, client) })
+}
+
+// askedWith makes sources be asked with what note adds to the context.
+func askedWith(sources []cache.Source, note func(context.Context) context.Context) []cache.Source {
 	for i := range sources {
 		open := sources[i].Open
 		sources[i].Open = func(ctx context.Context, offset int64) (*verify.Stream, error) {
-			return open(via.With(ctx, ids), offset)
+			return open(note(ctx), offset)
 		}
 	}
 	return sources

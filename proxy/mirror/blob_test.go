@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"testing"
 
 	"github.com/google/uuid"
 
+	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/via"
 	"imgmirror/verify"
 )
 
@@ -89,5 +92,46 @@ func TestBlobOf(t *testing.T) {
 	// Each is asked by its own manifest.
 	if _, err := sources[1].Open(t.Context(), 7); err == nil || asked != "b theirs 1 7" {
 		t.Errorf("%q %v", asked, err)
+	}
+}
+
+// storeFunc is a Store that asks the sources of a blob.
+type storeFunc func(ctx context.Context, sources []cache.Source)
+
+func (f storeFunc) File(ctx context.Context, _ cache.Blob, sources []cache.Source) (*cache.Reader, error) {
+	f(ctx, sources)
+	return nil, errors.New("no store")
+}
+
+func (storeFunc) Peek(cache.Blob) (cache.Info, bool) { return cache.Info{}, false }
+
+// A source that asks by uuid before it gives a file does so for the client that wants the file, and
+// on behalf of the mirrors that ask.
+func TestOthersAreAskedForTheClient(t *testing.T) {
+	client := netip.MustParseAddr("192.0.2.1")
+	asked := make(map[string]string)
+	source := func(name string) catalog.Source {
+		return &blobSource{name: name, file: func(ctx context.Context, _ manifest.Manifest, _ int, _ int64) (*verify.Stream, error) {
+			by, ok := catalog.Client(ctx)
+			asked[name] = fmt.Sprint(by, ok, via.From(ctx))
+			return nil, errors.New("no file")
+		}}
+	}
+	image := manifest.Manifest{UUID: uuid.MustParse(someID), Files: make([]manifest.File, 1)}
+	e := catalog.Entry{Manifest: image, Holders: []catalog.Holder{{Source: source("holder"), Manifest: image}}, Others: []catalog.Holder{{Source: source("other"), Manifest: image}}}
+	files := Files{storeFunc(func(_ context.Context, sources []cache.Source) {
+		for _, s := range sources {
+			_, _ = s.Open(t.Context(), 0) // as a fill does, which has a context of its own
+		}
+	})}
+	for _, mirrors := range [][]string{nil, {"imgmirror-0123456789abcdef"}} {
+		_, _ = files.Open(via.With(catalog.ForClient(t.Context(), client), mirrors), e, 0, cache.Client)
+		if want := fmt.Sprint(client, true, mirrors); asked["other"] != want {
+			t.Errorf("asked for %s, want %s", asked["other"], want)
+		}
+	}
+	_, _ = files.Open(t.Context(), e, 0, cache.Job)
+	if want := fmt.Sprint(netip.Addr{}, false, []string(nil)); asked["other"] != want {
+		t.Errorf("a job: asked for %s, want %s", asked["other"], want)
 	}
 }

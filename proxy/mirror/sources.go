@@ -42,6 +42,7 @@ type Source struct {
 	Include    []manifest.Filter // see catalog.SourceOptions
 	Exclude    []manifest.Filter
 	AsChannels []string
+	LookupRate int
 }
 
 func (s Sources) names() []string {
@@ -103,6 +104,7 @@ func (m *Mirror) newGeneration(s Sources) (*generation, error) {
 			ServePrivate: source.Server.ServePrivate,
 			Channel:      client.Channel(),
 			AsChannels:   source.AsChannels,
+			LookupRate:   source.LookupRate,
 		})
 	}
 	if len(faults) > 0 {
