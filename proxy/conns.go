@@ -92,6 +92,7 @@ func (c *conns) add(nc net.Conn) (limit string, ok bool, told []*client) {
 // remove forgets nc, a closed connection that add took in.
 func (c *conns) remove(nc net.Conn) {
 	cl := c.client(nc)
+	cl.ended()
 	c.open.Delete(nc)
 	c.mu.Lock()
 	if cl.state.Swap(answering) == leaving {
@@ -135,6 +136,7 @@ func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
 		return
 	}
 	cl := c.client(nc)
+	cl.ended()
 	now := c.now()
 	if cl.state.CompareAndSwap(answering, now) {
 		return

@@ -18,8 +18,24 @@ type client struct {
 	// Else state is answering, apart or leaving.
 	state atomic.Int64
 
+	end func() // of the reply under way, see atEnd; nil = none
+
 	rooms  [roomKinds]*room // nil = no such limit
 	places [roomKinds]place // in rooms; conns.mu guards places
+}
+
+// atEnd sets what is done at the end of the reply under way, sent or broken. Only the connection's
+// own goroutine calls atEnd and ended.
+func (cl *client) atEnd(do func()) {
+	cl.ended() // of the reply before
+	cl.end = do
+}
+
+func (cl *client) ended() {
+	if cl.end != nil {
+		cl.end()
+		cl.end = nil
+	}
 }
 
 // The states of a client that is not idle.

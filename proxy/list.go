@@ -77,6 +77,10 @@ func (s *Server) sendList(req *request, l listReply) error {
 // transmit sends l, whatever the request's conditions are.
 func (s *Server) transmit(req *request, l listReply) error {
 	size := l.length()
+	if l.picked == nil && l.base == "" && size > smallBody && !req.ctx.IsHead() {
+		s.sendWhole(req, l)
+		return nil
+	}
 	body := &listBody{server: s, base: []byte(l.base), rest: l.whole, left: size}
 	if l.picked != nil {
 		body.text, body.picked, body.rest, body.stage = l.text, l.picked, nil, stageBegin
@@ -88,9 +92,23 @@ func (s *Server) transmit(req *request, l listReply) error {
 		}
 	}
 	if s.send(req, body, l.etag) {
-		s.memory.hold(body, l.kind, l.whole, l.size)
+		s.memory.hold(&body.listReader, l.kind, l.whole, l.size)
 	}
 	return nil
+}
+
+// sendWhole sends a whole text as it is, header and body by one writev(2). The end of the reply, which
+// the client's connection tells, ends the hold on the text.
+func (s *Server) sendWhole(req *request, l listReply) {
+	req.setKey(hdrContentType, typeJSON)
+	req.setETag(l.etag)
+	req.ctx.Response.SetBodyRaw(l.whole)
+	// One deadline for all of the reply; a client below 16 KiB a second counts as stalled.
+	extra := time.Duration(len(l.whole)/(16<<10)) * time.Second
+	_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails if closed
+	reader := &listReader{conn: req.ctx.Conn()}
+	s.memory.hold(reader, l.kind, l.whole, l.size)
+	s.conns.client(reader.conn).atEnd(func() { s.memory.release(reader) })
 }
 
 // send sends body with its validator. The result tells whether the body has an end of its own, after
@@ -130,8 +148,8 @@ const pieces = 64
 // listBody is the body of a reply with a list. Its bytes stay where they are, in the prepared text,
 // and go out piece by piece. Close of the body ends the request.
 type listBody struct {
+	listReader
 	server *Server
-	conn   net.Conn
 	direct bool // conn takes several pieces by one system call
 	record *record
 
@@ -142,9 +160,7 @@ type listBody struct {
 	rest       []byte // of the present part of the text
 	stage      int
 
-	own    int64 // bytes of Options.Memory
-	shared *sharedText
-	key    *byte // names shared
+	own int64 // bytes of Options.Memory
 
 	left   int
 	sent   int64
@@ -269,7 +285,7 @@ func (b *listBody) Close() error {
 		b.err = errNotSent
 	}
 	if b.shared != nil {
-		b.server.memory.release(b)
+		b.server.memory.release(&b.listReader)
 	}
 	if b.own > 0 {
 		b.server.memory.give(b.own)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -64,10 +65,12 @@ const (
 // sharedText is a prepared text with readers, named by its first byte.
 type sharedText struct {
 	size     int64
-	readers  map[*listBody]struct{}
+	readers  map[*listReader]struct{}
 	replaced bool
 	cut      bool
-	progress atomic.Int64 // when a reader took a part last, in Unix nanoseconds
+	// progress is when a reader began or took a part last, in Unix nanoseconds. Whole lists go out
+	// in one part.
+	progress atomic.Int64
 }
 
 func (m *memory) init(limit int64, used prometheus.Gauge, refused map[string]prometheus.Counter) {
@@ -98,14 +101,21 @@ func (m *memory) give(n int64) {
 	m.count()
 }
 
+// listReader is one reply with a shared text.
+type listReader struct {
+	conn   net.Conn
+	shared *sharedText
+	key    *byte // names shared
+}
+
 // hold makes b a reader of text until release. text takes size bytes, and is the newest of its
 // kind: a text before, which is still being read, counts from now on.
-func (m *memory) hold(b *listBody, kind textKind, text []byte, size int) {
+func (m *memory) hold(b *listReader, kind textKind, text []byte, size int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.texts[&text[0]]
 	if t == nil {
-		t = &sharedText{size: int64(size), readers: make(map[*listBody]struct{})}
+		t = &sharedText{size: int64(size), readers: make(map[*listReader]struct{})}
 		m.texts[&text[0]] = t
 	}
 	if !t.replaced {
@@ -131,7 +141,7 @@ func (m *memory) hold(b *listBody, kind textKind, text []byte, size int) {
 }
 
 // release ends hold.
-func (m *memory) release(b *listBody) {
+func (m *memory) release(b *listReader) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := b.shared
@@ -170,7 +180,7 @@ func (m *memory) shrink(kept int) {
 		m.old -= first.size
 		for b := range first.readers {
 			m.refused["old_list"].Inc()
-			_ = rawConn(b.conn).Close() // WriteTo sees the error
+			_ = rawConn(b.conn).Close() // the writer sees the error
 		}
 	}
 }

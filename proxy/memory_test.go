@@ -252,14 +252,14 @@ func account(limit int64) *memory {
 func TestOldListsInOrder(t *testing.T) {
 	m := account(250)
 	lists := make([][]byte, 5)
-	bodies := make([]*listBody, len(lists))
-	open := func(b *listBody) bool {
+	bodies := make([]*listReader, len(lists))
+	open := func(b *listReader) bool {
 		return b.conn.SetWriteDeadline(time.Time{}) == nil // an error once it is closed
 	}
 	hold := func(n int) {
 		client, server := net.Pipe()
 		t.Cleanup(func() { client.Close() })
-		lists[n], bodies[n] = make([]byte, 1), &listBody{conn: server}
+		lists[n], bodies[n] = make([]byte, 1), &listReader{conn: server}
 		m.hold(bodies[n], textKind{}, lists[n], 100)
 	}
 	want := func(used int64, left ...bool) {
@@ -283,7 +283,7 @@ func TestOldListsInOrder(t *testing.T) {
 	hold(3)
 	want(200, true, false, true, true)
 	// The reply to a request from before the change takes list 2, which is current until the next one.
-	late := &listBody{conn: bodies[0].conn}
+	late := &listReader{conn: bodies[0].conn}
 	m.hold(late, textKind{}, lists[2], 100)
 	want(200)
 	hold(4)
