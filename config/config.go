@@ -30,6 +30,7 @@ type Config struct {
 	Cache     Cache      `yaml:"cache"`
 	Fill      Fill       `yaml:"fill"`
 	Clients   Clients    `yaml:"clients"`
+	Memory    Memory     `yaml:"memory"`
 	Verify    Verify     `yaml:"verify"`
 	Bundle    Bundle     `yaml:"bundle"`
 	Prefetch  []Prefetch `yaml:"prefetch" help:"what is fetched before a client asks. Each entry is a filter, or has the keys that follow"`
@@ -139,6 +140,11 @@ type Clients struct {
 	MaxConnections int           `yaml:"max_connections" help:"connections of clients at the same time; when all are taken, the one that has been idle longest is closed"`
 	MaxPerAddress  int           `yaml:"max_per_address" help:"the same for one address; 0: no limit; imgadm needs 6 for an image with origins, so allow 6 for each node behind NAT"`
 	Memory         Size          `yaml:"memory" help:"what replies under way may hold beside the lists themselves; a reply beyond it gets a 503"`
+}
+
+// Memory bounds the process.
+type Memory struct {
+	Limit Size `yaml:"limit" help:"memory that the process may take, like 512MB; empty: that of the cgroup, if one is set"`
 }
 
 // Verify steers checks of what is on disk, and what may enter unchecked.

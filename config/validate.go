@@ -150,6 +150,9 @@ func (k *checker) images(c *Config) {
 // leastMemory is the least clients.memory: room for single replies of the usual kinds.
 const leastMemory = megabyte
 
+// leastLimit is the least memory.limit: what a mirror of a small list needs.
+const leastLimit = 64 * megabyte
+
 // limits checks sizes, numbers and times.
 func (k *checker) limits(c *Config) {
 	k.size("cache.max_size", c.Cache.MaxSize)
@@ -169,6 +172,10 @@ func (k *checker) limits(c *Config) {
 	k.atLeast("clients.max_per_address", c.Clients.MaxPerAddress, 0)
 	if c.Clients.Memory < leastMemory {
 		k.fault("clients.memory", c.Clients.Memory, "must be at least "+leastMemory.String())
+	}
+	k.size("memory.limit", c.Memory.Limit)
+	if l := c.Memory.Limit; l > 0 && l < leastLimit {
+		k.fault("memory.limit", l.String(), "must be at least "+leastLimit.String())
 	}
 	if c.Verify.ScrubEvery < 0 {
 		k.fault("verify.scrub_every", short(c.Verify.ScrubEvery), "must not be negative (0s = never)")

@@ -49,7 +49,7 @@ func reloaded(old, next *config.Config) *config.Config {
 		c.TLS = old.TLS
 	}
 	c.Cache.StreamOnMiss, c.Cache.OnUnreachable = old.Cache.StreamOnMiss, old.Cache.OnUnreachable
-	c.Fill, c.Clients, c.Verify, c.Bundle = old.Fill, old.Clients, old.Verify, old.Bundle
+	c.Fill, c.Clients, c.Memory, c.Verify, c.Bundle = old.Fill, old.Clients, old.Memory, old.Verify, old.Bundle
 	c.ZFSImport, c.S3 = old.ZFSImport, old.S3
 	c.ZFSImport.Enabled, c.ZFSImport.Images = next.ZFSImport.Enabled, next.ZFSImport.Images
 	return &c

@@ -8,9 +8,11 @@ import (
 	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/config"
 )
 
@@ -44,6 +46,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 		return &failure.Error{Code: failure.CodeConfig, Err: err}
 	}
 	warn(log, cfg)
+	limitMemory(log, cfg)
 	p, err := newProcess(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -75,6 +78,22 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// limitMemory has the process keep to its memory, and tells what holds.
+func limitMemory(log *slog.Logger, cfg *config.Config) {
+	bound := memory.Find(int64(cfg.Memory.Limit))
+	bound.Apply()
+	lists := humanize.IBytes(uint64(bound.Lists())) //nolint:gosec // of a size
+	if bound.Bytes == 0 {
+		log.Info("memory: no limit is set", "lists", lists)
+		return
+	}
+	soft := "none"
+	if bound.Soft > 0 {
+		soft = humanize.IBytes(uint64(bound.Soft))
+	}
+	log.Info("memory", "limit", humanize.IBytes(uint64(bound.Bytes)), "from", bound.From, "soft_limit", soft, "lists", lists)
 }
 
 // notify tells systemd, where it started us.

@@ -17,6 +17,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
@@ -135,6 +136,7 @@ func sources(cfg *config.Config) (mirror.Sources, error) {
 		PublishedLast:    cfg.Catalog.Published == "last",
 		HideBrokenChains: cfg.Catalog.HideBrokenChains,
 		HideRetired:      cfg.Catalog.Retired == "hide",
+		ListMemory:       memory.Find(int64(cfg.Memory.Limit)).Lists(),
 	}
 	for _, c := range cfg.Channels {
 		all.Channels = append(all.Channels, catalog.Channel{Name: c.Name, Description: c.Description, Default: c.Default})

@@ -81,42 +81,36 @@ func TestListMemoryIsBounded(t *testing.T) {
 		return fmt.Sprintf(`{"v":2,"uuid":%q,"name":7,"version":{}},`, upstreamtest.ID(i))
 	}
 	for name, list := range map[string]func(io.Writer){
-		"zeros":              repeated("[", 8*mib, same("0,"), good+"]"),
-		"empty objects":      repeated("[", 4*mib, same("{},"), good+"]"),
-		"nested arrays":      repeated("["+strings.Repeat("[", 8*mib), 8*mib, same("]"), "]"),
-		"one string":         repeated(`["`, 16*mib/64, same(strings.Repeat("a", 64)), `"]`),
-		"one number":         repeated("[", 16*mib/64, same(strings.Repeat("1", 64)), "]"),
-		"one manifest":       repeated("["+good[:len(good)-1]+`,"description":"`, 16*mib/64, same(strings.Repeat("a", 64)), `"},`+good+"]"),
-		"one name":           repeated(`[{`, 3*mib, same(`"a":1,`), `"a":1}]`),
-		"many names":         repeated(`[{`, 2*mib, func(i int) string { return fmt.Sprintf(`"%x":1,`, i) }, `"a":1}]`),
-		"files of one image": repeated("["+strings.Replace(good, `"files":[`, `"files":[`+strings.Repeat("{},", 4*mib), 1), 1, same(","), good+"]"),
-		"files of many": repeated("[", 100, func(i int) string {
+		"zeros":              repeated("[", mib/2, same("0,"), good+"]"),
+		"empty objects":      repeated("[", mib/4, same("{},"), good+"]"),
+		"nested arrays":      repeated("["+strings.Repeat("[", 2*mib), 2*mib, same("]"), "]"),
+		"one string":         repeated(`["`, 8*mib/1024, same(strings.Repeat("a", 1024)), `"]`),
+		"one number":         repeated("[", 8*mib/1024, same(strings.Repeat("1", 1024)), "]"),
+		"one manifest":       repeated("["+good[:len(good)-1]+`,"description":"`, 8*mib/1024, same(strings.Repeat("a", 1024)), `"},`+good+"]"),
+		"one name":           repeated(`[{`, mib/2, same(`"a":1,`), `"a":1}]`),
+		"many names":         repeated(`[{`, mib/2, func(i int) string { return fmt.Sprintf(`"%x":1,`, i) }, `"a":1}]`),
+		"files of one image": repeated("["+strings.Replace(good, `"files":[`, `"files":[`+strings.Repeat("{},", mib), 1), 1, same(","), good+"]"),
+		"files of many": repeated("[", 12, func(i int) string {
 			return strings.Replace(string(small(i)), `"files":[`, `"files":[`+strings.Repeat("{},", 40_000), 1) + ","
 		}, good+"]"),
-		"bare images":    repeated("[", 200_000, func(i int) string { return bareImage(i) + "," }, good+"]"),
-		"the same image": repeated("[", 200_000, same(bareImage(1)+","), good+"]"),
-		"refused images": repeated("[", 300_000, broken, good+"]"),
-		"white space":    repeated("[", 16*mib/64, same(strings.Repeat(" ", 64)), "]"),
+		"bare images":    repeated("[", 90_000, func(i int) string { return bareImage(i) + "," }, good+"]"),
+		"the same image": repeated("[", 10_000, same(bareImage(1)+","), good+"]"),
+		"refused images": repeated("[", 20_000, broken, good+"]"),
+		"white space":    repeated("[", 16*mib/1024, same(strings.Repeat(" ", 1024)), "]"),
 	} {
-		for _, zipped := range []bool{false, true} {
-			var size int64
-			c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, _ *http.Request) {
-				out := &counting{w: w}
-				if zipped {
-					w.Header().Set("Content-Encoding", "gzip")
-					z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
-					defer z.Close()
-					out.w = z
-				}
-				list(out)
-				size = max(size, out.n)
-			})})
-			var err error
-			peak := peakOf(func() { _, err = c.List(t.Context(), manifest.Listing{}) })
-			if most := 3*size + 64*mib; peak > most {
-				t.Errorf("%s, compressed %v: %d MiB for a list of %d; want at most %d (%v)", name, zipped, peak/mib, size/mib, most/mib, err)
-			}
-			t.Logf("%s: %d MiB for %d, %v", name, peak/mib, size/mib, err)
+		var size int64
+		c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
+			defer z.Close()
+			out := &counting{w: z}
+			list(out)
+			size = max(size, out.n)
+		})})
+		var err error
+		peak := peakOf(func() { _, err = c.List(t.Context(), manifest.Listing{}) })
+		if most := 3*size + 64*mib; peak > most {
+			t.Errorf("%s: %d MiB for a list of %d; want at most %d (%v)", name, peak/mib, size/mib, most/mib, err)
 		}
 	}
 }
@@ -159,9 +153,9 @@ func TestListBoundsAreTold(t *testing.T) {
 	}{
 		{reasonBytes, "more than 1048576 bytes", endless, Options{maxList: 1 << 20}},
 		{reasonBytes, "more than 1048576 bytes", whole(repeated("[", 1<<20, same("  "), "]")), Options{maxList: 1 << 20}},
-		{reasonElements, "more than 1000000 elements", whole(repeated("[", maxElements, same("0,"), "0]")), Options{}},
-		{reasonElements, "more than 1000000 elements", whole(repeated("[", maxElements, same("0,"), "0]")), Options{Kind: kindStatic}},
-		{reasonProportion, "than 3 times its text and 33554432 bytes", whole(repeated("[", 400_000, func(i int) string { return bareImage(i) + "," }, "0]")), Options{}},
+		{reasonElements, "more than 1000 elements", whole(repeated("[", 1000, same("0,"), "0]")), Options{maxElements: 1000}},
+		{reasonElements, "more than 1000 elements", whole(repeated("[", 1000, same("0,"), "0]")), Options{maxElements: 1000, Kind: kindStatic}},
+		{reasonProportion, "than 3 times its text and 33554432 bytes", whole(repeated("[", 120_000, func(i int) string { return bareImage(i) + "," }, "0]")), Options{}},
 		{reasonBudget, "2097152 bytes for all lists, of which 524288", endless, Options{Lists: NewListMemory(2<<20, 2)}},
 	} {
 		test.options.URL = serve(t, test.handler())

@@ -123,9 +123,10 @@ type Options struct {
 
 	// dial replaces the dialer, and with it the refusal of reserved addresses, in tests.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// retryInterval and maxList replace the constants in tests.
+	// retryInterval, maxList and maxElements replace the constants in tests.
 	retryInterval time.Duration
 	maxList       int64
+	maxElements   int
 }
 
 // Client is one source. All methods may be called concurrently. It runs no
@@ -153,7 +154,7 @@ func New(o Options) (*Client, error) {
 	o.Kind = cmp.Or(o.Kind, kindAuto)
 	o.StallTimeout = cmp.Or(o.StallTimeout, defaultStallTimeout)
 	o.retryInterval = cmp.Or(o.retryInterval, listRetryInterval)
-	o.maxList = cmp.Or(o.maxList, maxList)
+	o.maxList, o.maxElements = cmp.Or(o.maxList, maxList), cmp.Or(o.maxElements, maxElements)
 	o.UserAgent = cmp.Or(o.UserAgent, "imgmirror")
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Metrics == nil {

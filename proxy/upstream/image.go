@@ -111,7 +111,7 @@ func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manife
 		return manifest.Manifest{}, nonsense("GET %s: %s", u, resp.Status)
 	}
 	var read int64
-	found, err := findIn(resp, c.limited(body, &read, resp), manifest.ListOptions{ParseOptions: c.parseOptions(resp)}, id)
+	found, err := c.findIn(resp, c.limited(body, &read, resp), manifest.ListOptions{ParseOptions: c.parseOptions(resp)}, id)
 	if err != nil {
 		c.count(err)
 		return manifest.Manifest{}, err
@@ -124,11 +124,11 @@ func (c *Client) getFromList(ctx context.Context, id uuid.UUID) (manifest.Manife
 }
 
 // findIn reads a list for one image, the first with that uuid; nil when there is none.
-func findIn(resp *http.Response, text io.Reader, o manifest.ListOptions, id uuid.UUID) (found *manifest.Manifest, err error) {
+func (c *Client) findIn(resp *http.Response, text io.Reader, o manifest.ListOptions, id uuid.UUID) (found *manifest.Manifest, err error) {
 	elements := 0
 	err = manifest.ReadList(text, o, func(m manifest.Manifest, refused error) (bool, error) {
-		if elements++; elements > maxElements {
-			return false, bounded(reasonElements, "the list has more than %d elements", maxElements)
+		if elements++; elements > c.opts.maxElements {
+			return false, c.tooMany()
 		}
 		if refused != nil || m.UUID != id || found != nil {
 			return false, nil

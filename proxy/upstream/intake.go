@@ -149,8 +149,8 @@ func (l *limited) Read(p []byte) (int, error) {
 
 // take takes in one element.
 func (p *page) take(m manifest.Manifest, refused error) (bool, error) {
-	if p.elements++; p.elements > maxElements {
-		return false, bounded(reasonElements, "the list has more than %d elements", maxElements)
+	if p.elements++; p.elements > p.client.opts.maxElements {
+		return false, p.client.tooMany()
 	}
 	if refused != nil {
 		return false, p.leaveOut(refused)
@@ -165,6 +165,11 @@ func (p *page) take(m manifest.Manifest, refused error) (bool, error) {
 	p.seen[m.UUID] = struct{}{}
 	p.images.add(m)
 	return true, nil
+}
+
+// tooMany refuses a list by its elements.
+func (c *Client) tooMany() error {
+	return bounded(reasonElements, "the list has more than %d elements", c.opts.maxElements)
 }
 
 // leaveOut counts an element that ingestion refuses.

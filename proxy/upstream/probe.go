@@ -200,7 +200,7 @@ func (p *prober) list(u *url.URL) (listing, bool) {
 	if err == nil {
 		l.final = resp.Request.URL
 		var read int64
-		if err = l.look(p.c.limited(body, &read, resp)); err != nil {
+		if err = l.look(p.c, p.c.limited(body, &read, resp)); err != nil {
 			err = listError(resp, err)
 			p.c.count(err)
 		}
@@ -213,7 +213,7 @@ func (p *prober) list(u *url.URL) (listing, bool) {
 }
 
 // look judges a text: an array of objects, or one object with a uuid.
-func (l *listing) look(text io.Reader) error {
+func (l *listing) look(c *Client, text io.Reader) error {
 	type element struct {
 		V    json.RawMessage `json:"v"`
 		UUID any             `json:"uuid"`
@@ -221,8 +221,8 @@ func (l *listing) look(text io.Reader) error {
 	elements := 0
 	return manifest.EachElement(text, func(text []byte, single bool) error {
 		var e *element
-		if elements++; elements > maxElements {
-			return bounded(reasonElements, "the list has more than %d elements", maxElements)
+		if elements++; elements > c.opts.maxElements {
+			return c.tooMany()
 		}
 		if json.Unmarshal(text, &e) != nil {
 			return errNoManifests

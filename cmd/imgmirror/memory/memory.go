@@ -1,0 +1,67 @@
+// Package memory finds out how much memory the process may take, and has Go keep to the bound.
+package memory
+
+import (
+	"math"
+	"os"
+	"runtime/debug"
+)
+
+// Bound is how much memory the process may take.
+type Bound struct {
+	Bytes int64  // 0: no bound is known
+	From  string // memory.limit, cgroup or GOMEMLIMIT
+	// Soft is the bound of Go's runtime, which collects garbage more often near it; 0: none.
+	Soft int64
+}
+
+// Parts of a bound. What is not the heap's is for stacks, and for what Go's runtime frees late.
+const (
+	heapPart = 0.85
+	listPart = 4 // the lists of all sources take a quarter: reading and keeping take it twice
+
+	leastLists = 8 << 20
+	mostLists  = 1 << 30
+)
+
+// Find gives the bound: configured, in bytes, if it is not 0, else that of the cgroup. A GOMEMLIMIT
+// of the operator's is the soft bound, and the bound where there is no other.
+func Find(configured int64) Bound {
+	_, set := os.LookupEnv("GOMEMLIMIT")
+	return find(configured, cgroupLimit("/"), set, debug.SetMemoryLimit(-1))
+}
+
+func find(configured, cgroup int64, set bool, soft int64) Bound {
+	var b Bound
+	switch {
+	case configured > 0:
+		b = Bound{Bytes: configured, From: "memory.limit"}
+	case cgroup > 0:
+		b = Bound{Bytes: cgroup, From: "cgroup"}
+	}
+	switch {
+	case set && soft < math.MaxInt64:
+		b.Soft = soft
+		if b.Bytes == 0 {
+			b.Bytes, b.From = soft, "GOMEMLIMIT"
+		}
+	case !set && b.Bytes > 0:
+		b.Soft = int64(heapPart * float64(b.Bytes))
+	}
+	return b
+}
+
+// Apply has Go's runtime keep to the soft bound.
+func (b Bound) Apply() {
+	if _, set := os.LookupEnv("GOMEMLIMIT"); !set && b.Soft > 0 {
+		debug.SetMemoryLimit(b.Soft)
+	}
+}
+
+// Lists is what the lists of all sources may take, in bytes.
+func (b Bound) Lists() int64 {
+	if b.Bytes == 0 {
+		return mostLists
+	}
+	return min(max(b.Bytes/listPart, leastLists), mostLists)
+}

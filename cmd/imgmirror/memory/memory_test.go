@@ -1,0 +1,61 @@
+package memory
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestCgroupLimit(t *testing.T) {
+	for name, test := range map[string]struct {
+		files map[string]string
+		want  int64
+	}{
+		"no cgroups": {nil, 0},
+		"v2":         {map[string]string{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "268435456\n"}, 268435456},
+		"v2, none":   {map[string]string{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n"}, 0},
+		"v2, the lowest above": {map[string]string{
+			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "1000\n", "sys/fs/cgroup/memory.max": "2000\n",
+		}, 1000},
+		"v2 in a container": {map[string]string{"proc/self/cgroup": "0::/docker/x\n", "sys/fs/cgroup/memory.max": "5000\n"}, 5000},
+		"v1": {map[string]string{
+			"proc/self/cgroup": "5:cpu,cpuacct:/c\n4:memory:/m\n0::/x\n", "sys/fs/cgroup/memory/m/memory.limit_in_bytes": "3000\n",
+		}, 3000},
+		"v1, none":       {map[string]string{"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, 0},
+		"not understood": {map[string]string{"proc/self/cgroup": "x\n0::/a\n", "sys/fs/cgroup/a/memory.max": "many\n"}, 0},
+	} {
+		root := t.TempDir()
+		for file, text := range test.files {
+			at := filepath.Join(root, file)
+			if err := os.MkdirAll(filepath.Dir(at), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(at, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := cgroupLimit(root); got != test.want {
+			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	const none = math.MaxInt64
+	f := func(configured, cgroup int64, set bool, soft int64, want Bound, lists int64) {
+		t.Helper()
+		got := find(configured, cgroup, set, soft)
+		if got != want || got.Lists() != lists {
+			t.Errorf("%+v with %d for lists, want %+v with %d", got, got.Lists(), want, lists)
+		}
+	}
+	f(0, 0, false, none, Bound{}, mostLists)
+	f(256<<20, 0, false, none, Bound{256 << 20, "memory.limit", 228170137}, 64<<20)
+	f(0, 256<<20, false, none, Bound{256 << 20, "cgroup", 228170137}, 64<<20)
+	f(512<<20, 256<<20, true, 100<<20, Bound{512 << 20, "memory.limit", 100 << 20}, 128<<20)
+	f(0, 0, true, 100<<20, Bound{100 << 20, "GOMEMLIMIT", 100 << 20}, 25<<20)
+	f(0, 256<<20, true, none, Bound{256 << 20, "cgroup", 0}, 64<<20) // GOMEMLIMIT=off
+	f(1<<20, 0, false, none, Bound{1 << 20, "memory.limit", 891289}, leastLists)
+	f(64<<30, 0, false, none, Bound{64 << 30, "memory.limit", 58411555225}, mostLists)
+}
