@@ -10,6 +10,7 @@ import (
 	"runtime/metrics"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,14 +99,14 @@ func TestListMemoryIsBounded(t *testing.T) {
 		"refused images": repeated("[", 20_000, broken, good+"]"),
 		"white space":    repeated("[", 16*mib/1024, same(strings.Repeat(" ", 1024)), "]"),
 	} {
-		var size int64
+		whole := &counting{w: io.Discard}
+		list(whole)
+		size := whole.n
 		c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
 			defer z.Close()
-			out := &counting{w: z}
-			list(out)
-			size = max(size, out.n)
+			list(z)
 		})})
 		var err error
 		peak := peakOf(func() { _, err = c.List(t.Context(), manifest.Listing{}) })
@@ -137,11 +138,8 @@ func TestListBoundsAreTold(t *testing.T) {
 		return "[" + b.String()[1:] + "]"
 	}
 	endless := func() http.HandlerFunc {
-		n := 0
-		return func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprint(w, page(n))
-			n += pageSize
-		}
+		var n atomic.Int64
+		return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page(int(n.Add(pageSize)))) }
 	}
 	whole := func(list func(io.Writer)) func() http.HandlerFunc {
 		return func() http.HandlerFunc { return func(w http.ResponseWriter, _ *http.Request) { list(w) } }
@@ -218,11 +216,10 @@ func TestListMemoryShares(t *testing.T) {
 
 // What a try brought that broke off is forgotten, down to its refusals.
 func TestListForgetsABrokenTry(t *testing.T) {
-	tries := 0
+	var tries atomic.Int32
 	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, _ *http.Request) {
-		tries++
 		body := "[" + string(small(1)) + `,7,{"uuid":"` + upstreamtest.ID(9).String() + `"},` + string(small(2)) + "]"
-		if tries < 3 {
+		if tries.Add(1) < 3 {
 			w.Header().Set("Content-Length", "100000")
 			body = body[:len(body)-1]
 		}
@@ -232,7 +229,7 @@ func TestListForgetsABrokenTry(t *testing.T) {
 	if err != nil || len(l.Images) != 2 || l.Refusals.Refused != 2 || len(l.Refusals.First) != 2 {
 		t.Errorf("%d images, %+v, %v", len(l.Images), l.Refusals, err)
 	}
-	if got, want := testutil.ToFloat64(c.metrics.lists), float64(memoryOf(l.Images)); got != want || tries != 3 {
-		t.Errorf("%v bytes are booked after %d tries, want %v", got, tries, want)
+	if got, want := testutil.ToFloat64(c.metrics.lists), float64(memoryOf(l.Images)); got != want || tries.Load() != 3 {
+		t.Errorf("%v bytes are booked after %d tries, want %v", got, tries.Load(), want)
 	}
 }
