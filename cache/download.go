@@ -42,7 +42,7 @@ type download struct {
 	claim    claim         // what its room costs others
 	answered bool          // some source has answered well
 	tempo    *tempo        // of the source that sent the last body
-	next     *candidate    // is to take over from a slow source; nil: none is
+	next     *candidate    // is to be asked first, instead of a slow source or one without a slot; nil: none is
 	single   bool          // a round's bytes must all come from one source
 	lost     int           // rounds whose file was removed by hand
 	pace     *rate.Limiter // of attempts that follow at once on one that brought bytes
@@ -168,7 +168,7 @@ func (d *download) collect(r *round) error {
 			return err
 		}
 		if errors.Is(err, errHanded) {
-			if err := d.retakeSlot(); err != nil {
+			if err := d.retakeSlot(func() []*candidate { return d.candidates(r) }); err != nil {
 				return err
 			}
 			waits = d.newWaits()
@@ -216,7 +216,7 @@ func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 			d.answered, c.accepted, r.current = true, true, c // the next pass asks this source first
 			return false, err
 		}
-		if err := d.retakeSlot(); err != nil {
+		if err := d.retakeSlot(nil); err != nil {
 			return true, err
 		}
 	}

@@ -11,23 +11,33 @@ var errHanded = errors.New("the slot went to another download")
 
 // takeSlot waits in the queue of downloads.
 func (d *download) takeSlot() error {
-	return d.queued(func() error { return d.s.slots.acquire(d.f.ctx, d.f.ticket) })
+	return d.queued(d.s.slots.acquire, d.f.candidates)
 }
 
-// retakeSlot waits, after the slot has gone to another download.
-func (d *download) retakeSlot() error {
+// retakeSlot waits, after the slot has gone to another download. others gives the sources of which a
+// slot will do, too; nil: none will.
+func (d *download) retakeSlot(others func() []*candidate) error {
 	d.seated = false
-	return d.queued(func() error { return d.s.slots.wait(d.f.ctx, d.f.ticket) })
+	return d.queued(d.s.slots.wait, others)
 }
 
-// queued waits for a slot by wait.
-func (d *download) queued(wait func() error) error {
+// queued waits for a slot by wait. If the slot is of one of the others, next is that source.
+func (d *download) queued(wait func(context.Context, *ticket) error, others func() []*candidate) error {
 	d.s.metrics.slotsWaiting.Inc()
 	defer d.s.metrics.slotsWaiting.Dec()
 	d.f.update(func() { d.f.queued = true })
 	defer d.f.update(func() { d.f.queued = false })
-	if wait() == nil {
+	t := d.f.ticket
+	before := t.source
+	t.others = nil
+	if others != nil {
+		t.others = func() []string { return willing(others()) }
+	}
+	if wait(d.f.ctx, t) == nil {
 		d.seated = true
+		if t.source != before {
+			d.next = named(others(), t.source)
+		}
 		return nil
 	}
 	cause := context.Cause(d.f.ctx)
@@ -35,6 +45,26 @@ func (d *download) queued(wait func() error) error {
 		d.s.metrics.slotsRefused.Inc()
 	}
 	return fmt.Errorf("waiting for a slot: %w", cause)
+}
+
+// willing gives the names of those of sources that may still bring the bytes.
+func willing(sources []*candidate) (names []string) {
+	for _, c := range sources {
+		if c.out == nil && !c.stalled {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// named gives the one of sources with the name; nil: there is none.
+func named(sources []*candidate, name string) *candidate {
+	for _, c := range sources {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
 }
 
 // giveSlot gives the slot back, if the download has one.
@@ -62,7 +92,7 @@ func (d *download) yieldSlot(c *candidate) error {
 	if c != nil && left && !c.Once { // its bytes can be had again
 		return errHanded
 	}
-	return d.retakeSlot()
+	return d.retakeSlot(nil)
 }
 
 // charge puts the download on the account of the source c. errHanded: the source may have no more

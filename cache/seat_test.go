@@ -93,6 +93,33 @@ func TestSlowSourceTakesItsShare(t *testing.T) {
 	}
 }
 
+// An image that waits for a slot of its first source, which is slow, comes from its second one soon.
+func TestSlotOfAnotherSource(t *testing.T) {
+	for name, reply := range map[string]reply{
+		"drips": {chunk: 1, pause: time.Second}, "silent": {stall: 10}, "no answer": {delay: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openStore(t, Options{})
+				for _, f := range manyOf("a", 20, reply) {
+					defer reads(t, s, f)()
+				}
+				for i := range 4 {
+					data := noise(byte(i), 50_000)
+					slow, good := always("a", data, reply), always("b", data, fast)
+					began := time.Now()
+					if _, _, err := get(s, blobOf(data), slow, good); err != nil {
+						t.Error(err)
+					}
+					if took := time.Since(began); took > slotPatience+time.Second {
+						t.Errorf("the image took %v", took)
+					}
+				}
+			})
+		})
+	}
+}
+
 var fast = reply{chunk: 30_000, pause: time.Millisecond}
 
 // A fill that has lost its readers goes on, until another fill of the same source has need of the

@@ -6,7 +6,11 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// slotPatience is how long a fill waits for a slot of its first source alone.
+const slotPatience = time.Second
 
 // rank says how urgent a fill is. A lower rank goes first.
 type rank int32
@@ -33,6 +37,8 @@ func (r rank) needed() bool { return r <= rankJob }
 //	lent     A source does not wait for another: a source without a slot is lent one when all are
 //	         taken, and a source below its share is lent slots for needed fills while fewer than
 //	         2*total are in use. So no more than 2*total + the number of sources are in use.
+//	shifted  A needed fill that has waited for slotPatience takes the slot of another of its sources,
+//	         where that one has a slot to give at once.
 //	handed   A fill with a slot hands the slot to a waiting fill of a better rank. While slots are
 //	         lent, a fill that is not needed gives its slot back. But the last slot of a source
 //	         stays with the source.
@@ -64,10 +70,14 @@ type account struct {
 // ticket is one fill's claim on a slot. slots.mu guards it.
 type ticket struct {
 	rank    atomic.Int32  // changes under slots.mu
-	source  string        // the account of the ticket
+	source  string        // the account of the ticket; changes by the goroutine of the fill only
 	account *account      // nil: the ticket neither waits nor has a slot
 	seated  bool          // the ticket has a slot
 	ready   chan struct{} // closed when the slot is given; made anew by each wait
+
+	// others gives the sources that may serve instead of source, in order; nil: there are none. The
+	// goroutine of the fill sets and calls it.
+	others func() []string
 }
 
 func newTicket(source string) *ticket {
@@ -98,13 +108,44 @@ func (s *slots) acquire(ctx context.Context, t *ticket) error {
 
 // wait waits for the slot of a ticket in the queue; as acquire.
 func (s *slots) wait(ctx context.Context, t *ticket) error {
-	select {
-	case <-t.ready:
-		return nil
-	case <-ctx.Done():
-		s.release(t)
-		return ctx.Err()
+	var late <-chan time.Time
+	if t.others != nil {
+		tick := time.NewTicker(slotPatience)
+		defer tick.Stop()
+		late = tick.C
 	}
+	for {
+		select {
+		case <-t.ready:
+			return nil
+		case <-ctx.Done():
+			s.release(t)
+			return ctx.Err()
+		case <-late:
+			s.shift(t, t.others())
+		}
+	}
+}
+
+// shift puts t on the account of the first of sources that has a slot for t now. None may have.
+func (s *slots) shift(t *ticket, sources []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.seated || !t.is().needed() {
+		return
+	}
+	i := slices.IndexFunc(sources, func(name string) bool {
+		a := s.accounts[name]
+		return name != t.source && (a == nil || s.lendsTo(a, t.is()))
+	})
+	if i < 0 {
+		return
+	}
+	s.remove(t)
+	t.source = sources[i]
+	s.enqueue(t, true)
+	s.seat(t)
+	s.settle()
 }
 
 // release gives the slot of t back, or takes t out of the queue.

@@ -89,14 +89,22 @@ func (w *waits) next() (_ time.Duration, ok bool) {
 // pass asks each source once, until one brings bytes. over: the round has ended, with err, or with
 // all its bytes if that is nil; else err is how the last attempt ended.
 func (d *download) pass(r *round, waits *waits) (over bool, err error) {
+	if d.next != nil {
+		r.current, d.next = d.next, nil
+	}
 	left := d.candidates(r)
 	asked := func(c *candidate) {
 		left = slices.DeleteFunc(left, func(other *candidate) bool { return other == c })
 	}
 	for len(left) > 0 {
 		if d.charge(left[0]) != nil {
-			if err := d.retakeSlot(); err != nil {
+			if err := d.retakeSlot(func() []*candidate { return left }); err != nil {
 				return true, err
+			}
+			if next := d.next; next != nil {
+				d.next = nil
+				asked(next)
+				left = append([]*candidate{next}, left...)
 			}
 		}
 		began, before := time.Now(), r.have
