@@ -301,13 +301,14 @@ func (f *fill) rank() {
 	f.s.slots.rerank(f.ticket, r)
 }
 
-// leave counts out one request of that Why, or its Reader. The last one of jobs ends the fill, and no source is
-// asked any more when leave returns.
+// leave counts out one request of that Why, or its Reader. The last one of jobs ends the fill, and
+// so does the last one of a fill that waits in a crowded queue. Then no source is asked any more
+// when leave returns.
 func (f *fill) leave(why Why) {
 	f.mu.Lock()
 	f.waiting[why]--
 	f.rank()
-	dropped := f.hold.n.Add(-1) == 0 && !f.lasting && !f.closed
+	dropped := f.hold.n.Add(-1) == 0 && !f.closed && (!f.lasting || f.s.slots.crowded(f.ticket))
 	if dropped {
 		f.closed = true
 		f.stop(errDropped)

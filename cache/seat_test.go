@@ -143,6 +143,27 @@ func TestFillLeftMakesRoom(t *testing.T) {
 	})
 }
 
+// Clients that come for many images and leave make no longer queue than maxLeft.
+func TestFillsLeftAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{FillSlots: 2})
+		reply := reply{chunk: 1000, pause: time.Second}
+		for i := range 100 {
+			reads(t, s, always("a", noise(byte(i), 10_000), reply))()
+		}
+		if n := len(s.Fills()); n != 2+maxLeft {
+			t.Errorf("%d downloads are left, want %d", n, 2+maxLeft)
+		}
+		stays := always("a", noise(200, 10_000), reply)
+		wantData(t, s, blobOf(stays.data), stays.data, Miss, stays)
+		if s.Idle(); len(s.Fills()) > 0 {
+			t.Errorf("%d downloads do not end", len(s.Fills()))
+		}
+		dropped := always("a", noise(99, 10_000), reply)
+		wantData(t, s, blobOf(dropped.data), dropped.data, Miss, dropped)
+	})
+}
+
 // The account of a fill follows its source: a source that refuses takes no slot from others, and the
 // one that brings the bytes instead has its share and no more.
 func TestFillChangesAccount(t *testing.T) {

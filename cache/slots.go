@@ -27,6 +27,9 @@ const (
 // needed tells whether a client or a job waits for the fill.
 func (r rank) needed() bool { return r <= rankJob }
 
+// maxLeft is how many fills without a reader wait in the queue of one source.
+const maxLeft = 32
+
 // slots bounds how many fills run at the same time. Each source has an account, with its fills that
 // have a slot and those that wait. The rules:
 //
@@ -42,6 +45,9 @@ func (r rank) needed() bool { return r <= rankJob }
 //	handed   A fill with a slot hands the slot to a waiting fill of a better rank. While slots are
 //	         lent, a fill that is not needed gives its slot back. But the last slot of a source
 //	         stays with the source.
+//
+//	left     At most maxLeft fills of one source wait for a slot without a reader: clients that come
+//	         and leave make no longer queue.
 //
 // Fills that run are never interrupted by other fills of the same rank, so what is lent ends with
 // the fills that were there before.
@@ -166,6 +172,20 @@ func (s *slots) rerank(t *ticket, r rank) {
 		a.needed += count(r.needed()) - count(before.needed())
 		s.settle()
 	}
+}
+
+// crowded tells whether t waits without a reader, behind maxLeft others of its source.
+func (s *slots) crowded(t *ticket) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.account == nil || t.seated || t.is() != rankLeft {
+		return false
+	}
+	left := 0
+	for _, other := range t.account.queue {
+		left += count(other.is() == rankLeft)
+	}
+	return left > maxLeft
 }
 
 // charge puts t, which has a slot, on the account of another source. Where that source may have no
