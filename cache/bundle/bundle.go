@@ -23,8 +23,10 @@ const (
 // Limits of what is read. They bound what a hostile bundle can cost: Read holds
 // the index, the manifests one at a time, and no file.
 const (
+	// MaxImages is the most images of a bundle.
+	MaxImages = 10_000
+
 	maxIndex      = 32 << 20
-	maxImages     = 10_000
 	maxFiles      = 100 // of one image
 	maxManifest   = 1 << 20
 	maxManifests  = 64 << 20 // all of them

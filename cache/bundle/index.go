@@ -154,10 +154,10 @@ func encode(v any) ([]byte, error) {
 func decode(b []byte, v any) error {
 	return json.Unmarshal(b, v, json.RejectUnknownMembers(true), json.WithUnmarshalers(json.JoinUnmarshalers(
 		json.UnmarshalFunc(unmarshalUUID),
-		unmarshalList[Image](maxImages, uuidDigits+2*sha256Digits+sha1Digits),
+		unmarshalList[Image](MaxImages, uuidDigits+2*sha256Digits+sha1Digits),
 		unmarshalList[File](maxFiles, uuidDigits+sha256Digits+sha1Digits),
 		unmarshalList[Part](maxVolumes, uuidDigits+sha256Digits),
-		unmarshalList[Held](maxImages, uuidDigits),
+		unmarshalList[Held](MaxImages, uuidDigits),
 		unmarshalList[verify.Sum](maxFiles, sha1Digits),
 	)))
 }

@@ -60,8 +60,8 @@ func Plan(ctx context.Context, images []Export, o PlanOptions, c Content) (Index
 			return Index{}, err
 		}
 	}
-	if n := max(len(p.index.Images), len(p.index.Requires)); n > maxImages {
-		return Index{}, fmt.Errorf("%d images: a bundle has %d at most", n, maxImages)
+	if n := max(len(p.index.Images), len(p.index.Requires)); n > MaxImages {
+		return Index{}, fmt.Errorf("%d images: a bundle has %d at most", n, MaxImages)
 	}
 	web := p.web.bytes()
 	p.index.Web = Item{Path: WebName, Size: int64(len(web)), SHA256: sha256.Sum256(web)}

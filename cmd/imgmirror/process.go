@@ -18,6 +18,7 @@ import (
 
 	"imgmirror/cmd/imgmirror/doctor"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/config"
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
@@ -166,6 +167,8 @@ func (p *process) newAdmin(cfg *config.Config) error {
 		Logger: log,
 		Config: p.configJSON,
 		Doctor: p.diagnose,
+
+		HeadMemory: memory.Find(int64(cfg.Memory.Limit)).Heads(),
 	}
 	if name, err := os.Hostname(); err == nil {
 		options.Hosts = []string{name}

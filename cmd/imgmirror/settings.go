@@ -90,6 +90,8 @@ func options(cfg *config.Config) (o mirror.Options, err error) {
 		ZFS:       zfsOptions(cfg),
 		PublicURL: recordedURL(string(cfg.PublicURL)),
 		Version:   version,
+
+		ImportMemory: memory.Find(int64(cfg.Memory.Limit)).Heads(),
 	}
 	var faults [3]error
 	o.Sources, faults[0] = sources(cfg)

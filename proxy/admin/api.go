@@ -22,6 +22,8 @@ const (
 	typeForm  = "multipart/form-data"
 	typeBytes = "application/octet-stream"
 
+	retryAfter = "5" // seconds, of each 429 and 503
+
 	maxBody      = 1 << 20          // of JSON
 	bodyTimeout  = 30 * time.Second // that a body of JSON may bring nothing
 	replyTimeout = 5 * time.Minute  // in which a reply has to be taken; a list of 100,000 images has 200 MB
@@ -66,7 +68,7 @@ func (s *Server) routes() []route {
 	publish := post("/publish", s.publish, ok, conflict, invalid, down)
 	publish.accepts = typeForm
 	begin := post("/bundle", s.beginImport, ok, conflict, invalid, many, down)
-	begin.most = maxHead
+	begin.most = s.heads.limit
 	take := route{
 		method: http.MethodPut, path: "/bundle/{id}/files/{sha1}", accepts: typeBytes, do: s.takeFile,
 		statuses: []int{ok, bad, absent, conflict, media, invalid, down},
@@ -174,6 +176,7 @@ type arriving struct {
 	within time.Duration
 	life   context.Context // ends the body, by the caller of cut; nil: the body lasts as long as the request
 	begun  bool            // some bytes have come
+	until  time.Time       // the body has come by then; zero: no such limit
 }
 
 // cut ends a Read that is under way, once life has ended.
@@ -181,7 +184,11 @@ func (b *arriving) cut() { _ = b.conn.SetReadDeadline(time.Now()) }
 
 // Read sets deadlines where the listener has them.
 func (b *arriving) Read(p []byte) (int, error) {
-	_ = b.conn.SetReadDeadline(time.Now().Add(b.within))
+	deadline := time.Now().Add(b.within)
+	if !b.until.IsZero() && b.until.Before(deadline) {
+		deadline = b.until
+	}
+	_ = b.conn.SetReadDeadline(deadline)
 	if b.life != nil && b.life.Err() != nil { // cut may have come before the deadline
 		return 0, context.Cause(b.life)
 	}
@@ -283,6 +290,9 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	status, told := judge(err)
 	if r.Body != nil && r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
+	}
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", retryAfter)
 	}
 	if err := reply(w, status, told); err != nil {
 		s.log.Error("an error could not be told", "error", err)

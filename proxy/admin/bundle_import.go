@@ -14,19 +14,25 @@ import (
 	"imgmirror/verify"
 )
 
-// maxHead bounds what comes of a bundle before its files: the index, 32 MiB, and the manifests, 64
-// MiB, in base64.
-const maxHead = 130 << 20
-
 // beginImport is POST /bundle.
 func (s *Server) beginImport(w http.ResponseWriter, r *http.Request) error {
-	var head BundleHead
-	if err := readJSON(r, &head); err != nil {
-		return err
-	}
-	index, err := bundle.ParseIndex(head.Index)
+	told, err := s.judgeHead(r)
 	if err != nil {
 		return err
+	}
+	return reply(w, http.StatusOK, told) // a slow client's reply holds no head
+}
+
+// judgeHead reads the head of a bundle, and has the mirror decide whether the bundle is taken.
+func (s *Server) judgeHead(r *http.Request) (told BundleImport, err error) {
+	head, give, err := s.takeHead(r)
+	if err != nil {
+		return told, err
+	}
+	defer give()
+	index, err := bundle.ParseIndex(head.Index)
+	if err != nil {
+		return told, err
 	}
 	b := mirror.Bundle{Index: index, Sig: head.Signature, Volume: head.Volume, Manifests: head.Manifests}
 	in, err := s.mirror.BeginImport(r.Context(), b, head.DryRun)
@@ -34,9 +40,9 @@ func (s *Server) beginImport(w http.ResponseWriter, r *http.Request) error {
 		s.metrics.refused[refusedImports].Inc()
 	}
 	if err != nil {
-		return err
+		return told, err
 	}
-	return reply(w, http.StatusOK, importOf(in.Report(), nil))
+	return importOf(in.Report(), nil), nil
 }
 
 // takeFile is PUT /bundle/{id}/files/{sha1}?offset=N: bytes of a file from the offset on.

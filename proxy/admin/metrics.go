@@ -19,7 +19,8 @@ const (
 const (
 	refusedJobs     = "jobs"     // maxRunningJobs are running
 	refusedStreams  = "streams"  // maxWatchers event streams are open
-	refusedImports  = "imports"  // too many imports are open
+	refusedImports  = "imports"  // too many imports are open, or those that are open are too large
+	refusedHeads    = "heads"    // the heads of other bundles are being read
 	refusedStopping = "stopping" // the mirror is stopping
 )
 
@@ -43,19 +44,28 @@ func newMetrics() *metrics {
 			m.jobs.WithLabelValues(kind, state)
 		}
 	}
-	for _, reason := range []string{refusedJobs, refusedStreams, refusedImports, refusedStopping} {
+	for _, reason := range []string{refusedJobs, refusedStreams, refusedImports, refusedHeads, refusedStopping} {
 		m.refused[reason] = m.refusal.WithLabelValues(reason)
 	}
 	return m
 }
 
-// register shows the metrics, and the number of event streams.
-func (m *metrics) register(reg prometheus.Registerer, streams func() int) error {
+// register shows the metrics, and what the server tells of its own use.
+func (m *metrics) register(reg prometheus.Registerer, s *Server) error {
 	if reg == nil {
 		return nil
 	}
-	return errors.Join(reg.Register(m.jobs), reg.Register(m.refusal), reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "imgmirror_event_streams", Help: "Event streams that are open."}, func() float64 { return float64(streams()) })))
+	gauge := func(name, help string, value func() float64) error {
+		return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	err := errors.Join(reg.Register(m.jobs), reg.Register(m.refusal),
+		gauge("imgmirror_event_streams", "Event streams that are open.", func() float64 { return float64(s.jobs.streams()) }),
+		gauge("imgmirror_import_head_bytes", "Heads of bundles that are being read or judged.", func() float64 { return float64(s.heads.inUse()) }))
+	if s.mirror == nil {
+		return err
+	}
+	return errors.Join(err, gauge("imgmirror_import_bytes", "Indexes and manifests of the imports that are open.",
+		func() float64 { return float64(s.mirror.ImportBytes()) }))
 }
 
 // running counts a job of that kind until the func it gives is called.

@@ -35,6 +35,10 @@ type Options struct {
 
 	Registerer prometheus.Registerer // of the metrics of jobs; nil = they are not shown
 
+	// HeadMemory bounds the heads of bundles that are being read or judged, each and together, in
+	// bytes of bodies; 0 = what the largest bundle has.
+	HeadMemory int64
+
 	Mirror *mirror.Mirror
 	// Config gives the configuration in force as JSON, secrets masked.
 	Config func() (json.RawMessage, error)
@@ -49,6 +53,7 @@ type Server struct {
 	mirror   *mirror.Mirror
 	log      *slog.Logger
 	jobs     *jobs
+	heads    heads
 	metrics  *metrics
 	inner    *http.ServeMux // what only an operator may ask
 	open     http.Handler   // for whoever can connect
@@ -75,7 +80,11 @@ func New(o Options) *Server {
 	}
 	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, metrics: newMetrics(), stopping: make(chan struct{})}
 	s.jobs = newJobs(s.metrics)
-	if err := s.metrics.register(o.Registerer, s.jobs.streams); err != nil {
+	s.heads.limit = maxHead
+	if o.HeadMemory > 0 {
+		s.heads.limit = min(o.HeadMemory, maxHead)
+	}
+	if err := s.metrics.register(o.Registerer, s); err != nil {
 		o.Logger.Error("the metrics of jobs are not shown", "error", err)
 	}
 	s.inner = http.NewServeMux()

@@ -77,6 +77,7 @@ type Import struct {
 	m       *Mirror
 	id      string
 	index   bundle.Index
+	bytes   int64 // of the index and of the manifests
 	volume  int
 	from    own.Provenance
 	images  []manifest.Manifest // as this mirror reads them
@@ -112,7 +113,7 @@ func (m *Mirror) BeginImport(ctx context.Context, b Bundle, dryRun bool) (*Impor
 	if !m.imports.add(in) {
 		if m.endQuiet(ctx, importGrace); !m.imports.add(in) {
 			in.release()
-			return nil, fmt.Errorf("%w: %d", ErrManyImports, maxImports)
+			return nil, fmt.Errorf("%w: %d imports, or %d bytes of indexes and manifests, at most", ErrManyImports, maxImports, m.imports.limit)
 		}
 	}
 	for i := range in.rows {
@@ -151,7 +152,9 @@ func (m *Mirror) newImport(b Bundle) (*Import, error) {
 			Imported: time.Now().UTC().Truncate(time.Second),
 		},
 	}
+	in.bytes = int64(len(x.Bytes()))
 	for i, image := range x.Images {
+		in.bytes += int64(len(b.Manifests[i]))
 		row := &in.rows[i]
 		*row = ImportedImage{State: ImageWaiting, Have: in.have(image)}
 		for f, file := range image.Files {

@@ -129,6 +129,37 @@ func TestImportsBound(t *testing.T) {
 	})
 }
 
+// TestImportsMemory: the imports that are open hold as many texts as the bound allows, or one import
+// of any size. Quiet imports make room.
+func TestImportsMemory(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Mirror) {
+		b := carried{3: 300}.bundle(t, 0)
+		m.imports.limit = 1
+		first := begun(t, m, b)
+		each := m.ImportBytes()
+		if texts := int64(len(b.Index.Bytes()) + len(b.Manifests[0])); each != texts {
+			t.Errorf("%d bytes are held, want %d", each, texts)
+		}
+		m.imports.limit = 2 * each
+		begun(t, m, b)
+		if _, err := m.BeginImport(t.Context(), b, false); !errors.Is(err, ErrManyImports) {
+			t.Errorf("a third: %v", err)
+		}
+		if _, err := m.BeginImport(t.Context(), b, true); err != nil {
+			t.Errorf("a dry run: %v", err)
+		}
+		if _, err := first.End(t.Context()); err != nil || m.ImportBytes() != each {
+			t.Errorf("an end: %v, %d bytes are held", err, m.ImportBytes())
+		}
+		begun(t, m, b)
+		time.Sleep(importGrace)
+		begun(t, m, b)
+		if got := m.ImportBytes(); got != each {
+			t.Errorf("%d bytes are held after a while, want %d", got, each)
+		}
+	})
+}
+
 // TestImportsLife: an import without a request ends, one with a file under way does not.
 func TestImportsLife(t *testing.T) {
 	inBubble(t, func(t *testing.T, m *Mirror) {

@@ -13,6 +13,8 @@ import (
 const (
 	// maxImports bounds the imports that are open at the same time.
 	maxImports = 16
+	// importMemory is Options.ImportMemory where none is given: the largest bundle has 96 MiB.
+	importMemory = 128 << 20
 	// importLife is the time after which an import without a request ends. The verb asks more often.
 	importLife = 2 * time.Minute
 	// importGrace is the time without a request after which imports make room for another one.
@@ -24,8 +26,26 @@ var ErrManyImports = errors.New("too many imports are open")
 
 // imports are those that are open.
 type imports struct {
+	limit int64 // bytes of their texts together; a single import may have more
+
 	mu  sync.Mutex // guards all; taken before an Import's
 	all []*Import
+}
+
+// ImportBytes is what the imports that are open have of indexes and manifests. In memory they take
+// about three times that.
+func (m *Mirror) ImportBytes() int64 {
+	m.imports.mu.Lock()
+	defer m.imports.mu.Unlock()
+	return m.imports.bytes()
+}
+
+// bytes sums up the texts of all; mu is held.
+func (s *imports) bytes() (n int64) {
+	for _, in := range s.all {
+		n += in.bytes
+	}
+	return n
 }
 
 // Importing gives an import that has begun, and counts as a request; the error matches
@@ -52,7 +72,7 @@ func noImport(id string) error {
 func (s *imports) add(in *Import) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.all) == maxImports {
+	if len(s.all) == maxImports || len(s.all) > 0 && s.bytes()+in.bytes > s.limit {
 		return false
 	}
 	s.all = append(s.all, in)

@@ -8,6 +8,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -48,6 +49,9 @@ type Options struct {
 	Version string
 	// Signatures decides which bundles are imported.
 	Signatures bundle.Policy
+	// ImportMemory bounds the indexes and manifests of all imports that are open, in bytes of their
+	// texts, which take about three times that; 0 = 128 MiB.
+	ImportMemory int64
 
 	Logger   *slog.Logger         // nil = discard
 	Registry *prometheus.Registry // nil = a registry of its own
@@ -118,6 +122,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		prefetchDue: make(chan struct{}, 1),
 		installDue:  make(chan struct{}, 1),
 	}
+	m.imports.limit = cmp.Or(o.ImportMemory, importMemory)
 	m.rules.Store(&o.Rules)
 	m.missing = newMissing(m.registry)
 	defer func() {

@@ -20,8 +20,12 @@ const (
 	heapPart = 0.85
 	listPart = 4 // the lists of all sources take a quarter: reading and keeping take it twice
 
+	headPart = 8 // the head of a bundle, and the open imports: each takes up to three times that
+
 	leastLists = 8 << 20
 	mostLists  = 1 << 30
+	leastHeads = 8 << 20
+	mostHeads  = 130 << 20 // the largest head
 )
 
 // Find gives the bound: configured, in bytes, if it is not 0, else that of the cgroup. A GOMEMLIMIT
@@ -64,4 +68,13 @@ func (b Bound) Lists() int64 {
 		return mostLists
 	}
 	return min(max(b.Bytes/listPart, leastLists), mostLists)
+}
+
+// Heads is what the heads of bundles on their way in may have, in bytes of their texts; the imports
+// that are open may have as much.
+func (b Bound) Heads() int64 {
+	if b.Bytes == 0 {
+		return mostHeads
+	}
+	return min(max(b.Bytes/headPart, leastHeads), mostHeads)
 }

@@ -59,3 +59,17 @@ func TestFind(t *testing.T) {
 	f(1<<20, 0, false, none, Bound{1 << 20, "memory.limit", 891289}, leastLists)
 	f(64<<30, 0, false, none, Bound{64 << 30, "memory.limit", 58411555225}, mostLists)
 }
+
+// TestHeads: the heads of bundles follow the bound, between a usable and the largest one.
+func TestHeads(t *testing.T) {
+	f := func(bytes, want int64) {
+		t.Helper()
+		if got := (Bound{Bytes: bytes}).Heads(); got != want {
+			t.Errorf("%d bytes: %d for heads, want %d", bytes, got, want)
+		}
+	}
+	f(0, mostHeads)
+	f(1<<20, leastHeads)
+	f(256<<20, 32<<20)
+	f(64<<30, mostHeads)
+}
