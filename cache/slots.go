@@ -12,40 +12,24 @@ import (
 // slotPatience is how long a fill waits for a slot of its first source alone.
 const slotPatience = time.Second
 
-// rank says how urgent a fill is. A lower rank goes first.
-type rank int32
-
-// The ranks of a fill.
-const (
-	rankClient rank = iota // a client reads the fill, or waits for its first bytes
-	rankJob                // a job does
-	rankLeft               // clients or jobs wanted the fill, and have left
-	rankAhead              // neither a client nor a job has asked for the fill
-	rankNone               // of no fill: behind all others
-)
-
-// needed tells whether a client or a job waits for the fill.
-func (r rank) needed() bool { return r <= rankJob }
-
 // maxLeft is how many fills without a reader wait in the queue of one source.
 const maxLeft = 32
 
 // slots bounds how many fills run at the same time. Each source has an account, with its fills that
 // have a slot and those that wait. The rules:
 //
-//	share    is total divided by the number of sources with needed fills, and at least one slot.
+//	share    is half of total, and at least one slot; for the only source with needed fills, total.
 //	free     A free slot goes to needed fills before others, to sources below their share before
 //	         others, to clients before jobs, to the source with the fewest slots, and to the
 //	         source that was served longest ago. One account is served in the order of arrival.
 //	lent     A source does not wait for another: a source without a slot is lent one when all are
-//	         taken, and a source below its share is lent slots for needed fills while fewer than
-//	         2*total are in use. So no more than 2*total + the number of sources are in use.
+//	         taken, and a source below its share is lent slots for needed fills. So total, and for
+//	         each source half of total and one, are in use at most.
 //	shifted  A needed fill that has waited for slotPatience takes the slot of another of its sources,
 //	         where that one has a slot to give at once.
 //	handed   A fill with a slot hands the slot to a waiting fill of a better rank. While slots are
 //	         lent, a fill that is not needed gives its slot back. But the last slot of a source
 //	         stays with the source.
-//
 //	left     At most maxLeft fills of one source wait for a slot without a reader: clients that come
 //	         and leave make no longer queue.
 //
@@ -72,27 +56,6 @@ type account struct {
 	needed int       // tickets with a slot, or in the queue, that are needed
 	served uint64    // slots.served when the account got its last slot
 }
-
-// ticket is one fill's claim on a slot. slots.mu guards it.
-type ticket struct {
-	rank    atomic.Int32  // changes under slots.mu
-	source  string        // the account of the ticket; changes by the goroutine of the fill only
-	account *account      // nil: the ticket neither waits nor has a slot
-	seated  bool          // the ticket has a slot
-	ready   chan struct{} // closed when the slot is given; made anew by each wait
-
-	// others gives the sources that may serve instead of source, in order; nil: there are none. The
-	// goroutine of the fill sets and calls it.
-	others func() []string
-}
-
-func newTicket(source string) *ticket {
-	t := &ticket{source: source}
-	t.rank.Store(int32(rankAhead))
-	return t
-}
-
-func (t *ticket) is() rank { return rank(t.rank.Load()) }
 
 func newSlots(n int) *slots {
 	s := &slots{accounts: make(map[string]*account)}
@@ -301,17 +264,23 @@ func (s *slots) next() (best *ticket) {
 func (s *slots) lends(t *ticket) bool { return s.lendsTo(t.account, t.is()) }
 
 func (s *slots) lendsTo(a *account, r rank) bool {
-	return a.used == 0 || r.needed() && a.used < s.share() && s.used < 2*s.total
+	return a.used == 0 || r.needed() && a.used < s.share() && s.used < s.total+len(s.accounts)*s.half()
 }
 
-// share is the number of slots that each source may have while needed fills of all wait. s.mu is held.
+// share is the number of slots that each source may have while needed fills of all wait: many
+// sources that hang, and keep their slots, leave a source that is well its half. s.mu is held.
 func (s *slots) share() int {
 	sources := 0
 	for _, a := range s.accounts {
 		sources += count(a.needed > 0)
 	}
-	return max(1, s.total/max(1, sources))
+	if sources <= 1 {
+		return s.total
+	}
+	return s.half()
 }
+
+func (s *slots) half() int { return max(1, s.total/2) }
 
 // compare orders waiting tickets, the one to be served first at the front. s.mu is held.
 func (s *slots) compare(t, u *ticket) int {

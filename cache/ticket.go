@@ -1,0 +1,39 @@
+package cache
+
+import "sync/atomic"
+
+// rank says how urgent a fill is. A lower rank goes first.
+type rank int32
+
+// The ranks of a fill.
+const (
+	rankClient rank = iota // a client reads the fill, or waits for its first bytes
+	rankJob                // a job does
+	rankLeft               // clients or jobs wanted the fill, and have left
+	rankAhead              // neither a client nor a job has asked for the fill
+	rankNone               // of no fill: behind all others
+)
+
+// needed tells whether a client or a job waits for the fill.
+func (r rank) needed() bool { return r <= rankJob }
+
+// ticket is one fill's claim on a slot. slots.mu guards it.
+type ticket struct {
+	rank    atomic.Int32  // changes under slots.mu
+	source  string        // the account of the ticket; changes by the goroutine of the fill only
+	account *account      // nil: the ticket neither waits nor has a slot
+	seated  bool          // the ticket has a slot
+	ready   chan struct{} // closed when the slot is given; made anew by each wait
+
+	// others gives the sources that may serve instead of source, in order; nil: there are none. The
+	// goroutine of the fill sets and calls it.
+	others func() []string
+}
+
+func newTicket(source string) *ticket {
+	t := &ticket{source: source}
+	t.rank.Store(int32(rankAhead))
+	return t
+}
+
+func (t *ticket) is() rank { return rank(t.rank.Load()) }
