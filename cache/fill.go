@@ -319,6 +319,18 @@ func (f *fill) leave(why Why) {
 	}
 }
 
+// giveUp ends a fill without readers that waits in a crowded queue.
+func (f *fill) giveUp() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.hold.n.Load() > 0 || !f.s.slots.crowded(f.ticket) {
+		return false
+	}
+	f.closed = true
+	f.stop(errDropped)
+	return true
+}
+
 // yield ends a fill ahead of need, whose room a client needs; false: a client waits for the fill,
 // or it ends anyway.
 func (f *fill) yield() bool {

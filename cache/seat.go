@@ -77,8 +77,8 @@ func (d *download) giveSlot() {
 
 // yieldSlot gives the slot to another download where the rules of slots say so. A download that has
 // a reader, or is ahead of need, waits for its next slot with its connection open. One that has lost
-// its readers gives errHanded: the connection ends, and retakeSlot has to follow. body: there is a
-// connection, of c.
+// its readers gives errHanded: the connection ends, and retakeSlot has to follow; or errDropped, where
+// the queue is crowded. c is the source of the connection; nil: there is none.
 func (d *download) yieldSlot(c *candidate) error {
 	t := d.f.ticket
 	if !d.s.slots.pressed(t) {
@@ -89,6 +89,9 @@ func (d *download) yieldSlot(c *candidate) error {
 		return nil
 	}
 	d.s.metrics.slotsHanded.WithLabelValues(handedReason(t.is())).Inc()
+	if left && d.f.giveUp() {
+		return errDropped
+	}
 	if c != nil && left && !c.Once { // its bytes can be had again
 		return errHanded
 	}

@@ -164,6 +164,25 @@ func TestFillsLeftAreBounded(t *testing.T) {
 	})
 }
 
+// Nor do clients that take the first bytes and leave: what their downloads have is kept for later.
+func TestHandedFillsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{FillSlots: 2})
+		for i := range 3 * maxLeft {
+			leave := reads(t, s, always("a", noise(byte(i), 100_000+i), reply{chunk: 10, pause: 100 * time.Millisecond}))
+			time.Sleep(time.Second)
+			leave()
+		}
+		synctest.Wait()
+		if n := len(s.Fills()); n > 2+maxLeft {
+			t.Errorf("%d downloads are left, want %d at most", n, 2+maxLeft)
+		}
+		if n := len(s.Partials()); n < maxLeft {
+			t.Errorf("%d unfinished downloads are kept", n)
+		}
+	})
+}
+
 // The account of a fill follows its source: a source that refuses takes no slot from others, and the
 // one that brings the bytes instead has its share and no more.
 func TestFillChangesAccount(t *testing.T) {
