@@ -376,6 +376,9 @@ func TestLowFillMakesRoom(t *testing.T) {
 	ahead.Why = Ahead
 	first := arrives(s, ahead, low)
 	<-began
+	for low.bytes() < 200_000 { // else the slot may be given away, and be back, unseen
+		runtime.Gosched()
+	}
 	second := arrives(s, blobOf(urgent.data), urgent)
 	waitPressing(t, s, rankClient)
 	close(gate)
