@@ -127,24 +127,7 @@ func TestRSS(t *testing.T) {
 }
 
 // residentMB is the process's VmRSS.
-func residentMB(t testing.TB, m *mirror) float64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if fields := strings.Fields(line); len(fields) == 3 && fields[0] == "VmRSS:" {
-			kib, err := strconv.ParseFloat(fields[1], 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return kib * 1024 / 1e6
-		}
-	}
-	t.Fatal("no VmRSS")
-	return 0
-}
+func residentMB(t testing.TB, m *mirror) float64 { return statusMB(t, m, "VmRSS:") }
 
 // lockedBuffer is a buffer that a process writes while the test reads.
 type lockedBuffer struct {
