@@ -29,6 +29,10 @@ const (
 // errPartialLost ends a round whose file was removed by hand.
 var errPartialLost = fmt.Errorf("%w: the unfinished file was removed", ErrDisk)
 
+// FillMemory is the most memory, in bytes, that one download takes: blocks on their way to the disk
+// and to the hashes, and the connection.
+const FillMemory = 2 << 20
+
 // download brings the blob of one fill. One goroutine of the store runs it, and no other touches
 // its fields, nor those of the fill's candidates.
 type download struct {

@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	// memTable is the size at which badger turns a log into a table.
+	// memTable is the size at which badger turns a log into a table. In memory badger has three tables
+	// at most, a current one and two that are being written, of 10.4 MiB each, and no caches.
 	memTable = 8 << 20
 	// valueThreshold is the size of a value that does not go into the log, but into a file
 	// of large values, which has no blocks of its own.

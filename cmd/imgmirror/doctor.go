@@ -13,6 +13,7 @@ import (
 
 	"imgmirror/cmd/imgmirror/doctor"
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
 	"imgmirror/proxy/admin"
@@ -81,6 +82,7 @@ func examine(cmd *cobra.Command) ([]admin.Finding, error) {
 // diagnose checks the set-up of cfg, and the mirror that runs with cfg and that id, if one does.
 func diagnose(ctx context.Context, cfg *config.Config, id string, running *doctor.Running) []admin.Finding {
 	o := doctor.Options{Config: cfg, Sources: make([]doctor.Source, len(cfg.Sources)), ZFS: zfsOptions(cfg), Version: version, Running: running}
+	o.Memory = memoryOf(cfg, memory.Find(int64(cfg.Memory.Limit)), memory.Machine())
 	for i, s := range cfg.Sources {
 		source, err := newSource(cfg, s)
 		if err == nil {

@@ -50,7 +50,7 @@ type Options struct {
 	// Signatures decides which bundles are imported.
 	Signatures bundle.Policy
 	// ImportMemory bounds the indexes and manifests of all imports that are open, in bytes of their
-	// texts, which take about three times that; 0 = 128 MiB.
+	// texts, which take about two and a half times that; 0 = 128 MiB.
 	ImportMemory int64
 
 	Logger   *slog.Logger         // nil = discard

@@ -29,6 +29,7 @@ type Options struct {
 	Config  *config.Config
 	Sources []Source // those of Config
 	ZFS     zfsimport.Options
+	Memory  Memory
 	Version string
 	Running *Running // nil: no mirror runs with Config
 }
@@ -63,6 +64,7 @@ func Examine(ctx context.Context, o Options) []admin.Finding {
 	d.proxies()
 	d.disk()
 	d.fileLimit()
+	d.memory(o.Memory)
 	d.pool(ctx, o.ZFS)
 	d.nodes(ctx)
 	return d.findings

@@ -20,7 +20,7 @@ const (
 	heapPart = 0.85
 	listPart = 4 // the lists of all sources take a quarter: reading and keeping take it twice
 
-	headPart = 8 // the head of a bundle, and the open imports: each takes up to three times that
+	headPart = 32 // the head of a bundle, and the open imports: each takes two and a half times that
 
 	leastLists = 8 << 20
 	mostLists  = 1 << 30

@@ -60,6 +60,31 @@ func TestFind(t *testing.T) {
 	f(64<<30, 0, false, none, Bound{64 << 30, "memory.limit", 58411555225}, mostLists)
 }
 
+// TestMachine: the memory of a machine is in one line of proc; what cannot be read is unknown.
+func TestMachine(t *testing.T) {
+	f := func(text string, want int64) {
+		t.Helper()
+		root := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(root, "proc"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, "proc/meminfo"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := machine(root); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+	f("MemFree: 3 kB\nMemTotal:       16384 kB\n", 16<<20)
+	f("", 0)
+	f("MemTotal: x kB\n", 0)
+	f("MemTotal: -7 kB\n", 0)
+	f("MemTotal: 9223372036854775807 kB\n", 0)
+	if got := machine(t.TempDir()); got != 0 {
+		t.Errorf("without proc: %d", got)
+	}
+}
+
 // TestHeads: the heads of bundles follow the bound, between a usable and the largest one.
 func TestHeads(t *testing.T) {
 	f := func(bytes, want int64) {
@@ -70,6 +95,6 @@ func TestHeads(t *testing.T) {
 	}
 	f(0, mostHeads)
 	f(1<<20, leastHeads)
-	f(256<<20, 32<<20)
+	f(1<<30, 32<<20)
 	f(64<<30, mostHeads)
 }
