@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -231,5 +232,38 @@ func TestListForgetsABrokenTry(t *testing.T) {
 	}
 	if got, want := testutil.ToFloat64(c.metrics.lists), float64(memoryOf(l.Images)); got != want || tries.Load() != 3 {
 		t.Errorf("%v bytes are booked after %d tries, want %v", got, tries.Load(), want)
+	}
+}
+
+// A few large manifests are read at the same time; small ones do not wait for these.
+func TestLargeManifestsTakeTurns(t *testing.T) {
+	large := strings.Replace(string(small(1)), `"files":[`, `"description":"`+strings.Repeat("a", 2*smallDocument)+`","files":[`, 1)
+	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, upstreamtest.ID(1).String()) {
+			_, _ = io.WriteString(w, large)
+			return
+		}
+		_, _ = w.Write(small(2))
+	})})
+	for range largeDocuments {
+		c.large <- struct{}{}
+	}
+	if _, err := c.Get(t.Context(), upstreamtest.ID(2)); err != nil {
+		t.Errorf("small: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := c.Get(ctx, upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) {
+		t.Errorf("large, without a turn: %v", err)
+	}
+	if n := testutil.ToFloat64(c.metrics.refusals.WithLabelValues(reasonTurn)); n != 1 {
+		t.Errorf("%v refusals, want 1", n)
+	}
+	<-c.large
+	if _, err := c.Get(t.Context(), upstreamtest.ID(1)); err != nil {
+		t.Errorf("large: %v", err)
+	}
+	if n := len(c.large); n != largeDocuments-1 {
+		t.Errorf("%d large answers are being read", n)
 	}
 }

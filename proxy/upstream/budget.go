@@ -95,9 +95,10 @@ const (
 	reasonProportion = "proportion" // of the memory for a list to its text
 	reasonBudget     = "budget"     // for the lists of all sources
 	reasonDocument   = "document"   // bytes of another answer
+	reasonTurn       = "turn"       // of a large answer
 )
 
-var refusalReasons = []string{reasonBytes, reasonElements, reasonPages, reasonProportion, reasonBudget, reasonDocument}
+var refusalReasons = []string{reasonBytes, reasonElements, reasonPages, reasonProportion, reasonBudget, reasonDocument, reasonTurn}
 
 // boundError is an answer that is more than is taken.
 type boundError struct{ reason, text string }

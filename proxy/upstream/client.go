@@ -139,6 +139,7 @@ type Client struct {
 	reach   *reach        // what the source may name
 	limiter *rate.Limiter // nil: no limit
 	lists   *account
+	large   chan struct{} // one token for each large answer that is being read
 	metrics sourceMetrics
 	log     *slog.Logger
 
@@ -162,6 +163,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{
 		opts:    o,
+		large:   make(chan struct{}, largeDocuments),
 		metrics: o.Metrics.source(o.Name),
 		log:     o.Logger.With("component", "upstream", "source", o.Name),
 	}

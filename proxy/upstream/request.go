@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -215,39 +214,6 @@ func (c *Client) open(ctx context.Context, r request) (*http.Response, io.Reader
 		return nil, nil, readError(resp.Request.URL, err)
 	}
 	return resp, decoded, nil
-}
-
-// fetch asks once and reads the whole answer, decoded, of at most limit bytes.
-// After a 304 the body is nil.
-func (c *Client) fetch(ctx context.Context, r request, limit int64) (*http.Response, []byte, error) {
-	resp, decoded, err := c.open(ctx, r)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer resp.Body.Close()
-	where := resp.Request.URL
-	if resp.StatusCode == http.StatusNotModified {
-		return resp, nil, nil
-	}
-	tooLong := func() error {
-		err := nonsense("GET %s: %w", where, bounded(reasonDocument, "more than %d bytes", limit))
-		c.count(err)
-		return err
-	}
-	if resp.ContentLength > limit && resp.Header.Get("Content-Encoding") == "" {
-		return nil, nil, tooLong()
-	}
-	var buf bytes.Buffer
-	if n := resp.ContentLength; n > 0 && n <= limit {
-		buf.Grow(int(min(n, 1<<20)) + bytes.MinRead)
-	}
-	text := &squeezed{src: io.LimitReader(decoded, limit+1)}
-	if _, err := buf.ReadFrom(text); err != nil {
-		return nil, nil, readError(where, err)
-	} else if text.read > limit {
-		return nil, nil, tooLong()
-	}
-	return resp, buf.Bytes(), nil
 }
 
 // readError tells a broken transfer, which is worth a retry, from a body that makes no sense.
