@@ -190,6 +190,7 @@ func (c *Client) connect() error {
 		c.opts.Kind = kindDirectory
 		c.dir = &directory{
 			path: folder, options: manifest.ParseOptions{ServePrivate: c.opts.ServePrivate}, report: c.report,
+			lists: c.lists, maxNames: c.opts.maxElements, maxText: c.opts.maxList,
 			seen: make(map[uuid.UUID]place),
 		}
 		c.state.verdict = verdict{kind: kindDirectory}

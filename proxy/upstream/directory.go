@@ -23,6 +23,10 @@ type directory struct {
 	path    string
 	options manifest.ParseOptions
 	report  func(skipped []error)
+	lists   *account // in which manifests that are being read count
+	// Bounds of the folder: its names, and the bytes of its manifests.
+	maxNames int
+	maxText  int64
 
 	mu   sync.Mutex // guards what follows; not held over I/O
 	last *snapshot  // nil: not looked yet
@@ -147,7 +151,7 @@ func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool)
 		return nil, err
 	}
 	defer t.Close()
-	found, err := survey(ctx, t)
+	found, err := survey(ctx, t, d.maxNames)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +163,9 @@ func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool)
 	s := d.last
 	d.mu.Unlock()
 	if s == nil || s.surveyed != found.fingerprint || again && s.fingerprint != found.fingerprint {
-		s = d.read(t, found)
+		if s, err = d.read(t, found); err != nil {
+			return nil, err
+		}
 		d.mu.Lock()
 		d.last = s
 		maps.Copy(d.seen, s.places)

@@ -102,7 +102,7 @@ func (t *dirRoot) others(folder string) []string {
 	if err != nil {
 		return nil // locate says what is wrong
 	}
-	names, err := t.names(at)
+	names, err := t.names(at, maxElements)
 	if err != nil {
 		return nil // as above
 	}

@@ -158,15 +158,18 @@ func isErrno(err error) bool {
 }
 
 // names gives the names in a folder, sorted, without hidden ones and those of editors' copies.
-func (t *dirRoot) names(folder string) ([]string, error) {
+func (t *dirRoot) names(folder string, most int) ([]string, error) {
 	f, err := t.root.OpenFile(folder, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, t.fault(folder, err)
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
+	names, err := f.Readdirnames(most + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, t.fault(folder, err)
+	}
+	if len(names) > most {
+		return nil, bounded(reasonElements, "%s: too many names: a folder source may have a million", t.full(folder))
 	}
 	names = slices.DeleteFunc(names, func(n string) bool {
 		return strings.HasPrefix(n, ".") || strings.HasPrefix(n, "#") ||

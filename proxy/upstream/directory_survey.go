@@ -43,21 +43,27 @@ type surveyor struct {
 	sum     hash.Hash
 	folders []found
 	been    map[string]bool // manifests, by where they are: several links may lead to one
+	left    int             // names that may still be read
 }
 
 // survey finds the manifests in the order of their names: those in the folder itself, then those of
 // its sub-folders. Only a fault of the folder itself is an error.
-func survey(ctx context.Context, t *dirRoot) (surveyed, error) {
-	s := surveyor{tree: t, sum: sha256.New(), been: make(map[string]bool)}
+func survey(ctx context.Context, t *dirRoot, most int) (surveyed, error) {
+	s := surveyor{tree: t, sum: sha256.New(), been: make(map[string]bool), left: most}
 	fmt.Fprintf(s.sum, "%q\n", t.path)
 	if err := s.visit(found{name: ".", at: "."}); err != nil {
-		return surveyed{}, fmt.Errorf("%w: %v", verify.ErrUnavailable, err) //nolint:errorlint // it says nothing of its images
+		return surveyed{}, tooMuch(err)
 	}
 	for _, folder := range s.folders {
 		if err := ctx.Err(); err != nil {
 			return surveyed{}, err
 		}
-		if err := s.visit(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := s.visit(folder)
+		var bound *boundError
+		if errors.As(err, &bound) {
+			return surveyed{}, tooMuch(err)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.cannotRead(folder.name, err, true)
 		}
 	}
@@ -65,12 +71,22 @@ func survey(ctx context.Context, t *dirRoot) (surveyed, error) {
 	return s.surveyed, nil
 }
 
+// tooMuch says that a folder tells nothing of its images.
+func tooMuch(err error) error {
+	var bound *boundError
+	if errors.As(err, &bound) {
+		return fmt.Errorf("%w: %w", verify.ErrUnavailable, err)
+	}
+	return fmt.Errorf("%w: %v", verify.ErrUnavailable, err) //nolint:errorlint // an absent folder is no absent image
+}
+
 // visit takes in the names of one folder. The error is that of the folder.
 func (s *surveyor) visit(folder found) error {
-	names, err := s.tree.names(folder.at)
+	names, err := s.tree.names(folder.at, s.left)
 	if err != nil {
 		return err
 	}
+	s.left -= len(names)
 	for _, name := range names {
 		as := path.Join(folder.name, name)
 		at, info, err := s.tree.find(path.Join(folder.at, name))
@@ -116,14 +132,24 @@ func isManifestName(name string) bool {
 	return false
 }
 
-// read parses the manifests, and tries whether their files can be opened.
-func (d *directory) read(t *dirRoot, all surveyed) *snapshot {
+// read parses the manifests, and tries whether their files can be opened. The error is that of a
+// bound.
+func (d *directory) read(t *dirRoot, all surveyed) (*snapshot, error) {
 	s := &snapshot{
 		surveyed: all.fingerprint, fingerprint: all.fingerprint,
 		places: make(map[uuid.UUID]place, len(all.manifests)),
 		unread: slices.Clip(all.unread), faults: slices.Clip(all.faults),
 	}
 	var skipped []error
+	var texts, booked int64
+	defer func() { d.lists.shrink(booked) }()
+	skip := func(err error) {
+		if len(skipped) == builtRefusals {
+			s.refusals = s.refusals.Count(err)
+			return
+		}
+		skipped = append(skipped, err)
+	}
 	for _, f := range all.manifests {
 		text, err := t.readFile(f.at, maxManifestBody)
 		switch {
@@ -133,6 +159,9 @@ func (d *directory) read(t *dirRoot, all surveyed) *snapshot {
 			s.unread = append(s.unread, unread{f.name, err})
 			continue
 		}
+		if texts += int64(len(text)); texts > d.maxText {
+			return nil, tooMuch(bounded(reasonBytes, "the manifests have more than %d bytes", d.maxText))
+		}
 		var m manifest.Manifest
 		if err == nil {
 			o := d.options
@@ -140,13 +169,17 @@ func (d *directory) read(t *dirRoot, all surveyed) *snapshot {
 			m, err = manifest.Parse(record(text), o)
 		}
 		if err != nil {
-			skipped = append(skipped, fmt.Errorf("%s: %w", t.full(f.name), err))
+			skip(fmt.Errorf("%s: %w", t.full(f.name), err))
 			continue
 		}
 		if first, dup := s.places[m.UUID]; dup {
-			skipped = append(skipped, fmt.Errorf("%s: uuid %s is that of %s, which comes first", t.full(f.name), m.UUID, t.full(first.manifest)))
+			skip(fmt.Errorf("%s: uuid %s is that of %s, which comes first", t.full(f.name), m.UUID, t.full(first.manifest)))
 			continue
 		}
+		if err := d.lists.grow(m.Memory()); err != nil {
+			return nil, tooMuch(err)
+		}
+		booked += m.Memory()
 		p := placeOf(f.name)
 		p.real = f.at
 		s.places[m.UUID] = p
@@ -159,7 +192,7 @@ func (d *directory) read(t *dirRoot, all surveyed) *snapshot {
 		sum := sha256.Sum256([]byte(all.fingerprint + errors.Join(s.wrong()...).Error()))
 		s.fingerprint = hex.EncodeToString(sum[:])
 	}
-	return s
+	return s, nil
 }
 
 // tryFiles notes which files of m cannot be opened. A missing file is found out by its first

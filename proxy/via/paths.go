@@ -1,11 +1,12 @@
 package via
 
 import (
-	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 )
 
@@ -26,6 +27,9 @@ type Group struct {
 // maxWay bounds a way. Mirrors in longer chains list their images as usual, but no ring is that
 // long.
 const maxWay = maxIDs
+
+// maxGroups bounds the different ways of one mirror's images: one a mirror and source, in truth.
+const maxGroups = 100_000
 
 // NewPaths groups the ways of images.
 func NewPaths(images []uuid.UUID, way func(uuid.UUID) []string) Paths {
@@ -59,13 +63,38 @@ func NewPaths(images []uuid.UUID, way func(uuid.UUID) []string) Paths {
 // ParsePaths reads the answer of a mirror.
 func ParsePaths(doc []byte) (Paths, error) {
 	var p Paths
-	if err := json.Unmarshal(doc, &p); err != nil {
+	err := json.Unmarshal(doc, &p, json.WithUnmarshalers(json.JoinUnmarshalers(
+		atMost[string](maxWay, "a way through too many mirrors"), atMost[Group](maxGroups, "too many ways"))))
+	if err != nil {
 		return Paths{}, err
 	}
-	if len(p.Rest) > maxWay || slices.ContainsFunc(p.Others, func(g Group) bool { return len(g.Through) > maxWay }) {
-		return Paths{}, errors.New("a way through too many mirrors")
-	}
 	return p, nil
+}
+
+// atMost reads a list of at most that many elements: {} takes less JSON than memory.
+func atMost[T any](most int, fault string) *json.Unmarshalers {
+	return json.UnmarshalFromFunc(func(d *jsontext.Decoder, list *[]T) error {
+		*list = nil
+		kind := d.PeekKind()
+		if kind != '[' && kind != 'n' {
+			return errors.New("a list is wanted")
+		}
+		if _, err := d.ReadToken(); err != nil || kind == 'n' {
+			return err
+		}
+		for d.PeekKind() != ']' {
+			if len(*list) == most {
+				return errors.New(fault)
+			}
+			var element T
+			if err := json.UnmarshalDecode(d, &element); err != nil {
+				return err
+			}
+			*list = append(*list, element)
+		}
+		_, err := d.ReadToken()
+		return err
+	})
 }
 
 // Ways gives the way of each image for a mirror that has asked the mirror peer. Images of one group
