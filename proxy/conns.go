@@ -234,24 +234,30 @@ func (s *Server) admit(nc net.Conn) bool {
 		s.refused.Do(func() {
 			s.log.Warn("connections are refused", "limit", limit, "key", limitKeys[limit], "remote", nc.RemoteAddr())
 		})
-		refuse(nc)
+		refuse(nc, limit)
 	}
 	return ok
 }
 
-// tooMany is the whole reply to a connection over a limit.
-var tooMany = func() []byte {
-	body := (&apiError{status: 503, code: meaning.Unavailable, message: "too many connections are open"}).body()
+// tooMany are the whole replies to a connection over a limit.
+var tooMany = map[string][]byte{
+	limitTotal:   refusal("too many connections are open"),
+	limitAddress: refusal("too many connections from your address are open"),
+}
+
+func refusal(message string) []byte {
+	body := (&apiError{status: 503, code: meaning.Unavailable, message: message}).body()
 	return fmt.Appendf(nil, "HTTP/1.1 503 Service Unavailable\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-}()
+		"Content-Type: application/json\r\nContent-Length: %d\r\nRetry-After: %d\r\nConnection: close\r\n\r\n%s",
+		len(body), retryAfter/time.Second, body)
+}
 
 // refuse answers and closes a connection over a limit, without a wait. A TLS client gets no reply:
 // a reply would wait for the client's handshake.
-func refuse(nc net.Conn) {
+func refuse(nc net.Conn, limit string) {
 	if _, encrypted := nc.(*tls.Conn); !encrypted {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Millisecond))
-		_, _ = nc.Write(tooMany)
+		_, _ = nc.Write(tooMany[limit])
 	}
 	_ = rawConn(nc).Close()
 }

@@ -147,7 +147,7 @@ func TestConnectionLimits(t *testing.T) {
 			}
 			for range 2 {
 				r := f.read(bufio.NewReader(f.dial()), "GET")
-				if code, _, _ := r.errorBody(t); r.status != 503 || code != "ServiceUnavailableError" || r.err != nil {
+				if code, _, _ := r.errorBody(t); r.status != 503 || code != "ServiceUnavailableError" || r.header.Get("Retry-After") != "5" || r.err != nil {
 					t.Errorf("%d %s %v", r.status, code, r.err)
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -112,7 +113,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Type", typeBytes)
 	w.Header().Set("Content-Length", strconv.FormatInt(reader.Size()-from, 10))
 	w.WriteHeader(status)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, reader, make([]byte, fileBuffer)); err != nil {
+	if _, err := io.CopyBuffer(&leaving{w, http.NewResponseController(w)}, reader, make([]byte, fileBuffer)); err != nil {
 		panic(http.ErrAbortHandler) // cut short, or nobody is there any more
 	}
 	return nil
@@ -121,6 +122,17 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 // fileBuffer is how much of a file is sent at a time, by io.CopyBuffer, which uses its buffer where a
 // Writer can do no more than write.
 const fileBuffer = 256 << 10
+
+// leaving is a reply with a time limit for each Write, where the listener has deadlines.
+type leaving struct {
+	w    io.Writer
+	conn *http.ResponseController
+}
+
+func (l *leaving) Write(p []byte) (int, error) {
+	_ = l.conn.SetWriteDeadline(time.Now().Add(uploadStall))
+	return l.w.Write(p)
+}
 
 // rangeFrom gives the first byte that a Range asks for; 0 for one of another form,
 // which may be ignored.

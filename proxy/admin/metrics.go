@@ -24,8 +24,11 @@ const (
 	refusedStopping = "stopping" // the mirror is stopping
 )
 
-// metrics counts jobs.
+// metrics counts jobs, and callers.
 type metrics struct {
+	callers        prometheus.Gauge
+	callersRefused prometheus.Counter
+
 	jobs    *prometheus.GaugeVec
 	refusal *prometheus.CounterVec
 	refused map[string]prometheus.Counter // read only
@@ -33,6 +36,10 @@ type metrics struct {
 
 func newMetrics() *metrics {
 	m := &metrics{
+		callers: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "imgmirror_admin_connections", Help: "Open connections of operators, those of the socket included."}),
+		callersRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "imgmirror_admin_connections_refused_total", Help: "Connections of operators that were refused: all that may be open had requests."}),
 		jobs: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "imgmirror_jobs", Help: "Jobs under way, by what they do and whether they wait for their turn."}, []string{"kind", "state"}),
 		refusal: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -58,7 +65,7 @@ func (m *metrics) register(reg prometheus.Registerer, s *Server) error {
 	gauge := func(name, help string, value func() float64) error {
 		return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
-	err := errors.Join(reg.Register(m.jobs), reg.Register(m.refusal),
+	err := errors.Join(reg.Register(m.callers), reg.Register(m.callersRefused), reg.Register(m.jobs), reg.Register(m.refusal),
 		gauge("imgmirror_event_streams", "Event streams that are open.", func() float64 { return float64(s.jobs.streams()) }),
 		gauge("imgmirror_import_head_bytes", "Heads of bundles that are being read or judged.", func() float64 { return float64(s.heads.inUse()) }))
 	if s.mirror == nil {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 
 	"imgmirror/proxy/mirror"
 )
@@ -60,6 +61,8 @@ type Server struct {
 	trusted  http.Handler   // for those whom the file system let in
 	stopping chan struct{}  // closed when event streams are to end
 	stop     sync.Once
+
+	gathering chan struct{} // the turn of a caller of /metrics
 }
 
 const (
@@ -67,6 +70,8 @@ const (
 	idleTimeout   = 2 * time.Minute
 	// stopTimeout is how long replies under way may go on when Run ends.
 	stopTimeout = 5 * time.Second
+	// soonTimeout is how long the taking of a reply that needs no token may last.
+	soonTimeout = 30 * time.Second
 	// restTimeout is what the rest of a request that has been answered may take to arrive.
 	restTimeout = 2 * time.Second
 	// maxHeader bounds a request's header; some 200 filters fit.
@@ -78,7 +83,7 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, metrics: newMetrics(), stopping: make(chan struct{})}
+	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, metrics: newMetrics(), stopping: make(chan struct{}), gathering: make(chan struct{}, 1)}
 	s.jobs = newJobs(s.metrics)
 	s.heads.limit = maxHead
 	if o.HeadMemory > 0 {
@@ -107,11 +112,11 @@ func New(o Options) *Server {
 // front is what anyone may ask, with operators before what only they may.
 func (s *Server) front(operators http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.o.Gatherer, promhttp.HandlerOpts{
+	mux.Handle("GET /metrics", soon(promhttp.HandlerFor(s.gatherer(), promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelError),
 		// One bad collector must not hide the others.
 		ErrorHandling: promhttp.ContinueOnError,
-	}))
+	})))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusOK, "ok\n")
 	})
@@ -127,8 +132,26 @@ func (s *Server) front(operators http.Handler) http.Handler {
 	return mux
 }
 
+// gatherer gathers for one caller at a time: whoever can connect may ask, and the asking takes CPU.
+func (s *Server) gatherer() prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		s.gathering <- struct{}{}
+		defer func() { <-s.gathering }()
+		return s.o.Gatherer.Gather()
+	})
+}
+
+// soon is h for callers that take the reply within soonTimeout.
+func soon(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(soonTimeout))
+		h.ServeHTTP(w, r)
+	})
+}
+
 // say sends a short text that no cache may keep.
 func say(w http.ResponseWriter, status int, text string) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(soonTimeout))
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
@@ -153,18 +176,18 @@ func (s *Server) Trusted() http.Handler { return s.trusted }
 func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 	type listener struct {
 		net.Listener
-		server *http.Server
-		silent *silent
+		server  *http.Server
+		callers *callers
 	}
 	var all []listener
-	add := func(ln net.Listener, h http.Handler) {
+	add := func(ln net.Listener, h http.Handler, most int) {
 		if ln != nil {
 			server := s.server(h)
-			all = append(all, listener{ln, server, watchSilent(server)})
+			all = append(all, listener{ln, server, watchCallers(server, most, s.metrics)})
 		}
 	}
-	add(open, s.open)
-	add(trusted, s.trusted)
+	add(open, s.open, maxCallers)
+	add(trusted, s.trusted, 0)
 
 	var serving sync.WaitGroup
 	broken := make(chan error, len(all))
@@ -191,7 +214,7 @@ func (s *Server) Run(ctx context.Context, open, trusted net.Listener) error {
 	defer cancel()
 	for _, l := range all {
 		serving.Go(func() {
-			l.silent.end()
+			l.callers.end()
 			if l.server.Shutdown(stop) != nil {
 				l.server.Close()
 			}
