@@ -180,7 +180,11 @@ func (d *download) collect(r *round) error {
 		}
 		if r.have > before { // go on at once, with a full budget
 			waits = d.newWaits()
-			if err := d.sleep(d.pace.Reserve().Delay()); err != nil {
+			sleep := d.sleep
+			if errors.Is(err, verify.ErrStalled) {
+				sleep = d.sleepDry
+			}
+			if err := sleep(d.pace.Reserve().Delay()); err != nil {
 				return err
 			}
 			continue
@@ -193,7 +197,11 @@ func (d *download) collect(r *round) error {
 			return d.exhausted(r)
 		}
 		d.s.log.Debug("no source gives bytes: waiting", "sum", d.f.blob.title(), "have", r.have, "wait", wait, "error", err)
-		if err := d.sleep(wait); err != nil {
+		sleep := d.sleepDry
+		if waits.patient {
+			sleep = d.sleep
+		}
+		if err := sleep(wait); err != nil {
 			return err
 		}
 	}

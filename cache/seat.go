@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // errHanded ends an attempt whose fill has no slot any more: the attempt's source is not to blame.
@@ -65,6 +66,21 @@ func named(sources []*candidate, name string) *candidate {
 		}
 	}
 	return nil
+}
+
+// sleepDry waits until the sources, which have answered and gave no byte, are asked again. A needed
+// download has no slot meanwhile: another image of the source may be well.
+func (d *download) sleepDry(wait time.Duration) error {
+	t := d.f.ticket
+	if !t.is().needed() {
+		return d.sleep(wait)
+	}
+	d.giveSlot()
+	t.dry = true
+	if err := d.sleep(wait); err != nil {
+		return err
+	}
+	return d.takeSlot()
 }
 
 // giveSlot gives the slot back, if the download has one.

@@ -183,6 +183,22 @@ func TestHandedFillsAreBounded(t *testing.T) {
 	})
 }
 
+// Images of a source that hang in mid-file, and are read, leave the other images of the source their
+// turn: a slot is free at the latest when a try has stalled, and images that have not stalled yet go
+// first.
+func TestHangingImagesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{})
+		for i := range 16 {
+			defer reads(t, s, always("a", noise(byte(i), 100_000), reply{stall: 50_000}))()
+		}
+		wantWithin(t, s, 41*time.Second, always("a", noise(99, 100_000), fast)) // eight try before it
+		for i := range 5 {
+			wantWithin(t, s, 21*time.Second, always("a", noise(byte(100+i), 100_000), fast))
+		}
+	})
+}
+
 // The account of a fill follows its source: a source that refuses takes no slot from others, and the
 // one that brings the bytes instead has its share and no more.
 func TestFillChangesAccount(t *testing.T) {

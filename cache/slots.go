@@ -21,7 +21,8 @@ const maxLeft = 32
 //	share    is half of total, and at least one slot; for the only source with needed fills, total.
 //	free     A free slot goes to needed fills before others, to sources below their share before
 //	         others, to clients before jobs, to the source with the fewest slots, and to the
-//	         source that was served longest ago. One account is served in the order of arrival.
+//	         source that was served longest ago. One account is served in the order of arrival,
+//	         but a fill whose sources gave no byte the last time comes after the others.
 //	lent     A source does not wait for another: a source without a slot is lent one when all are
 //	         taken, and a source below its share is lent slots for needed fills. So total, and for
 //	         each source half of total and one, are in use at most.
@@ -298,10 +299,10 @@ func (s *slots) compare(t, u *ticket) int {
 // first gives the ticket of the queue that is served first; nil: none waits.
 func (a *account) first() (best *ticket) {
 	for _, t := range a.queue {
-		if best == nil || t.is() < best.is() {
+		if best == nil || t.before(best) {
 			best = t
 		}
-		if best.is() == rankClient {
+		if best.is() == rankClient && !best.dry {
 			break
 		}
 	}

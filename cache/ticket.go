@@ -1,6 +1,9 @@
 package cache
 
-import "sync/atomic"
+import (
+	"cmp"
+	"sync/atomic"
+)
 
 // rank says how urgent a fill is. A lower rank goes first.
 type rank int32
@@ -23,6 +26,7 @@ type ticket struct {
 	source  string        // the account of the ticket; changes by the goroutine of the fill only
 	account *account      // nil: the ticket neither waits nor has a slot
 	seated  bool          // the ticket has a slot
+	dry     bool          // the sources gave no byte the last time; changes while account is nil only
 	ready   chan struct{} // closed when the slot is given; made anew by each wait
 
 	// others gives the sources that may serve instead of source, in order; nil: there are none. The
@@ -34,6 +38,11 @@ func newTicket(source string) *ticket {
 	t := &ticket{source: source}
 	t.rank.Store(int32(rankAhead))
 	return t
+}
+
+// before tells whether t is served before u, which joined the queue of the account first.
+func (t *ticket) before(u *ticket) bool {
+	return cmp.Or(cmp.Compare(t.is(), u.is()), count(t.dry)-count(u.dry)) < 0
 }
 
 func (t *ticket) is() rank { return rank(t.rank.Load()) }
