@@ -20,6 +20,13 @@ const (
 // needed tells whether a client or a job waits for the fill.
 func (r rank) needed() bool { return r <= rankJob }
 
+// MaxFills is how many fills run at the same time at the very most, with so many slots and sources:
+// slots are lent to sources that would wait for others (see slots).
+func MaxFills(slots, sources int) int { return slots + sources*(half(slots)+1) }
+
+// half is the slots that each source may have while others want some, too.
+func half(slots int) int { return max(1, slots/2) }
+
 // ticket is one fill's claim on a slot. slots.mu guards it.
 type ticket struct {
 	rank    atomic.Int32  // changes under slots.mu

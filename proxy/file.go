@@ -96,7 +96,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	ctx, done := s.unlessCircular(req, e, index)
 	defer done()
 	absent := fmt.Sprintf("image %s has no file %d at its source", m.UUID, index)
-	r, err := s.open(req, ctx, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {
+	r, err := s.open(ctx, req, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {
 		return s.files.Open(ctx, e, index, cache.Client)
 	})
 	if err != nil {
@@ -187,8 +187,8 @@ func (req *request) setMD5(sum []byte) {
 // when no source has the bytes. With whole, open returns after the fill, when the digests of all
 // bytes have been found right. Both waits end early when the client hangs up, and at the drain
 // deadline.
-func (s *Server) open(req *request, ctx context.Context, whole bool, absent string, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
-	r, err := s.awaitFirst(req, ctx, from)
+func (s *Server) open(ctx context.Context, req *request, whole bool, absent string, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
+	r, err := s.awaitFirst(ctx, req, from)
 	if err == nil && whole && r.Result() != cache.Hit {
 		err = s.awaitWhole(req, r)
 	}
@@ -199,8 +199,8 @@ func (s *Server) open(req *request, ctx context.Context, whole bool, absent stri
 }
 
 // awaitFirst gives the Reader that from opens, as soon as bytes are known to come.
-func (s *Server) awaitFirst(req *request, ctx context.Context, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
-	w := s.wait(req, ctx, openTimeout)
+func (s *Server) awaitFirst(ctx context.Context, req *request, from func(context.Context) (*cache.Reader, error)) (*cache.Reader, error) {
+	w := s.wait(ctx, req, openTimeout)
 	defer req.endWait(w)
 	r, err := from(w)
 	if err != nil && errors.Is(context.Cause(w), errCircle) {
@@ -211,7 +211,7 @@ func (s *Server) awaitFirst(req *request, ctx context.Context, from func(context
 
 // awaitWhole waits until all bytes of r have been found right, and closes r if the wait fails.
 func (s *Server) awaitWhole(req *request, r *cache.Reader) error {
-	w := s.wait(req, s.base, 0)
+	w := s.wait(s.base, req, 0)
 	defer req.endWait(w)
 	r.SeekTo(r.Size() - 1)
 	if _, err := r.WaitContext(w); err != nil {

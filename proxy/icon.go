@@ -30,7 +30,7 @@ func (s *Server) getIcon(req *request) error {
 	result := cache.Hit
 	var reader *cache.Reader
 	if !req.ctx.IsHead() {
-		reader, err = s.open(req, via.With(s.base, req.via), true, absent, func(ctx context.Context) (*cache.Reader, error) {
+		reader, err = s.open(via.With(s.base, req.via), req, true, absent, func(ctx context.Context) (*cache.Reader, error) {
 			return s.files.OpenIcon(ctx, e)
 		})
 		if err != nil {

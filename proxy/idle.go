@@ -26,15 +26,15 @@ type client struct {
 
 // atEnd sets what is done at the end of the reply under way, sent or broken. Only the connection's
 // own goroutine calls atEnd and ended.
-func (cl *client) atEnd(do func()) {
-	cl.ended() // of the reply before
-	cl.end = do
+func (c *client) atEnd(do func()) {
+	c.ended() // of the reply before
+	c.end = do
 }
 
-func (cl *client) ended() {
-	if cl.end != nil {
-		cl.end()
-		cl.end = nil
+func (c *client) ended() {
+	if c.end != nil {
+		c.end()
+		c.end = nil
 	}
 }
 

@@ -50,7 +50,7 @@ func (s *Server) listImages(req *request) error {
 // list is the catalogue's list for a reply with images. An empty list counts once every source has
 // answered; before, the reply is a 503.
 func (s *Server) list(req *request) (*catalog.List, error) {
-	w := s.wait(req, via.With(s.base, req.via), listTimeout)
+	w := s.wait(via.With(s.base, req.via), req, listTimeout)
 	defer req.endWait(w)
 	list, err := s.catalog.Known(w)
 	if err != nil {
@@ -152,7 +152,7 @@ func (s *Server) image(req *request, id uuid.UUID, params [][2]string) (catalog.
 	if err != nil {
 		return catalog.Entry{}, err
 	}
-	w := s.wait(req, via.With(s.forClient(req), req.via), lookupTimeout)
+	w := s.wait(via.With(s.forClient(req), req.via), req, lookupTimeout)
 	defer req.endWait(w)
 	e, err := s.catalog.Get(w, id)
 	switch {

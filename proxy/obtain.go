@@ -23,7 +23,7 @@ func (s *Server) obtain(req *request, e catalog.Entry) error {
 	if s.opts.OnUnreachable != UnreachableNotFound {
 		return nil
 	}
-	w := s.wait(req, s.forClient(req), lookupTimeout)
+	w := s.wait(s.forClient(req), req, lookupTimeout)
 	defer req.endWait(w)
 	check := func(e catalog.Entry) error {
 		if len(e.Manifest.Files) == 0 {

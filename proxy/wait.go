@@ -63,7 +63,7 @@ type begunWait struct {
 }
 
 // wait gives the context of a wait for the request; limit 0 = none.
-func (s *Server) wait(req *request, parent context.Context, limit time.Duration) *wait {
+func (s *Server) wait(parent context.Context, req *request, limit time.Duration) *wait {
 	w := &wait{Context: parent, watch: &s.watch, conn: req.ctx.Conn()}
 	if limit > 0 {
 		w.deadline = time.Now().Add(limit)

@@ -21,7 +21,7 @@ func needs(cfg *config.Config, bound memory.Bound) []doctor.MemoryPart {
 	if cfg.TLS.CertFile != "" {
 		connection = proxy.ConnectionMemoryTLS
 	}
-	downloads := int64(2*cfg.Cache.FillSlots + len(cfg.Sources)) // slots are lent, one to each source at least
+	downloads := int64(cache.MaxFills(cfg.Cache.FillSlots, len(cfg.Sources)))
 	return []doctor.MemoryPart{
 		{Name: "lists", Most: listCopies * bound.Lists(), Key: "memory.limit"},
 		{Name: "bundles on their way in", Most: headCopies * bound.Heads(), Key: "memory.limit"},

@@ -67,7 +67,7 @@ func TestSuspectedSource(t *testing.T) {
 		if n := a.count(); n != 1 {
 			t.Errorf("asked for %d lists at once", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if n := a.count(); n != 2 {
 			t.Errorf("asked for %d lists, want 2", n)

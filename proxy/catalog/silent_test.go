@@ -11,7 +11,7 @@ import (
 )
 
 // known is what Known says within two seconds, and how long it took.
-func known(t *testing.T, c *Catalog) (images int, err error, took time.Duration) {
+func known(t *testing.T, c *Catalog) (images int, took time.Duration, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -20,7 +20,7 @@ func known(t *testing.T, c *Catalog) (images int, err error, took time.Duration)
 	if err == nil {
 		images = len(l.Images())
 	}
-	return images, err, time.Since(start)
+	return images, time.Since(start), err
 }
 
 // An empty list counts once every source has answered, in this process or an earlier one; images count at once.
@@ -28,7 +28,7 @@ func TestKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := func(what string, c *Catalog, images int, want error, took time.Duration) {
 			t.Helper()
-			n, err, d := known(t, c)
+			n, d, err := known(t, c)
 			if n != images || !errors.Is(err, want) || d != took {
 				t.Errorf("%s: %d images, %v after %v; want %d, %v after %v", what, n, err, d, images, want, took)
 			}
@@ -68,7 +68,7 @@ func TestKnownWaits(t *testing.T) {
 			time.Sleep(time.Second)
 			_ = c.refresh(t.Context(), c.byName["fast"])
 		}()
-		if n, err, took := known(t, c); n != 1 || err != nil || took != time.Second {
+		if n, took, err := known(t, c); n != 1 || err != nil || took != time.Second {
 			t.Errorf("%d images, %v after %v", n, err, took)
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/sys/unix"
 
+	"imgmirror/cache"
 	"imgmirror/cache/disk"
 	"imgmirror/config"
 	"imgmirror/zfsimport"
@@ -152,7 +153,7 @@ func (d *doctor) disk() {
 }
 
 // fileLimit tells whether as many files may be open as clients may connect and downloads may run: a
-// connection and a file for each. Slots may be lent up to twice, and one to each source.
+// connection and a file for each.
 func (d *doctor) fileLimit() {
 	const check = "file limit"
 	var limit unix.Rlimit
@@ -160,7 +161,7 @@ func (d *doctor) fileLimit() {
 		d.warn(check, "cannot be read: %v", err)
 		return
 	}
-	have, want := uint64(limit.Cur), uint64(2*(d.cfg.Clients.MaxConnections+2*d.cfg.Cache.FillSlots+len(d.cfg.Sources))+spareFiles) //nolint:unconvert // the types differ between systems
+	have, want := uint64(limit.Cur), uint64(2*(d.cfg.Clients.MaxConnections+cache.MaxFills(d.cfg.Cache.FillSlots, len(d.cfg.Sources)))+spareFiles) //nolint:unconvert // the types differ between systems
 	if have < want {
 		d.warn(check, "%d open files are allowed; clients.max_connections %d and cache.fill_slots %d can take %d", have, d.cfg.Clients.MaxConnections, d.cfg.Cache.FillSlots, want)
 		return
