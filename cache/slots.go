@@ -265,7 +265,7 @@ func (s *slots) next() (best *ticket) {
 func (s *slots) lends(t *ticket) bool { return s.lendsTo(t.account, t.is()) }
 
 func (s *slots) lendsTo(a *account, r rank) bool {
-	return a.used == 0 || r.needed() && a.used < s.share() && s.used < s.total+len(s.accounts)*s.half()
+	return a.used == 0 || r.needed() && a.used < s.share() && s.used < s.total+len(s.accounts)*half(s.total)
 }
 
 // share is the number of slots that each source may have while needed fills of all wait: many
@@ -278,10 +278,8 @@ func (s *slots) share() int {
 	if sources <= 1 {
 		return s.total
 	}
-	return s.half()
+	return half(s.total)
 }
-
-func (s *slots) half() int { return max(1, s.total/2) }
 
 // compare orders waiting tickets, the one to be served first at the front. s.mu is held.
 func (s *slots) compare(t, u *ticket) int {

@@ -283,7 +283,7 @@ func TestSlotsAtRandom(t *testing.T) {
 				most = max(most, n)
 				l.resize(n)
 			}
-			l.check(t, most+len(sources)*(most/2+1))
+			l.check(t, MaxFills(most, len(sources)))
 		}
 		cancel()
 		l.wantEmpty(t)
@@ -310,7 +310,7 @@ func (l *line) check(t *testing.T, most int) {
 			t.Fatalf("account %s has %d slots, and nobody waits", name, a.used)
 		case len(a.queue) > 0 && (a.used == 0 || l.used < l.total):
 			t.Fatalf("source %s has %d of %d slots in use, and %d wait", name, a.used, l.used, len(a.queue))
-		case waits > 0 && a.used < l.share() && l.used < l.total+len(l.accounts)*l.half():
+		case waits > 0 && a.used < l.share() && l.used < l.total+len(l.accounts)*half(l.total):
 			t.Fatalf("source %s has %d slots, its share is %d, and %d wait", name, a.used, l.share(), waits)
 		case a.needed < waits || a.needed > waits+a.used:
 			t.Fatalf("source %s has %d needed fills, %d wait, %d slots", name, a.needed, waits, a.used)

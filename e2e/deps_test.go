@@ -49,7 +49,7 @@ var imports = map[string][]string{
 	"cmd/imgmirror/media":         {"cmd/imgmirror/failure", "cache/bundle", "cache/disk"},
 	"cmd/imgmirror/memory":        {},
 	"cmd/imgmirror/demo":          {"verify", "manifest", "config"},
-	"cmd/imgmirror/doctor":        {"manifest", "cache/disk", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/admin", "zfsimport", "config"},
+	"cmd/imgmirror/doctor":        {"manifest", "cache", "cache/disk", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/admin", "zfsimport", "config"},
 	"cmd/imgmirror": {
 		"cmd/imgmirror/demo", "cmd/imgmirror/doctor", "cmd/imgmirror/failure", "cmd/imgmirror/man", "cmd/imgmirror/media", "cmd/imgmirror/memory", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",

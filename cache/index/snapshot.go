@@ -36,7 +36,7 @@ func readSnapshot(dir string) (*snapshot, error) {
 	for _, path := range tables {
 		err := withTable(path, func(t *table.Table) error {
 			it := t.NewIterator(0)
-			defer it.Close()
+			defer it.Close() //nolint:errcheck // only read
 			for it.Rewind(); it.Valid(); it.Next() {
 				key, v := it.Key(), it.Value()
 				take(key[:len(key)-8], logEntry{version: versionOf(key), flags: v.Meta, value: slices.Clone(v.Value)})

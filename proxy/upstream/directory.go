@@ -150,7 +150,7 @@ func (d *directory) look(ctx context.Context, prev manifest.Listing, again bool)
 	if err != nil {
 		return nil, err
 	}
-	defer t.Close()
+	defer t.Close() //nolint:errcheck // only read
 	found, err := survey(ctx, t, d.maxNames)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,7 @@ func (d *directory) file(ctx context.Context, m manifest.Manifest, index int, of
 	if err != nil {
 		return nil, err
 	}
-	defer t.Close()
+	defer t.Close() //nolint:errcheck // only read
 	at, err := t.fileOf(p, m, index)
 	if err != nil {
 		return nil, localError(err)
@@ -47,7 +47,7 @@ func (d *directory) icon(ctx context.Context, m manifest.Manifest) (*verify.Stre
 	if err != nil {
 		return nil, err
 	}
-	defer t.Close()
+	defer t.Close() //nolint:errcheck // only read
 	for _, ext := range []struct{ name, contentType string }{
 		{"png", "image/png"}, {"jpg", "image/jpeg"}, {"jpeg", "image/jpeg"}, {"gif", "image/gif"},
 	} {
