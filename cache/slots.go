@@ -182,7 +182,7 @@ func (s *slots) welcome(t *ticket, source string) bool {
 func (s *slots) pressed(t *ticket) bool { return t.rank.Load() > s.pressing.Load() }
 
 // hand takes the slot of t where the rules say so, and gives it to a better ticket, if one waits.
-// Then t is in the queue again, wait must follow, and hand gives true. A fill that nobody waits for
+// Then t is in the queue again, wait must follow, and hand gives true. A fill without a reader
 // joins the end of the queue, any other its head.
 func (s *slots) hand(t *ticket) bool {
 	s.mu.Lock()
