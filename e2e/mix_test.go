@@ -97,11 +97,11 @@ func newMix(t *testing.T) *mix {
 	for name, fault := range map[string]upstreamtest.Fault{
 		"drips":  {Path: "/file", Rate: 1},
 		"hangs":  {Path: "/file", Delay: time.Hour},
-		"breaks": {Path: "/file", Stall: true, After: 1 << 19},
+		"breaks": {Path: "/file", Stall: true, After: 32 << 10},
 		"lies":   {Path: "/file", Corrupt: true, At: 100},
 		"fails":  {Path: "/file", Status: http.StatusInternalServerError},
 	} {
-		images := illImages("mix "+name, 20, 1<<20)
+		images := illImages("mix "+name, 20, 64<<10)
 		x.ill = append(x.ill, images...)
 		src := newSource(t, images...)
 		src.Inject(fault)

@@ -39,6 +39,8 @@ func (a *answer) begin() bool {
 		case <-time.After(a.fault.Delay):
 		case <-a.r.Context().Done():
 			return false
+		case <-a.server.stopped():
+			return false
 		}
 	}
 	if a.fault.Drop {
@@ -340,7 +342,10 @@ func (a *answer) send(body []byte) {
 	}
 	flush()
 	if a.fault.Stall {
-		<-a.r.Context().Done()
+		select {
+		case <-a.r.Context().Done():
+		case <-a.server.stopped():
+		}
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -54,6 +54,7 @@ type Server struct {
 	addr    string
 	http    *http.Server // nil while stopped
 	served  chan struct{}
+	stop    chan struct{} // closed by Stop
 	active  int // requests being answered
 }
 
@@ -77,7 +78,7 @@ func (s *Server) Start() error {
 	}
 	s.addr = l.Addr().String()
 	server, served := &http.Server{Handler: s}, make(chan struct{})
-	s.http, s.served = server, served
+	s.http, s.served, s.stop = server, served, make(chan struct{})
 	go func() {
 		defer close(served)
 		server.Serve(l) // ends by Stop
@@ -90,6 +91,9 @@ func (s *Server) Start() error {
 func (s *Server) Stop() {
 	s.mu.Lock()
 	server, served := s.http, s.served
+	if server != nil {
+		close(s.stop)
+	}
 	s.http = nil
 	s.mu.Unlock()
 	if server == nil {
@@ -106,6 +110,13 @@ func (s *Server) Stop() {
 		}
 		<-changed
 	}
+}
+
+// stopped is closed by the next Stop: an answer that stalls ends then.
+func (s *Server) stopped() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stop
 }
 
 // Close is Stop.
