@@ -55,7 +55,7 @@ type Server struct {
 	http    *http.Server // nil while stopped
 	served  chan struct{}
 	stop    chan struct{} // closed by Stop
-	active  int // requests being answered
+	active  int           // requests being answered
 }
 
 // New starts a server.
