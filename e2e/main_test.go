@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-// imgmirror is the path of the binary under test. TestMain sets it, nobody else.
+// imgmirror is the path of the binary under test. Only TestMain sets the path.
 var imgmirror string
 
 func TestMain(m *testing.M) {

@@ -106,7 +106,7 @@ func checksum(b []byte) int {
 	return n
 }
 
-// found is what a header block says that may be anybody's.
+// found is what a header block says, of a bundle or of another tar.
 type found struct {
 	name string
 	kind byte

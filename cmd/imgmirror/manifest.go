@@ -27,7 +27,7 @@ func newManifestCmd() *cobra.Command {
 type imageManifest struct {
 	V           int            `json:"v"`
 	UUID        uuid.UUID      `json:"uuid"`
-	Owner       uuid.UUID      `json:"owner"` // all zero: nobody
+	Owner       uuid.UUID      `json:"owner"` // all zero: no owner
 	Name        string         `json:"name"`
 	Version     string         `json:"version"`
 	State       string         `json:"state"`

@@ -50,7 +50,7 @@ func newPublishCmd() *cobra.Command {
 				return err
 			}
 			defer file.Close()
-			// Reads of a pipe that nobody writes to end with it; files have no deadlines, and need none.
+			// The end of ctx ends reads of a pipe without a writer; files have no deadlines, and need none.
 			defer context.AfterFunc(cmd.Context(), func() { _ = file.SetReadDeadline(time.Now()) })()
 			// What can be told without sending the file is.
 			if info, err := file.Stat(); err != nil {
@@ -112,8 +112,8 @@ func newUnpublishCmd() *cobra.Command {
 	}, new(bool), func(ctx context.Context, s *session) ([]admin.Removed, error) { return s.Unpublish(ctx, id) })
 }
 
-// unlessStopped does what may wait for somebody for ever, as the opening of a pipe does, and cannot
-// be called off. When ctx ends it is left alone: the process is about to end.
+// unlessStopped calls do, which may wait for ever and cannot be called off, as the opening of a pipe.
+// When ctx ends, do is left alone: the process is about to end.
 func unlessStopped[T any](ctx context.Context, do func() (T, error)) (T, error) {
 	type result struct {
 		value T

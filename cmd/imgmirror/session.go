@@ -144,7 +144,7 @@ func connectServer(server, tokenFile string) (*session, error) {
 const connectTimeout = 5 * time.Second
 
 // connectSocket is for the mirror that runs on the data folder: nil when none
-// does. A socket that nobody listens on is one that a killed mirror left.
+// does. A socket without a listener is left from a killed mirror.
 func connectSocket(ctx context.Context, cfg *config.Config) (*session, error) {
 	path := admin.SocketPath(filepath.Join(cfg.DataDir, admin.SocketName))
 	dial := func(ctx context.Context) (net.Conn, error) {

@@ -114,7 +114,7 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Content-Length", strconv.FormatInt(reader.Size()-from, 10))
 	w.WriteHeader(status)
 	if _, err := io.CopyBuffer(&leaving{w, http.NewResponseController(w)}, reader, make([]byte, fileBuffer)); err != nil {
-		panic(http.ErrAbortHandler) // cut short, or nobody is there any more
+		panic(http.ErrAbortHandler) // cut short: the client may have left
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		token: o.Token,
 		http: &http.Client{
 			Transport: transport,
-			// The token is for the mirror that was named, and for nobody it sends us to.
+			// The token is for the mirror that was named, and not for the target of a redirect.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
