@@ -174,7 +174,12 @@ func someRecords() []Change {
 	sum := verify.Sum{1, 2, 3}
 	info := Info{Digests: verify.Digests{SHA1: sum, Size: 7}, Added: time.Unix(1e9, 0).UTC()}
 	id := uuid.MustParse(testID(1))
+	note, err := PutNote("kind", "a key", []byte("a note"))
+	if err != nil {
+		panic(err)
+	}
 	return []Change{
+		note,
 		PutFile(File{Info: info, Stamp: &Stamp{Modified: 1, Changed: 2, Inode: 3}}),
 		PutUse(sum, Use{Used: time.Unix(1e9, 5), Checked: time.Unix(1e9, 6), Idle: true}),
 		PutImage(id, &Image{Source: "joyent", Sums: []verify.Sum{sum}}), PutAlias("a key", sum),

@@ -1,6 +1,7 @@
 // Package index owns the badger database in DATA/index: the records of files and images, the saved lists of sources,
-// facts. It knows nothing of the files themselves, and of what is in a manifest no more than its uuid. All in the index
-// can be made up from DATA/files and DATA/manifests, or comes from the sources again.
+// facts, and the notes of other parts of the mirror. It knows nothing of the files themselves, and of what is in a
+// manifest no more than its uuid. All in the index but the notes can be made up from DATA/files and DATA/manifests, or
+// comes from the sources again.
 package index
 
 import (

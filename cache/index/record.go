@@ -23,6 +23,7 @@ const (
 	keyListing  = "l/" // + source: listingMeta as JSON
 	keyPack     = "p/" // + source + 0 + kind of entry, one byte, + uuid: see pack
 	keyManifest = "m/" // + source + 0 + uuid: kind of entry, one byte, then the manifest as its source sent it; newer than any pack
+	keyNote     = "n/" // + kind + 0 + key: a note of another part of the mirror, see PutNote
 )
 
 // Change is one change of the index: a Put or a Drop. Dropping what is not there does no harm.

@@ -27,6 +27,7 @@ func TestRecords(t *testing.T) {
 		"i/" + id:                      `{"source":"joyent","sums":["0102030000000000000000000000000000000000"]}`,
 		"a/a key":                      sum,
 		"c/" + id + "\x00\x00\x01\x2c": `{"SHA1":"0000000000000000000000000000000000000000","Size":7,"Compression":""}`,
+		"n/kind\x00a key":              "a note",
 	}
 	if d := cmp.Diff(want, contents(t, ix.each)); d != "" {
 		t.Error(d)
@@ -71,7 +72,7 @@ func TestRecords(t *testing.T) {
 	check(facts...)
 
 	s := verify.Sum([]byte(sum))
-	if err := ix.Write(DropFile(s), DropUse(s), DropImage(uuid.MustParse(testID(1))), DropAlias("a key"), DropAlias("none")); err != nil {
+	if err := ix.Write(DropFile(s), DropUse(s), DropImage(uuid.MustParse(testID(1))), DropAlias("a key"), DropAlias("none"), DropNote("kind", "a key")); err != nil {
 		t.Fatal(err)
 	}
 	if left := slices.Sorted(maps.Keys(contents(t, ix.each))); len(left) != 2 {
