@@ -25,6 +25,12 @@ const (
 	opNot      filterOp = "!="
 )
 
+// filterFields are the fields that a filter can have, beside those of tags.
+var filterFields = []string{"uuid", "name", "version", "os", "type", "state", "owner", "public", "origin", "published_at", "description"}
+
+// FilterFields are the fields that a filter can have, beside tag.KEY.
+func FilterFields() []string { return slices.Clone(filterFields) }
+
 // ParseFilter reads one condition; fields: uuid name version os type state owner public origin
 // published_at description tag.KEY. Comparison is exact and minds case; an empty value means that
 // the image has none. A condition that no image can meet (a malformed uuid, an unknown state) is an
@@ -52,7 +58,7 @@ func ParseFilter(s string) (Filter, error) {
 	case f.field == "":
 		return bad("no field before the %s", f.op)
 	case !known:
-		return bad("no field %q; there are uuid, name, version, os, type, state, owner, public, origin, published_at, description and tag.KEY", f.field)
+		return bad("no field %q; there are %s and tag.KEY", f.field, strings.Join(filterFields, ", "))
 	}
 	if f.op == opContains {
 		return f, nil

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
 )
@@ -27,6 +29,11 @@ func noArgs(_ *cobra.Command, args []string) error {
 func filterArgs(_ *cobra.Command, args []string) error {
 	for _, a := range args {
 		if _, err := manifest.ParseFilter(a); err != nil {
+			field, _, _ := strings.Cut(a, "=")
+			field = strings.TrimSuffix(field, "!")
+			if near := table.Nearest(field, manifest.FilterFields()); near != "" && near != field {
+				err = fmt.Errorf("%w: did you mean %q?", err, near)
+			}
 			return &failure.Error{Code: failure.CodeUsage, Err: err}
 		}
 	}

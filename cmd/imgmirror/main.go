@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/table"
@@ -86,8 +88,8 @@ func newRootCmd() *cobra.Command {
 	root := verbGroup("imgmirror", "A caching pull-through mirror for SmartOS and Triton images")
 	root.Version, root.SilenceErrors, root.SilenceUsage = version, true, true
 	root.SetVersionTemplate("imgmirror {{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return &failure.Error{Code: failure.CodeUsage, Err: err}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &failure.Error{Code: failure.CodeUsage, Err: nearFlag(cmd, err)}
 	})
 	flags := root.PersistentFlags()
 	flags.String("config", "", "configuration `FILE` (default "+config.DefaultFile+" if it exists)")
@@ -106,10 +108,44 @@ func newRootCmd() *cobra.Command {
 
 // verbGroup is a command that only has verbs below it: without one of them the command prints its help.
 func verbGroup(use, short string, verbs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Args: noArgs,
+	cmd := &cobra.Command{Use: use, Short: short,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return failure.Usage("%s", table.Unknown("verb", args[0], verbNames(cmd)))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(verbs...)
 	return cmd
+}
+
+// verbNames are the verbs below cmd that help shows.
+func verbNames(cmd *cobra.Command) (names []string) {
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return names
+}
+
+// nearFlag is err, of the flags of cmd, with the flag that was most likely meant.
+func nearFlag(cmd *cobra.Command, err error) error {
+	unknown := (*pflag.NotExistError)(nil)
+	if !errors.As(err, &unknown) || len(unknown.GetSpecifiedName()) < 2 { // of one letter: anything is near
+		return err
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	if near := table.Nearest(unknown.GetSpecifiedName(), names); near != "" {
+		return fmt.Errorf("%w: did you mean --%s?", err, near)
+	}
+	return err
 }
 
 func newVersionCmd() *cobra.Command {

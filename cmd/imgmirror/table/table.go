@@ -60,10 +60,7 @@ func (t Table[T]) Flags(cmd *cobra.Command) *Flags {
 	flags.BoolVarP(&f.JSON, "json", "j", false, "print JSON")
 	flags.StringVarP(&f.Fields, "output", "o", t.defaults, "`FIELD,...` to print")
 	flags.StringVarP(&f.order, "sort", "s", "", "`FIELD,...` to sort by; -FIELD sorts downwards")
-	names := make([]string, len(t.columns))
-	for i, c := range t.columns {
-		names[i] = c.name
-	}
+	names := t.names()
 	cmd.Long = strings.TrimSpace(cmd.Long+"\n\nFields: ") + " " + strings.Join(names, ", ") + "."
 	complete := func(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
 		done := typed[:strings.LastIndexByte(typed, ',')+1]
@@ -138,9 +135,18 @@ func (t Table[T]) column(name string) (Column[T], error) {
 	name = strings.ToLower(strings.TrimSpace(name))
 	i := slices.IndexFunc(t.columns, func(c Column[T]) bool { return c.name == name })
 	if i < 0 {
-		return Column[T]{}, failure.Usage("no field %q", name)
+		return Column[T]{}, failure.Usage("%s (the fields are %s)", Unknown("field", name, t.names()), strings.Join(t.names(), ", "))
 	}
 	return t.columns[i], nil
+}
+
+// names are those of all columns, in their order.
+func (t Table[T]) names() []string {
+	names := make([]string, len(t.columns))
+	for i, c := range t.columns {
+		names[i] = c.name
+	}
+	return names
 }
 
 // Print writes rows in the order of -s, else in their own: as JSON, or as columns with two
