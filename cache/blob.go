@@ -20,6 +20,7 @@ type Blob struct {
 	Key     string // names the bytes when Want.SHA1 is zero: "file/UUID/INDEX", "icon/UUID/…"; else ignored
 	MaxSize int64  // refuse more bytes than that; 0 = 20 GiB
 	Why     Why
+	By      By // who reads; zero: a client
 	// Unverified: bytes are taken although no digest is known, as Options.AllowUnverified does. Icons need that.
 	// Content-MD5 and Content-Length are checked where the source sends these.
 	Unverified bool

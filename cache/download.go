@@ -49,6 +49,8 @@ type download struct {
 	next     *candidate    // is to be asked first, instead of a slow source or one without a slot; nil: none is
 	single   bool          // a round's bytes must all come from one source
 	lost     int           // rounds whose file was removed by hand
+	brought  int64         // bytes that sources sent for the round
+	took     time.Duration // in which they came
 	pace     *rate.Limiter // of attempts that follow at once on one that brought bytes
 }
 
@@ -114,6 +116,7 @@ func (d *download) bring() error {
 			return err
 		}
 		d.s.space.addPartial(r.leftover - d.leftover) // by hand
+		d.brought, d.took = 0, 0
 		if err = d.collect(r); err == nil {
 			err = d.judge(r)
 		}
@@ -124,6 +127,8 @@ func (d *download) bring() error {
 		d.giveRoom()
 		d.leftover = 0
 		if err == nil {
+			d.s.metrics.traffic.brought.Add(d.brought)
+			d.s.metrics.traffic.took.Add(int64(d.took))
 			return nil
 		}
 		again := d.mayBeginAgain(r, err)
@@ -236,6 +241,8 @@ func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 		return over, err
 	}
 	defer d.f.update(func() { d.f.from = "" })
+	begun := time.Now()
+	defer func() { d.took += time.Since(begun) }()
 	if offset > 0 {
 		d.s.metrics.resumes.WithLabelValues(c.Name).Inc()
 	}
@@ -360,6 +367,10 @@ func (d *download) take(r *round, c *candidate, p []byte) (over bool, err error)
 	}
 	d.booked -= n
 	d.s.space.wrote(n)
+	if !c.Once { // an upload is no source
+		d.brought += n
+		d.s.metrics.traffic.fetched.Add(n)
+	}
 	return false, nil
 }
 

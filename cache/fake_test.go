@@ -285,6 +285,9 @@ func wantAsked(t testing.TB, f *fake, offsets ...int64) {
 
 func counter(c prometheus.Collector) int { return int(testutil.ToFloat64(c)) }
 
+// requests is the number of a client's requests that were met so.
+func (s *Store) requests(r Result) int { return int(s.Traffic().Clients[r].Requests) }
+
 // failures is the count of verification failures.
 func failures(s *Store, source, where string) int {
 	return counter(s.metrics.failures.WithLabelValues(source, where))

@@ -115,16 +115,14 @@ func (s *Store) open(ctx context.Context, b Blob, sources []Source) (*Reader, er
 			}
 			continue
 		}
-		r, err = f.admit(ctx, result, b.Why)
+		r, err = f.admit(ctx, result, b)
 		if err != nil {
 			f.leave(b.Why)
 			if b.Why != Ahead && errors.Is(err, errNoRoomAhead) { // the fill failed before it knew of this request
 				continue
 			}
 		}
-		if b.Why != Ahead {
-			s.metrics.requests[result].Inc()
-		}
+		s.metrics.traffic.tally(b.By, result).requests.Add(1)
 		return r, err
 	}
 }
@@ -152,7 +150,7 @@ func (s *Store) openStored(ctx context.Context, b Blob) (*Reader, error) {
 		case found.file == nil:
 			return nil, nil
 		}
-		r, err := s.openFile(ctx, found.sum, found.file)
+		r, err := s.openFile(ctx, found.sum, found.file, b.By)
 		if err != nil {
 			return nil, err
 		}
@@ -166,7 +164,7 @@ func (s *Store) openStored(ctx context.Context, b Blob) (*Reader, error) {
 		if b.Want.SHA1.IsZero() && s.o.OnPublish != nil { // the process may have ended before this was heard
 			s.o.OnPublish(b, found.file.Info)
 		}
-		s.metrics.requests[Hit].Inc()
+		s.metrics.traffic.tally(b.By, Hit).requests.Add(1)
 		return r, nil
 	}
 }
@@ -271,11 +269,11 @@ func (f *fill) join(b Blob, sources []Source) bool {
 }
 
 // admit waits until a source has answered, and gives a Reader.
-func (f *fill) admit(ctx context.Context, result Result, why Why) (reader *Reader, err error) {
+func (f *fill) admit(ctx context.Context, result Result, b Blob) (reader *Reader, err error) {
 	var failed error
 	err = f.await(ctx, func() bool {
 		if v := f.view; v != nil && v.err == nil && (v.verified || v.open && v.size >= 0) {
-			reader = newReader(f, result, why)
+			reader = newReader(f, result, b)
 			return true
 		}
 		failed = f.err

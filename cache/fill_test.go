@@ -42,11 +42,10 @@ func TestMissThenHit(t *testing.T) {
 	if s.Stats().Bytes() != int64(len(data)) || s.Stats().Booked != 0 || s.Stats().Unfinished != 0 {
 		t.Errorf("account: %+v", s.Stats())
 	}
-	m := s.metrics
-	if h, mi := counter(m.requests[Hit]), counter(m.requests[Miss]); h != 1 || mi != 1 {
+	if h, mi := s.requests(Hit), s.requests(Miss); h != 1 || mi != 1 {
 		t.Errorf("%d hits, %d misses counted, want one each", h, mi)
 	}
-	if n := counter(m.served[Hit]); n != len(data) {
+	if n := s.Traffic().Clients[Hit].Bytes; n != int64(len(data)) {
 		t.Errorf("%d bytes counted as served, want %d", n, len(data))
 	}
 }

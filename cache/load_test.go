@@ -107,7 +107,7 @@ func TestLimitHoldsUnderLoad(t *testing.T) {
 		t.Error("nothing was evicted")
 	}
 	t.Logf("%d requests in %s: %d hits, %d fills, %d evictions, at most %d of %d bytes",
-		requests, took.Round(time.Millisecond), counter(s.metrics.requests[Hit]), counter(s.metrics.requests[Miss]), evicted, highest.Load(), limit)
+		requests, took.Round(time.Millisecond), s.requests(Hit), s.requests(Miss), evicted, highest.Load(), limit)
 	wantIndexed(t, s)
 	size := s.Stats().Bytes()
 	s = reopenLater(t, s)

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -39,8 +38,7 @@ func handedReason(r rank) string {
 }
 
 type metrics struct {
-	requests     map[Result]prometheus.Counter // read only
-	served       map[Result]prometheus.Counter
+	traffic      traffic
 	resumes      *prometheus.CounterVec
 	failures     *prometheus.CounterVec
 	inflight     prometheus.Gauge
@@ -61,14 +59,10 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	requests := counters("imgmirror_cache_requests_total", "Requests for files by how they were met.", "result")
-	served := counters("imgmirror_cache_served_bytes_total", "Bytes of files given out by how the request was met.", "result")
 	evictions := counters("imgmirror_evictions_total", "Files and unfinished downloads that were removed.", "reason")
 	scrubbed := counters("imgmirror_scrub_files_total", "Files that were read again by what came of it.", "result")
 	m := &metrics{
 		evictions: make(map[Reason]prometheus.Counter), scrubbed: make(map[CheckResult]prometheus.Counter),
-		requests: make(map[Result]prometheus.Counter),
-		served:   make(map[Result]prometheus.Counter),
 		resumes:  counters("imgmirror_fill_resumes_total", "Downloads that a source was asked to go on with in mid-file.", "source"),
 		failures: counters("imgmirror_verify_failures_total", "Times that bytes were not what they should be.", "source", "where"),
 		inflight: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -83,10 +77,6 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 	}
 	for _, reason := range []string{handedLeft, handedAhead, handedJob, handedSource} {
 		m.slotsHanded.WithLabelValues(reason)
-	}
-	for _, r := range []Result{Hit, Miss, Join} {
-		label := strings.ToLower(string(r))
-		m.requests[r], m.served[r] = requests.WithLabelValues(label), served.WithLabelValues(label)
 	}
 	for _, r := range []Reason{ReasonMaxSize, ReasonMinFree, ReasonDelete} {
 		m.evictions[r] = evictions.WithLabelValues(string(r))
@@ -107,7 +97,7 @@ func newMetrics(reg prometheus.Registerer, sources []string, stats func() Stats,
 	m.failures.WithLabelValues(sourceDisk, whereUnreadable)
 	var err error
 	for _, c := range []prometheus.Collector{
-		requests, served, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, m.slotsHanded, m.slow, m.takeovers, &slotGauges{slots, sources}, evictions, scrubbed,
+		&m.traffic, m.resumes, m.failures, m.inflight, m.slotsWaiting, m.slotsRefused, m.slotsHanded, m.slow, m.takeovers, &slotGauges{slots, sources}, evictions, scrubbed,
 		gauge("imgmirror_cache_size_bytes", "Bytes stored, unfinished downloads included.", func() float64 { return float64(stats().Bytes()) }),
 		gauge("imgmirror_cache_limit_bytes", "Bytes that may be stored as things are.", func() float64 { return float64(limit()) }),
 		gauge("imgmirror_cache_files", "Files stored.", func() float64 { return float64(stats().Files) }),

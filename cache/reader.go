@@ -7,8 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"sync/atomic"
 
 	"imgmirror/cache/disk"
 	"imgmirror/verify"
@@ -24,7 +23,7 @@ type Reader struct {
 	store  *Store  // of a file on disk
 	stored *stored // the file on disk; nil: it is being filled
 	info   Info    // of a file on disk
-	served prometheus.Counter
+	served *atomic.Int64
 
 	fill *fill    // nil: the file was on disk
 	why  Why      // of the request to the fill
@@ -39,10 +38,10 @@ type Reader struct {
 }
 
 // newReader gives a Reader on f's round. f.mu is held.
-func newReader(f *fill, result Result, why Why) *Reader {
+func newReader(f *fill, result Result, b Blob) *Reader {
 	return &Reader{
-		fill: f, why: why, view: f.view, hold: f.hold, result: result, size: f.view.size, end: f.view.size,
-		served: f.s.metrics.served[result],
+		fill: f, why: b.Why, view: f.view, hold: f.hold, result: result, size: f.view.size, end: f.view.size,
+		served: &f.s.metrics.traffic.tally(b.By, result).bytes,
 	}
 }
 
@@ -293,7 +292,7 @@ func (r *Reader) position() error {
 func (r *Reader) took(n int64) {
 	r.offset += n
 	r.at += n
-	r.served.Add(float64(n))
+	r.served.Add(n)
 }
 
 // Close lets the file go: from then on it may be evicted. The fill, if one runs, goes on, unless

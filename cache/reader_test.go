@@ -127,7 +127,7 @@ func TestSendToConnection(t *testing.T) {
 		l.Close()
 		s.Idle()
 	}
-	if n := counter(s.metrics.served[Hit]); n != len(data) {
+	if n := int(s.Traffic().Clients[Hit].Bytes); n != len(data) {
 		t.Errorf("%d bytes counted as served", n)
 	}
 }

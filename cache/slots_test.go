@@ -373,7 +373,7 @@ func TestLowFillMakesRoom(t *testing.T) {
 		return reply{}
 	}
 	ahead := blobOf(low.data)
-	ahead.Why = Ahead
+	ahead.Why, ahead.By = Ahead, ByPrefetch
 	first := arrives(s, ahead, low)
 	<-began
 	for low.bytes() < 200_000 { // else the slot may be given away, and be back, unseen
@@ -386,7 +386,7 @@ func TestLowFillMakesRoom(t *testing.T) {
 	wantAsked(t, low, 0)
 	wantData(t, s, blobOf(low.data), low.data, Hit)
 	wantData(t, s, blobOf(urgent.data), urgent.data, Hit)
-	if n := counter(s.metrics.requests[Miss]); n != 1 {
+	if n := s.requests(Miss); n != 1 {
 		t.Errorf("%d misses counted, want the client's one", n)
 	}
 }

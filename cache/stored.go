@@ -176,7 +176,7 @@ func (d *doors) of(key byte) *sync.Mutex { return &d[int(key)%len(d)] }
 // without a Reader it lets it go. If the file is not there, or not what it was, it
 // leaves the cache and the result is nil: it will be filled again. A file that may
 // be another one is hashed first: then, too, the result is nil if it is right.
-func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Reader, err error) {
+func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored, by By) (r *Reader, err error) {
 	defer func() {
 		if r == nil {
 			f.hold.n.Add(-1)
@@ -207,7 +207,7 @@ func (s *Store) openFile(ctx context.Context, sum verify.Sum, f *stored) (r *Rea
 	f.touch()
 	return &Reader{
 		store: s, file: file, stored: f, hold: f.hold, info: f.Info, size: f.Digests.Size, end: f.Digests.Size, result: Hit,
-		served: s.metrics.served[Hit],
+		served: &s.metrics.traffic.tally(by, Hit).bytes,
 	}, nil
 }
 

@@ -97,7 +97,7 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	defer done()
 	absent := fmt.Sprintf("image %s has no file %d at its source", m.UUID, index)
 	r, err := s.open(ctx, req, !s.opts.StreamOnMiss, absent, func(ctx context.Context) (*cache.Reader, error) {
-		return s.files.Open(ctx, e, index, cache.Client)
+		return s.files.Open(ctx, e, index, cache.Client, req.reader())
 	})
 	if err != nil {
 		return err

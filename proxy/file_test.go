@@ -612,7 +612,7 @@ func TestFileBodyAsAReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := f.server.files.Open(t.Context(), e, 0, cache.Client)
+	r, err := f.server.files.Open(t.Context(), e, 0, cache.Client, cache.ByClient)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (s *Server) getIcon(req *request) error {
 	var reader *cache.Reader
 	if !req.ctx.IsHead() {
 		reader, err = s.open(via.With(s.base, req.via), req, true, absent, func(ctx context.Context) (*cache.Reader, error) {
-			return s.files.OpenIcon(ctx, e)
+			return s.files.OpenIcon(ctx, e, req.reader())
 		})
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"imgmirror/cache"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/via"
 )
@@ -29,6 +30,14 @@ func (s *Server) meet(req *request) error {
 		return notFound("%s is not here: this mirror has asked itself", req.path)
 	}
 	return nil
+}
+
+// reader tells whether a client asks, or a mirror for its clients.
+func (req *request) reader() cache.By {
+	if len(req.via) > 0 {
+		return cache.ByPeer
+	}
+	return cache.ByClient
 }
 
 // listPaths answers GET /paths, by which mirrors tell each other the way of each listed image.

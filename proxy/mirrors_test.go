@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"imgmirror/cache"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/via"
 )
@@ -55,5 +56,30 @@ func TestCircleWatchEnds(t *testing.T) {
 	f.start()
 	if got := f.get("/images/"+id(1)+"/file", "Via: "+via.Format(via.NewID())); !watch.ended.Load() {
 		t.Errorf("the watch goes on after the reply: %d %s", got.status, got.body)
+	}
+}
+
+// readers notes who reads.
+type readers struct {
+	Files
+	by chan cache.By
+}
+
+func (r readers) Open(ctx context.Context, e catalog.Entry, index int, why cache.Why, by cache.By) (*cache.Reader, error) {
+	r.by <- by
+	return r.Files.Open(ctx, e, index, why, by)
+}
+
+// A mirror that asks for its clients is no client; a proxy in between makes none a mirror.
+func TestPeerIsNoClient(t *testing.T) {
+	f := three(t)
+	noted := readers{f.options.Files, make(chan cache.By, 1)}
+	f.options.ID, f.options.Files = via.NewID(), noted
+	f.start()
+	for header, want := range map[string]cache.By{"1.1 squid": cache.ByClient, "1.1 squid, " + via.Format(via.NewID()): cache.ByPeer} {
+		f.get("/images/"+id(1)+"/file", "Via: "+header)
+		if by := <-noted.by; by != want {
+			t.Errorf("%s reads as %s, want %s", header, by, want)
+		}
 	}
 }

@@ -41,8 +41,8 @@ type Catalog interface {
 // Files has the bytes; *mirror.Mirror is one. The methods may be called concurrently, and have
 // their contracts at mirror.Files.
 type Files interface {
-	Open(ctx context.Context, e catalog.Entry, index int, why cache.Why) (*cache.Reader, error)
-	OpenIcon(ctx context.Context, e catalog.Entry) (*cache.Reader, error)
+	Open(ctx context.Context, e catalog.Entry, index int, why cache.Why, by cache.By) (*cache.Reader, error)
+	OpenIcon(ctx context.Context, e catalog.Entry, by cache.By) (*cache.Reader, error)
 	Stored(e catalog.Entry, index int) (cache.Info, bool)
 	StoredIcon(e catalog.Entry) (cache.Info, bool)
 }

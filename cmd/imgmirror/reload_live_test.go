@@ -63,7 +63,7 @@ func TestReloadLimits(t *testing.T) {
 			t.Fatalf("image %d is not listed", n)
 		}
 		go func() { // ends with the store
-			if r, err := m.Open(t.Context(), e, 0, cache.Client); err == nil {
+			if r, err := m.Open(t.Context(), e, 0, cache.Client, cache.ByClient); err == nil {
 				r.Close() //nolint:errcheck // read only
 			}
 		}()

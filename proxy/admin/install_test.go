@@ -148,7 +148,7 @@ func TestInstallChain(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		r, err := f.mirror.Open(ctx, entry, 0, cache.Job)
+		r, err := f.mirror.Open(ctx, entry, 0, cache.Job, cache.ByFetch)
 		if err != nil {
 			return err
 		}

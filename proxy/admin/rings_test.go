@@ -91,7 +91,7 @@ func TestRingOfOrigins(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := f.mirror.Open(t.Context(), e, 0, cache.Client)
+		r, err := f.mirror.Open(t.Context(), e, 0, cache.Client, cache.ByClient)
 		if err != nil {
 			t.Fatal(err)
 		}

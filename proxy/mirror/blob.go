@@ -96,16 +96,18 @@ type Files struct{ Store Store }
 
 // Open gives a Reader, which the caller closes, on file index of e: from disk, or from the download
 // that Open joins or starts. ctx bounds only the wait for the first byte; the sources are asked for
-// the client and the mirrors that ctx carries (see catalog.ForClient and via).
-func (f Files) Open(ctx context.Context, e catalog.Entry, index int, why cache.Why) (*cache.Reader, error) {
+// the client and the mirrors that ctx carries (see catalog.ForClient and via). why says how urgent
+// the file is, by who reads.
+func (f Files) Open(ctx context.Context, e catalog.Entry, index int, why cache.Why, by cache.By) (*cache.Reader, error) {
 	blob, sources := blobOf(e, index)
-	blob.Why = why
+	blob.Why, blob.By = why, by
 	return f.Store.File(ctx, blob, forClient(ctx, e, onBehalf(via.From(ctx), sources)))
 }
 
 // OpenIcon is Open for the icon of e.
-func (f Files) OpenIcon(ctx context.Context, e catalog.Entry) (*cache.Reader, error) {
+func (f Files) OpenIcon(ctx context.Context, e catalog.Entry, by cache.By) (*cache.Reader, error) {
 	blob, sources := iconOf(e)
+	blob.By = by
 	return f.Store.File(ctx, blob, onBehalf(via.From(ctx), sources))
 }
 

@@ -125,12 +125,12 @@ func TestOthersAreAskedForTheClient(t *testing.T) {
 		}
 	})}
 	for _, mirrors := range [][]string{nil, {"imgmirror-0123456789abcdef"}} {
-		_, _ = files.Open(via.With(catalog.ForClient(t.Context(), client), mirrors), e, 0, cache.Client)
+		_, _ = files.Open(via.With(catalog.ForClient(t.Context(), client), mirrors), e, 0, cache.Client, cache.ByClient)
 		if want := fmt.Sprint(client, true, mirrors); asked["other"] != want {
 			t.Errorf("asked for %s, want %s", asked["other"], want)
 		}
 	}
-	_, _ = files.Open(t.Context(), e, 0, cache.Job)
+	_, _ = files.Open(t.Context(), e, 0, cache.Job, cache.ByFetch)
 	if want := fmt.Sprint(netip.Addr{}, false, []string(nil)); asked["other"] != want {
 		t.Errorf("a job: asked for %s, want %s", asked["other"], want)
 	}

@@ -19,7 +19,7 @@ const fetchWidth = 4
 
 // begin starts, or joins, the download of a file without a wait for its bytes.
 func (m *Mirror) begin(ctx context.Context, e catalog.Entry, index int) error {
-	r, err := m.Open(ctx, e, index, cache.Ahead)
+	r, err := m.Open(ctx, e, index, cache.Ahead, cache.ByPrefetch)
 	if err != nil {
 		return err
 	}
@@ -29,8 +29,8 @@ func (m *Mirror) begin(ctx context.Context, e catalog.Entry, index int) error {
 // bringFile waits until one file of an image is on disk, and gives its size. progress, which may be
 // nil, is told how many bytes are here. When ctx ends first, a download for a Job goes on only for
 // others who want the file; what has come is kept.
-func (m *Mirror) bringFile(ctx context.Context, e catalog.Entry, index int, why cache.Why, progress func(have int64)) (int64, error) {
-	r, err := m.Open(ctx, e, index, why)
+func (m *Mirror) bringFile(ctx context.Context, e catalog.Entry, index int, why cache.Why, by cache.By, progress func(have int64)) (int64, error) {
+	r, err := m.Open(ctx, e, index, why, by)
 	if err != nil {
 		return 0, err
 	}
@@ -164,7 +164,7 @@ func (m *Mirror) bringStep(ctx context.Context, st Step, why cache.Why, report f
 	report(Turn{})
 	var before int64 // bytes of its earlier files
 	for index := range st.Entry.Manifest.Files {
-		size, err := m.bringFile(ctx, st.Entry, index, why, func(have int64) { report(Turn{Have: before + have}) })
+		size, err := m.bringFile(ctx, st.Entry, index, why, cache.ByFetch, func(have int64) { report(Turn{Have: before + have}) })
 		if err != nil {
 			if ctx.Err() == nil {
 				report(Turn{Ended: true, Err: err})

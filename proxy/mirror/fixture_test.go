@@ -165,7 +165,7 @@ func cached(t *testing.T, m *Mirror, id uuid.UUID) bool {
 // fetchSample brings an image's file into the cache.
 func fetchSample(t *testing.T, m *Mirror, id uuid.UUID) {
 	t.Helper()
-	if _, err := m.bringFile(t.Context(), entryOf(t, m, id), 0, cache.Client, nil); err != nil {
+	if _, err := m.bringFile(t.Context(), entryOf(t, m, id), 0, cache.Client, cache.ByClient, nil); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -116,7 +116,7 @@ func TestFormerFolder(t *testing.T) {
 	}
 	o.Sources = Sources{List: []Source{source}}
 	m, _ := runMirror(t, o)
-	if _, err := m.bringFile(t.Context(), entryOf(t, m, upstreamtest.ID(2)), 0, cache.Client, nil); err != nil {
+	if _, err := m.bringFile(t.Context(), entryOf(t, m, upstreamtest.ID(2)), 0, cache.Client, cache.ByClient, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := server.Bytes("/file"); n != 30000 {

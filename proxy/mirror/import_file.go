@@ -76,7 +76,7 @@ func (in *Import) deliver(ctx context.Context, at place, offset, n int64, body i
 		begin += part.Size
 	}
 	blob, _ := blobOf(catalog.Entry{Manifest: in.images[at.image], Source: own.Imported}, at.file)
-	blob.Want = file.Want()
+	blob.Want, blob.By = file.Want(), cache.ByBundle
 	r, err := in.m.deliver(ctx, blob, own.Imported, d, body)
 	if err == nil {
 		r.Close() //nolint:errcheck // nothing was read

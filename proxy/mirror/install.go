@@ -92,7 +92,7 @@ func (m *Mirror) newImporter(o Options) error {
 	m.Installer = Installer{
 		pools: pools, find: m.finder, cached: m.Cached, log: m.log,
 		ahead: func(ctx context.Context, e catalog.Entry, why cache.Why, progress func(int64)) error {
-			_, err := m.bringFile(ctx, e, 0, why, progress)
+			_, err := m.bringFile(ctx, e, 0, why, cache.ByInstall, progress)
 			return err
 		},
 	}
@@ -106,7 +106,7 @@ func (m *Mirror) openImage(ctx context.Context, image manifest.Manifest) (io.Rea
 	if err != nil {
 		return nil, err
 	}
-	r, err := m.Open(ctx, e, 0, cache.Job)
+	r, err := m.Open(ctx, e, 0, cache.Job, cache.ByInstall)
 	if err != nil {
 		return nil, err
 	}

@@ -52,7 +52,7 @@ func (m *Mirror) heal(ctx context.Context, sum verify.Sum, size int64) error {
 	if !ok {
 		return fmt.Errorf("no image in the catalogue has this file: %w", fs.ErrNotExist)
 	}
-	_, err := m.bringFile(ctx, entry, index, cache.Job, nil)
+	_, err := m.bringFile(ctx, entry, index, cache.Job, cache.ByHeal, nil)
 	return err
 }
 
@@ -290,10 +290,10 @@ func (m *Mirror) Verify(ctx context.Context, sum verify.Sum, progress func(int64
 // Fills lists the downloads under way.
 func (m *Mirror) Fills() []cache.FillInfo { return m.store.Fills() }
 
-// Read gives a Reader, which the caller closes, on a verified file on disk. The error matches
+// Read gives a Reader for bundles, which the caller closes, on a verified file on disk. The error matches
 // fs.ErrNotExist when there is none.
 func (m *Mirror) Read(ctx context.Context, sum verify.Sum) (*cache.Reader, error) {
-	blob := cache.Blob{Want: verify.Want{SHA1: sum}}
+	blob := cache.Blob{Want: verify.Want{SHA1: sum}, By: cache.ByBundle}
 	if _, ok := m.store.Peek(blob); !ok {
 		return nil, tell(fs.ErrNotExist, "file %s is not cached", sum)
 	}

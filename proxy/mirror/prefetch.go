@@ -113,7 +113,7 @@ func (m *Mirror) prefetchFile(ctx context.Context, e catalog.Entry, index int) e
 		return nil
 	}
 	began := time.Now()
-	size, err := m.bringFile(ctx, e, index, cache.Ahead, nil)
+	size, err := m.bringFile(ctx, e, index, cache.Ahead, cache.ByPrefetch, nil)
 	if err != nil {
 		return err
 	}

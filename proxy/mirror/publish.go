@@ -200,6 +200,7 @@ func (m *Mirror) leave(id uuid.UUID) (image manifest.Manifest, done func(), err 
 // ownBlob is the file of a published image.
 func ownBlob(image manifest.Manifest) cache.Blob {
 	blob, _ := blobOf(catalog.Entry{Manifest: image, Source: own.Published}, 0)
+	blob.By = cache.ByPublish
 	return blob
 }
 

@@ -17,7 +17,7 @@ func TestRulesDefault(t *testing.T) {
 	m.Adjust(Rules{})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := m.bringFile(ctx, entryOf(t, m, samplePlain), 0, cache.Client, nil); err != nil {
+	if _, err := m.bringFile(ctx, entryOf(t, m, samplePlain), 0, cache.Client, cache.ByClient, nil); err != nil {
 		t.Error(err)
 	}
 }
