@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the tests run beside Go and Node, on Debian and its like:
-# packages by apt-get, the node client by npm. It does nothing when all is
+# packages by apt-get, the node client and axe-core by npm. It does nothing when all is
 # there, so it may run before every test.
 #
 # As root, or with sudo that asks for no password. Where neither is to be had,
@@ -29,6 +29,8 @@ have bzip2 || packages="$packages bzip2"
 [ -x /usr/sbin/zfs ] || have zfs || packages="$packages zfs-fuse"
 have groff || packages="$packages groff-base"
 have minisign || packages="$packages minisign"
+# The browser of the tests of the page, with a font for its pictures.
+have chromium || packages="$packages chromium fonts-dejavu-core"
 # The race detector needs a C compiler and the C library's headers.
 echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
 
@@ -61,7 +63,7 @@ if [ -n "$packages" ]; then
 	fi
 fi
 
-# The node client: again only when the lock file has changed since.
+# The node client, and axe-core for the browser: again only when the lock file has changed since.
 stamp=node/node_modules/.installed
 if ! have npm; then
 	lack "missing: node and npm"

@@ -1,6 +1,6 @@
 // Package e2e tests the built binary from outside, over loopback, with real
-// clients where the machine has them: curl, strace, the official node client.
-// Image servers are played by proxy/upstream/upstreamtest and by the sample
+// clients where the machine has them: curl, strace, the official node client, a
+// browser. Image servers are played by proxy/upstream/upstreamtest and by the sample
 // images of cmd/imgmirror/demo.
 //
 // A missing component skips its test, and fails it when CI=true is set; `make
@@ -32,6 +32,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	defer endBrowser()
 	if imgmirror = os.Getenv(binaryEnv); imgmirror != "" {
 		return m.Run()
 	}
