@@ -146,6 +146,22 @@ func (m Manifest) HoldsStream() bool {
 // HasOrigin tells that the image is incremental: a stream on top of image m.Origin.
 func (m Manifest) HasOrigin() bool { return m.Origin != uuid.Nil }
 
+// Size is the size of all files together, as far as the source gave sizes.
+func (m Manifest) Size() int64 {
+	var size int64
+	for i := range m.Files {
+		size += m.Files[i].Size
+	}
+	return size
+}
+
+// Description is the source's text for people, "" when there is none. It is read from the manifest's
+// text each time.
+func (m Manifest) Description() string {
+	text, _ := m.field("description")
+	return text
+}
+
 // ParseUUID accepts lower-case 8-4-4-4-12 hex only, of any version and variant (spec 0).
 func ParseUUID(s string) (uuid.UUID, bool) { return readUUID(s, false) }
 

@@ -1,0 +1,128 @@
+// Package browse holds tables of images for people who look for an image: words are searched,
+// columns are sorted, values are counted. A table is made once for a list of images, and answers
+// from memory; the package does no I/O and logs nothing.
+package browse
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"sort"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+)
+
+// Row is what a table is made of.
+type Row struct {
+	Image   *manifest.Manifest // is kept by the table, and never changed
+	Source  string
+	Reason  string // why clients are not shown the image; "" = they are
+	Retired bool   // no source lists the image any more
+}
+
+// Table is rows in the order of their dates. It is immutable but for what it remembers, and may be
+// used concurrently.
+type Table struct {
+	rows    []Row
+	cells   []cell
+	columns [columns]column
+	texts   texts
+	byUUID  []int32 // rows in the order of their uuids
+	retired Set
+	orders  map[string]func() []int32 // by Fields; each is made by its first caller
+
+	mu       sync.Mutex // guards what follows
+	filtered []filtered // the last ones first
+}
+
+// cell is what a table has of a row to find and count it: places in texts, and in columns.
+type cell struct {
+	name, version, description uint32
+	values                     [columns]uint32
+}
+
+// The columns whose values are counted.
+const (
+	colOS = iota
+	colType
+	colSource
+	colReason
+	columns
+)
+
+// columnNames are the columns as Result.Facets names them.
+var columnNames = [columns]string{"os", "type", "source", "reason"}
+
+// column is the distinct values of one column.
+type column struct {
+	values []string
+	places map[string]uint32
+}
+
+func (c *column) add(value string) uint32 {
+	at, ok := c.places[value]
+	if !ok {
+		at = uint32(len(c.values))
+		c.values, c.places[value] = append(c.values, value), at
+	}
+	return at
+}
+
+// New makes a table of rows, which it keeps, and sorts by date and uuid.
+func New(rows []Row) *Table {
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		return cmp.Or(a.Image.Published.Compare(b.Image.Published), bytes.Compare(a.Image.UUID[:], b.Image.UUID[:]))
+	})
+	t := &Table{rows: rows, cells: make([]cell, len(rows)), byUUID: make([]int32, len(rows)), retired: NewSet(len(rows))}
+	for c := range t.columns {
+		t.columns[c].places = make(map[string]uint32)
+	}
+	in := newIntake()
+	for i := range rows {
+		r := &rows[i]
+		t.cells[i] = cell{
+			name: in.add(r.Image.Name), version: in.add(r.Image.Version), description: in.describe(r.Image.Description()),
+			values: [columns]uint32{
+				t.columns[colOS].add(r.Image.OS), t.columns[colType].add(r.Image.Type),
+				t.columns[colSource].add(r.Source), t.columns[colReason].add(r.Reason),
+			},
+		}
+		t.byUUID[i] = int32(i)
+		if r.Retired {
+			t.retired.Add(i)
+		}
+	}
+	t.texts = in.texts()
+	slices.SortFunc(t.byUUID, func(a, b int32) int {
+		return cmp.Or(bytes.Compare(rows[a].Image.UUID[:], rows[b].Image.UUID[:]), cmp.Compare(a, b))
+	})
+	t.setOrders()
+	return t
+}
+
+// Len is the number of rows.
+func (t *Table) Len() int { return len(t.rows) }
+
+// Row gives row i.
+func (t *Table) Row(i int) Row { return t.rows[i] }
+
+// Retired is the rows of retired images. Must not be modified.
+func (t *Table) Retired() Set { return t.retired }
+
+// Rows gives the rows of the image id, of each source one.
+func (t *Table) Rows(id uuid.UUID) []int32 {
+	from := t.search(func(at uuid.UUID) bool { return bytes.Compare(at[:], id[:]) >= 0 })
+	to := from
+	for to < len(t.byUUID) && t.rows[t.byUUID[to]].Image.UUID == id {
+		to++
+	}
+	return t.byUUID[from:to]
+}
+
+// search gives the first place in byUUID whose uuid is after.
+func (t *Table) search(after func(uuid.UUID) bool) int {
+	return sort.Search(len(t.byUUID), func(i int) bool { return after(t.rows[t.byUUID[i]].Image.UUID) })
+}
