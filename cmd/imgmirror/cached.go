@@ -46,7 +46,9 @@ var itemTable = table.New("uuid,name,version,state,size",
 	table.Field("name", func(i admin.Item) any { return i.Name }),
 	table.Field("version", func(i admin.Item) any { return i.Version }),
 	table.Field("state", func(i admin.Item) any { return i.State }),
+	table.Field("done", func(i admin.Item) any { return table.Size(i.Done) }),
 	table.Field("size", func(i admin.Item) any { return table.Size(i.Total) }),
+	table.Field("error", func(i admin.Item) any { return errorText(i.Error) }),
 )
 
 // fetched is how the images of a fetch are told of.

@@ -77,6 +77,12 @@ func (o *checkedOutput) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// File is the file that the output goes to; nil: to none.
+func (o *checkedOutput) File() *os.File {
+	f, _ := o.to.(*os.File)
+	return f
+}
+
 func (o *checkedOutput) failed() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -97,11 +103,12 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(
 		newServeCmd(), newDemoCmd(),
 		newSourcesCmd(), newAvailCmd(), newShowCmd(), newAncestryCmd(),
+		newFillsCmd(), newJobsCmd(),
 		newListCmd(), newFetchCmd(), newPinCmd(), newUnpinCmd(), newDeleteCmd(), newVacuumCmd(), newVerifyCmd(),
 		newPublishCmd(), newUnpublishCmd(), newManifestCmd(),
 		newBundleCmd(),
 		newInstallCmd(), newInstalledCmd(),
-		newDoctorCmd(), newConfigCmd(), newVersionCmd(), newCompletionCmd(), newManCmd(), newHealthcheckCmd(),
+		newDoctorCmd(), newConfigCmd(), newTokenCmd(), newVersionCmd(), newCompletionCmd(), newManCmd(), newHealthcheckCmd(),
 	)
 	return root
 }

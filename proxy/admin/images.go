@@ -194,12 +194,15 @@ func (s *Server) cached(w http.ResponseWriter, r *http.Request) error {
 
 // fills is GET /fills.
 func (s *Server) fills(*http.Request) (any, error) {
-	all := s.mirror.Fills()
+	all, list := s.mirror.Fills(), s.mirror.Current()
 	out := make([]Fill, len(all))
 	for i, f := range all {
 		out[i] = Fill{
 			UUID: f.Image.String(), Size: f.Size, Have: f.Have, Rate: f.Rate, ETA: -1,
 			Readers: f.Readers, Source: f.Source, State: string(f.State),
+		}
+		if e, ok := list.Entry(f.Image); ok {
+			out[i].Name, out[i].Version = e.Manifest.Name, e.Manifest.Version
 		}
 		if !f.Sum.IsZero() {
 			out[i].SHA1 = f.Sum.String()

@@ -16,19 +16,26 @@ const (
 	minToken     = 16 // characters, below which a token can be guessed
 )
 
-// ReadToken gives the token that a file holds, without the white space around. An absent file is made,
+// ReadToken gives the token that a file holds, as FindToken does. An absent file is made,
 // readable by its owner alone, with a new random token. On a disk that is full or read-only the new
-// token is in memory alone, and the mirror starts all the same. warnings say what weakens the token.
-// Warnings and errors tell nothing of the text in the file.
+// token is in memory alone, and the mirror starts all the same.
 func ReadToken(path string) (token string, warnings []string, err error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		token, err = makeToken(path)
-		if disk.TakesNothing(err) {
-			return newToken(), []string{fmt.Sprintf("the token of this run is in memory alone, where no operator can read it: %v", err)}, nil
-		}
-		return token, nil, err
+	token, warnings, err = FindToken(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return token, warnings, err
 	}
+	token, err = makeToken(path)
+	if disk.TakesNothing(err) {
+		return newToken(), []string{fmt.Sprintf("the token of this run is in memory alone, where no operator can read it: %v", err)}, nil
+	}
+	return token, nil, err
+}
+
+// FindToken gives the token that a file holds, without the white space around; it writes nothing. The
+// error of an absent file matches fs.ErrNotExist. warnings say what weakens the token. Warnings and
+// errors tell nothing of the text in the file.
+func FindToken(path string) (token string, warnings []string, err error) {
+	info, err := os.Stat(path)
 	if err != nil {
 		return "", nil, fmt.Errorf("admin token: %w", err)
 	}

@@ -73,6 +73,8 @@ type Cached struct {
 // Fill is one download under way.
 type Fill struct {
 	UUID    string `json:"uuid"`
+	Name    string `json:"name"` // this and the next: empty for an image that is not known yet
+	Version string `json:"version"`
 	SHA1    string `json:"sha1"`
 	Size    int64  `json:"size"` // -1: not known yet
 	Have    int64  `json:"have"`

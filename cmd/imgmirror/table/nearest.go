@@ -13,7 +13,7 @@ const maxTyped = 64
 // the only word that begins with typed counts. "" stands for no such word.
 func Nearest(typed string, words []string) string {
 	t := []rune(strings.ToLower(typed))
-	if len(t) == 0 || len(t) > maxTyped {
+	if len(t) < 2 || len(t) > maxTyped {
 		return ""
 	}
 	nearest, least := "", max(1, len(t)/3)+1
@@ -23,7 +23,7 @@ func Nearest(typed string, words []string) string {
 		if d := slips(t, []rune(lower), least); d < least {
 			nearest, least = w, d
 		}
-		if len(t) > 1 && strings.HasPrefix(lower, string(t)) {
+		if strings.HasPrefix(lower, string(t)) {
 			begins++
 			beginning = w
 		}

@@ -26,12 +26,26 @@ type Column[T any] struct {
 	value func(T) any
 }
 
-// Field makes a column. value gives a string, bool, int, Size or time.Time: the same type for
-// every row, since rows are ordered by the values.
+// Field makes a column. value gives a string, bool, int, Size, Rate, Percent, time.Duration or
+// time.Time: the same type for every row, since rows are ordered by the values.
 func Field[T any](name string, value func(T) any) Column[T] { return Column[T]{name, value} }
 
 // Size is a number of bytes, printed as a person reads it; a negative one is not known.
 type Size int64
+
+// Rate is a number of bytes per second, printed as a person reads it; a negative one is not known.
+type Rate int64
+
+// Percent is a share of a whole; a negative one is not known.
+type Percent int
+
+// Share is the share of part in whole; without a whole the share is not known.
+func Share(part, whole int64) Percent {
+	if whole <= 0 {
+		return -1
+	}
+	return Percent(min(max(part, 0), whole) * 100 / whole)
+}
 
 // Table is what a verb prints rows with.
 type Table[T any] struct {
@@ -198,6 +212,18 @@ func Cell(v any) string {
 		if v >= 0 {
 			s = humanize.Bytes(uint64(v))
 		}
+	case Rate:
+		if v >= 0 {
+			s = humanize.Bytes(uint64(v)) + "/s"
+		}
+	case Percent:
+		if v >= 0 {
+			s = strconv.Itoa(int(v)) + "%"
+		}
+	case time.Duration: // a negative one is not known
+		if v >= 0 {
+			s = v.Round(time.Second).String()
+		}
 	case time.Time:
 		if !v.IsZero() {
 			s = v.UTC().Format(time.RFC3339)
@@ -229,6 +255,12 @@ func compare(a, b any) int {
 		return cmp.Compare(a, b.(int))
 	case Size:
 		return cmp.Compare(a, b.(Size))
+	case Rate:
+		return cmp.Compare(a, b.(Rate))
+	case Percent:
+		return cmp.Compare(a, b.(Percent))
+	case time.Duration:
+		return cmp.Compare(a, b.(time.Duration))
 	case time.Time:
 		return a.Compare(b.(time.Time))
 	}
