@@ -30,6 +30,7 @@ type Config struct {
 	Cache     Cache      `yaml:"cache"`
 	Fill      Fill       `yaml:"fill"`
 	Clients   Clients    `yaml:"clients"`
+	Page      Page       `yaml:"page"`
 	Memory    Memory     `yaml:"memory"`
 	Verify    Verify     `yaml:"verify"`
 	Bundle    Bundle     `yaml:"bundle"`
@@ -142,6 +143,11 @@ type Clients struct {
 	Memory         Size          `yaml:"memory" help:"what replies under way may hold beside the lists themselves; a reply beyond it gets a 503"`
 }
 
+// Page is the web page of the mirror.
+type Page struct {
+	Public bool `yaml:"public" help:"true: the web page is at /ui/ of the client listener too, without actions, private images and addresses of nodes; false: at /ui/ of the admin listener only"`
+}
+
 // Memory bounds the process.
 type Memory struct {
 	Limit Size `yaml:"limit" help:"memory that the process may take, like 512MB; empty: that of the cgroup, if one is set"`
@@ -217,6 +223,7 @@ func Defaults() Config {
 			MaxPerAddress:  256,
 			Memory:         64 * megabyte,
 		},
+		Page:      Page{Public: true},
 		Verify:    Verify{ScrubEvery: 168 * time.Hour, ScrubRate: 50 * megabyte},
 		ZFSImport: ZFSImport{Pool: "zones", DBDir: "/var/imgadm"},
 		S3:        S3{Prefix: "imgmirror/", PathStyle: true},

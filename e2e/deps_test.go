@@ -41,7 +41,7 @@ var imports = map[string][]string{
 	"proxy/mirror":                {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/catalog/browse", "proxy/via", "proxy/own", "zfsimport"},
 	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
 	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/catalog/browse", "proxy/own", "proxy/meaning", "proxy/mirror", "zfsimport"},
-	"proxy/page":                  {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog"},
+	"proxy/page":                  {"proxy/meaning", "proxy/admin"},
 	"config":                      {},
 	"cmd/imgmirror/failure":       {"verify", "cache/bundle", "proxy/admin"},
 	"cmd/imgmirror/table":         {"cmd/imgmirror/failure"},

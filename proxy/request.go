@@ -110,7 +110,7 @@ func (s *Server) dispatch(req *request) (err error) {
 		return badRequest("the path is not well encoded")
 	}
 	rt := match(req.segs)
-	if rt == routeChannels && !s.hasChannels() {
+	if rt == routeChannels && !s.hasChannels() || rt == routeUI && !s.hasPage() {
 		rt = nil
 	}
 	if rt == nil {
@@ -120,6 +120,11 @@ func (s *Server) dispatch(req *request) (err error) {
 	if rt.open {
 		req.set(hdrAllowOrigin, "*")
 		req.setKey(hdrExpose, valueExposed)
+	}
+	if rt == routeUI {
+		req.setKey(hdrPolicy, valuePolicy)
+		req.setKey(hdrTypeOptions, valueNosniff)
+		req.setKey(hdrCacheControl, valueNoStore)
 	}
 	switch {
 	case method == fasthttp.MethodOptions && rt.writeOnly:

@@ -34,19 +34,20 @@ var (
 	routeStaticFile  = &route{name: "static_file", open: true, serve: (*Server).getNamedFile}
 	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
 	routePaths       = &route{name: "paths", serve: (*Server).listPaths}
+	routeUI          = &route{name: "ui", serve: (*Server).showPage}
 	routeNone        = &route{name: "none"} // no such path, or no request at all
 )
 
 // allRoutes is every route, for the metrics.
 var allRoutes = []*route{
 	routePing, routeImages, routeImage, routeFile, routeIcon, routeChannels, routeState, routeWrite,
-	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeNone,
+	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeUI, routeNone,
 }
 
 // plain are the routes of paths with one segment.
 var plain = map[string]*route{
 	"ping": routePing, "images": routeImages, "datasets": routeDatasets, "channels": routeChannels,
-	"paths": routePaths, "state": routeState, "readyz": routeReady,
+	"paths": routePaths, "state": routeState, "readyz": routeReady, "ui": routeUI,
 }
 
 // match finds the route of a path; a path without a route gives nil.
@@ -58,6 +59,8 @@ func match(segs []string) *route {
 		return plain[segs[0]]
 	}
 	switch segs[0] {
+	case "ui":
+		return routeUI
 	case "images":
 		return matchImages(segs[1:])
 	case "datasets":

@@ -150,6 +150,14 @@ type Server struct {
 	base context.Context
 	cut  context.CancelFunc
 
+	// unending is a child of base which ends at the begin of the drain, for replies without an end of their
+	// own.
+	unending    context.Context
+	endUnending context.CancelFunc
+
+	page    Page          // of Mount; nil = there is none
+	renders chan struct{} // replies of the page that are being made
+
 	listener atomic.Pointer[net.Listener]
 	served   atomic.Bool // Serve was called
 	serving  atomic.Bool // between the start of Serve and the start of its drain
@@ -198,6 +206,8 @@ func New(o Options) (*Server, error) {
 		displaced: rate.Sometimes{Interval: time.Minute},
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
+	s.unending, s.endUnending = context.WithCancel(s.base)
+	s.renders = make(chan struct{}, maxRenders)
 	s.memory.init(o.Memory, s.metrics.bodies, s.metrics.bodiesRefused)
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
 	s.watch.init(s.metrics)
@@ -306,6 +316,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	}
 
 	defer s.cut()
+	s.endUnending()
 	drained := s.conns.drain()
 	deadline := time.NewTimer(s.opts.DrainTimeout)
 	defer deadline.Stop()

@@ -23,6 +23,7 @@ import (
 	"imgmirror/proxy"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/mirror"
+	"imgmirror/proxy/page"
 )
 
 // process is one running mirror with its two listeners. newProcess builds and listens, run serves.
@@ -32,6 +33,7 @@ type process struct {
 	log         *slog.Logger
 	server      *proxy.Server
 	admin       *admin.Server
+	page        *page.Page                      // nil: a verb's own mirror
 	adminLn     net.Listener                    // nil: admin.listen is empty
 	adminSocket net.Listener                    // nil: a verb's own mirror, or there can be none
 	cfg         atomic.Pointer[config.Config]   // in force; a reload makes another
@@ -100,7 +102,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 func (p *process) run(ctx context.Context) error {
 	operators := func(ctx context.Context) error { return p.admin.Run(ctx, p.adminLn, p.adminSocket) }
 	return around(ctx, p.Mirror.Run, func(ctx context.Context) error {
-		return around(ctx, operators, p.server.Run)
+		return around(ctx, operators, p.serveClients)
 	})
 }
 
@@ -195,8 +197,11 @@ func (p *process) newAdmin(cfg *config.Config) error {
 			return fmt.Errorf("admin.listen: %w", err)
 		}
 	}
+	if host := hostOf(cfg.PublicURL); host != "" {
+		options.Hosts = append(options.Hosts, host)
+	}
 	p.admin = admin.New(options)
-	return nil
+	return p.newPage(cfg, options.Token)
 }
 
 // configJSON is the configuration in force, as config show prints it, in JSON.

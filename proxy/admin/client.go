@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -344,5 +345,22 @@ func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
 	if json.Unmarshal(data, told) != nil || told.Code == "" {
 		return nil, fmt.Errorf("%s %s: %s: not the answer of a mirror", req.Method, req.URL, resp.Status)
 	}
-	return nil, told
+	return nil, &answered{told, resp.StatusCode}
+}
+
+// answered is an error of a reply with the reply's status.
+type answered struct {
+	error
+	status int
+}
+
+func (a *answered) Unwrap() error { return a.error }
+
+// StatusOf is the status of the reply that a Client made err of; 0 = err is of another kind.
+func StatusOf(err error) int {
+	var a *answered
+	if errors.As(err, &a) {
+		return a.status
+	}
+	return 0
 }

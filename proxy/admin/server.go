@@ -61,6 +61,7 @@ type Server struct {
 	trusted  http.Handler   // for those whom the file system let in
 	stopping chan struct{}  // closed when event streams are to end
 	stop     sync.Once
+	page     http.Handler // of Mount; nil: there is none
 
 	gathering chan struct{} // the turn of a caller of /metrics
 }
@@ -105,12 +106,15 @@ func New(o Options) *Server {
 	s.inner.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	route := http.HandlerFunc(s.route)
 	s.trusted = s.front(route)
-	s.open = s.front(s.guard(route))
+	open := s.front(s.guard(route))
+	open.HandleFunc(pagePath, s.servePage)
+	open.HandleFunc("GET /{$}", s.servePage)
+	s.open = open
 	return s
 }
 
 // front is what anyone may ask, with operators before what only they may.
-func (s *Server) front(operators http.Handler) http.Handler {
+func (s *Server) front(operators http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", soon(promhttp.HandlerFor(s.gatherer(), promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelError),
@@ -165,6 +169,7 @@ func say(w http.ResponseWriter, status int, text string) {
 //	GET /readyz    200 or 503, as Options.Ready says
 //	/api/v1/…      the API: openapi.json; with the token only
 //	/debug/pprof/  the profiler; with the token only
+//	/ui/           the page of Mount, which asks for the token by itself; / leads there
 func (s *Server) Handler() http.Handler { return s.open }
 
 // Trusted is Handler without a token: each caller that can connect may do everything.

@@ -1,0 +1,77 @@
+package page
+
+import (
+	"net/http"
+	"slices"
+
+	"imgmirror/proxy/admin"
+)
+
+// maxItems bounds the images of a job that a page shows.
+const maxItems = 500
+
+// unknownAction answers a form that asks for what its page cannot do.
+var unknownAction = &fault{http.StatusUnprocessableEntity, "Nothing was done", "The form asks for something that this page does not do."}
+
+// jobList is the value of jobs.html, newest first.
+type jobList struct {
+	Running, Over []admin.Job
+}
+
+func (p *Page) jobs(v *visit) (any, error) { return v.look().jobs() }
+
+func (l *look) jobs() (*jobList, error) {
+	all, err := l.page.o.API.Jobs(l)
+	if err != nil {
+		return nil, err
+	}
+	list := &jobList{}
+	for _, j := range slices.Backward(all) {
+		if !l.operator {
+			j = publicJob(l, l.page.o.API, j)
+		}
+		if j.Over() {
+			list.Over = append(list.Over, j)
+		} else {
+			list.Running = append(list.Running, j)
+		}
+	}
+	return list, nil
+}
+
+// jobView is the value of job.html.
+type jobView struct {
+	admin.Job
+	More int // images that are not shown
+}
+
+func (j *jobView) title() string { return "Job: " + j.Kind }
+
+func (p *Page) job(v *visit) (any, error) { return v.look().job(v.PathValue("id")) }
+
+func (l *look) job(id string) (*jobView, error) {
+	j, err := l.page.o.API.Job(l, id)
+	if err != nil {
+		return nil, err
+	}
+	if !l.operator {
+		j = publicJob(l, l.page.o.API, j)
+	}
+	view := &jobView{Job: j}
+	if len(j.Items) > maxItems {
+		view.Items, view.More = j.Items[:maxItems], len(j.Items)-maxItems
+	}
+	return view, nil
+}
+
+func (p *Page) actJob(v *visit) (string, error) {
+	if v.PostForm.Get("do") != "cancel" {
+		return "", unknownAction
+	}
+	j, err := v.api().Cancel(v.Context(), v.PathValue("id"))
+	if err != nil {
+		return "", err
+	}
+	v.say("The job is " + j.State + ".")
+	return root + "jobs/" + j.ID, nil
+}

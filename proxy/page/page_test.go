@@ -1,0 +1,154 @@
+package page
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"imgmirror/proxy/admin"
+)
+
+const testToken = "0123456789-0123456789"
+
+// hostile is a name that a stranger has made.
+const hostile = "<script>alert(1)</script>\"'&\x1b[31m\u202egnp.exe"
+
+const (
+	testUUID = "11111111-0000-4000-8000-000000000001"
+	jobID    = "22222222-0000-4000-8000-000000000001"
+)
+
+// fixture is a page over an API with fixed answers.
+type fixture struct {
+	*Page
+	t       *testing.T
+	answers map[string]any // by path below /api/v1; a func makes a handler
+	asked   []string
+	cookie  *http.Cookie
+	csrf    string
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{t: t, answers: map[string]any{
+		"GET /sources":            []admin.Source{{Name: hostile, URL: "http://" + hostile, Kind: "imgapi", State: "down", Images: 7, Hidden: map[string]int{hostile: 3}, LastError: hostile, Reason: hostile}},
+		"GET /fills":              []admin.Fill{{UUID: testUUID, Size: 1000, Have: 500, Rate: 10, ETA: 50, Readers: 2, Source: hostile, State: "filling"}},
+		"GET /jobs":               []admin.Job{{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{}}},
+		"GET /jobs/" + jobID:      admin.Job{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{{UUID: testUUID, Name: hostile, Version: hostile, State: "failed", Error: &admin.Error{Code: "x", Message: hostile}}}},
+		"GET /images/" + testUUID: admin.Image{Manifest: json.RawMessage(`{"public":true}`)},
+	}}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		key := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/api/v1")
+		f.asked = append(f.asked, key)
+		answer, ok := f.answers[key]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			answer = admin.Error{Code: "ResourceNotFound", Message: "none"}
+		}
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(api.Close)
+	client, err := admin.NewClient(admin.ClientOptions{URL: api.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if f.Page, err = New(Options{API: client, Version: "1.2.3", Token: testToken, Public: func() bool { return true }}); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// operator asks the operators' side, in the session of login.
+func (f *fixture) operator(method, path string, form url.Values) *httptest.ResponseRecorder {
+	f.t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	r := httptest.NewRequest(method, path, body)
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if f.cookie != nil {
+		r.AddCookie(f.cookie)
+	}
+	w := httptest.NewRecorder()
+	f.Operators().ServeHTTP(w, r)
+	for _, name := range []string{"Content-Security-Policy", "X-Content-Type-Options", "Cache-Control"} {
+		if w.Header().Get(name) == "" {
+			f.t.Errorf("%s %s: no %s", method, path, name)
+		}
+	}
+	return w
+}
+
+// login signs in.
+func (f *fixture) login() {
+	f.t.Helper()
+	w := f.operator("POST", "/ui/login", url.Values{"token": {testToken}})
+	if cookies := w.Result().Cookies(); w.Code == http.StatusSeeOther && len(cookies) == 1 {
+		f.cookie = cookies[0]
+		f.csrf = f.sessions.find(&http.Request{Header: http.Header{"Cookie": {f.cookie.Name + "=" + f.cookie.Value}}}, false).csrf
+		return
+	}
+	f.t.Fatalf("login: %d %v", w.Code, w.Header())
+}
+
+// paths are a request for each page.
+func paths() (all []string) {
+	for _, rt := range routes {
+		path := strings.NewReplacer("{id}", jobID, "{uuid}", testUUID).Replace(rt.path)
+		all = append(all, root+path)
+	}
+	return all
+}
+
+// Names of strangers are text on each page.
+func TestHostileNames(t *testing.T) {
+	f := newFixture(t)
+	f.login()
+	seen := false
+	for _, path := range paths() {
+		w := f.operator("GET", path, nil)
+		body := w.Body.String()
+		if w.Code != http.StatusOK || !strings.Contains(body, "</html>") {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+		for _, bad := range []string{"<script>alert", "\x1b", "\u202e"} {
+			if strings.Contains(body, bad) {
+				t.Errorf("%s has %q", path, bad)
+			}
+		}
+		seen = seen || strings.Contains(body, `\u202egnp.exe`) && strings.Contains(body, `\x1b[31m`)
+	}
+	if !seen {
+		t.Error("no page shows the hostile name as text")
+	}
+}
+
+// Without a session, and with a wrong token, there is the login and nothing else.
+func TestNoSession(t *testing.T) {
+	f := newFixture(t)
+	for _, path := range paths() {
+		if w := f.operator("GET", path, nil); w.Code != http.StatusSeeOther || !strings.HasPrefix(w.Header().Get("Location"), "/ui/login") {
+			t.Errorf("GET %s: %d %q", path, w.Code, w.Header())
+		}
+		if w := f.operator("POST", path, url.Values{"do": {"refresh"}}); w.Code != http.StatusUnauthorized {
+			t.Errorf("POST %s: %d", path, w.Code)
+		}
+	}
+	w := f.operator("POST", "/ui/login", url.Values{"token": {testToken + "x"}})
+	if w.Code != http.StatusUnauthorized || len(w.Result().Cookies()) > 0 || strings.Contains(w.Body.String(), testToken) {
+		t.Errorf("wrong token: %d %v", w.Code, w.Header())
+	}
+	if len(f.asked) > 0 {
+		t.Errorf("the API was asked: %q", f.asked)
+	}
+}

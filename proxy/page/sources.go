@@ -1,0 +1,79 @@
+package page
+
+import (
+	"maps"
+	"slices"
+
+	"imgmirror/proxy/admin"
+)
+
+// sourceList is the value of sources.html.
+type sourceList struct {
+	Sources []sourceRow
+}
+
+// sourceRow is a source with what the page adds.
+type sourceRow struct {
+	admin.Source
+	HiddenAll int
+	Reasons   []reason
+}
+
+// reason is why some images of a source are hidden.
+type reason struct {
+	Name   string
+	Images int
+}
+
+func (p *Page) sources(v *visit) (any, error) { return v.look().sources() }
+
+func (l *look) sources() (*sourceList, error) {
+	all, err := l.page.o.API.Sources(l)
+	if err != nil {
+		return nil, err
+	}
+	if !l.operator {
+		all = publicSources(all)
+	}
+	list := &sourceList{}
+	for _, s := range all {
+		row := sourceRow{Source: s}
+		for _, name := range slices.Sorted(maps.Keys(s.Hidden)) {
+			if n := s.Hidden[name]; n > 0 {
+				row.HiddenAll += n
+				row.Reasons = append(row.Reasons, reason{name, n})
+			}
+		}
+		list.Sources = append(list.Sources, row)
+	}
+	return list, nil
+}
+
+func (p *Page) actSources(v *visit) (string, error) {
+	switch v.PostForm.Get("do") {
+	case "refresh":
+		job, err := v.api().Refresh(v.Context())
+		if err != nil {
+			return "", err
+		}
+		return root + "jobs/" + job.ID, nil
+	case "check":
+		all, err := v.api().CheckSources(v.Context())
+		if err != nil {
+			return "", err
+		}
+		failed := 0
+		for _, s := range all {
+			if s.Check != nil && !s.Check.OK {
+				failed++
+			}
+		}
+		if failed == 0 {
+			v.say("All sources have answered, and their lists were taken in.")
+		} else {
+			v.say(count(failed) + " of " + count(len(all)) + " sources did not answer. Their last errors are below.")
+		}
+		return root + "sources", nil
+	}
+	return "", unknownAction
+}
