@@ -176,15 +176,25 @@ func TestAvailTellsOfSilence(t *testing.T) {
 	silent.Stop()
 	m := newMirror(t, nil, from(src.URL(), nil), from(silent.URL(), settings{"name": "silent"}))
 	verb := func() said { return m.verb("avail", "-H", "-o", "name", "-s", "name") }
-	if got := verb(); got.code != 0 || got.stdout != "here\n" || !strings.HasPrefix(got.stderr, "warning: source silent has never answered: ") {
+	if got := verb(); got.code != 0 || got.stdout != "here\n" || !strings.HasPrefix(got.stderr, "warning: source silent has not answered yet: its images may be missing (") {
 		t.Errorf("%+v", got)
 	}
+	m.launch()
+	m.until("the mirror has what there is", func() bool { return m.verb("avail", "-q", "-H", "-o", "name").stdout == "here\n" })
+	const warning = "warning: source silent has not answered yet: its images may be missing"
+	for _, args := range [][]string{{"avail"}, {"sources"}, {"fetch", "name=here"}} {
+		if got := m.verb(args...); got.code != 0 || !strings.HasPrefix(got.stderr, warning) || strings.Count(got.stderr, "\n") != 1 {
+			t.Errorf("%q: %+v", args, got)
+		}
+		m.verb(append(args, "-q")...).want(t)
+	}
+	m.verb("fetch", here.uuid).want(t) // nothing is missing that was asked for
 	if err := silent.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m.start()
-	m.awaitList(2)
-	verb().want(t, "gone\nhere\n")
+	m.verb("refresh", "-H", "-o", "name,added,result", "silent").want(t, "silent  1  ok\n")
+	m.verb("avail", "-H", "-o", "name", "-s", "name").want(t, "gone\nhere\n")
+	m.verb("sources", "-H", "-o", "name").want(t, "silent\n")
 }
 
 // TestVerbsNoFolder: what reads the sources' lists leaves nothing behind, and

@@ -39,6 +39,11 @@ func TestFillsAndJobs(t *testing.T) {
 		return err == nil && len(fills) == 1 && fills[0].Have == half
 	})
 
+	if s := m.verb("list", "-H"); s.code != 0 || s.stdout != "" || s.stderr != "1 download is under way: see imgmirror fills\n" {
+		t.Errorf("list during a download: %+v", s)
+	}
+	m.verb("list", "-q", "-H").want(t)
+
 	for door, run := range map[string]func(...string) said{"socket": m.verb, "network": m.remote} {
 		t.Run(door, func(t *testing.T) {
 			run("fills").want(t, "UUID", "PERCENT", "STATE", img.uuid)

@@ -60,7 +60,7 @@ func newBundleExportCmd() *cobra.Command {
 			"  imgmirror bundle export -o june.tar --since may.tar --sign key os=smartos\n" +
 			"  imgmirror bundle export -o /media/disk/ --since theirs.json name=~base",
 		Args:              wantedArgs(&e.wanted),
-		ValidArgsFunction: completeUUIDs(onDisk),
+		ValidArgsFunction: completeFrom(onDisk),
 	}
 	f := cmd.Flags()
 	f.StringVarP(&e.output, "output", "o", "", "`FILE` or folder to write (\"-\" = standard output)")

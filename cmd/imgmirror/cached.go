@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,14 +30,28 @@ var cachedTable = table.New("uuid,name,version,os,size,used,pinned",
 )
 
 func newListCmd() *cobra.Command {
-	return tableVerb(&cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "list [FILTER...]",
 		Short: "List the images whose files are on disk",
 		Long: "Lists the images whose files are on disk: their size, when they were last used, and whether they\n" +
-			"are pinned.\n\n" + filterHelp,
+			"are pinned. Downloads under way are not in the list: a line on stderr counts them, and fills lists them.\n\n" + filterHelp,
 		Args: filterArgs,
-	}, cachedTable, needFiles, func(ctx context.Context, s *session, args []string) ([]admin.Cached, error) {
-		return s.Cached(ctx, args...)
+	}
+	quiet := addQuietFlag(cmd)
+	return tableVerb(cmd, cachedTable, needFiles, func(ctx context.Context, s *session, args []string) ([]admin.Cached, error) {
+		cached, err := s.Cached(ctx, args...)
+		if err != nil || *quiet {
+			return cached, err
+		}
+		fills, err := s.Fills(ctx)
+		switch len(fills) {
+		case 0:
+		case 1:
+			fmt.Fprintln(cmd.ErrOrStderr(), "1 download is under way: see imgmirror fills")
+		default:
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d downloads are under way: see imgmirror fills\n", len(fills))
+		}
+		return cached, err
 	})
 }
 
@@ -64,7 +79,7 @@ func newFetchCmd() *cobra.Command {
 			"Images are named by UUID, by filters, or both. What is on disk already is not fetched again; what\n" +
 			"was interrupted goes on where it was.\n\n" + filterHelp,
 		Args:              wantedArgs(&wanted),
-		ValidArgsFunction: completeUUIDs(offered),
+		ValidArgsFunction: completeFrom(offered),
 	}
 	cmd.Flags().BoolVarP(&dry, "dry-run", "n", false, "tell what would be fetched")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print failures only")
@@ -74,7 +89,12 @@ func newFetchCmd() *cobra.Command {
 			return withTable(cmd, out, needLists, func(ctx context.Context, s *session) ([]admin.Item, error) { return s.FetchDry(ctx, wanted) })
 		}
 		return withJob(cmd, needStore, progress.Following{Quiet: quiet, JSON: out.JSON, Done: fetched},
-			func(ctx context.Context, s *session) (admin.Job, error) { return s.Fetch(ctx, wanted) })
+			func(ctx context.Context, s *session) (admin.Job, error) {
+				if err := warnOfSilence(ctx, s, cmd, quiet || len(wanted.Filters) == 0); err != nil {
+					return admin.Job{}, err
+				}
+				return s.Fetch(ctx, wanted)
+			})
 	})
 	return cmd
 }
@@ -91,7 +111,7 @@ func newVerifyCmd() *cobra.Command {
 			"A wrong file is moved to the quarantine folder; it, or one that is gone, is fetched again from a\n" +
 			"source that has it. When there is none, the verb fails.\n\n" + filterHelp,
 		Args:              optionalArgs(&wanted),
-		ValidArgsFunction: completeUUIDs(onDisk),
+		ValidArgsFunction: completeFrom(onDisk),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withJob(cmd, needFiles, f, func(ctx context.Context, s *session) (admin.Job, error) { return s.Verify(ctx, wanted) })
 		},
@@ -125,7 +145,7 @@ func pinVerb(name, short, long, done, already string, n need, do func(*admin.Cli
 		Short:             short,
 		Long:              long + "\n\n" + filterHelp,
 		Args:              wantedArgs(&wanted),
-		ValidArgsFunction: completeUUIDs(offered),
+		ValidArgsFunction: completeFrom(offered),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withSession(cmd, n, func(ctx context.Context, s *session) error {
 				items, err := do(s.Client, ctx, wanted)
@@ -158,7 +178,7 @@ func newDeleteCmd() *cobra.Command {
 		Long: "Removes the files of images; those that their sources still list are fetched again when a client\n" +
 			"asks. A pinned image is refused. A file that a client is reading is read to its end.\n\n" + filterHelp,
 		Args:              wantedArgs(&wanted),
-		ValidArgsFunction: completeUUIDs(onDisk),
+		ValidArgsFunction: completeFrom(onDisk),
 	}
 	cmd.Flags().BoolVarP(&wanted.DryRun, "dry-run", "n", false, "tell what would be removed")
 	return removeVerb(cmd, &wanted.DryRun, func(ctx context.Context, s *session) ([]admin.Removed, error) { return s.Delete(ctx, wanted) })

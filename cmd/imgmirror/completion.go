@@ -10,7 +10,6 @@ import (
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/man"
 	"imgmirror/cmd/imgmirror/table"
-	"imgmirror/proxy/admin"
 )
 
 func newCompletionCmd() *cobra.Command {
@@ -60,10 +59,12 @@ func newManCmd() *cobra.Command {
 // completeLimit is how long a shell's user may have to wait.
 const completeLimit = 2 * time.Second
 
-// completeUUIDs completes an argument to the UUID of an image that list gives. Only a mirror that
-// runs on the data folder is asked: a data folder takes too long to open for a key press, and so do
-// sources to answer.
-func completeUUIDs(list func(context.Context, *session) ([]admin.Item, error)) cobra.CompletionFunc {
+// choice is a word that an argument can be completed to, and what a person knows it by.
+type choice struct{ word, about string }
+
+// completeFrom completes an argument to a word that list gives. Only a mirror that runs on the data
+// folder is asked: a data folder takes too long to open for a key press, and so do sources to answer.
+func completeFrom(list func(context.Context, *session) ([]choice, error)) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		const none = cobra.ShellCompDirectiveNoFileComp
 		cfg, err := loadConfig(cmd)
@@ -87,8 +88,8 @@ func completeUUIDs(list func(context.Context, *session) ([]admin.Item, error)) c
 		}
 		var found []string
 		for _, c := range all {
-			if strings.HasPrefix(c.UUID, typed) {
-				found = append(found, cobra.CompletionWithDesc(c.UUID, table.Printable(c.Name+"@"+c.Version)))
+			if strings.HasPrefix(c.word, typed) {
+				found = append(found, cobra.CompletionWithDesc(c.word, table.Printable(c.about)))
 			}
 		}
 		return found, none
@@ -96,7 +97,7 @@ func completeUUIDs(list func(context.Context, *session) ([]admin.Item, error)) c
 }
 
 // offered are the images of the catalogue.
-func offered(ctx context.Context, s *session) ([]admin.Item, error) {
+func offered(ctx context.Context, s *session) ([]choice, error) {
 	images, err := s.Images(ctx)
 	if err != nil {
 		return nil, err
@@ -105,19 +106,29 @@ func offered(ctx context.Context, s *session) ([]admin.Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make([]admin.Item, len(rows))
+	all := make([]choice, len(rows))
 	for i, r := range rows {
-		all[i] = admin.Item{UUID: r.m.UUID, Name: r.m.Name, Version: r.m.Version}
+		all[i] = choice{r.m.UUID, r.m.Name + "@" + r.m.Version}
 	}
 	return all, nil
 }
 
 // onDisk are the images whose files are on disk.
-func onDisk(ctx context.Context, s *session) ([]admin.Item, error) {
+func onDisk(ctx context.Context, s *session) ([]choice, error) {
 	cached, err := s.Cached(ctx)
-	all := make([]admin.Item, len(cached))
+	all := make([]choice, len(cached))
 	for i, c := range cached {
-		all[i] = admin.Item{UUID: c.UUID, Name: c.Name, Version: c.Version}
+		all[i] = choice{c.UUID, c.Name + "@" + c.Version}
+	}
+	return all, err
+}
+
+// sourceNames are the sources.
+func sourceNames(ctx context.Context, s *session) ([]choice, error) {
+	sources, err := s.Sources(ctx)
+	all := make([]choice, len(sources))
+	for i, source := range sources {
+		all[i] = choice{source.Name, source.URL}
 	}
 	return all, err
 }

@@ -22,27 +22,49 @@ func newAvailCmd() *cobra.Command {
 		Long:  "Lists the merged catalogue of all sources: what imgadm avail shows on a node.\n\n" + filterHelp,
 		Args:  filterArgs,
 	}
+	quiet := addQuietFlag(cmd)
 	return tableVerb(cmd, imageTable, needLists, func(ctx context.Context, s *session, args []string) ([]imageRow, error) {
 		images, err := s.Images(ctx, args...)
 		if err != nil {
 			return nil, err
 		}
-		if err := warnOfSilence(ctx, s, cmd.ErrOrStderr()); err != nil {
+		if err := warnOfSilence(ctx, s, cmd, *quiet); err != nil {
 			return nil, err
 		}
 		return imageRows(images)
 	})
 }
 
-// warnOfSilence names the sources whose images are missing because they have never answered.
-func warnOfSilence(ctx context.Context, s *session, to io.Writer) error {
-	sources, err := s.Sources(ctx)
-	for _, source := range sources {
-		if source.LastSuccess.IsZero() && source.LastError != "" {
-			fmt.Fprintf(to, "warning: source %s has never answered: %s\n", source.Name, source.LastError)
-		}
+// addQuietFlag adds the option -q of a verb that warns on stderr.
+func addQuietFlag(cmd *cobra.Command) *bool {
+	return cmd.Flags().BoolP("quiet", "q", false, "print no warnings")
+}
+
+// warnOfSilence names on stderr the sources whose images may be missing, unless the verb is quiet.
+func warnOfSilence(ctx context.Context, s *session, cmd *cobra.Command, quiet bool) error {
+	if quiet {
+		return nil
 	}
-	return err
+	sources, err := s.Sources(ctx)
+	if err != nil {
+		return err
+	}
+	tellSilence(cmd.ErrOrStderr(), sources)
+	return nil
+}
+
+// tellSilence names the sources that have not answered, in this process or an earlier one.
+func tellSilence(to io.Writer, sources []admin.Source) {
+	for _, source := range sources {
+		if !source.LastSuccess.IsZero() {
+			continue
+		}
+		why := ""
+		if source.LastError != "" {
+			why = " (" + source.LastError + ")"
+		}
+		fmt.Fprintf(to, "warning: source %s has not answered yet: its images may be missing%s\n", source.Name, table.Printable(why))
+	}
 }
 
 func newAncestryCmd() *cobra.Command {
@@ -52,7 +74,7 @@ func newAncestryCmd() *cobra.Command {
 		Short:             "List an image and the images that it builds on",
 		Long:              "Lists an image, its origin, the origin of that, down to the root.",
 		Args:              uuidArg(&id),
-		ValidArgsFunction: completeUUIDs(offered),
+		ValidArgsFunction: completeFrom(offered),
 	}
 	return tableVerb(cmd, imageTable, needLists, func(ctx context.Context, s *session, _ []string) ([]imageRow, error) {
 		images, err := s.Ancestry(ctx, id)
@@ -74,8 +96,9 @@ func newShowCmd() *cobra.Command {
 			"whether the image is listed, cached and pinned here, and hidden: why clients are not shown it. Without\n" +
 			"--sources the last is told on stderr.",
 		Args:              uuidArg(&id),
-		ValidArgsFunction: completeUUIDs(offered),
+		ValidArgsFunction: completeFrom(offered),
 	}
+	quiet := addQuietFlag(cmd)
 	cmd.Flags().BoolVar(&sources, "sources", false, "tell also where the image comes from")
 	addServerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -88,6 +111,9 @@ func newShowCmd() *cobra.Command {
 				return table.JSON(cmd.OutOrStdout(), image)
 			}
 			for _, h := range image.Hidden {
+				if *quiet {
+					break
+				}
 				fmt.Fprintf(cmd.ErrOrStderr(), "imgmirror show: image %s is not shown to clients: source %s: %s (%s)\n",
 					id, h.Source, table.Printable(h.Detail), h.Reason)
 			}

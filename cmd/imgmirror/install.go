@@ -42,7 +42,7 @@ func newInstallCmd() *cobra.Command {
 		Example: "  imgmirror install name=base-64-lts version=24.4.0\n" +
 			"  imgmirror install --from http://mirror:8080 7c5d3e40-9f61-40ac-9d82-2e3f4a5b6c73",
 		Args:              wantedArgs(&wanted),
-		ValidArgsFunction: completeUUIDs(offered),
+		ValidArgsFunction: completeFrom(offered),
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.pool, "pool", "P", "", "`POOL` to install into (default: zfsimport.pool)")

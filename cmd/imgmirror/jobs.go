@@ -14,6 +14,7 @@ import (
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/proxy/admin"
+	"imgmirror/proxy/meaning"
 )
 
 // jobTable shows jobs.
@@ -48,7 +49,7 @@ func newJobsCmd() *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: completeUUIDs(jobsOf(func(admin.Job) bool { return true })),
+		ValidArgsFunction: completeFrom(jobsOf(func(admin.Job) bool { return true })),
 	}
 	addWatchFlag(cmd, &watch, "follow the jobs until Ctrl-C, or one job until it is over")
 	addServerFlags(cmd)
@@ -156,7 +157,7 @@ func newJobsCancelCmd() *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: completeUUIDs(jobsOf(func(j admin.Job) bool { return !j.Over() })),
+		ValidArgsFunction: completeFrom(jobsOf(func(j admin.Job) bool { return !j.Over() })),
 	}
 	addServerFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -198,22 +199,22 @@ func findJob(ctx context.Context, s *session, typed string) (admin.Job, error) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return admin.Job{}, failure.New("ResourceNotFound", "%s", table.Unknown("job", typed, beginnings))
+		return admin.Job{}, failure.New(meaning.NotFound, "%s", table.Unknown("job", typed, beginnings))
 	}
-	return admin.Job{}, failure.New("ResourceNotFound", "the IDs of %d jobs begin with %q: type more of it", len(found), typed)
+	return admin.Job{}, failure.New(meaning.NotFound, "the IDs of %d jobs begin with %q: type more of it", len(found), typed)
 }
 
 // jobsOf lists jobs for a shell that completes their IDs.
-func jobsOf(want func(admin.Job) bool) func(context.Context, *session) ([]admin.Item, error) {
-	return func(ctx context.Context, s *session) ([]admin.Item, error) {
-		all, err := s.Jobs(ctx)
-		var items []admin.Item
-		for _, j := range all {
+func jobsOf(want func(admin.Job) bool) func(context.Context, *session) ([]choice, error) {
+	return func(ctx context.Context, s *session) ([]choice, error) {
+		jobs, err := s.Jobs(ctx)
+		var all []choice
+		for _, j := range jobs {
 			if want(j) {
-				items = append(items, admin.Item{UUID: j.ID, Name: j.Kind, Version: j.State})
+				all = append(all, choice{j.ID, j.Kind + ", " + j.State})
 			}
 		}
-		return items, err
+		return all, err
 	}
 }
 

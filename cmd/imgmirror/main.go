@@ -102,7 +102,7 @@ func newRootCmd() *cobra.Command {
 	flags.String("data-dir", "", "data `FOLDER`")
 	root.AddCommand(
 		newServeCmd(), newDemoCmd(),
-		newSourcesCmd(), newAvailCmd(), newShowCmd(), newAncestryCmd(),
+		newSourcesCmd(), newRefreshCmd(), newAvailCmd(), newShowCmd(), newAncestryCmd(),
 		newFillsCmd(), newJobsCmd(),
 		newListCmd(), newFetchCmd(), newPinCmd(), newUnpinCmd(), newDeleteCmd(), newVacuumCmd(), newVerifyCmd(),
 		newPublishCmd(), newUnpublishCmd(), newManifestCmd(),

@@ -118,7 +118,7 @@ func TestReloadSecrets(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Sources = []config.Source{{Name: "s", URL: config.URL(source.URL()), Kind: "imgapi", TokenFile: secret, Refresh: config.Defaults().Sources[0].Refresh}}
 	m, _ := runProcess(t, cfg)
-	if err := m.Check(t.Context(), "s"); err == nil || len(listed(m)) != 0 {
+	if _, err := m.Check(t.Context(), "s"); err == nil || len(listed(m)) != 0 {
 		t.Fatalf("with the old token: %v, %d images", err, len(listed(m)))
 	}
 	if err := os.WriteFile(secret, []byte("new\n"), 0o600); err != nil {
@@ -128,7 +128,7 @@ func TestReloadSecrets(t *testing.T) {
 	if err := m.reload(t.Context(), &same); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Check(t.Context(), "s"); err != nil || len(listed(m)) != 1 {
+	if _, err := m.Check(t.Context(), "s"); err != nil || len(listed(m)) != 1 {
 		t.Errorf("with the new token: %v, %d images", err, len(listed(m)))
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
@@ -51,6 +52,7 @@ func newSourcesCmd() *cobra.Command {
 		Args: noArgs,
 	}
 	cmd.Flags().BoolVarP(&check, "check", "c", false, "ask each source now; exit 1 if one fails")
+	quiet := addQuietFlag(cmd)
 	addServerFlags(cmd)
 	flags := sourceTable.Flags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -74,22 +76,27 @@ func newSourcesCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := out.Print(cmd.OutOrStdout(), sources); err != nil {
-				return err
+			if !*quiet {
+				tellSilence(cmd.ErrOrStderr(), sources)
 			}
-			failed := 0
-			for _, s := range sources {
-				if s.Check != nil && !s.Check.OK {
-					failed++
-				}
-			}
-			if failed > 0 {
-				return failure.New("SourcePing", "%d of %d sources failed", failed, len(sources))
-			}
-			return nil
+			return errors.Join(out.Print(cmd.OutOrStdout(), sources), failedChecks(sources))
 		})
 	}
 	return cmd
+}
+
+// failedChecks is the error of a verb of which some sources did not give their lists.
+func failedChecks(sources []admin.Source) error {
+	failed := 0
+	for _, s := range sources {
+		if s.Check != nil && !s.Check.OK {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return failure.New("SourcePing", "%d of %d sources failed", failed, len(sources))
+	}
+	return nil
 }
 
 // stateText is up, down or unknown, or resting: down, and left alone for a while.

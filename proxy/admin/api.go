@@ -75,7 +75,7 @@ func (s *Server) routes() []route {
 	}
 	return []route{
 		get("/sources", answer(s.sources)),
-		post("/sources/check", answer(s.checkSources), ok),
+		post("/sources/check", answer(s.checkSources), ok, absent, invalid),
 		post("/sources/refresh", answer(s.refreshSources), accepted, many, down),
 		get("/images", s.images, invalid),
 		get("/images/{uuid}", answer(s.image), absent, invalid, down),

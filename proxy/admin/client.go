@@ -99,8 +99,11 @@ func (c *Client) Sources(ctx context.Context) ([]Source, error) {
 
 // CheckSources asks every source for its list just now, has what they say taken
 // over, and lists them with the outcome.
-func (c *Client) CheckSources(ctx context.Context) ([]Source, error) {
-	return ask[[]Source](ctx, c, http.MethodPost, "/sources/check", struct{}{})
+func (c *Client) CheckSources(ctx context.Context) ([]Source, error) { return c.Check(ctx, Which{}) }
+
+// Check is CheckSources for some sources.
+func (c *Client) Check(ctx context.Context, w Which) ([]Source, error) {
+	return ask[[]Source](ctx, c, http.MethodPost, "/sources/check", w)
 }
 
 // Refresh starts a job that asks every source for its list.

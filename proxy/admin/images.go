@@ -19,8 +19,12 @@ import (
 
 // What can be seen: sources, the catalogue, what is on disk, what comes in.
 
-// checkTimeout bounds the asking of one source.
-const checkTimeout = 20 * time.Second
+// checkTimeout bounds the wait for each source's list; maxCheckTimeout, which the longest question for
+// a list does not reach, is the most that a caller can ask for.
+const (
+	checkTimeout    = 20 * time.Second
+	maxCheckTimeout = 3 * time.Minute
+)
 
 // sources is GET /sources.
 func (s *Server) sources(*http.Request) (any, error) { return sourcesOf(s.mirror.Status()), nil }
@@ -37,32 +41,60 @@ func sourcesOf(all []catalog.Status) []Source {
 	return out
 }
 
-// checkSources is POST /sources/check: all sources are asked side by side, and their answers are
+// checkSources is POST /sources/check: the sources are asked side by side, and their answers are
 // taken over. The reply tells of the sources after that.
 func (s *Server) checkSources(r *http.Request) (any, error) {
-	names := s.mirror.Status()
-	checks := make([]*Check, len(names))
+	which := Which{Wait: int64(checkTimeout / time.Second)}
+	if err := readJSON(r, &which); err != nil {
+		return nil, err
+	}
+	if which.Wait < 1 || which.Wait > int64(maxCheckTimeout/time.Second) {
+		return nil, refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter,
+			"wait_seconds is %d, and must be from 1 to %d", which.Wait, maxCheckTimeout/time.Second)
+	}
+	checks, err := s.wantedSources(which.Sources)
+	if err != nil {
+		return nil, err
+	}
 	var asked sync.WaitGroup
-	for i := range names {
+	for name, check := range checks {
 		asked.Go(func() {
-			ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+			ctx, cancel := context.WithTimeout(r.Context(), time.Duration(which.Wait)*time.Second)
 			defer cancel()
 			begun := time.Now()
-			err := s.mirror.Check(ctx, names[i].Name)
-			checks[i] = &Check{OK: err == nil, Took: time.Since(begun).Milliseconds()}
+			change, err := s.mirror.Check(ctx, name)
+			check.OK, check.Took = err == nil, time.Since(begun).Milliseconds()
+			check.Added, check.Removed, check.Changed = change.Added, change.Removed, change.Changed
 			if err != nil {
-				checks[i].Error = err.Error()
+				check.Error = err.Error()
 			}
 		})
 	}
 	asked.Wait()
-	out := sourcesOf(s.mirror.Status())
-	for i := range out {
-		if at := slices.IndexFunc(names, func(st catalog.Status) bool { return st.Name == out[i].Name }); at >= 0 {
-			out[i].Check = checks[at]
+	out := []Source{}
+	for _, source := range sourcesOf(s.mirror.Status()) {
+		if source.Check = checks[source.Name]; source.Check != nil || len(which.Sources) == 0 {
+			out = append(out, source)
 		}
 	}
 	return out, nil
+}
+
+// wantedSources has a Check to fill in for each source of these names, or without names for each source.
+func (s *Server) wantedSources(names []string) (map[string]*Check, error) {
+	checks := make(map[string]*Check)
+	all := s.mirror.Status()
+	for _, st := range all {
+		if len(names) == 0 || slices.Contains(names, st.Name) {
+			checks[st.Name] = new(Check)
+		}
+	}
+	for _, name := range names {
+		if checks[name] == nil {
+			return nil, refuse(http.StatusNotFound, meaning.NotFound, "source %q does not exist", shorten(name))
+		}
+	}
+	return checks, nil
 }
 
 // images is GET /images.

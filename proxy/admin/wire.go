@@ -30,6 +30,16 @@ type Check struct {
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 	Took  int64  `json:"took_ms"`
+	// In images, against the list before.
+	Added   int `json:"added"`
+	Removed int `json:"removed"`
+	Changed int `json:"changed"`
+}
+
+// Which is the body of POST /api/v1/sources/check.
+type Which struct {
+	Sources []string `json:"sources,omitempty"`      // names; none: all
+	Wait    int64    `json:"wait_seconds,omitempty"` // for the answer of each source; absent: 20
 }
 
 // Image is one image of the catalogue.

@@ -131,21 +131,24 @@ func (c *Catalog) RefreshDue(ctx context.Context) error {
 }
 
 // Check asks the source of that name for its list, now, and takes the list over as Run does. The
-// list is being served and saved when Check returns nil. The error is that of the source. ctx
-// bounds the wait only: a later answer is taken over then.
-func (c *Catalog) Check(ctx context.Context, name string) error {
+// list is being served and saved when Check returns without an error. The error is that of the source.
+// ctx bounds the wait only: a later answer is taken over then.
+func (c *Catalog) Check(ctx context.Context, name string) (Change, error) {
 	s := c.byName[name]
 	switch {
 	case s == nil:
-		return fmt.Errorf("there is no source %q", name)
+		return Change{}, fmt.Errorf("there is no source %q", name)
 	case c.opts.Offline && !s.Withdraws:
-		return errors.New("the mirror is offline: it asks no source")
+		return Change{}, errors.New("the mirror is offline: it asks no source")
 	}
+	var change Change // valid once listed has told
 	listed, complete := make(chan error, 1), make(chan struct{})
 	if !c.spawn(func(ctx context.Context) {
 		defer close(complete)
+		before := c.imagesOf(s)
 		err := c.refresh(ctx, s)
 		if err == nil {
+			change = changeOf(before, c.imagesOf(s))
 			c.saveConfirmed(s)
 		}
 		listed <- err
@@ -154,21 +157,21 @@ func (c *Catalog) Check(ctx context.Context, name string) error {
 		}
 		c.giveBack()
 	}) {
-		return errStopped
+		return Change{}, errStopped
 	}
 	select {
 	case err := <-listed:
 		if err != nil {
-			return err
+			return Change{}, err
 		}
 	case <-ctx.Done():
-		return fmt.Errorf("list of source %s: no answer yet: %w", name, ctx.Err())
+		return Change{}, fmt.Errorf("list of source %s: no answer yet: %w", name, ctx.Err())
 	}
 	select {
 	case <-complete:
 	case <-ctx.Done():
 	}
-	return nil
+	return change, nil
 }
 
 // refreshAll refreshes sources side by side.

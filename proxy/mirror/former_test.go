@@ -148,7 +148,7 @@ func TestFormerFolderCutShort(t *testing.T) {
 	}
 	copyFolder(t, index, "testdata/former/data/index")
 	m, _ = runMirror(t, o)
-	if err := m.Check(t.Context(), "published"); err != nil { // a start does so by and by
+	if _, err := m.Check(t.Context(), "published"); err != nil { // a start does so by and by
 		t.Fatal(err)
 	}
 	publishes(t, m, o, idsOf(5)...)
@@ -176,7 +176,7 @@ func TestFormerFolderDamaged(t *testing.T) {
 			}
 			for range 2 {
 				m, stop := runMirror(t, o)
-				if err := m.Check(t.Context(), "published"); err != nil { // a start does so by and by
+				if _, err := m.Check(t.Context(), "published"); err != nil { // a start does so by and by
 					t.Fatal(err)
 				}
 				publishes(t, m, o, c.want...)

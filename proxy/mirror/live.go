@@ -99,9 +99,8 @@ func (m *Mirror) Known(ctx context.Context) (*catalog.List, error) {
 
 // Check asks one source, by its name, for its list, now, and takes the list over. ctx bounds the
 // wait only.
-func (m *Mirror) Check(ctx context.Context, source string) error {
-	_, err := ask(m, func(g *generation) (any, error) { return nil, g.Check(ctx, source) }, anyError)
-	return err
+func (m *Mirror) Check(ctx context.Context, source string) (catalog.Change, error) {
+	return ask(m, func(g *generation) (catalog.Change, error) { return g.Check(ctx, source) }, anyError)
 }
 
 // retake has the catalogue take the list of one of the mirror's own sources anew, and save the list:

@@ -32,7 +32,7 @@ func TestRestore(t *testing.T) {
 	}
 	m, _ = runMirror(t, o)
 	for _, name := range []string{own.Published, own.Imported} { // a start does so by and by
-		if err := m.Check(t.Context(), name); err != nil {
+		if _, err := m.Check(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
 	}
