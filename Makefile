@@ -3,6 +3,7 @@
 # make test   what CI runs: format, vet, every test with the race detector
 # make bench  what takes time, as ratios where there is something to compare with
 # make check  test, the linters and the cross builds: before a commit
+# make screenshots   pictures of the page, in both themes at two widths, in dist/screenshots
 
 # A semantic version: clients see it in /ping.
 VERSION ?= 0.1.0-g$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -15,7 +16,7 @@ PLATFORMS := illumos/amd64 linux/amd64 linux/arm64 freebsd/amd64 darwin/arm64
 # Pinned; built from its module by the Go tool-chain, kept in the build cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: demo run build test check bench cross lint fmt tools vet man
+.PHONY: demo run build test check bench cross lint fmt tools vet man screenshots
 
 build:
 	$(BUILD) -o imgmirror ./cmd/imgmirror
@@ -49,6 +50,11 @@ cross:
 man: build
 	mkdir -p dist/man
 	./imgmirror man dist/man
+
+# Each page of the web page, as operators and as clients see it, in a real browser.
+screenshots: tools
+	mkdir -p dist/screenshots
+	go test -count=1 -run '^TestPageLooks$$' ./e2e -pictures '$(CURDIR)/dist/screenshots'
 
 lint:
 	$(GOLANGCI) run

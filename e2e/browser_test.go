@@ -58,7 +58,7 @@ func endBrowser() {
 
 // tab is a page of the browser, with cookies of its own. What goes wrong in the page is a fault,
 // and fails the test when the test ends: an error on the console, an exception, a breach of the
-// page's policy, an answer of 400 or above, a request without an answer, a request for another
+// page's policy, a dialog, an answer of 400 or above, a request without an answer, a request for another
 // address than those of the tab.
 type tab struct {
 	t          testing.TB
@@ -134,6 +134,8 @@ func (b *tab) see(event any) {
 		if e.Entry.Level == log.EntryLevelError && e.Entry.Source != log.EntrySourceNetwork {
 			fault("%s: %s", e.Entry.Source, e.Entry.Text)
 		}
+	case *page.EventJavascriptDialogOpening:
+		fault("dialog: %s", e.Message)
 	case *network.EventRequestWillBeSent:
 		b.asked[e.RequestID] = e.Request.URL
 		if !b.mayAsk(e.Request.URL) {
@@ -319,7 +321,9 @@ func (b *tab) describe() string {
 func (b *tab) look(theme string, width int64) {
 	b.t.Helper()
 	_, err := chromedp.Call(b.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}},
+		Features: []*emulation.MediaFeature{
+			{Name: "prefers-color-scheme", Value: theme}, {Name: "prefers-reduced-motion", Value: "reduce"},
+		},
 	})
 	if err == nil {
 		_, err = chromedp.Call(b.ctx, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{

@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// pictures is the folder for the pictures of the pages; "" = none are kept.
+var pictures = flag.String("pictures", "", "a `folder` for pictures of the pages, in both themes at two widths")
+
+// axe is the source of the accessibility checker.
+var axe = sync.OnceValues(func() (string, error) {
+	text, err := os.ReadFile("node/node_modules/axe-core/axe.min.js")
+	return string(text), err
+})
+
+// accessible has axe-core look at the page as it is, and returns what is serious or critical.
+func (b *tab) accessible() []string {
+	b.t.Helper()
+	source, err := axe()
+	if err != nil {
+		missing(b.t, "axe-core: "+err.Error())
+	}
+	var there bool
+	if b.js(`!!window.axe`, &there); !there {
+		b.js(source+"\n;0", nil)
+	}
+	var violations []struct {
+		ID, Impact, Help string
+		Nodes            []struct {
+			HTML           string
+			FailureSummary string
+		}
+	}
+	b.js(`axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations)`, &violations)
+	var faults []string
+	for _, v := range violations {
+		if v.Impact != "serious" && v.Impact != "critical" {
+			continue
+		}
+		for _, node := range v.Nodes {
+			faults = append(faults, fmt.Sprintf("%s (%s): %s\n\t%s\n\t%s", v.ID, v.Impact, v.Help, node.HTML, node.FailureSummary))
+		}
+	}
+	return faults
+}
+
+// overflow names the elements that are wider than the page, if the page can be scrolled sideways.
+func (b *tab) overflow() []string {
+	b.t.Helper()
+	var wide []string
+	b.js(`(() => {
+		const width = document.documentElement.clientWidth;
+		if (document.scrollingElement.scrollWidth <= width) return [];
+		return [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > width + 1)
+			.map(e => e.outerHTML.slice(0, 160)).slice(0, 5).concat("the page is " + document.scrollingElement.scrollWidth + " px wide");
+	})()`, &wide)
+	return wide
+}
+
+// TestPageLooks: each page of both sides, in both themes, on a phone and on a desk: nothing is
+// wider than the page, and the accessibility checker finds nothing serious.
+func TestPageLooks(t *testing.T) {
+	t.Parallel()
+	s := newExhibit(t)
+	for _, at := range []struct{ name, base string }{{"operators", s.admin}, {"clients", s.url}} {
+		b := newTab(t, at.base)
+		b.allow("answer 404")
+		if at.base == s.admin {
+			b.open(s.admin + "/ui/login")
+			s.looks(b, at.name, "login")
+			b.signIn(s.token())
+		}
+		for name, path := range map[string]string{
+			"overview": "/ui/", "images": "/ui/images", "image": "/ui/images/" + s.cached.uuid,
+			"image-slow": "/ui/images/" + s.slow.uuid, "image-long": "/ui/images/" + s.long.uuid, "image-chain": "/ui/images/" + sampleApp, "image-conflict": "/ui/images/" + s.conflict.uuid,
+			"images-none": "/ui/images?q=nothing+has+this+name", "absent": "/ui/none",
+			"nodes": "/ui/nodes", "sources": "/ui/sources", "jobs": "/ui/jobs", "connect": "/ui/connect",
+		} {
+			b.open(at.base + path)
+			s.looks(b, at.name, name)
+		}
+	}
+}
+
+// looks checks the page that the tab shows.
+func (s *exhibit) looks(b *tab, side, name string) {
+	b.t.Helper()
+	for _, theme := range []string{"light", "dark"} {
+		for _, width := range []int64{390, 1440} {
+			b.look(theme, width)
+			what := fmt.Sprintf("%s-%s-%s-%d", side, name, theme, width)
+			for _, fault := range b.overflow() {
+				b.t.Errorf("%s: wider than the page: %s", what, fault)
+			}
+			for _, fault := range b.accessible() {
+				b.t.Errorf("%s: %s", what, fault)
+			}
+			if *pictures == "" {
+				continue
+			}
+			if err := os.WriteFile(filepath.Join(*pictures, what+".png"), b.picture(), 0o644); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// signIn signs the browser's user in.
+func (b *tab) signIn(token string) {
+	b.t.Helper()
+	b.typed("#token", token)
+	if status := b.follow("main form button"); status != 200 {
+		b.t.Fatalf("signing in: status %d\n%s", status, b.describe())
+	}
+}
