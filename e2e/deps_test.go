@@ -19,7 +19,7 @@ const module = "imgmirror/"
 // imports is who may import what of ours: what a package's shipped code does
 // not find here it may not use, and a package that is not here may not be.
 // A package need not exist yet. Siblings (cache, proxy/upstream, proxy/catalog,
-// proxy/own, zfsimport) never import each other: each declares what it needs, and
+// proxy/own, proxy/nodes, zfsimport) never import each other: each declares what it needs, and
 // proxy/mirror is where they meet.
 var imports = map[string][]string{
 	"verify":                      {},
@@ -36,11 +36,12 @@ var imports = map[string][]string{
 	"proxy/catalog":               {"verify", "manifest", "race", "proxy/via", "proxy/catalog/browse"},
 	"proxy/catalog/browse":        {"manifest"},
 	"proxy/own":                   {"verify", "manifest", "cache/disk"},
+	"proxy/nodes":                 {},
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy/meaning":               {"verify", "manifest", "cache", "proxy/catalog"},
-	"proxy/mirror":                {"verify", "manifest", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/catalog/browse", "proxy/via", "proxy/own", "zfsimport"},
-	"proxy":                       {"verify", "manifest", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
-	"proxy/admin":                 {"verify", "manifest", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/catalog/browse", "proxy/own", "proxy/meaning", "proxy/mirror", "zfsimport"},
+	"proxy/mirror":                {"verify", "manifest", "proxy/nodes", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/catalog/browse", "proxy/via", "proxy/own", "zfsimport"},
+	"proxy":                       {"verify", "manifest", "proxy/nodes", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
+	"proxy/admin":                 {"verify", "manifest", "proxy/nodes", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/catalog/browse", "proxy/own", "proxy/meaning", "proxy/mirror", "zfsimport"},
 	"proxy/page":                  {"proxy/meaning", "proxy/admin"},
 	"config":                      {},
 	"cmd/imgmirror/failure":       {"verify", "cache/bundle", "proxy/admin"},
@@ -54,7 +55,7 @@ var imports = map[string][]string{
 	"cmd/imgmirror": {
 		"cmd/imgmirror/demo", "cmd/imgmirror/doctor", "cmd/imgmirror/failure", "cmd/imgmirror/man", "cmd/imgmirror/media", "cmd/imgmirror/memory", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
-		"proxy/meaning", "proxy/mirror", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
+		"proxy/nodes", "proxy/meaning", "proxy/mirror", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
 }
 
