@@ -102,7 +102,14 @@ func (s *Store) setHealth(err error) {
 // why files cannot be served or stored, and is what Health tells from now on;
 // hampered what else is wrong with the folder while files are being served.
 func (s *Store) Look() (down, hampered error) {
-	defer func() { s.setHealth(down) }()
+	defer func() {
+		s.setHealth(down)
+		if hampered != nil {
+			s.hampered.Store(&hampered)
+		} else {
+			s.hampered.Store(nil)
+		}
+	}()
 	if down = s.places.look(s.known); down != nil {
 		return down, nil
 	}
@@ -137,6 +144,17 @@ func (s *Store) Look() (down, hampered error) {
 		hampered = errors.Join(hampered, disk.Error(err))
 	}
 	return down, hampered
+}
+
+// Trouble tells what the last look at the data folder has found wrong, in the words of Look. It does
+// not wait.
+func (s *Store) Trouble() (all []string) {
+	for _, err := range []*error{s.health.Load(), s.hampered.Load()} {
+		if err != nil {
+			all = append(all, (*err).Error())
+		}
+	}
+	return all
 }
 
 // suspectDisk notes that a request has failed by the disk: the next looks try it. A disk

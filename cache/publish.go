@@ -42,6 +42,7 @@ func (s *Store) publish(f *fill, r *round) error {
 			s.o.OnPublish(b, info)
 		}
 	}
+	s.tellStored(f, r)
 	return nil
 }
 

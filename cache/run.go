@@ -61,6 +61,7 @@ func (s *Store) Run(ctx context.Context) error {
 			err = s.sweep()
 		case <-tidy.C:
 			s.removeStale()
+			s.endRound()
 			err = s.index.Collect()
 		}
 		if err != nil {

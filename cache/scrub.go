@@ -83,8 +83,12 @@ func (s *Store) check(ctx context.Context, sum verify.Sum, f *stored, by pace, p
 		}
 	}
 	s.metrics.scrubbed[result].Inc()
-	if err != nil {
+	switch {
+	case err != nil:
 		s.log.Error("a file of the cache has failed its check", "sum", sum, "result", string(result), "error", err)
+		s.tellOf(f, EventLost, err)
+	case result != CheckOK:
+		s.tellOf(f, EventHealed, nil)
 	}
 	return result, err
 }
@@ -119,7 +123,7 @@ func (s *Store) look(ctx context.Context, sum verify.Sum, f *stored, by pace, pr
 		}
 		return CheckAbsent, errors.New("it is gone from the disk")
 	case damaged(err):
-		if err := s.reject(sum, f, whereUnreadable, err); err != nil {
+		if err := s.lose(sum, f, whereUnreadable, err); err != nil {
 			return CheckUnreadable, err
 		}
 		return CheckQuarantined, disk.Error(err)
@@ -221,6 +225,7 @@ func (s *Store) scrub(ctx context.Context) {
 	}
 	by := s.checking.pieces(s.o.ScrubRate)
 	for {
+		s.endRound()
 		sum, f, left := s.nextCheck(time.Now())
 		if left > 0 {
 			select {

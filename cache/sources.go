@@ -302,6 +302,7 @@ func (d *download) refuse(r *round, c *candidate, where string, why error) {
 		d.s.advances.lost(c.Source, &d.claim, d.s.share())
 	}
 	d.s.log.Warn("a source gives wrong bytes", "sum", d.f.blob.title(), "source", c.Name, "where", where, "error", why)
+	d.tellWrong(c.Name, why)
 }
 
 // exhaustedError says that no source is left to ask, and what each said. It matches what that means
@@ -337,6 +338,7 @@ func (d *download) exhausted(r *round) error {
 		}
 		if c.ended && c.out == nil && r.view.size >= 0 { // it has had its chances to send the rest
 			d.s.metrics.failure(c.Name, whereSize)
+			d.tellWrong(c.Name, fmt.Errorf("%w: the body ends before its %d bytes", verify.ErrMismatch, r.view.size))
 		}
 	}
 	if heard >= 0 && heard < len(answers) { // -1: a source could not tell

@@ -112,6 +112,7 @@ func (s *Store) hashAgain(sum verify.Sum, f *stored) error {
 		return nil
 	case CheckQuarantined, CheckAbsent: // it is filled again
 		s.log.Error("a file of the cache has failed its check", "sum", sum, "result", string(result), "error", err)
+		s.tellOf(f, EventLost, err)
 		return nil
 	}
 	return err
@@ -120,6 +121,12 @@ func (s *Store) hashAgain(sum verify.Sum, f *stored) error {
 // reject takes a file that cannot be used as it stands out of the cache, into the
 // quarantine: it will be filled again.
 func (s *Store) reject(sum verify.Sum, f *stored, where string, why error) error {
+	s.tellOf(f, EventLost, why)
+	return s.lose(sum, f, where, why)
+}
+
+// lose is reject for a caller that tells of the file itself.
+func (s *Store) lose(sum verify.Sum, f *stored, where string, why error) error {
 	s.log.Error("a file of the cache is lost", "sum", sum, "size", f.Digests.Size, "error", why)
 	s.metrics.failure(sourceDisk, where)
 	return s.putAway(sum, f)

@@ -61,6 +61,9 @@ type Options struct {
 	// still has no sha1: the process may have ended before the first call was heard. It may call
 	// SaveFacts and the like, but neither File nor Close. It may be nil.
 	OnPublish func(Blob, Info)
+	// OnEvent is told of what has happened to files. It must be quick, and call nothing of the Store
+	// but what does no I/O; nil: nobody is told.
+	OnEvent func(Event)
 	// Keep tells whether the files of an image must stay as if it were pinned. It
 	// is asked again and again, with no lock held, and must be quick; nil: of none.
 	Keep func(image uuid.UUID) bool
@@ -107,10 +110,12 @@ type Store struct {
 	wakeRun   chan struct{} // a token in it: the limits have changed
 	places    *places
 	health    atomic.Pointer[error] // what Health gives; nil: all is well
+	hampered  atomic.Pointer[error] // what else the last look at the data folder has found; nil: nothing
 	suspect   atomic.Bool           // a request has failed by the disk, and no look has tried that since
 
 	quarantine quarantine
 	checking   pace // of Check and of the scrub
+	rounds     rounds
 
 	// step is called with the name of each step of publishing, after it. Tests set it.
 	step func(string)
@@ -202,10 +207,11 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit, s.slots); err != nil {
 		return nil, err
 	}
-	if err := s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share); err != nil {
+	if err := errors.Join(s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share), s.glanceMetrics(o.Registerer)); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.loadRound()
 	return s, nil
 }
 

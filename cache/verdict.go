@@ -24,6 +24,7 @@ func (d *download) judge(r *round) error {
 	switch {
 	case r.leftover > 0:
 		d.s.metrics.failure(sourceDisk, whereDigest)
+		d.tellWrong(sourceDisk, err)
 	case len(r.from) == 1:
 		d.refuse(r, r.from[0], whereDigest, err)
 	default:
@@ -31,6 +32,7 @@ func (d *download) judge(r *round) error {
 		for _, c := range r.from {
 			d.s.metrics.failure(c.Name, whereMixed)
 		}
+		d.tellWrong(r.names(), err)
 	}
 	return fmt.Errorf("from %s: %w", r.names(), err)
 }

@@ -103,7 +103,10 @@ func (s *Server) routes() []route {
 		get("/jobs", answer(s.listJobs)),
 		get("/jobs/{id}", answer(s.getJob), absent),
 		remove("/jobs/{id}", answer(s.cancelJob), absent),
-		get("/events", s.events, absent, many),
+		get("/events", s.events, absent, invalid, many),
+		get("/status", answer(s.status)),
+		get("/traffic", answer(s.traffic), invalid),
+		get("/history", answer(s.history), invalid),
 		get("/openapi.json", s.describe),
 	}
 }

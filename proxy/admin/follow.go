@@ -80,7 +80,61 @@ const maxEvent = 256 << 20
 
 // stream reads the events of one job until it is over or the stream ends, which is an error.
 func (c *Client) stream(ctx context.Context, id string, update func(Job)) error {
-	resp, err := c.send(ctx, http.MethodGet, "/events?job="+url.QueryEscape(id), "", nil)
+	return c.read(ctx, "/events?job="+url.QueryEscape(id), eventJob, func(data []byte) (over bool, err error) {
+		var job Job
+		if err := json.Unmarshal(data, &job); err != nil {
+			return false, fmt.Errorf("event of job %s: %w", id, err)
+		}
+		update(job)
+		return job.Over(), nil
+	})
+}
+
+// FollowStatus calls update with the status as it is now and whenever it has changed, at most once a
+// second, until ctx ends. A stream that breaks is taken up again. It returns an error when ctx ends,
+// or the mirror cannot be reached for followTries.
+func (c *Client) FollowStatus(ctx context.Context, update func(Status)) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.MaxInterval = followPause
+	lost := time.Now()
+	for {
+		err := c.streamStatus(ctx, func(st Status) {
+			lost = time.Now()
+			pauses.Reset()
+			update(st)
+		})
+		var told *Error
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &told):
+			return err
+		case time.Since(lost) > followTries:
+			return fmt.Errorf("the mirror has not answered for %s: %w", followTries, err)
+		}
+		select {
+		case <-time.After(pauses.NextBackOff()):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// streamStatus reads the events of the status until the stream ends, which is an error.
+func (c *Client) streamStatus(ctx context.Context, update func(Status)) error {
+	return c.read(ctx, "/events?topic="+topicStatus, eventStatus, func(data []byte) (over bool, err error) {
+		var st Status
+		if err := json.Unmarshal(data, &st); err != nil {
+			return false, fmt.Errorf("event of the status: %w", err)
+		}
+		update(st)
+		return false, nil
+	})
+}
+
+// read gives the data of the events of that name to take, until take says that it has all or the stream
+// ends, which is an error.
+func (c *Client) read(ctx context.Context, path, name string, take func(data []byte) (over bool, err error)) error {
+	resp, err := c.send(ctx, http.MethodGet, path, "", nil)
 	if err != nil {
 		return err
 	}
@@ -92,16 +146,11 @@ func (c *Client) stream(ctx context.Context, id string, update func(Job)) error 
 		if field == "event" {
 			event = value
 		}
-		if field != "data" || event != eventJob {
+		if field != "data" || event != name {
 			continue
 		}
-		var job Job
-		if err := json.Unmarshal([]byte(value), &job); err != nil {
-			return fmt.Errorf("event of job %s: %w", id, err)
-		}
-		update(job)
-		if job.Over() {
-			return nil
+		if over, err := take([]byte(value)); over || err != nil {
+			return err
 		}
 	}
 	return cmp.Or(lines.Err(), io.ErrUnexpectedEOF)

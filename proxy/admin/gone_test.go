@@ -59,7 +59,7 @@ func TestFollowersLeaveNothing(t *testing.T) {
 			s.jobs.mu.Lock()
 			defer s.jobs.mu.Unlock()
 			stacks := make([]byte, 1<<20)
-			return len(s.jobs.watchers), strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "created by imgmirror/proxy/admin.(*Server).events")
+			return len(s.jobs.watchers), strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "created by imgmirror/proxy/admin.(*Server).beginStream")
 		}
 		follow := func(path string) net.Conn {
 			return dial("GET /api/v1/events" + path + " HTTP/1.1\r\nHost: x\r\n\r\n")

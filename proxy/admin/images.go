@@ -225,7 +225,9 @@ func (s *Server) cached(w http.ResponseWriter, r *http.Request) error {
 }
 
 // fills is GET /fills.
-func (s *Server) fills(*http.Request) (any, error) {
+func (s *Server) fills(*http.Request) (any, error) { return s.fillsNow(), nil }
+
+func (s *Server) fillsNow() []Fill {
 	all, list := s.mirror.Fills(), s.mirror.Current()
 	out := make([]Fill, len(all))
 	for i, f := range all {
@@ -243,7 +245,7 @@ func (s *Server) fills(*http.Request) (any, error) {
 			out[i].ETA = int64((f.ETA + time.Second - 1) / time.Second) // rounded up
 		}
 	}
-	return out, nil
+	return out
 }
 
 // uuidOf reads the uuid of an image.

@@ -37,6 +37,7 @@ type jobs struct {
 	running  int
 	all      []*job // oldest first
 	watchers map[*watcher]struct{}
+	glances  int // event streams that are about no job
 }
 
 func newJobs(m *metrics) *jobs {
@@ -143,6 +144,11 @@ func (js *jobs) list() []Job {
 	return out
 }
 
+// underWay gives the jobs that run, oldest first, without their items.
+func (js *jobs) underWay() []Job {
+	return slices.DeleteFunc(js.list(), Job.Over)
+}
+
 // prune forgets the oldest jobs that are over. js.mu is held.
 func (js *jobs) prune() {
 	over, items := 0, 0
@@ -232,10 +238,8 @@ func (js *jobs) watch(only *job) (*watcher, error) {
 	w := &watcher{of: js, only: only, wake: make(chan struct{}, 1), changed: make(map[*job]struct{})}
 	js.mu.Lock()
 	defer js.mu.Unlock()
-	if len(js.watchers) >= maxWatchers {
-		js.metrics.refused[refusedStreams].Inc()
-		return nil, refuse(http.StatusTooManyRequests, codeTooManyStreams,
-			"%d event streams are open: close one, or ask for the job instead", len(js.watchers))
+	if err := js.mayWatch(); err != nil {
+		return nil, err
 	}
 	js.watchers[w] = struct{}{}
 	if only != nil { // also a job so old that it is in no list
@@ -250,11 +254,36 @@ func (js *jobs) watch(only *job) (*watcher, error) {
 	return w, nil
 }
 
-// streams is the number of watchers.
+// streams is the number of event streams.
 func (js *jobs) streams() int {
 	js.mu.Lock()
 	defer js.mu.Unlock()
-	return len(js.watchers)
+	return len(js.watchers) + js.glances
+}
+
+// mayWatch refuses one event stream too many. js.mu is held.
+func (js *jobs) mayWatch() error {
+	if open := len(js.watchers) + js.glances; open >= maxWatchers {
+		js.metrics.refused[refusedStreams].Inc()
+		return refuse(http.StatusTooManyRequests, codeTooManyStreams,
+			"%d event streams are open: close one, or ask without a stream", open)
+	}
+	return nil
+}
+
+// watchStatus counts an event stream that is about no job, until over is called.
+func (js *jobs) watchStatus() (over func(), err error) {
+	js.mu.Lock()
+	defer js.mu.Unlock()
+	if err := js.mayWatch(); err != nil {
+		return nil, err
+	}
+	js.glances++
+	return func() {
+		js.mu.Lock()
+		defer js.mu.Unlock()
+		js.glances--
+	}, nil
 }
 
 func (w *watcher) close() {

@@ -248,6 +248,7 @@ func TestDescriptionHasEveryField(t *testing.T) {
 	for _, v := range []any{
 		Source{}, Check{}, Image{}, Hidden{}, Cached{}, Fill{}, Wanted{}, Dry{}, Job{}, Item{}, Removed{}, Finding{}, Error{},
 		Install{}, Installed{},
+		Status{}, Traffic{}, Disk{}, Scrub{}, Counts{}, Bound{}, Event{}, Certificate{}, Series{}, Point{},
 		BundleWanted{}, Bundled{}, BundledFile{}, BundleHead{}, BundleImport{}, ImportedFile{}, ImportedImage{}, Provenance{},
 	} {
 		types[reflect.TypeOf(v).Name()] = reflect.TypeOf(v)

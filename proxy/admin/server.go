@@ -41,6 +41,8 @@ type Options struct {
 	HeadMemory int64
 
 	Mirror *mirror.Mirror
+	// Certificate gives that of the clients' listener; nil, or a nil Certificate: it has none.
+	Certificate func() *Certificate
 	// Config gives the configuration in force as JSON, secrets masked.
 	Config func() (json.RawMessage, error)
 	// Doctor checks the set-up; there is something to tell of each.
@@ -55,6 +57,7 @@ type Server struct {
 	log      *slog.Logger
 	jobs     *jobs
 	heads    heads
+	glance   glance
 	metrics  *metrics
 	inner    *http.ServeMux // what only an operator may ask
 	open     http.Handler   // for whoever can connect

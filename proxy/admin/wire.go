@@ -19,10 +19,11 @@ type Source struct {
 	LastTry     time.Time      `json:"last_try,omitzero"`
 	LastSuccess time.Time      `json:"last_success,omitzero"`
 	LastError   string         `json:"last_error,omitempty"`
-	AskedFrom   time.Time      `json:"asked_from,omitzero"` // of a source that fails again and again: until then it is asked for little
-	Resting     int            `json:"resting_images"`      // which the source fails to give again and again
-	Reason      string         `json:"reason,omitempty"`    // why these, or all questions, rest
-	Check       *Check         `json:"check,omitempty"`     // in replies to POST /api/v1/sources/check only
+	AskedFrom   time.Time      `json:"asked_from,omitzero"`      // of a source that fails again and again: until then it is asked for little
+	Resting     int            `json:"resting_images"`           // which the source fails to give again and again
+	Reason      string         `json:"reason,omitempty"`         // why these, or all questions, rest
+	Certificate time.Time      `json:"certificate_end,omitzero"` // of the source's own, as the last answer showed; zero: there is none
+	Check       *Check         `json:"check,omitempty"`          // in replies to POST /api/v1/sources/check only
 }
 
 // Check is the outcome of asking a source just now.

@@ -51,6 +51,16 @@ func replacedBy(conflicts []manifest.Conflict) map[offer]string {
 	return out
 }
 
+// Conflicts gives the images that a source has with other files than those that are served, in no
+// order.
+func (l *List) Conflicts() []manifest.Conflict {
+	all := make([]manifest.Conflict, 0, len(l.replaced))
+	for left, kept := range l.replaced {
+		all = append(all, manifest.Conflict{UUID: left.image, Kept: kept, Left: left.source})
+	}
+	return all
+}
+
 // hides says why a stored image is not among the list's images; Reason is "" for one that is. hides
 // is the one rule for what clients are shown.
 func (l *List) hides(r *record) Hidden {

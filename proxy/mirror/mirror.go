@@ -22,6 +22,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
+	"imgmirror/proxy/history"
 	"imgmirror/proxy/own"
 	"imgmirror/proxy/via"
 	"imgmirror/zfsimport"
@@ -88,9 +89,12 @@ type Mirror struct {
 	trust      bundle.Policy
 	rules      atomic.Pointer[Rules]
 	publishing publishing
+	history    *history.History
+	counting   counting
 	imports    imports          // bundles that are coming
 	missing    prometheus.Gauge // see newMissing
 	offline    atomic.Bool
+	began      time.Time
 
 	resumeDue   chan struct{} // a token in it: partial downloads may have become possible
 	prefetchDue chan struct{} // likewise: there may be something to prefetch
@@ -117,6 +121,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		publishing: publishing{all: make(map[uuid.UUID]change)},
 		late:       make(chan struct{}),
 		next:       make(chan succession),
+		began:      time.Now(),
 
 		resumeDue:   make(chan struct{}, 1),
 		prefetchDue: make(chan struct{}, 1),
@@ -133,12 +138,13 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 	c := o.Cache
 	c.MaxSize, c.MinFree, c.FillSlots = o.Rules.MaxSize, o.Rules.MinFree, o.Rules.FillSlots
 	c.Sources = append([]string{own.Published, own.Imported}, o.Sources.names()...)
-	c.OnPublish, c.OnRemove, c.Keep, c.Heal = m.learn, m.forgetEvicted, m.keeps, m.heal
+	c.OnPublish, c.OnRemove, c.OnEvent, c.Keep, c.Heal = m.learn, m.fileRemoved, m.fileEvent, m.keeps, m.heal
 	c.Logger, c.Registerer = m.log.With("component", "cache"), m.registry
 	if m.store, err = cache.Open(ctx, c); err != nil {
 		return nil, err
 	}
 	m.Files = Files{m.store}
+	m.openHistory()
 	if err := m.openOwn(o.Cache.Dir); err != nil {
 		return nil, err
 	}
@@ -168,7 +174,10 @@ func (m *Mirror) Run(ctx context.Context) error {
 	g.Go(func() error { m.prefetch(ctx); return nil })
 	g.Go(func() error { m.installWishes(ctx); return nil })
 	g.Go(func() error { m.watchImports(ctx); return nil })
-	return errors.Join(g.Wait(), m.store.Close())
+	g.Go(func() error { m.history.Run(ctx); return nil })
+	err := g.Wait()
+	m.history.Save()
+	return errors.Join(err, m.store.Close())
 }
 
 // RunQuietly is Run for a mirror that does what it is asked and nothing else: no refresh, no
@@ -176,7 +185,9 @@ func (m *Mirror) Run(ctx context.Context) error {
 func (m *Mirror) RunQuietly(ctx context.Context) error {
 	err := m.store.Run(ctx)
 	// ctx has ended: the catalogue asks no source, and waits for the searches under way.
-	return errors.Join(err, m.runCatalog(ctx), m.store.Close())
+	err = errors.Join(err, m.runCatalog(ctx))
+	m.history.Save()
+	return errors.Join(err, m.store.Close())
 }
 
 // Close frees what New opened, for a mirror that Run was not called for.
@@ -192,6 +203,15 @@ func (m *Mirror) Adjust(r Rules) {
 
 // ID is the mirror's among mirrors: see via.
 func (m *Mirror) ID() string { return m.id }
+
+// Version is that of the binary, as Options tell.
+func (m *Mirror) Version() string { return m.version }
+
+// Began is when the mirror was made.
+func (m *Mirror) Began() time.Time { return m.began }
+
+// Offline tells that no source is asked.
+func (m *Mirror) Offline() bool { return m.offline.Load() }
 
 // Registry has the metrics of the mirror and of what it is made of.
 func (m *Mirror) Registry() *prometheus.Registry { return m.registry }

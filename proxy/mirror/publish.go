@@ -14,6 +14,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/history"
 	"imgmirror/proxy/own"
 )
 
@@ -57,6 +58,7 @@ func (m *Mirror) Publish(ctx context.Context, text []byte, file io.Reader) (mani
 	if err != nil {
 		return manifest.Manifest{}, fmt.Errorf("image %s: %w", image.UUID, err)
 	}
+	m.history.Add(m.eventOf(image.UUID, history.KindPublished))
 	return image, nil
 }
 
@@ -163,6 +165,7 @@ func (m *Mirror) Unpublish(ctx context.Context, id uuid.UUID) (manifest.Manifest
 		err = errors.Join(err, m.own(image), m.retake(ctx, own.Published))
 		return manifest.Manifest{}, fmt.Errorf("image %s stays published: %w", id, err)
 	}
+	m.history.Add(history.Event{Kind: history.KindUnpublished, UUID: id.String(), Text: titleOf(image), Private: !image.Public})
 	if err := m.removeOwn(ctx, image); err != nil {
 		return image, fmt.Errorf("image %s is published no more, but its file stays: %w", id, err)
 	}
