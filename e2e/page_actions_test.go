@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"golang.org/x/sync/errgroup"
+
+	"imgmirror/proxy/admin"
+)
+
+// press clicks on a button by its text, and waits for the page that comes.
+func (b *tab) press(text string) {
+	b.t.Helper()
+	// A plain text is an XPath to the browser.
+	button := chromedp.Search(`//main//button[normalize-space()=` + quoted(text) + `]`)
+	if status := b.load("the button "+text, chromedp.Click(button)); status != http.StatusOK {
+		b.t.Fatalf("the button %s: status %d\n%s", text, status, b.describe())
+	}
+}
+
+// awaitText waits until the main part of the page has the text. Without script the page is loaded
+// again and again, as its user would.
+func (b *tab) awaitText(text string) {
+	b.t.Helper()
+	b.sample(`document.querySelector("main").innerText`, func(value any) bool {
+		said, _ := value.(string)
+		if strings.Contains(said, text) {
+			return true
+		}
+		if b.scriptless {
+			b.load("loading the page again", chromedp.Reload())
+		}
+		return false
+	})
+}
+
+// at is the path of the page.
+func (b *tab) at() (path string) {
+	b.t.Helper()
+	b.js(`location.pathname`, &path)
+	return path
+}
+
+// ask has the API's answer in value.
+func (m *mirror) ask(path string, value any) {
+	m.t.Helper()
+	got := m.api(path)
+	if got.status != 200 {
+		m.t.Fatalf("%s: %d %s", path, got.status, got.body)
+	}
+	if err := json.Unmarshal(got.body, value); err != nil {
+		m.t.Fatalf("%s: %v", path, err)
+	}
+}
+
+// TestPageActions: what an operator can do by the page works with its script and without. The API
+// tells the outcome.
+func TestPageActions(t *testing.T) {
+	t.Parallel()
+	for _, script := range []string{"with script", "without script"} {
+		t.Run(script, func(t *testing.T) {
+			t.Parallel()
+			m, slow := newWorkshop(t)
+			b := newTab(t, m.admin)
+			if script == "without script" {
+				b.withoutScript()
+			}
+			b.open(m.admin + "/ui/")
+			b.signIn(m.token())
+			b.refreshes(m)
+			b.cancels(m, slow)
+		})
+	}
+}
+
+// newWorkshop is a mirror of the samples, and of an image that takes a while to come.
+func newWorkshop(t *testing.T) (m *mirror, slow image) {
+	t.Helper()
+	slow = newImage("slow-image", 20<<20)
+	m = startMirror(t, nil, from(newSource(t, slow).link(500_000), settings{"name": "far"}), samples(t))
+	m.awaitList(1 + len(sampleUUIDs))
+	return m, slow
+}
+
+// refreshes takes all lists in, and follows the job to its end.
+func (b *tab) refreshes(m *mirror) {
+	b.t.Helper()
+	b.open(m.admin + "/ui/sources")
+	b.press("Refresh all lists now")
+	if at := b.at(); !strings.HasPrefix(at, "/ui/jobs/") {
+		b.t.Fatalf("a refresh leads to %s", at)
+	}
+	b.awaitText("done")
+	var job admin.Job
+	if m.ask(strings.TrimPrefix(b.at(), "/ui"), &job); job.Kind != "refresh" || job.State != "done" {
+		b.t.Errorf("the job: %+v", job)
+	}
+	b.open(m.admin + "/ui/sources")
+	b.press("Check all sources")
+	b.awaitText("All sources have answered")
+}
+
+// cancels follows a job that takes long, and cancels it.
+func (b *tab) cancels(m *mirror, slow image) {
+	b.t.Helper()
+	var fetch errgroup.Group
+	fetch.Go(func() error {
+		m.verb("fetch", "-q", slow.uuid) // its job is cancelled
+		return nil
+	})
+	defer fetch.Wait() //nolint:errcheck // always nil
+	m.until("the download is under way", func() bool { return m.metric("imgmirror_fills_inflight") == 1 })
+	b.open(m.admin + "/ui/jobs")
+	b.awaitText("running")
+	b.follow(`main tbody a[href^="/ui/jobs/"]`)
+	b.awaitText(slow.name)
+	b.press("Cancel this job")
+	b.awaitText("cancelled")
+	var job admin.Job
+	if m.ask(strings.TrimPrefix(b.at(), "/ui"), &job); job.State != "cancelled" {
+		b.t.Errorf("the job: %+v", job)
+	}
+	m.until("the download has ended", func() bool { return m.metric("imgmirror_fills_inflight") == 0 })
+}
