@@ -2,21 +2,30 @@ package page
 
 import (
 	"net"
+	"net/netip"
+	"net/url"
 	"strings"
 )
 
 // connection is the value of connect.html.
 type connection struct {
 	URL    string // of the mirror, for clients
-	Secure bool
+	Secure bool   // URL is https
+	Local  bool   // only the machine of the mirror knows URL's host
 }
 
 func (p *Page) connect(v *visit) (any, error) {
-	url := strings.TrimRight(p.o.PublicURL, "/")
-	if url == "" {
-		url = p.clientURL(v)
+	c := &connection{URL: strings.TrimRight(p.o.PublicURL, "/")}
+	if c.URL == "" {
+		c.URL = p.clientURL(v)
 	}
-	return &connection{URL: url, Secure: strings.HasPrefix(url, "https://")}, nil
+	if u, err := url.Parse(c.URL); err == nil {
+		u.User = nil
+		c.URL, c.Secure = u.String(), u.Scheme == "https"
+		addr, err := netip.ParseAddr(u.Hostname())
+		c.Local = err == nil && addr.IsLoopback() || strings.EqualFold(u.Hostname(), "localhost")
+	}
+	return c, nil
 }
 
 // clientURL is the clients' listener under the name by which the visitor has called the mirror.

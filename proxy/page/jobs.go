@@ -1,7 +1,6 @@
 package page
 
 import (
-	"net/http"
 	"slices"
 
 	"imgmirror/proxy/admin"
@@ -9,9 +8,6 @@ import (
 
 // maxItems bounds the images of a job that a page shows.
 const maxItems = 500
-
-// unknownAction answers a form that asks for what its page cannot do.
-var unknownAction = &fault{http.StatusUnprocessableEntity, "Nothing was done", "The form asks for something that this page does not do."}
 
 // jobList is the value of jobs.html, newest first.
 type jobList struct {

@@ -27,6 +27,7 @@ import (
 	"context"
 	"html/template"
 	"log/slog"
+	"mime/multipart"
 	"net/http"
 	"time"
 
@@ -103,7 +104,8 @@ func (c *Clients) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.routes.S
 type visit struct {
 	*http.Request
 	page    *Page
-	session *session // nil on the side of clients
+	session *session          // nil on the side of clients
+	parts   *multipart.Reader // what follows the token in a form with files; nil for other forms
 }
 
 // operator tells that the visitor has signed in, and may see and do everything.
@@ -129,13 +131,14 @@ const loadTimeout = 30 * time.Second
 
 // serve answers with the page of rt.
 func (p *Page) serve(w http.ResponseWriter, r *http.Request, rt route, s *session) {
-	ctx, cancel := context.WithTimeout(r.Context(), loadTimeout)
-	defer cancel()
-	v := &visit{Request: r.WithContext(ctx), page: p, session: s}
+	v := &visit{Request: r, page: p, session: s}
 	if r.Method == http.MethodPost {
 		p.act(w, v, rt)
 		return
 	}
+	ctx, cancel := context.WithTimeout(r.Context(), loadTimeout)
+	defer cancel()
+	v.Request = r.WithContext(ctx)
 	if rt.load == nil {
 		p.fail(w, v, notFound)
 		return
@@ -159,7 +162,7 @@ func (p *Page) act(w http.ResponseWriter, v *visit, rt route) {
 		p.fail(w, v, err)
 		return
 	}
-	p.log.Info("operator's form", "path", v.URL.Path, "do", v.PostFormValue("do"), "remote", v.RemoteAddr)
+	p.log.Info("operator's form", "path", v.URL.Path, "do", v.PostForm.Get("do"), "remote", v.RemoteAddr)
 	to, err := rt.act(p, v)
 	if err != nil {
 		p.fail(w, v, err)

@@ -3,10 +3,7 @@ package page
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
-	"errors"
-	"mime"
 	"net/http"
 	"net/url"
 	"sync"
@@ -19,10 +16,6 @@ const (
 	maxSessions = 64
 	sessionIdle = time.Hour      // without a request
 	sessionLife = 12 * time.Hour // in all
-	// maxForm bounds a form without a file.
-	maxForm = 64 << 10
-	// formTimeout is how long a form without a file may take to arrive.
-	formTimeout = 30 * time.Second
 )
 
 // cookieName is the cookie with a session's id.
@@ -140,27 +133,4 @@ func (p *Page) signedIn(h func(http.ResponseWriter, *http.Request, *session)) ht
 		}
 		http.Redirect(w, r, to, http.StatusSeeOther)
 	})
-}
-
-// admit checks a form of the session before anything is done: the form has the session's own token,
-// which no page of another site knows. A form with files must have the token as its first part; the
-// rest is read by visit.MultipartReader's parts.
-func (v *visit) admit(w http.ResponseWriter) error {
-	kind, _, err := mime.ParseMediaType(v.Header.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return &fault{http.StatusUnsupportedMediaType, "This is no form", "The page takes forms only."}
-	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(formTimeout))
-	v.Body = http.MaxBytesReader(w, v.Body, maxForm)
-	if err := v.ParseForm(); err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return &fault{http.StatusRequestEntityTooLarge, "Too much", "The form is too large."}
-		}
-		return &fault{http.StatusBadRequest, "This is no form", "The form cannot be read."}
-	}
-	if subtle.ConstantTimeCompare([]byte(v.PostForm.Get("csrf")), []byte(v.session.csrf)) != 1 {
-		return &fault{http.StatusForbidden, "This form is not from here", "The form is of another session, or of another site. Nothing was done. Load the page again, and try once more."}
-	}
-	return nil
 }

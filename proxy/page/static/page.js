@@ -1,22 +1,31 @@
 "use strict";
-// Copy buttons: each element with data-copy gets a button that copies the element's text.
+// Copy buttons: each line with data-copy gets a button that copies the line's text.
 (() => {
-  if (!navigator.clipboard) return;
-  for (const block of document.querySelectorAll("[data-copy]")) {
+  if (!navigator.clipboard) return; // the browser allows no copies over plain http, but on this machine
+  for (const text of document.querySelectorAll(".line [data-copy]")) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "copy";
     button.textContent = "Copy";
-    button.setAttribute("aria-label", "Copy: " + block.textContent.trim().slice(0, 60));
+    button.setAttribute("aria-label", "Copy: " + text.textContent.trim());
+    const said = document.createElement("span");
+    said.setAttribute("role", "status");
+    said.className = "unseen";
     button.addEventListener("click", async () => {
       try {
-        await navigator.clipboard.writeText(block.textContent.trim());
+        await navigator.clipboard.writeText(text.textContent.trim());
+        said.textContent = "Copied";
         button.textContent = "Copied";
+        button.classList.add("done");
       } catch {
-        button.textContent = "Select and copy by hand";
+        button.textContent = "Not allowed";
       }
-      setTimeout(() => { button.textContent = "Copy"; }, 2000);
+      setTimeout(() => {
+        button.textContent = "Copy";
+        button.classList.remove("done");
+        said.textContent = "";
+      }, 2000);
     });
-    block.after(button);
+    text.closest(".line").append(button, said);
   }
 })();
