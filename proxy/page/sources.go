@@ -3,6 +3,7 @@ package page
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"imgmirror/proxy/admin"
 )
@@ -17,6 +18,7 @@ type sourceRow struct {
 	admin.Source
 	HiddenAll int
 	Reasons   []reason
+	Tried     bool // the last try is worth a line of its own
 }
 
 // reason is why some images of a source are hidden.
@@ -37,7 +39,7 @@ func (l *look) sources() (*sourceList, error) {
 	}
 	list := &sourceList{}
 	for _, s := range all {
-		row := sourceRow{Source: s}
+		row := sourceRow{Source: s, Tried: s.LastTry.Sub(s.LastSuccess) > time.Minute}
 		for _, name := range slices.Sorted(maps.Keys(s.Hidden)) {
 			if n := s.Hidden[name]; n > 0 {
 				row.HiddenAll += n
