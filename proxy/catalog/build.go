@@ -52,6 +52,7 @@ func (c *Catalog) rebuildLocked() {
 // swap makes l the list being served; building is held, but by New.
 func (c *Catalog) swap(l *List) {
 	c.current.Store(l)
+	c.hidden.Store(nil)
 	if len(l.images) > 0 {
 		select {
 		case <-c.filled:
@@ -170,6 +171,7 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	for i := range l.records {
 		l.records[i].hold(merged[i].Holders, c.byName)
 	}
+	l.setTable()
 	l.countHidden(in)
 	l.ways = in.ways(l)
 	c.metrics.retired.Set(float64(len(retired)))

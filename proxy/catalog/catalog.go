@@ -125,6 +125,7 @@ type Catalog struct {
 	metrics  *metrics
 
 	current atomic.Pointer[List]
+	hidden  atomic.Pointer[hiddenTable]
 	changed chan struct{} // holds one token after a swap that OnChange has not seen
 	ready   chan struct{} // closed when unsettled has become 0
 	filled  chan struct{} // closed when a list with images has been swapped in for the first time

@@ -160,13 +160,10 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 	c.state.Lock()
 	defer c.state.Unlock()
 	for _, s := range c.sources {
-		m, ok := s.has(id)
+		m, _, ok := s.has(id)
 		h := Hidden{}
 		if ok {
-			h = list.hiddenAt(s, m)
-			if why := c.looks.why(m); why != "" && (h.Reason == ReasonIncomplete || h.Reason == ReasonNoFiles) {
-				h.Detail += " (" + why + ")"
-			}
+			h = c.looks.explain(list.hiddenAt(s, m), m)
 		} else if f, refused := s.list.Refusals.Of(id); refused {
 			h = Hidden{Source: s.name, Reason: ReasonRefused, Detail: f.Reason}
 			if f.Skip {
@@ -181,19 +178,19 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 }
 
 // has gives what s said last of the image id, on its list or by uuid; state is held.
-func (s *source) has(id uuid.UUID) (*manifest.Manifest, bool) {
+func (s *source) has(id uuid.UUID) (m *manifest.Manifest, listed, ok bool) {
 	for i := range s.list.Images {
 		if m := &s.list.Images[i]; m.UUID == id {
 			if d, ok := s.details[id]; ok {
 				m = &d.manifest
 			}
-			return m, true
+			return m, true, true
 		}
 	}
 	for _, of := range []map[uuid.UUID]given{s.unlisted, s.retired} {
 		if u, ok := of[id]; ok {
-			return &u.manifest, true
+			return &u.manifest, false, true
 		}
 	}
-	return nil, false
+	return nil, false, false
 }

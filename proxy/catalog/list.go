@@ -12,6 +12,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/catalog/browse"
 	"imgmirror/verify"
 )
 
@@ -52,6 +53,7 @@ type List struct {
 	inherited func() map[uuid.UUID][]string // see inherit; made by its first caller
 	ancestors func() map[uuid.UUID]struct{} // see IsAncestor; made by its first caller
 	paths     func() *Text                  // see PathsText; made by its first caller
+	table     func() *browse.Table          // see Table; made by its first caller
 }
 
 // View is the images that one channel shows, and the prepared answers with them, each made by its

@@ -30,6 +30,7 @@ func (c *Catalog) shareTexts() {
 		}
 		c.state.Unlock()
 	}
+	c.hidden.Store(nil) // it may refer to the former texts
 }
 
 func sameSlice(a, b []manifest.Manifest) bool {

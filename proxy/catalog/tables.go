@@ -1,0 +1,154 @@
+package catalog
+
+import (
+	"sync"
+
+	"github.com/google/uuid"
+
+	"imgmirror/manifest"
+	"imgmirror/proxy/catalog/browse"
+)
+
+// Table is Images as a table for people, which its first caller makes. Must not be modified.
+func (l *List) Table() *browse.Table { return l.table() }
+
+// setTable prepares Table. The table refers to what lists with the same images share.
+func (l *List) setTable() {
+	images, records, byUUID := l.images, l.records, l.byUUID
+	l.table = sync.OnceValue(func() *browse.Table {
+		rows := make([]browse.Row, len(images))
+		for i := range images {
+			r := &records[byUUID[images[i].UUID]]
+			rows[i] = browse.Row{Image: &images[i], Source: r.source.name, Retired: r.retired}
+		}
+		return browse.New(rows)
+	})
+}
+
+// HiddenTable is what the sources have and clients are not shown: a row for each image of each
+// source. Of refused images it has those that are known, see Catalog.Hidden.
+type HiddenTable struct {
+	*browse.Table
+	list    *List
+	looks   *looks
+	byName  map[string]*source
+	refused map[*manifest.Manifest]string // why
+}
+
+// Why tells why row i is not shown.
+func (t *HiddenTable) Why(i int) Hidden {
+	row := t.Row(i)
+	if why, ok := t.refused[row.Image]; ok {
+		return Hidden{Source: row.Source, Reason: row.Reason, Detail: why}
+	}
+	return t.looks.explain(t.list.hiddenAt(t.byName[row.Source], row.Image), row.Image)
+}
+
+// explain is h, of m, with what looks in vain have told.
+func (l *looks) explain(h Hidden, m *manifest.Manifest) Hidden {
+	if h.Reason == ReasonIncomplete || h.Reason == ReasonNoFiles {
+		if why := l.why(m); why != "" {
+			h.Detail += " (" + why + ")"
+		}
+	}
+	return h
+}
+
+// hiddenTable is the HiddenTable of one list, which its first caller makes.
+type hiddenTable struct {
+	list *List
+	make func() *HiddenTable
+}
+
+// HiddenTable gives what is hidden at present. The table is kept until the list changes.
+func (c *Catalog) HiddenTable() *HiddenTable {
+	list := c.Current()
+	t := c.hidden.Load()
+	if t == nil || t.list != list {
+		t = &hiddenTable{list: list, make: sync.OnceValue(func() *HiddenTable { return c.newHiddenTable(list) })}
+		c.hidden.Store(t)
+		if c.Current() != list { // a table keeps its list in memory
+			c.hidden.CompareAndSwap(t, nil)
+		}
+	}
+	return t.make()
+}
+
+// newHiddenTable looks at every image of every source.
+func (c *Catalog) newHiddenTable(list *List) *HiddenTable {
+	c.state.Lock()
+	in := c.inputs()
+	refusals := make([]manifest.Refusals, len(c.sources))
+	for i, s := range c.sources {
+		refusals[i] = s.list.Refusals
+	}
+	c.state.Unlock()
+
+	t := &HiddenTable{list: list, looks: &c.looks, byName: c.byName, refused: make(map[*manifest.Manifest]string)}
+	var rows []browse.Row
+	for i, src := range in.sources {
+		for _, images := range [][]manifest.Manifest{src.images, src.unlisted, src.retired} {
+			for j := range images {
+				m := &images[j]
+				if h := list.hiddenAt(src.source, m); h.Reason != "" {
+					rows = append(rows, browse.Row{Image: m, Source: h.Source, Reason: h.Reason, Retired: h.Reason == ReasonRetired})
+				}
+			}
+		}
+		for _, f := range refusals[i].First {
+			m, reason := &manifest.Manifest{UUID: f.UUID}, ReasonRefused
+			if f.Skip {
+				reason = ReasonSkipped
+			}
+			t.refused[m] = f.Reason
+			rows = append(rows, browse.Row{Image: m, Source: src.source.name, Reason: reason})
+		}
+	}
+	t.Table = browse.New(rows)
+	return t
+}
+
+// Offer is an image as one source has it.
+type Offer struct {
+	Source   string
+	Manifest manifest.Manifest // the source's own
+	Listed   bool              // on the list of the source; else the source gave the image by its uuid
+	Holds    bool              // the source has the files that the mirror serves
+	Hidden   Hidden            // why clients are not shown this; its Reason is "" when they are
+}
+
+// Offers gives, in order of priority, the image id as each source has it that is known to have it.
+// Offers looks at every image of every list: for administration, not for requests.
+func (c *Catalog) Offers(id uuid.UUID) []Offer {
+	list := c.Current()
+	holders := list.holdersOf(id)
+	var out []Offer
+	c.state.Lock()
+	defer c.state.Unlock()
+	for _, s := range c.sources {
+		m, listed, ok := s.has(id)
+		if !ok {
+			continue
+		}
+		o := Offer{Source: s.name, Manifest: *m, Listed: listed, Hidden: c.looks.explain(list.hiddenAt(s, m), m)}
+		if held, ok := holders[s]; ok {
+			o.Holds, o.Manifest = true, *held
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// holdersOf gives the sources that hold the files of the image id, each with its manifest and what is
+// known of its files.
+func (l *List) holdersOf(id uuid.UUID) map[*source]*manifest.Manifest {
+	r, ok := l.record(id)
+	if !ok {
+		return nil
+	}
+	out := map[*source]*manifest.Manifest{r.source: r.manifest}
+	for i := range r.holders {
+		out[r.holders[i].source] = &r.holders[i].manifest
+	}
+	return out
+}
