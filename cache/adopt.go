@@ -94,6 +94,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	s.mu.Lock()
 	f.images = s.images.of(sum)
 	s.files[sum] = f
+	s.changes.Add(1)
 	delete(s.orphans, sum)
 	s.mu.Unlock()
 	s.space.addFile(digests.Size - size)

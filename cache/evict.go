@@ -244,6 +244,7 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 		size, images = f.Digests.Size, f.images
 	}
 	delete(s.files, sum)
+	s.changes.Add(1)
 	delete(s.orphans, sum)
 	s.mu.Unlock()
 	err = away(s.dir.file(sum))
@@ -259,6 +260,7 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 			s.orphans[sum] = size
 		} else {
 			s.files[sum] = f
+			s.changes.Add(1)
 		}
 		s.mu.Unlock()
 		return false, disk.Error(err)

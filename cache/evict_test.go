@@ -733,3 +733,27 @@ func TestPins(t *testing.T) {
 		t.Errorf("Pin: %v", err)
 	}
 }
+
+// Changes grows when a file comes, and when one goes; Describe tells of the files that are there.
+func TestChanges(t *testing.T) {
+	s := openStore(t, Options{})
+	a := newSample(t, 1, 1000, nil)
+	before := s.Changes()
+	if _, ok := s.Describe(a.sum()); ok {
+		t.Error("a file is described before it is there")
+	}
+	a.store(t, s)
+	came := s.Changes()
+	if f, ok := s.Describe(a.sum()); !ok || f.Size != 1000 || len(f.Images) != 1 || came == before {
+		t.Errorf("%+v, %v; changes %d after %d", f, ok, came, before)
+	}
+	if s.Peek(a.blob); s.Changes() != came {
+		t.Error("a look is a change")
+	}
+	if _, err := s.Remove(t.Context(), a.sum()); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := s.Describe(a.sum()); ok || s.Changes() == came {
+		t.Errorf("described %v; changes %d after %d", ok, s.Changes(), came)
+	}
+}

@@ -132,6 +132,9 @@ func (s *Store) Unpin(id uuid.UUID) error {
 // Pinned is the set of images pinned by hand, stored or not. It is the caller's.
 func (s *Store) Pinned() map[uuid.UUID]bool { return s.pins.all() }
 
+// AllPinned tells that every image counts as pinned, because DATA/pins cannot be read.
+func (s *Store) AllPinned() bool { return s.pins.unknown != nil }
+
 // Kept tells whether the image's files are kept from eviction: it is pinned by
 // hand, or Options.Keep says so.
 func (s *Store) Kept(id uuid.UUID) bool {

@@ -96,6 +96,7 @@ func (s *Store) record(f *fill, r *round, info Info) error {
 		}
 	}
 	s.files[sum] = now
+	s.changes.Add(1)
 	if f.blob.Want.SHA1.IsZero() {
 		s.aliases[f.blob.Key] = sum
 	}

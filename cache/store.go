@@ -142,6 +142,7 @@ type Store struct {
 	partials map[string]Partial     // unfinished downloads that no fill is working on, by their files' names
 	fills    map[string]*fill       // in flight, by Blob.fillKey
 	liars    liars                  // who sent wrong bytes, and when: asked last
+	changes  atomic.Uint64          // of files and aliases; read without mu
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt from disk, never a

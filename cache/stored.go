@@ -121,6 +121,21 @@ func (s *Store) Files() []File {
 	return all
 }
 
+// Describe tells of the verified file with that sum.
+func (s *Store) Describe(sum verify.Sum) (File, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	f, ok := s.files[sum]
+	if !ok {
+		return File{}, false
+	}
+	return f.describe(), true
+}
+
+// Changes grows with each file that comes or goes: between two equal values Peek gives the same
+// answers.
+func (s *Store) Changes() uint64 { return s.changes.Load() }
+
 // flushUses writes what of the files' use, and of their stamps, is newer than the index.
 func (s *Store) flushUses() error {
 	var news []index.Change

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -93,8 +94,10 @@ func newShowCmd() *cobra.Command {
 		Short: "Print the manifest of an image",
 		Long: "Prints the manifest of an image as clients get it, also of one that no list shows. With --sources\n" +
 			"it is an object: the manifest, the source that it is from, all sources that have the image's files,\n" +
-			"whether the image is listed, cached and pinned here, and hidden: why clients are not shown it. Without\n" +
-			"--sources the last is told on stderr.",
+			"whether the image is listed, cached and pinned here, files: what of each file is on disk, offers: the\n" +
+			"image as each source has it, with sums and sizes, where conflict marks a source with other files under\n" +
+			"the same uuid, and hidden: why clients are not shown the image. Conflicts, and without --sources the\n" +
+			"reasons of hidden, are told on stderr as well.",
 		Args:              uuidArg(&id),
 		ValidArgsFunction: completeFrom(offered),
 	}
@@ -108,6 +111,7 @@ func newShowCmd() *cobra.Command {
 				return err
 			}
 			if sources {
+				warnOfConflicts(cmd.ErrOrStderr(), id, image.Offers)
 				return table.JSON(cmd.OutOrStdout(), image)
 			}
 			for _, h := range image.Hidden {
@@ -121,6 +125,29 @@ func newShowCmd() *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// warnOfConflicts names the sources that have other files under the uuid of an image, with both sums.
+func warnOfConflicts(to io.Writer, id uuid.UUID, offers []admin.Offer) {
+	at := slices.IndexFunc(offers, func(o admin.Offer) bool { return o.Holds })
+	if at < 0 {
+		return
+	}
+	for _, o := range offers {
+		if o.Conflict {
+			fmt.Fprintf(to, "warning: image %s: source %s has other files (%s) than source %s, which counts (%s)\n",
+				id, o.Source, filesText(o.Files), offers[at].Source, filesText(offers[at].Files))
+		}
+	}
+}
+
+// filesText tells files by sum and size.
+func filesText(files []admin.OfferFile) string {
+	all := make([]string, len(files))
+	for i, f := range files {
+		all[i] = fmt.Sprintf("sha1 %s, %d bytes", cmp.Or(f.SHA1, "unknown"), f.Size)
+	}
+	return strings.Join(all, "; ")
 }
 
 // imageRow is an image of the catalogue as a row.

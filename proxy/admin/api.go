@@ -77,6 +77,7 @@ func (s *Server) routes() []route {
 		get("/sources", answer(s.sources)),
 		post("/sources/check", answer(s.checkSources), ok, absent, invalid),
 		post("/sources/refresh", answer(s.refreshSources), accepted, many, down),
+		get("/catalog", answer(s.catalog), invalid),
 		get("/images", s.images, invalid),
 		get("/images/{uuid}", answer(s.image), absent, invalid, down),
 		get("/images/{uuid}/ancestry", answer(s.ancestry), absent, invalid, down),

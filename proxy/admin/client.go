@@ -111,6 +111,15 @@ func (c *Client) Refresh(ctx context.Context) (Job, error) {
 	return ask[Job](ctx, c, http.MethodPost, "/sources/refresh", struct{}{})
 }
 
+// Catalog gives a page of the catalogue.
+func (c *Client) Catalog(ctx context.Context, l Look) (Page, error) {
+	path := "/catalog"
+	if q := l.Query(); len(q) > 0 {
+		path += "?" + q.Encode()
+	}
+	return ask[Page](ctx, c, http.MethodGet, path, nil)
+}
+
 // Images lists the images that match all filters, ordered as clients see them.
 func (c *Client) Images(ctx context.Context, filters ...string) ([]Image, error) {
 	return ask[[]Image](ctx, c, http.MethodGet, "/images"+filterQuery(filters), nil)

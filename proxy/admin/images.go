@@ -145,11 +145,7 @@ func (s *Server) image(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	image := s.imageOf(e)
-	for _, h := range s.mirror.Hidden(e.Manifest.UUID) {
-		image.Hidden = append(image.Hidden, Hidden(h))
-	}
-	return image, nil
+	return s.detailed(s.imageOf(e), e), nil
 }
 
 // ancestry is GET /images/UUID/ancestry.

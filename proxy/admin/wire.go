@@ -53,7 +53,11 @@ type Image struct {
 	Cached   bool            `json:"cached"`   // all its files are on disk, verified
 	Pinned   bool            `json:"pinned"`
 	Imported *Provenance     `json:"imported,omitempty"` // the bundle that brought it, if one did
-	Hidden   []Hidden        `json:"hidden,omitempty"`   // why clients are not shown it; in replies to GET /api/v1/images/UUID only
+
+	// In replies to GET /api/v1/images/UUID only.
+	Hidden []Hidden    `json:"hidden,omitempty"` // why clients are not shown it
+	Files  []ImageFile `json:"files,omitempty"`
+	Offers []Offer     `json:"offers,omitempty"` // the image as each source has it, in order of priority
 }
 
 // Hidden is why an image that a source has is not shown to clients.

@@ -36,6 +36,12 @@ const (
 	ReasonUnlisted    = "unlisted"     // found by its uuid: no list shows it
 )
 
+// Reasons are all of these.
+var Reasons = []string{
+	ReasonRefused, ReasonSkipped, ReasonPrivate, ReasonDisabled, ReasonUnactivated, ReasonCreating, ReasonFailed, ReasonNoFiles,
+	ReasonIncomplete, ReasonUnusable, ReasonFiltered, ReasonNoChannel, ReasonConflict, ReasonBrokenChain, ReasonRetired, ReasonUnlisted,
+}
+
 // offer is an image of one source.
 type offer struct {
 	image  uuid.UUID

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"imgmirror/cache"
+	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/via"
 	"imgmirror/verify"
@@ -21,10 +22,9 @@ const maxIcon = 1 << 20
 // one of e.Manifest.Files. Both results are valid for as long as the sources are.
 func blobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 	m := e.Manifest
-	f := m.Files[index]
 	blob := cache.Blob{
-		Want:     verify.Want{SHA1: f.SHA1, Size: f.Size, MD5: f.MD5},
-		Key:      fmt.Sprintf("file/%s/%d", m.UUID, index),
+		Want:     bytesOf(&m.Files[index]),
+		Key:      keyOf(&m, index),
 		Image:    m.UUID,
 		Index:    index,
 		Source:   e.Source,
@@ -44,6 +44,16 @@ func blobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 		})
 	}
 	return blob, sources
+}
+
+// bytesOf is what the bytes of a file must be.
+func bytesOf(f *manifest.File) verify.Want {
+	return verify.Want{SHA1: f.SHA1, Size: f.Size, MD5: f.MD5}
+}
+
+// keyOf names file index of an image.
+func keyOf(m *manifest.Manifest, index int) string {
+	return fmt.Sprintf("file/%s/%d", m.UUID, index)
 }
 
 // iconOf is blobOf for the image's icon. Manifests say nothing of an icon's bytes, so the key of the

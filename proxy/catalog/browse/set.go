@@ -1,5 +1,7 @@
 package browse
 
+import "slices"
+
 // Set is some of the rows of a table.
 type Set []uint64
 
@@ -11,6 +13,9 @@ func (s Set) Add(i int) { s[i/64] |= 1 << (i % 64) }
 
 // Has tells whether row i is in the set. A nil set has every row.
 func (s Set) Has(i int) bool { return s == nil || s[i/64]>>(i%64)&1 != 0 }
+
+// Any tells whether a set that is not nil has a row.
+func (s Set) Any() bool { return slices.ContainsFunc(s, func(word uint64) bool { return word != 0 }) }
 
 // Join takes in all of other, a set of the same table.
 func (s Set) Join(other Set) {

@@ -34,8 +34,17 @@ type Table struct {
 	retired Set
 	orders  map[string]func() []int32 // by Fields; each is made by its first caller
 
-	mu       sync.Mutex // guards what follows
+	mu       sync.Mutex // guards filtered
 	filtered []filtered // the last ones first
+
+	making sync.Mutex // guards noted, also while a set is made
+	noted  map[string]noted
+}
+
+// noted is a set that Note has made.
+type noted struct {
+	version any
+	rows    Set
 }
 
 // cell is what a table has of a row to find and count it: places in texts, and in columns.
@@ -76,7 +85,10 @@ func New(rows []Row) *Table {
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return cmp.Or(a.Image.Published.Compare(b.Image.Published), bytes.Compare(a.Image.UUID[:], b.Image.UUID[:]))
 	})
-	t := &Table{rows: rows, cells: make([]cell, len(rows)), byUUID: make([]int32, len(rows)), retired: NewSet(len(rows))}
+	t := &Table{
+		rows: rows, cells: make([]cell, len(rows)), byUUID: make([]int32, len(rows)), retired: NewSet(len(rows)),
+		noted: make(map[string]noted),
+	}
 	for c := range t.columns {
 		t.columns[c].places = make(map[string]uint32)
 	}
@@ -120,6 +132,19 @@ func (t *Table) Rows(id uuid.UUID) []int32 {
 		to++
 	}
 	return t.byUUID[from:to]
+}
+
+// Note gives the set that make has made for that name and version, which is comparable: the table
+// keeps the last set of each name. The set must not be modified.
+func (t *Table) Note(name string, version any, make func() Set) Set {
+	t.making.Lock()
+	defer t.making.Unlock()
+	if n, ok := t.noted[name]; ok && n.version == version {
+		return n.rows
+	}
+	rows := make()
+	t.noted[name] = noted{version, rows}
+	return rows
 }
 
 // search gives the first place in byUUID whose uuid is after.

@@ -247,3 +247,25 @@ func TestDescriptionsAreBounded(t *testing.T) {
 		t.Error("a name is not searched")
 	}
 }
+
+func TestNote(t *testing.T) {
+	x := table(t, made{}, made{})
+	calls := 0
+	f := func(name string, version any, want int) {
+		t.Helper()
+		rows := x.Note(name, version, func() Set {
+			calls++
+			rows := NewSet(2)
+			rows.Add(1)
+			return rows
+		})
+		if calls != want || !rows.Has(1) {
+			t.Errorf("%s %v: made %d times, want %d", name, version, calls, want)
+		}
+	}
+	f("cached", uint64(1), 1)
+	f("cached", uint64(1), 1)
+	f("cached", uint64(2), 2)
+	f("kept", uint64(2), 3)
+	f("cached", uint64(2), 3)
+}
