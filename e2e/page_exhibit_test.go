@@ -1,16 +1,23 @@
 package e2e
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"imgmirror/cache"
+	"imgmirror/proxy/history"
 )
 
 // exhibit is a mirror as a data centre has one, for pictures and for the checks of the pages' looks:
@@ -74,9 +81,11 @@ func newExhibit(t testing.TB) *exhibit {
 	x.slow = newImage("windows-2022", 40<<20, map[string]any{"version": "20260101", "os": "windows", "type": "zone-dataset", "description": "Takes its time."})
 	wanted := newImage("oracle-linux-9", 30<<20, map[string]any{"version": "9.4.0", "os": "linux", "type": "lx-dataset"})
 	far := newSource(t, x.slow, wanted)
-	x.mirror = startMirror(t, settings{"cache.max_size": "1GB"},
+	x.mirror = newMirror(t, settings{"cache.max_size": "1GB"},
 		from(fast.URL(), settings{"name": "smartos"}), from(far.link(400_000), settings{"name": "community"}),
 		from(other.URL(), settings{"name": "staging"}), from("http://"+freeAddr(t), settings{"name": "old-lab"}), samples(t))
+	x.remember()
+	x.start()
 	x.awaitList(len(listed) + 4 + len(sampleUUIDs))
 	t.Cleanup(x.kill) // ends the requests below
 
@@ -105,6 +114,46 @@ func newExhibit(t testing.TB) *exhibit {
 	x.job("/fetch", `{"uuids":["`+wanted.uuid+`"]}`)
 	x.until("two downloads are under way", func() bool { return x.metric("imgmirror_fills_inflight") == 2 })
 	return x
+}
+
+// remember gives the mirror, before its first start, a week of traffic: busy days and quiet nights.
+func (x *exhibit) remember() {
+	x.t.Helper()
+	store, err := cache.Open(context.Background(), cache.Options{Dir: x.data()})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	records := map[string][]byte{}
+	put := func(key string, value any) {
+		text, err := json.Marshal(value)
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		records[key] = text
+	}
+	now, random := time.Now(), rand.New(rand.NewPCG(1, 2))
+	for name, span := range map[string]struct{ step, steps int64 }{"hour": {60, 60}, "day": {900, 96}, "week": {7200, 84}} {
+		slots := [][3]int64{}
+		for i := range span.steps {
+			number := now.Unix()/span.step - i
+			hour := float64(number*span.step%86400) / 3600
+			busy := 1 + math.Sin((hour-8)/24*2*math.Pi) + random.Float64()/2
+			served := int64(busy * 9e6 * float64(span.step))
+			slots = append(slots, [3]int64{number, served, served * random.Int64N(25) / 100})
+		}
+		put("series/"+name, map[string]any{"step": span.step, "slots": slots})
+	}
+	put("totals", history.Totals{Since: now.Add(-40 * 24 * time.Hour), Counts: history.Counts{
+		Requests: map[string]int64{history.Hit: 18_204, history.Miss: 611, history.Join: 1_377},
+		Served:   map[string]int64{history.Hit: 6_410_000_000_000, history.Miss: 190_000_000_000, history.Join: 520_000_000_000},
+		Fetched:  204_000_000_000, Brought: 204_000_000_000, Took: 9 * time.Hour,
+	}})
+	if err := store.Notes("history").Write(records, nil); err != nil {
+		x.t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		x.t.Fatal(err)
+	}
 }
 
 // job starts a job over the API.
