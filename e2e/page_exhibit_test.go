@@ -183,26 +183,32 @@ func (x *exhibit) node(node int, img image) {
 	}
 }
 
-// ask asks for manifest and file of an image as imgadm of a node does, from an address of its own.
+// ask asks for manifest and file of an image as imgadm of a node does.
 func (x *exhibit) ask(node int, img image) error {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 10, byte(11+node))}}
+	from := net.IPv4(127, 0, 10, byte(11+node))
+	if err := askFrom(from, x.url+"/images/"+img.uuid); err != nil {
+		return err
+	}
+	return askFrom(from, x.url+filePath(img))
+}
+
+// askFrom asks as imgadm does, from an address of this machine, and takes the whole answer.
+func askFrom(from net.IP, url string) error {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
 	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}, Timeout: 3 * time.Minute}
-	for _, path := range []string{"/images/" + img.uuid, filePath(img)} {
-		req, err := http.NewRequest(http.MethodGet, x.url+path, nil)
-		if err != nil {
-			return err
-		}
-		version := []string{"3.9.5", "3.9.2", "3.10.0"}[node%3]
-		req.Header.Set("User-Agent", "imgadm/"+version+" (node/0.10.48; OpenSSL/1.0.1x)")
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != 200 {
-			return fmt.Errorf("%s: %s, %w", path, resp.Status, err)
-		}
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	version := []string{"3.9.5", "3.9.2", "3.10.0"}[from[len(from)-1]%3]
+	req.Header.Set("User-Agent", "imgadm/"+version+" (node/0.10.48; OpenSSL/1.0.1x)")
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s, %w", url, resp.Status, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
+
+	"imgmirror/proxy/upstream/upstreamtest"
 )
 
 // showroom is a mirror that has something of everything that the pages show.
@@ -25,6 +28,9 @@ type showroom struct {
 	hidden   image   // that its source lists as private
 	private  image   // published here, not public
 }
+
+// sourcePassword is what one of the sources wants.
+const sourcePassword = "hidden-word-of-a-source"
 
 // The names that hurt a page that takes them for more than text.
 const (
@@ -45,11 +51,19 @@ func newShowroom(t testing.TB, set settings) *showroom {
 		s.images = append(s.images, newImage(name, 5000, map[string]any{"description": name, "version": "1.0.0"}))
 	}
 	s.src = newSource(t, append(slices.Clone(s.images), s.conflict, s.hidden)...)
-	other := newSource(t, newImage("in-conflict", 4000, map[string]any{
+	other := newSourceWith(t, upstreamtest.Options{Username: "imgmirror", Password: sourcePassword}, newImage("in-conflict", 4000, map[string]any{
 		"files": []any{map[string]any{"sha1": strings.Repeat("0123456789", 4), "size": 4000, "compression": "gzip"}}}))
-	s.mirror = startMirror(t, set, from(s.src.URL(), settings{"name": "first"}), from(other.URL(), settings{"name": "second"}), samples(t))
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(sourcePassword), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.mirror = startMirror(t, set, from(s.src.URL(), settings{"name": "first"}),
+		from(other.URL(), settings{"name": "second", "username": "imgmirror", "password_file": password}), samples(t))
 	s.awaitList(len(s.images) + 1 + len(sampleUUIDs))
-	get(t, s.url+filePath(s.images[0]), "User-Agent", "imgadm/1.2.3 (node/0.10.48; OpenSSL/1.0.1)").wantFile(t, s.images[0])
+	s.until("the conflict is seen", func() bool { return s.metric("imgmirror_catalog_conflicts") > 0 })
+	if err := askFrom(net.IPv4(127, 0, 10, 9), s.url+filePath(s.images[0])); err != nil {
+		t.Fatal(err)
+	}
 	s.awaitStored(1)
 	s.verb("pin", s.images[0].uuid).want(t)
 	sample := sample(t, sampleBase)
@@ -65,7 +79,10 @@ func newShowroom(t testing.TB, set settings) *showroom {
 
 // secrets are texts that no page shows to those who have not signed in.
 func (s *showroom) secrets() []string {
-	return []string{s.token(), s.private.name, s.private.uuid, "secret words"}
+	return []string{
+		s.token(), sourcePassword, s.private.name, s.private.uuid, "secret words", s.hidden.name, s.hidden.uuid,
+		s.src.URL(), strings.TrimPrefix(s.src.URL(), "http://"), "127.0.10.9",
+	}
 }
 
 // state is what the actions of the pages could have changed.
@@ -136,8 +153,8 @@ func TestPageDoors(t *testing.T) {
 		if page.status != http.StatusOK {
 			t.Errorf("%s: status %d for the operator", path, page.status)
 		}
-		if strings.Contains(page.body, s.token()) {
-			t.Errorf("%s shows the token", path)
+		if strings.Contains(page.body, s.token()) || strings.Contains(page.body, sourcePassword) {
+			t.Errorf("%s shows the token, or a source's password", path)
 		}
 	}
 	forms := actions(pages)
@@ -162,7 +179,7 @@ func TestPageDoors(t *testing.T) {
 			if path != "/ui/login" && !toLogin && got.status != 401 && got.status != 403 {
 				t.Errorf("%s, %s: status %d", path, who, got.status)
 			}
-			for _, secret := range append(s.secrets(), s.images[0].name, s.src.URL()) {
+			for _, secret := range append(s.secrets(), s.images[0].name) {
 				if strings.Contains(got.body, secret) && !strings.Contains(path, secret) {
 					t.Errorf("%s, %s: the answer has %q", path, who, secret)
 				}
