@@ -31,6 +31,7 @@ type Config struct {
 	Fill      Fill       `yaml:"fill"`
 	Clients   Clients    `yaml:"clients"`
 	Page      Page       `yaml:"page"`
+	Nodes     Nodes      `yaml:"nodes"`
 	Memory    Memory     `yaml:"memory"`
 	Verify    Verify     `yaml:"verify"`
 	Bundle    Bundle     `yaml:"bundle"`
@@ -148,6 +149,12 @@ type Page struct {
 	Public bool `yaml:"public" help:"true: the web page is at /ui/ of the client listener too, without actions, private images and addresses of nodes; false: at /ui/ of the admin listener only"`
 }
 
+// Nodes bounds the journal of the addresses that ask.
+type Nodes struct {
+	Keep time.Duration `yaml:"keep" help:"how long the journal of nodes knows an address that asks no more; 0: there is no journal"`
+	Max  int           `yaml:"max" help:"addresses in the journal of nodes; the one that has not been seen for longest goes first; 0: there is no journal"`
+}
+
 // Memory bounds the process.
 type Memory struct {
 	Limit Size `yaml:"limit" help:"memory that the process may take, like 512MB; empty: that of the cgroup, if one is set"`
@@ -224,7 +231,8 @@ func Defaults() Config {
 			Memory:         64 * megabyte,
 		},
 		Page:      Page{Public: true},
-		Verify:    Verify{ScrubEvery: 168 * time.Hour, ScrubRate: 50 * megabyte},
+		Nodes:     Nodes{Keep: 30 * day, Max: 10000},
+		Verify:    Verify{ScrubEvery: 7 * day, ScrubRate: 50 * megabyte},
 		ZFSImport: ZFSImport{Pool: "zones", DBDir: "/var/imgadm"},
 		S3:        S3{Prefix: "imgmirror/", PathStyle: true},
 	}

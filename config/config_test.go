@@ -131,7 +131,7 @@ func TestYAMLIsReadBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{`listen: :8080`, `  min_free: 10GB`, `  max_size: ""`, `    refresh: 10m`, `  scrub_every: 168h`, `channels: []`} {
+	for _, line := range []string{`listen: :8080`, `  min_free: 10GB`, `  max_size: ""`, `    refresh: 10m`, `  scrub_every: 7d`, `  keep: 30d`, `channels: []`} {
 		if !strings.Contains(string(text), line+"\n") {
 			t.Errorf("no line %q in\n%s", line, text)
 		}

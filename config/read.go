@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -162,11 +161,7 @@ func (r *reader) place(n *yaml.Node) string {
 func parse(t reflect.Type, s string) (any, error) {
 	switch t {
 	case durationType:
-		d, err := time.ParseDuration(s)
-		if err != nil {
-			return nil, errors.New("not a duration: write it like 30s, 10m or 24h")
-		}
-		return d, nil
+		return ParseDuration(s)
 	case sizeType:
 		return ParseSize(s)
 	case urlType:

@@ -29,6 +29,7 @@ const (
 	maxStreams = 16
 	minRefresh = 100 * time.Millisecond
 	maxRate    = 1_000_000 // questions per second
+	maxJournal = 100_000   // nodes, of 3 KB each
 )
 
 // Validate checks every rule that can be checked without looking at this
@@ -173,6 +174,10 @@ func (k *checker) limits(c *Config) {
 	if c.Clients.Memory < leastMemory {
 		k.fault("clients.memory", c.Clients.Memory, "must be at least "+leastMemory.String())
 	}
+	if c.Nodes.Keep < 0 {
+		k.fault("nodes.keep", short(c.Nodes.Keep), "must not be negative (0 = no journal)")
+	}
+	k.between("nodes.max", c.Nodes.Max, 0, maxJournal)
 	k.size("memory.limit", c.Memory.Limit)
 	if l := c.Memory.Limit; l > 0 && l < leastLimit {
 		k.fault("memory.limit", l.String(), "must be at least "+leastLimit.String())

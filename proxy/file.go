@@ -123,6 +123,10 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 		req.set(hdrContentRange, part.contentRange(size))
 	}
 	r.SeekTo(part.start)
+	req.record.first, req.record.size = part.start, size
+	if index == 0 {
+		req.record.image = m.UUID
+	}
 	body := &fileBody{
 		server: s,
 		conn:   req.ctx.Conn(),

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
 	"imgmirror/proxy/meaning"
@@ -41,6 +42,11 @@ type record struct {
 	remote net.Addr
 	id     string // x-request-id
 	agent  string
+
+	// Of the reply with a file:
+	image uuid.UUID // zero for another file than the first
+	first int64     // byte of the file that is sent
+	size  int64     // of the whole file; 0 = no file is sent
 }
 
 // newRequest copies the record's facts out of fasthttp's buffers and sets the headers that every
@@ -230,6 +236,7 @@ func (s *Server) sendError(req *request, err error) {
 func (s *Server) finish(r *record, sent int64, err error) {
 	took := time.Since(r.start)
 	s.metrics.observe(r.route, r.status, took)
+	s.note(r, sent, took, err)
 	if !s.log.Enabled(s.base, slog.LevelInfo) {
 		return
 	}

@@ -62,6 +62,9 @@ type Options struct {
 	Catalog Catalog
 	Files   Files
 
+	// Nodes takes down what clients ask for; nil = there is no journal.
+	Nodes Journal
+
 	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives the base from each
 	// request's Host header (spec 2.7).
 	PublicURL string

@@ -6,6 +6,7 @@ import (
 	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/config"
 	"imgmirror/proxy"
+	"imgmirror/proxy/nodes"
 )
 
 // What memory is multiplied by beside the bounds that it has.
@@ -28,6 +29,7 @@ func needs(cfg *config.Config, bound memory.Bound) []doctor.MemoryPart {
 		{Name: "connections", Most: int64(cfg.Clients.MaxConnections) * connection, Key: "clients.max_connections"},
 		{Name: "replies", Most: int64(cfg.Clients.Memory), Key: "clients.memory"},
 		{Name: "downloads", Most: downloads * cache.FillMemory, Key: "cache.fill_slots"},
+		{Name: "the journal of nodes", Most: int64(cfg.Nodes.Max) * nodes.NodeMemory, Key: "nodes.max"},
 		{Name: "the process itself", Most: processOwn},
 	}
 }

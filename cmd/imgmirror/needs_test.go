@@ -41,7 +41,7 @@ func TestMemoryOf(t *testing.T) {
 	f(1<<40, machine, 10_000, false, true, "this machine")
 	f(1<<40, machine, 50_000, false, false, "this machine")
 	f(1<<30, machine, 1000, true, true, "memory.limit")
-	f(512*mb, machine, 500, false, true, "memory.limit")
+	f(512*mb, machine, 380, false, true, "memory.limit")
 	f(256*mb, machine, 10_000, false, false, "memory.limit")
 	if m := memoryOf(new(config.Config), memory.Bound{}, 0); m.Limit != 0 {
 		t.Errorf("without a known limit: %d", m.Limit)

@@ -71,6 +71,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 	p.server, err = proxy.New(proxy.Options{
 		Catalog:        p.Mirror,
 		Files:          p.Mirror,
+		Nodes:          p.Nodes(),
 		PublicURL:      string(cfg.PublicURL),
 		ID:             p.ID(),
 		Version:        version,

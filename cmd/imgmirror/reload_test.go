@@ -35,7 +35,8 @@ func TestReloaded(t *testing.T) {
 		c.Cache.MaxSize, c.Cache.FillSlots, c.Cache.Pins = 1, 2, []string{"name=a"}
 		c.Channels = []config.Channel{{Name: "release"}}
 		c.Prefetch = []config.Prefetch{{Match: []string{"name=a"}}}
-	}, "log.level sources channels offline cache.max_size cache.fill_slots cache.pins prefetch", "")
+		c.Nodes = config.Nodes{Keep: 1, Max: 2}
+	}, "log.level sources channels offline cache.max_size cache.fill_slots cache.pins nodes.keep nodes.max prefetch", "")
 	check(func(c *config.Config) {
 		c.ZFSImport = config.ZFSImport{Enabled: true, Pool: "tank", Images: []string{"name=a"}, ZFSPath: "/z", DBDir: "/d"}
 	}, "zfsimport.enabled zfsimport.images", "zfsimport.pool zfsimport.zfs_path zfsimport.db_dir")

@@ -22,6 +22,7 @@ import (
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/mirror"
+	"imgmirror/proxy/nodes"
 	"imgmirror/proxy/upstream"
 	"imgmirror/zfsimport"
 )
@@ -108,6 +109,7 @@ func rules(cfg *config.Config) (mirror.Rules, error) {
 	r := mirror.Rules{
 		MaxSize: int64(cfg.Cache.MaxSize), MinFree: int64(cfg.Cache.MinFree), FillSlots: cfg.Cache.FillSlots,
 		Installing: cfg.ZFSImport.Enabled,
+		Nodes:      nodes.Limits{Keep: cfg.Nodes.Keep, Max: cfg.Nodes.Max},
 	}
 	var faults []error
 	read := func(key string, texts []string) []manifest.Filter {

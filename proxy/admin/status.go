@@ -34,6 +34,7 @@ func (s *Server) statusNow() Status {
 		Scrub:   Scrub{LastComplete: round.LastComplete.UTC(), Checked: round.Checked, Total: round.Total},
 		Catalog: Counts(counts),
 		Bounds:  boundsOf(s.mirror.Bounds()),
+		Nodes:   s.mirror.Nodes().Len(),
 		Events:  eventsOf(s.mirror.History().Events(lastEvents)),
 	}
 	if s.o.Certificate != nil {

@@ -23,6 +23,7 @@ import (
 	"imgmirror/cache/bundle"
 	"imgmirror/manifest"
 	"imgmirror/proxy/history"
+	"imgmirror/proxy/nodes"
 	"imgmirror/proxy/own"
 	"imgmirror/proxy/via"
 	"imgmirror/zfsimport"
@@ -69,6 +70,8 @@ type Rules struct {
 	// Install is what is kept in the zpool, when Installing.
 	Install    []Wanted
 	Installing bool
+	// Nodes says what the journal of nodes keeps.
+	Nodes nodes.Limits
 }
 
 // Mirror is one image mirror. Its methods may be called concurrently.
@@ -87,6 +90,7 @@ type Mirror struct {
 	published  *own.Source // the images that were published here
 	imported   *own.Source // those that bundles brought
 	trust      bundle.Policy
+	nodes      *nodes.Journal
 	rules      atomic.Pointer[Rules]
 	publishing publishing
 	history    *history.History
@@ -145,6 +149,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 	}
 	m.Files = Files{m.store}
 	m.openHistory()
+	m.nodes = m.newNodes(o.Rules)
 	if err := m.openOwn(o.Cache.Dir); err != nil {
 		return nil, err
 	}
@@ -174,6 +179,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	g.Go(func() error { m.prefetch(ctx); return nil })
 	g.Go(func() error { m.installWishes(ctx); return nil })
 	g.Go(func() error { m.watchImports(ctx); return nil })
+	g.Go(func() error { return m.nodes.Run(ctx) })
 	g.Go(func() error { m.history.Run(ctx); return nil })
 	err := g.Wait()
 	m.history.Save()
@@ -197,6 +203,7 @@ func (m *Mirror) Close() error { return m.store.Close() }
 func (m *Mirror) Adjust(r Rules) {
 	m.store.SetLimits(r.MaxSize, r.MinFree)
 	m.store.SetFillSlots(r.FillSlots)
+	m.nodes.Adjust(r.Nodes)
 	m.rules.Store(&r)
 	m.wakeLoops()
 }

@@ -15,10 +15,10 @@ import (
 // results are the ways that bytes came, by their numbers in an image.
 var results = [...]string{"", "hit", "miss", "join"}
 
-// numberOf is the number of a result.
+// numberOf is the number of a result, in any case; another text has 0.
 func numberOf(result string) uint8 {
 	for i, r := range results {
-		if r == result {
+		if strings.EqualFold(r, result) {
 			return uint8(i)
 		}
 	}

@@ -24,6 +24,8 @@ const (
 	MaxImages = 48
 	// MaxAgent bounds what is kept of a user agent, in bytes.
 	MaxAgent = 200
+	// NodeMemory is what a node takes at most, in bytes.
+	NodeMemory = 3 << 10
 
 	queueLength = 2048             // requests that wait to be taken in
 	writeEvery  = 30 * time.Second // what a kill may lose, if no more than writeBytes has changed
@@ -252,6 +254,9 @@ func (j *Journal) Room() (used, limit int, dropped int64) {
 	defer j.mu.RUnlock()
 	return len(j.nodes), j.limits.Max, j.lost.Load()
 }
+
+// Len is how many nodes the journal has; 0 before Run, or the first question, has read the journal.
+func (j *Journal) Len() int { return int(j.count.Load()) }
 
 // On tells whether the journal is on.
 func (j *Journal) On() bool { return !j.off.Load() }

@@ -23,7 +23,7 @@ func configPage() (*cobra.Command, error) {
 	}
 	var b strings.Builder
 	b.WriteString("The file is YAML, at " + config.DefaultFile + ` or where --config says. Keys that are left out keep their
-defaults; unknown ones are errors. Sizes are written like 500GB or 64MiB, durations like 20s, 10m or 24h.
+defaults; unknown ones are errors. Sizes are written like 500GB or 64MiB, durations like 20s, 10m, 24h or 7d.
 "imgmirror config check" tells everything that is wrong at once, "imgmirror config show" prints what is in effect.
 
 Each key may also come from the environment, under the name given with it; lists as JSON or with commas between
