@@ -112,6 +112,17 @@ func (c *conns) remove(nc net.Conn) {
 	c.wg.Done()
 }
 
+// crowd is the most connections that one address has open.
+func (c *conns) crowd() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	most := 0
+	for _, host := range c.hosts {
+		most = max(most, host.n)
+	}
+	return float64(most)
+}
+
 // client is the client of an open connection.
 func (c *conns) client(nc net.Conn) *client {
 	cl, _ := c.open.Load(nc)

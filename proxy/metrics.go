@@ -95,6 +95,26 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
+// limitMetrics registers what the bounds of a server with these options are. crowd gives the most
+// connections of one address.
+func limitMetrics(o Options, crowd func() float64) {
+	auto := promauto.With(o.Registerer)
+	limits := auto.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "imgmirror_http_connections_limit",
+		Help: "Client connections that may be open, in all and from one address; 0 = no limit.",
+	}, []string{"limit"})
+	limits.WithLabelValues(limitTotal).Set(float64(o.MaxConnections))
+	limits.WithLabelValues(limitAddress).Set(float64(o.MaxPerAddress))
+	auto.NewGauge(prometheus.GaugeOpts{
+		Name: "imgmirror_http_body_limit_bytes",
+		Help: "Limit of imgmirror_http_body_bytes (clients.memory).",
+	}).Set(float64(o.Memory))
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imgmirror_http_connections_of_one_address",
+		Help: "The most client connections that one address has open; 0 without a limit for addresses.",
+	}, crowd)
+}
+
 // byLimit are the counters of each limit.
 func byLimit(v *prometheus.CounterVec) map[string]prometheus.Counter {
 	return map[string]prometheus.Counter{

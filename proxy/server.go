@@ -213,6 +213,7 @@ func New(o Options) (*Server, error) {
 	s.renders = make(chan struct{}, maxRenders)
 	s.memory.init(o.Memory, s.metrics.bodies, s.metrics.bodiesRefused)
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
+	limitMetrics(o, s.conns.crowd)
 	s.watch.init(s.metrics)
 	s.http = &fasthttp.Server{
 		Handler:         s.handle,

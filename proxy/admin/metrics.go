@@ -67,12 +67,17 @@ func (m *metrics) register(reg prometheus.Registerer, s *Server) error {
 	}
 	err := errors.Join(reg.Register(m.callers), reg.Register(m.callersRefused), reg.Register(m.jobs), reg.Register(m.refusal),
 		gauge("imgmirror_event_streams", "Event streams that are open.", func() float64 { return float64(s.jobs.streams()) }),
+		gauge("imgmirror_jobs_limit", "Jobs that may be under way.", func() float64 { return maxRunningJobs }),
+		gauge("imgmirror_event_streams_limit", "Event streams that may be open.", func() float64 { return maxWatchers }),
+		gauge("imgmirror_admin_connections_limit", "Connections of operators from the network that may be open.", func() float64 { return maxCallers }),
+		gauge("imgmirror_import_head_limit_bytes", "Limit of imgmirror_import_head_bytes.", func() float64 { return float64(s.heads.limit) }),
 		gauge("imgmirror_import_head_bytes", "Heads of bundles that are being read or judged.", func() float64 { return float64(s.heads.inUse()) }))
 	if s.mirror == nil {
 		return err
 	}
-	return errors.Join(err, gauge("imgmirror_import_bytes", "Indexes and manifests of the imports that are open.",
-		func() float64 { return float64(s.mirror.ImportBytes()) }))
+	return errors.Join(err,
+		gauge("imgmirror_import_bytes", "Indexes and manifests of the imports that are open.", func() float64 { return float64(s.mirror.ImportBytes()) }),
+		gauge("imgmirror_import_limit_bytes", "Limit of imgmirror_import_bytes.", func() float64 { return float64(s.mirror.ImportLimit()) }))
 }
 
 // running counts a job of that kind until the func it gives is called.

@@ -104,6 +104,15 @@ func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 			Help: "Questions for single images that were not put to a source, by the bound that was reached.",
 		}, []string{"reason"}),
 	}
+	for name, bound := range map[string]struct {
+		limit float64
+		help  string
+	}{
+		"imgmirror_catalog_lookups_in_flight_limit": {maxAsking, "Questions of clients for single images that one source may have to answer."},
+		"imgmirror_catalog_lookups_waiting_limit":   {maxWaiting, "Questions for single images that may wait for their turn at one source."},
+	} {
+		auto.NewGauge(prometheus.GaugeOpts{Name: name, Help: bound.help}).Set(bound.limit)
+	}
 	for _, reason := range []string{refusedAddress, refusedRate, refusedBusy, refusedSearches, refusedLooks} {
 		m.refused.WithLabelValues(reason)
 	}

@@ -40,6 +40,9 @@ func (m *Mirror) ImportBytes() int64 {
 	return m.imports.bytes()
 }
 
+// ImportLimit bounds ImportBytes.
+func (m *Mirror) ImportLimit() int64 { return m.imports.limit }
+
 // bytes sums up the texts of all; mu is held.
 func (s *imports) bytes() (n int64) {
 	for _, in := range s.all {

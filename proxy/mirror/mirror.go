@@ -95,6 +95,7 @@ type Mirror struct {
 	publishing publishing
 	history    *history.History
 	counting   counting
+	watch      *watch           // of the history's goroutine
 	imports    imports          // bundles that are coming
 	missing    prometheus.Gauge // see newMissing
 	offline    atomic.Bool
@@ -158,6 +159,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		return nil, err
 	}
 	m.now.Store(g)
+	m.watch = newWatch(m)
 	m.offline.Store(o.Sources.Offline)
 	m.registry.MustRegister(generationMetrics{m})
 	if err := m.newImporter(o); err != nil {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -14,9 +15,14 @@ import (
 // openHistory reads what former processes remember of the mirror.
 func (m *Mirror) openHistory() {
 	m.history = history.New(history.Options{
-		Notes: m.store.Notes("history"), Sample: m.counts,
+		Notes: m.store.Notes("history"), Sample: m.counts, Look: m.look,
 		Logger: m.log.With("component", "history"),
 	})
+}
+
+// look is called by the history, in one goroutine, once the mirror runs.
+func (m *Mirror) look(now time.Time) []history.Event {
+	return m.watch.look(now)
 }
 
 // History is what the mirror remembers of itself across restarts.

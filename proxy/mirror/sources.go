@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
@@ -86,7 +87,11 @@ func (m *Mirror) newGeneration(s Sources) (*generation, error) {
 		all = append(all, own(m.published))
 	}
 	metrics := upstream.NewMetrics(g.registry, s.names())
-	lists := upstream.NewListMemory(cmp.Or(s.ListMemory, upstream.DefaultListMemory), len(s.List))
+	memory := cmp.Or(s.ListMemory, upstream.DefaultListMemory)
+	lists := upstream.NewListMemory(memory, len(s.List))
+	promauto.With(g.registry).NewGauge(prometheus.GaugeOpts{
+		Name: "imgmirror_upstream_list_limit_bytes", Help: "Memory for the lists of all sources.",
+	}).Set(float64(memory))
 	var faults []error
 	for _, source := range s.List {
 		source.Server.Lists = lists

@@ -71,6 +71,10 @@ func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
 			Help: "Questions that were not put to a source because it fails again and again: with that image, or altogether (source).",
 		}, []string{"source", "what", "reason"}),
 	}
+	auto.NewGauge(prometheus.GaugeOpts{
+		Name: "imgmirror_upstream_resting_images_limit",
+		Help: "Images of one source, and of one kind of question, that can rest.",
+	}).Set(maxFailing)
 	for _, s := range sources {
 		m.source(s)
 	}
