@@ -80,3 +80,39 @@ func TestBrowserSeesFaults(t *testing.T) {
 	well.open(server.URL + "/exception")
 	well.until(`document.readyState == "complete"`)
 }
+
+// TestBrowserSeesLooks: a page that is too wide, hides the focus or cannot be read by all is seen.
+func TestBrowserSeesLooks(t *testing.T) {
+	t.Parallel()
+	ill := `<style>a { outline: none } p { color: #ccc } div { width: 3000px }</style>
+		<div>wide</div><a href="/">a link</a><p>pale</p><img src="data:,"><input>`
+	well := `<main><h1>Well</h1><a href="/">a link</a><label>a field <input></label></main>`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		body := well
+		if r.URL.Path == "/ill" {
+			body = ill
+		}
+		fmt.Fprint(w, `<!doctype html><html lang="en"><title>looks</title><link rel="icon" href="data:,">`, body)
+	}))
+	defer server.Close()
+	b := newTab(t, server.URL)
+	b.open(server.URL + "/ill")
+	b.look("light", 390)
+	if wide := strings.Join(b.overflow(), "\n"); !strings.Contains(wide, "<div>wide") {
+		t.Errorf("too wide: %q", wide)
+	}
+	if unmarked := b.unmarked(); len(unmarked) != 1 || !strings.Contains(unmarked[0], "<a href") {
+		t.Errorf("without a sign of the focus: %q", unmarked)
+	}
+	faults := strings.Join(b.accessible(), "\n")
+	for _, want := range []string{"color-contrast", "image-alt", "label"} {
+		if !strings.Contains(faults, want+" (") {
+			t.Errorf("no %s among the faults:\n%s", want, faults)
+		}
+	}
+	b.open(server.URL + "/well")
+	if faults := slices.Concat(b.overflow(), b.unmarked(), b.accessible()); len(faults) > 0 {
+		t.Errorf("a page that is well: %q", faults)
+	}
+}

@@ -62,8 +62,28 @@ func (b *tab) overflow() []string {
 	return wide
 }
 
+// unmarked names the elements that a keyboard reaches and that do not look other when it does.
+func (b *tab) unmarked() []string {
+	b.t.Helper()
+	var plain []string
+	b.js(`(() => {
+		const look = e => { const s = getComputedStyle(e); return [s.outlineStyle, s.outlineWidth, s.outlineColor, s.boxShadow].join(); };
+		const reached = [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
+			.filter(e => e.checkVisibility() && !e.disabled);
+		document.activeElement.blur();
+		return reached.filter(e => {
+			const before = look(e);
+			e.focus({focusVisible: true});
+			const same = document.activeElement !== e || look(e) === before;
+			e.blur();
+			return same;
+		}).map(e => e.outerHTML.slice(0, 160));
+	})()`, &plain)
+	return plain
+}
+
 // TestPageLooks: each page of both sides, in both themes, on a phone and on a desk: nothing is
-// wider than the page, and the accessibility checker finds nothing serious.
+// wider than the page, the focus of the keyboard is seen, and the accessibility checker finds nothing serious.
 func TestPageLooks(t *testing.T) {
 	t.Parallel()
 	s := newExhibit(t)
@@ -90,12 +110,21 @@ func TestPageLooks(t *testing.T) {
 // looks checks the page that the tab shows.
 func (s *exhibit) looks(b *tab, side, name string) {
 	b.t.Helper()
+	for _, width := range []int64{360, 2560} {
+		b.look("light", width)
+		for _, fault := range b.overflow() {
+			b.t.Errorf("%s-%s at %d: wider than the page: %s", side, name, width, fault)
+		}
+	}
 	for _, theme := range []string{"light", "dark"} {
 		for _, width := range []int64{390, 1440} {
 			b.look(theme, width)
 			what := fmt.Sprintf("%s-%s-%s-%d", side, name, theme, width)
 			for _, fault := range b.overflow() {
 				b.t.Errorf("%s: wider than the page: %s", what, fault)
+			}
+			for _, fault := range b.unmarked() {
+				b.t.Errorf("%s: no sign of the focus: %s", what, fault)
 			}
 			for _, fault := range b.accessible() {
 				b.t.Errorf("%s: %s", what, fault)
