@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"io"
 	"math/big"
@@ -15,15 +16,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"imgmirror/proxy/admin"
 )
 
 // TestTLS: a mirror with a certificate, and a second one that has it as its
 // source and knows the authority. File urls say https.
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	cert, key := certificate(t)
+	dir, end := t.TempDir(), time.Now().Add(time.Hour).Truncate(time.Second)
+	cert, key := certificateUntil(t, dir, end)
 	first := newMirror(t, settings{"tls.cert_file": cert, "tls.key_file": key}, samples(t))
 	first.start()
 	first.awaitList(len(sampleUUIDs))
@@ -66,6 +71,25 @@ func TestTLS(t *testing.T) {
 	second.awaitList(len(sampleUUIDs))
 	get(t, second.url+"/images/"+sampleBase+"/file").wantFile(t, base)
 
+	// Both sides tell when the certificate ends, and the mirror also of a renewed one.
+	const ofListener, ofSource = "imgmirror_listener_certificate_end_timestamp_seconds", "imgmirror_upstream_certificate_end_timestamp_seconds"
+	if here, there := first.metric(ofListener), second.metric(ofSource); here != float64(end.Unix()) || there != here {
+		t.Errorf("ends at %v and %v, want %v", here, there, end.Unix())
+	}
+	if none := second.metric(ofListener); none != 0 {
+		t.Errorf("the certificate of a listener without TLS ends at %v", none)
+	}
+	var status admin.Status
+	if got := first.api("/status"); json.Unmarshal(got.body, &status) != nil || status.Certificate == nil ||
+		*status.Certificate != (admin.Certificate{Name: "127.0.0.1", NotAfter: end.UTC()}) {
+		t.Errorf("the status tells of %+v", status.Certificate)
+	}
+	second.verb("sources", "-H", "-o", "certificate,name").want(t, end.UTC().Format(time.RFC3339)+"  127.0.0.1", "-                     published")
+	later := end.Add(time.Hour)
+	certificateUntil(t, dir, later)
+	first.signal(syscall.SIGHUP)
+	first.until("the renewed certificate is served", func() bool { return first.metric(ofListener) == float64(later.Unix()) })
+
 	// Without the authority the source is not believed, and not asked.
 	third := startMirror(t, nil, from(url, settings{"name": "untrusted"}))
 	third.until("the source has failed", func() bool {
@@ -74,10 +98,19 @@ func TestTLS(t *testing.T) {
 	if got := get(t, third.url+"/images/"+sampleBase); got.status != 503 {
 		t.Errorf("status %d from a source with an unknown authority, want 503", got.status)
 	}
+	if got := third.metric(ofSource, `source="untrusted"`); got != float64(later.Unix()) {
+		t.Errorf("a certificate that is not trusted ends at %v, want %v", got, later.Unix())
+	}
 }
 
 // certificate makes a self-signed certificate for 127.0.0.1 and returns its files.
 func certificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	return certificateUntil(t, t.TempDir(), time.Now().Add(time.Hour))
+}
+
+// certificateUntil is certificate with an end, in files of the folder dir.
+func certificateUntil(t *testing.T, dir string, end time.Time) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -87,7 +120,7 @@ func certificate(t *testing.T) (certFile, keyFile string) {
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: "imgmirror e2e"},
 		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(time.Hour),
+		NotAfter:              end,
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -102,7 +135,6 @@ func certificate(t *testing.T) (certFile, keyFile string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: secret}} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {

@@ -55,6 +55,15 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 		buildInfo(),
 	)
 	p := &process{log: log, level: new(slog.LevelVar)}
+	o.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imgmirror_listener_certificate_end_timestamp_seconds",
+		Help: "When the certificate of the client listener ends; 0 = the listener has none.",
+	}, func() float64 {
+		if cert := p.certificate(); cert != nil {
+			return float64(cert.NotAfter.Unix())
+		}
+		return 0
+	}))
 	p.cfg.Store(cfg)
 	defer func() {
 		if err != nil {
@@ -170,6 +179,8 @@ func (p *process) newAdmin(cfg *config.Config) error {
 		Logger: log,
 		Config: p.configJSON,
 		Doctor: p.diagnose,
+
+		Certificate: p.certificate,
 
 		HeadMemory: memory.Find(int64(cfg.Memory.Limit)).Heads(),
 	}

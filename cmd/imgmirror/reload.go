@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"os"
 	"os/signal"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
+	"imgmirror/proxy/admin"
 )
 
 // catchHangups keeps SIGHUP from ending the process. One that comes while the
@@ -121,6 +123,26 @@ func loadCertificate(t config.TLS) (*tls.Certificate, error) {
 		return nil, failure.New(failure.CodeConfig, "tls: %w", err)
 	}
 	return &cert, nil
+}
+
+// certificate is what operators are told of the certificate of the client listener; nil without one.
+func (p *process) certificate() *admin.Certificate {
+	cert := p.cert.Load()
+	if cert == nil || cert.Leaf == nil {
+		return nil
+	}
+	return &admin.Certificate{Name: certificateName(cert.Leaf), NotAfter: cert.Leaf.NotAfter.UTC()}
+}
+
+// certificateName is the name that a certificate is for: the first one that clients look at.
+func certificateName(leaf *x509.Certificate) string {
+	switch {
+	case len(leaf.DNSNames) > 0:
+		return leaf.DNSNames[0]
+	case len(leaf.IPAddresses) > 0:
+		return leaf.IPAddresses[0].String()
+	}
+	return leaf.Subject.CommonName
 }
 
 // tlsConfig serves the certificate that was loaded last; nil without one.

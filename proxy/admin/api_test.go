@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"imgmirror/manifest"
 	"imgmirror/proxy/meaning"
 	"imgmirror/proxy/mirror"
@@ -49,6 +51,15 @@ func TestSources(t *testing.T) {
 	if !all[0].Check.OK || all[0].State != "up" || all[0].LastError != "" || all[0].Images != 5 {
 		t.Errorf("after a check that found another image: %+v", all[0])
 	}
+	if check := all[0].Check; check.Added != 1 || check.Removed != 0 || check.Changed != 0 {
+		t.Errorf("%+v", check)
+	}
+	f.want(200, "POST", "/sources/check", Which{Sources: []string{"source"}, Wait: 180}, &all)
+	if len(all) != 1 || all[0].Name != "source" || all[0].Check == nil || all[0].Check.Added != 0 {
+		t.Errorf("%+v", all)
+	}
+	f.refused(404, "ResourceNotFound", "POST", "/sources/check", Which{Sources: []string{"source", "sauce"}})
+	f.refused(422, "InvalidParameter", "POST", "/sources/check", Which{Wait: 181})
 	f.want(200, "GET", "/images/"+id(6), nil, nil)
 	if err := f.source.Add(sample(5, 0), sampleFile(5)); err != nil {
 		t.Fatal(err)
@@ -58,6 +69,16 @@ func TestSources(t *testing.T) {
 	if got := f.await(job); got.State != JobDone || got.Kind != "refresh" {
 		t.Errorf("%+v", got)
 	}
+	if n := testutil.ToFloat64(f.metrics.ended.WithLabelValues("refresh", JobDone)); n != 1 {
+		t.Errorf("%v refresh jobs have been done", n)
+	}
+	f.source.Inject(upstreamtest.Fault{Status: 500})
+	f.want(202, "POST", "/sources/refresh", nil, &job)
+	f.await(job)
+	if n := testutil.ToFloat64(f.metrics.ended.WithLabelValues("refresh", JobFailed)); n != 1 {
+		t.Errorf("%v refresh jobs have failed", n)
+	}
+	f.source.Heal()
 	f.want(200, "GET", "/images/"+id(5), nil, nil)
 
 	f.source.Inject(upstreamtest.Fault{Status: 500})

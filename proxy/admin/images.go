@@ -35,7 +35,7 @@ func sourcesOf(all []catalog.Status) []Source {
 		out[i] = Source{
 			Name: st.Name, URL: st.URL, Kind: st.Kind, State: st.State, Images: st.Images, Hidden: st.Hidden,
 			LastTry: st.LastTry.UTC(), LastSuccess: st.LastSuccess.UTC(), LastError: st.LastError,
-			AskedFrom: st.AskedFrom.UTC(), Resting: st.Resting, Reason: st.Reason,
+			AskedFrom: st.AskedFrom.UTC(), Resting: st.Resting, Reason: st.Reason, Certificate: st.CertificateEnd.UTC(),
 		}
 	}
 	return out

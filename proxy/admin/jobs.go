@@ -216,6 +216,7 @@ func (j *job) finish(ctx context.Context, err error) {
 	default:
 		state.State = JobDone
 	}
+	j.of.metrics.ended.WithLabelValues(state.Kind, state.State).Inc()
 	j.of.running--
 	j.of.prune()
 	j.of.touch(j)

@@ -30,6 +30,7 @@ type metrics struct {
 	callersRefused prometheus.Counter
 
 	jobs    *prometheus.GaugeVec
+	ended   *prometheus.CounterVec
 	refusal *prometheus.CounterVec
 	refused map[string]prometheus.Counter // read only
 }
@@ -42,6 +43,8 @@ func newMetrics() *metrics {
 			Name: "imgmirror_admin_connections_refused_total", Help: "Connections of operators that were refused: all that may be open had requests."}),
 		jobs: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "imgmirror_jobs", Help: "Jobs under way, by what they do and whether they wait for their turn."}, []string{"kind", "state"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "imgmirror_jobs_ended_total", Help: "Jobs that are over, by what they did and how they ended."}, []string{"kind", "state"}),
 		refusal: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "imgmirror_jobs_refused_total", Help: "Jobs, imports and event streams that were refused."}, []string{"reason"}),
 		refused: make(map[string]prometheus.Counter),
@@ -49,6 +52,9 @@ func newMetrics() *metrics {
 	for _, kind := range []string{kindFetch, kindInstall, kindRefresh, kindStage, kindVerify} {
 		for _, state := range []string{JobRunning, ItemWaiting} {
 			m.jobs.WithLabelValues(kind, state)
+		}
+		for _, state := range []string{JobDone, JobFailed, JobCancelled} {
+			m.ended.WithLabelValues(kind, state)
 		}
 	}
 	for _, reason := range []string{refusedJobs, refusedStreams, refusedImports, refusedHeads, refusedStopping} {
@@ -65,7 +71,7 @@ func (m *metrics) register(reg prometheus.Registerer, s *Server) error {
 	gauge := func(name, help string, value func() float64) error {
 		return reg.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
-	err := errors.Join(reg.Register(m.callers), reg.Register(m.callersRefused), reg.Register(m.jobs), reg.Register(m.refusal),
+	err := errors.Join(reg.Register(m.callers), reg.Register(m.callersRefused), reg.Register(m.jobs), reg.Register(m.ended), reg.Register(m.refusal),
 		gauge("imgmirror_event_streams", "Event streams that are open.", func() float64 { return float64(s.jobs.streams()) }),
 		gauge("imgmirror_jobs_limit", "Jobs that may be under way.", func() float64 { return maxRunningJobs }),
 		gauge("imgmirror_event_streams_limit", "Event streams that may be open.", func() float64 { return maxWatchers }),

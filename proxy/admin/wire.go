@@ -22,7 +22,7 @@ type Source struct {
 	AskedFrom   time.Time      `json:"asked_from,omitzero"`      // of a source that fails again and again: until then it is asked for little
 	Resting     int            `json:"resting_images"`           // which the source fails to give again and again
 	Reason      string         `json:"reason,omitempty"`         // why these, or all questions, rest
-	Certificate time.Time      `json:"certificate_end,omitzero"` // of the source's own, as the last answer showed; zero: there is none
+	Certificate time.Time      `json:"certificate_end,omitzero"` // of the source's own, as the last TLS handshake showed; zero: there is none
 	Check       *Check         `json:"check,omitempty"`          // in replies to POST /api/v1/sources/check only
 }
 

@@ -223,6 +223,9 @@ func New(o Options) (*Catalog, error) {
 		close(c.ready)
 	}
 	c.rebuild()
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(hiddenCounts{c})
+	}
 	return c, nil
 }
 

@@ -144,6 +144,8 @@ type fake struct {
 
 func (f *fake) Peer() string { return "" }
 
+func (f *fake) CertificateEnd() time.Time { return time.Time{} }
+
 func (f *fake) Suspect() <-chan struct{} { return f.suspect }
 
 func (f *fake) AskedFrom() time.Time {

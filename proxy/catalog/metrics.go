@@ -128,4 +128,24 @@ func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 	return m
 }
 
+var hiddenDesc = prometheus.NewDesc("imgmirror_catalog_hidden_images",
+	"Images on the lists of sources that clients are not shown, by reason; an image on two lists counts twice.", []string{"reason"}, nil)
+
+// hiddenCounts counts what the lists have and clients are not shown.
+type hiddenCounts struct{ *Catalog }
+
+func (hiddenCounts) Describe(out chan<- *prometheus.Desc) { out <- hiddenDesc }
+
+func (h hiddenCounts) Collect(out chan<- prometheus.Metric) {
+	sum := make(map[string]int)
+	for _, st := range h.Status() {
+		for reason, n := range st.Hidden {
+			sum[reason] += n
+		}
+	}
+	for _, reason := range Reasons {
+		out <- prometheus.MustNewConstMetric(hiddenDesc, prometheus.GaugeValue, float64(sum[reason]), reason)
+	}
+}
+
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"imgmirror/manifest"
 	"imgmirror/verify"
@@ -63,6 +64,7 @@ func TestMetrics(t *testing.T) {
 
 	refresh(t, c)
 	want = map[string]float64{
+		"catalog_hidden_images{disabled}": 1, "catalog_hidden_images{conflict}": 1,
 		"catalog_images{}": 3, "catalog_conflicts{}": 1, "catalog_broken_chains{}": 1,
 		"catalog_refreshes_total{changed,a}": 1, "catalog_refreshes_total{changed,b}": 1,
 	}
@@ -103,9 +105,19 @@ func TestMetrics(t *testing.T) {
 
 	r = prometheus.NewRegistry()
 	c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: index, Registerer: r, Cached: cached, Offline: true})
-	want = map[string]float64{"catalog_images{}": 3, "catalog_conflicts{}": 1, "catalog_retired_images{}": 1}
+	want = map[string]float64{
+		"catalog_hidden_images{disabled}": 1, "catalog_hidden_images{conflict}": 1,
+		"catalog_images{}": 3, "catalog_conflicts{}": 1, "catalog_retired_images{}": 1,
+	}
 	success()
 	check("after a restart") // that no source has origin 99 is not known any more
+
+	// Each reason is there from the start.
+	r = prometheus.NewRegistry()
+	newCatalog(t, Options{Sources: sourcesOf(a), Registerer: r})
+	if n, err := testutil.GatherAndCount(r, "imgmirror_catalog_hidden_images"); err != nil || n != 16 {
+		t.Errorf("%d reasons, %v", n, err)
+	}
 }
 
 // TestRetakeSaves: when Retake returns nil, the list is the one being served and is saved, even if nothing but its age is

@@ -24,6 +24,8 @@ type remote interface {
 	// Resting tells how many images the source fails to give while it gives others, and why these, or
 	// all questions, rest; "" when none do.
 	Resting() (images int, why string)
+	// CertificateEnd is when the certificate ends that the source has shown; zero: the source has shown none.
+	CertificateEnd() time.Time
 	// Suspect holds a token when the source's list is due soon, to see how the source is.
 	Suspect() <-chan struct{}
 	// Reachable tells whether the source answers just now, by something small of m, which the
@@ -35,10 +37,11 @@ type remote interface {
 // here is the remote of a source within this process, which has no opinion of its health.
 type here struct{ Source }
 
-func (here) Peer() string             { return "" }
-func (here) AskedFrom() time.Time     { return time.Time{} }
-func (here) Resting() (int, string)   { return 0, "" }
-func (here) Suspect() <-chan struct{} { return nil }
+func (here) Peer() string              { return "" }
+func (here) AskedFrom() time.Time      { return time.Time{} }
+func (here) Resting() (int, string)    { return 0, "" }
+func (here) CertificateEnd() time.Time { return time.Time{} }
+func (here) Suspect() <-chan struct{}  { return nil }
 
 func (h here) Reachable(ctx context.Context, m manifest.Manifest) bool {
 	_, err := h.Get(ctx, m.UUID)

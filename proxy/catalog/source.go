@@ -110,6 +110,8 @@ type Status struct {
 	AskedFrom   time.Time      // see remote: zero while the source is asked as usual
 	Resting     int            // images that it fails to give again and again, each asked for rarely
 	Reason      string         // why these, or all questions, rest; "" when none do
+
+	CertificateEnd time.Time // see remote; zero: the source has shown no certificate
 }
 
 // Status tells of every source, in order of priority.
@@ -124,6 +126,7 @@ func (c *Catalog) Status() []Status {
 			LastTry: s.health.lastTry, LastSuccess: s.health.lastSuccess, LastError: s.health.lastError, AskedFrom: s.remote.AskedFrom(),
 		}
 		out[i].Resting, out[i].Reason = s.remote.Resting()
+		out[i].CertificateEnd = s.remote.CertificateEnd()
 	}
 	return out
 }

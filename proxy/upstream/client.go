@@ -143,8 +143,9 @@ type Client struct {
 	metrics sourceMetrics
 	log     *slog.Logger
 
-	health *health
-	state  state
+	health      *health
+	state       state
+	certificate certificate
 }
 
 // New checks the options (syntax of the URLs, a readable CA file); it asks nothing.
@@ -172,6 +173,7 @@ func New(o Options) (*Client, error) {
 	}
 	c.lists = o.Lists.open(c.metrics)
 	c.health = newHealth(c.metrics, c.log)
+	c.certificate.shown = c.metrics.certificate
 	if o.RateLimit > 0 {
 		c.limiter = rate.NewLimiter(rate.Limit(o.RateLimit), limiterChunk(o.RateLimit))
 	}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -13,6 +14,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/upstream/upstreamtest"
@@ -153,6 +157,46 @@ func TestTLS(t *testing.T) {
 		_, err := newClient(t, test.o).List(t.Context(), manifest.Listing{})
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, verify.ErrUnavailable) {
 			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// The end of the source's own certificate is seen, also when the certificate is not trusted.
+func TestCertificateEnd(t *testing.T) {
+	address, caFile := newTLSServer(t, paths(map[string]string{"/images": v2List}))
+	pair, err := os.ReadFile(caFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(pair)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, address+"/images", http.StatusFound) })
+	for _, test := range []struct {
+		name string
+		o    Options
+		want time.Time
+	}{
+		{"trusted", Options{URL: address, CAFile: caFile}, cert.NotAfter},
+		{"not trusted", Options{URL: address}, cert.NotAfter},
+		{"of another host", Options{URL: strings.Replace(plain, "127.0.0.1", "localhost", 1), CAFile: caFile}, time.Time{}},
+		{"nobody there", Options{URL: "https://127.0.0.1:1"}, time.Time{}},
+	} {
+		r := prometheus.NewRegistry()
+		test.o.Kind, test.o.Metrics = kindIMGAPI, NewMetrics(r, []string{"test"})
+		c := newClient(t, test.o)
+		if !c.CertificateEnd().IsZero() {
+			t.Errorf("%s: a certificate before the first question", test.name)
+		}
+		_, _ = c.List(t.Context(), manifest.Listing{}) // the certificate tells
+		want := 0.0
+		if !test.want.IsZero() {
+			want = float64(test.want.Unix())
+		}
+		if got, shown := c.CertificateEnd(), testutil.ToFloat64(c.certificate.shown); !got.Equal(test.want) || shown != want {
+			t.Errorf("%s: %v, metric %v; want %v", test.name, got, shown, test.want)
 		}
 	}
 }

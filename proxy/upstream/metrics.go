@@ -18,6 +18,7 @@ type Metrics struct {
 	refusals *prometheus.CounterVec
 	resting  *prometheus.GaugeVec
 	keptOff  *prometheus.CounterVec
+	ends     *prometheus.GaugeVec
 }
 
 // codes are the values of the label "code": the statuses that mean something
@@ -70,6 +71,10 @@ func NewMetrics(r prometheus.Registerer, sources []string) *Metrics {
 			Name: "imgmirror_upstream_kept_off_total",
 			Help: "Questions that were not put to a source because it fails again and again: with that image, or altogether (source).",
 		}, []string{"source", "what", "reason"}),
+		ends: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_upstream_certificate_end_timestamp_seconds",
+			Help: "When the certificate ends that the source showed at the last TLS handshake; 0 = none was shown.",
+		}, []string{"source"}),
 	}
 	auto.NewGauge(prometheus.GaugeOpts{
 		Name: "imgmirror_upstream_resting_images_limit",
@@ -91,6 +96,8 @@ func (m *Metrics) source(name string) sourceMetrics {
 		files:    m.breakerOf(name, whatFiles),
 		lists:    m.lists.WithLabelValues(name),
 		refusals: m.refusals.MustCurryWith(prometheus.Labels{"source": name}),
+
+		certificate: m.ends.WithLabelValues(name),
 	}
 	for _, reason := range refusalReasons {
 		s.refusals.WithLabelValues(reason)
@@ -110,6 +117,8 @@ type sourceMetrics struct {
 	files    breakerMetrics
 	lists    prometheus.Gauge
 	refusals *prometheus.CounterVec
+
+	certificate prometheus.Gauge // when it ends
 }
 
 // breakerMetrics are the metrics of one kind of question to one source.

@@ -62,6 +62,7 @@ func (c *Client) send(parent context.Context, r request) (*http.Response, error)
 	watchdog := time.AfterFunc(r.wait, func() { cancel(verify.ErrStalled) })
 	resp, err := c.http.Do(req)
 	watchdog.Stop()
+	c.noteCertificate(resp, err)
 	if err != nil {
 		c.metrics.answered(0)
 		lost := c.unconnected(r.url, err)
