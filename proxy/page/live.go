@@ -20,12 +20,20 @@ type part struct {
 	id       string // "fills"; "job." = "job.ID" for any ID, which load gets
 	page     string // the file of the template, without its ending
 	template string
+	every    time.Duration // how often it is made anew, at most; 0 = each second
 	load     func(l *look, arg string) (any, error)
 }
 
 // parts is all pieces of pages that change by themselves.
 var parts = []part{
-	{id: "fills", page: "overview", template: "fills", load: func(l *look, _ string) (any, error) { return l.overview() }},
+	{id: "attention", page: "overview", template: "attention", load: lookAll},
+	{id: "figures", page: "overview", template: "figures", load: lookAll},
+	{id: "graphs", page: "overview", template: "graphs", every: 10 * time.Second, load: func(l *look, _ string) (any, error) { return l.graphs() }},
+	{id: "fills", page: "overview", template: "fills", load: lookAll},
+	{id: "disk", page: "overview", template: "disk", load: lookAll},
+	{id: "health", page: "overview", template: "health", load: lookAll},
+	{id: "events", page: "overview", template: "events", load: lookAll},
+	{id: "bounds", page: "overview", template: "bounds", load: lookAll},
 	{id: "source-list", page: "sources", template: "source-list", load: func(l *look, _ string) (any, error) { return l.sources() }},
 	{id: "job-list", page: "jobs", template: "job-list", load: func(l *look, _ string) (any, error) { return l.jobs() }},
 	{id: "job.", page: "job", template: "job-state", load: func(l *look, id string) (any, error) { return l.job(id) }},
@@ -36,7 +44,10 @@ type look struct {
 	context.Context
 	page     *Page
 	operator bool
+	seen     *overview // nil: not yet
 }
+
+func lookAll(l *look, _ string) (any, error) { return l.overview() }
 
 // The bounds of event streams.
 const (
@@ -69,10 +80,11 @@ type hub struct {
 	changed chan struct{}        // closed at the next change
 }
 
-// madePart is a part as an event, which never changes.
+// madePart is a part as an event, whose bytes never change.
 type madePart struct {
 	event   []byte
 	version uint64
+	due     time.Time // when it may be made anew
 }
 
 // stream is one reader of events.
@@ -209,6 +221,12 @@ func (h *hub) run(ctx context.Context) {
 func (h *hub) make(ctx context.Context) bool {
 	h.mu.Lock()
 	wanted, open := h.wanted(), len(h.streams) > 0
+	begun := time.Now()
+	for id := range wanted {
+		if m := h.made[id]; m != nil && begun.Before(m.due) {
+			delete(wanted, id)
+		}
+	}
 	h.mu.Unlock()
 	if !open {
 		return false
@@ -230,8 +248,14 @@ func (h *hub) make(ctx context.Context) bool {
 	wanted = h.wanted()
 	news := false
 	for id, event := range now {
-		if last := h.made[id]; wanted[id] && (last == nil || !bytes.Equal(last.event, event)) {
-			h.made[id] = &madePart{event, h.version + 1}
+		row, _, _ := findPart(id)
+		due := begun.Add(row.every)
+		switch last := h.made[id]; {
+		case !wanted[id]:
+		case last != nil && bytes.Equal(last.event, event):
+			last.due = due
+		default:
+			h.made[id] = &madePart{event, h.version + 1, due}
 			news = true
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"imgmirror/proxy/admin"
 )
@@ -34,9 +35,19 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	sources := []admin.Source{{Name: hostile, URL: "http://" + hostile, Kind: "imgapi", State: "down", Images: 7, Hidden: map[string]int{hostile: 3}, LastError: hostile, Reason: hostile}}
+	fills := []admin.Fill{{UUID: testUUID, Name: hostile, Version: hostile, Size: 1000, Have: 500, Rate: 10, ETA: 50, Readers: 2, Source: hostile, State: "filling"}}
 	f := &fixture{t: t, answers: map[string]any{
-		"GET /sources":            []admin.Source{{Name: hostile, URL: "http://" + hostile, Kind: "imgapi", State: "down", Images: 7, Hidden: map[string]int{hostile: 3}, LastError: hostile, Reason: hostile}},
-		"GET /fills":              []admin.Fill{{UUID: testUUID, Size: 1000, Have: 500, Rate: 10, ETA: 50, Readers: 2, Source: hostile, State: "filling"}},
+		"GET /status": admin.Status{
+			Version: "1.2.3", Started: now, Now: now, Ready: true, Trouble: []string{hostile},
+			Traffic: admin.Traffic{Requests: map[string]int64{"hit": 3, "miss": 1}, Served: map[string]int64{"hit": 3000, "miss": 1000}, Saved: 3000},
+			Fills:   fills, Sources: sources, Disk: admin.Disk{Size: 10, Limit: 100},
+			Bounds: []admin.Bound{{Name: hostile, Key: "x.y", Used: 9, Limit: 10, Refused: 1}},
+			Events: []admin.Event{{Time: now, Kind: hostile, UUID: testUUID, Source: hostile, Node: hostile, Text: hostile, Count: 2}},
+		},
+		"GET /traffic":            admin.Series{Span: "hour", Step: 60, Points: []admin.Point{{Time: now, Served: 100, Fetched: 10}, {Time: now.Add(time.Minute), Served: 50}}},
+		"GET /sources":            sources,
 		"GET /jobs":               []admin.Job{{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{}}},
 		"GET /jobs/" + jobID:      admin.Job{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{{UUID: testUUID, Name: hostile, Version: hostile, State: "failed", Error: &admin.Error{Code: "x", Message: hostile}}}},
 		"GET /images/" + testUUID: admin.Image{Manifest: json.RawMessage(`{"public":true}`)},

@@ -37,6 +37,39 @@ func publicManifest(manifest json.RawMessage) bool {
 	return json.Unmarshal(manifest, &m) == nil && m.Public != nil && *m.Public
 }
 
+// status is what the mirror does and saves, for the side of the look.
+func (l *look) status() (admin.Status, error) {
+	st, err := l.page.o.API.Status(l)
+	if err == nil && !l.operator {
+		st = publicStatus(l, l.page.o.API, st)
+	}
+	return st, err
+}
+
+// publicStatus is the status without what is not for everyone.
+func publicStatus(ctx context.Context, api *admin.Client, st admin.Status) admin.Status {
+	if len(st.Trouble) > 0 {
+		st.Trouble = []string{"The mirror has trouble with its data folder."}
+	}
+	st.Sources = publicSources(st.Sources)
+	st.Fills = publicFills(ctx, api, st.Fills)
+	jobs := make([]admin.Job, len(st.Jobs))
+	for i, j := range st.Jobs {
+		jobs[i] = publicJob(ctx, api, j)
+	}
+	st.Jobs = jobs
+	events := []admin.Event{}
+	for _, e := range st.Events {
+		if e.Private || e.UUID != "" && !isPublic(ctx, api, e.UUID) {
+			continue
+		}
+		e.Text, e.Node = "", ""
+		events = append(events, e)
+	}
+	st.Events = events
+	return st
+}
+
 // publicSources are sources without addresses and without texts of errors.
 func publicSources(all []admin.Source) []admin.Source {
 	out := slices.Clone(all)

@@ -1,8 +1,6 @@
 package page
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"imgmirror/proxy/admin"
@@ -16,9 +14,8 @@ type sourceList struct {
 // sourceRow is a source with what the page adds.
 type sourceRow struct {
 	admin.Source
-	HiddenAll int
-	Reasons   []reason
-	Tried     bool // the last try is worth a line of its own
+	Reasons []reason
+	Tried   bool // the last try is worth a line of its own
 }
 
 // reason is why some images of a source are hidden.
@@ -39,14 +36,7 @@ func (l *look) sources() (*sourceList, error) {
 	}
 	list := &sourceList{}
 	for _, s := range all {
-		row := sourceRow{Source: s, Tried: s.LastTry.Sub(s.LastSuccess) > time.Minute}
-		for _, name := range slices.Sorted(maps.Keys(s.Hidden)) {
-			if n := s.Hidden[name]; n > 0 {
-				row.HiddenAll += n
-				row.Reasons = append(row.Reasons, reason{name, n})
-			}
-		}
-		list.Sources = append(list.Sources, row)
+		list.Sources = append(list.Sources, sourceRow{Source: s, Reasons: reasons(s.Hidden), Tried: s.LastTry.Sub(s.LastSuccess) > time.Minute})
 	}
 	return list, nil
 }

@@ -23,6 +23,10 @@ var functions = template.FuncMap{
 	"badge":    badge,
 	"join":     strings.Join,
 	"dict":     dict,
+	"counted":  counted,
+	"hours":    hours,
+	"toned":    toned,
+	"share":    share,
 }
 
 // size is a number of bytes as the verbs print it; a negative one is not known.
@@ -141,7 +145,33 @@ func badge(state string) template.HTML {
 	if tone == "" {
 		tone = "plain"
 	}
-	return template.HTML(fmt.Sprintf(`<span class="badge %s">%s</span>`, tone, template.HTMLEscapeString(state))) //nolint:gosec // the state is escaped
+	return toned(tone, state)
+}
+
+// toned is a badge of a tone: good, info, warn, bad or plain.
+func toned(tone, text string) template.HTML {
+	return template.HTML(fmt.Sprintf(`<span class="badge %s">%s</span>`, tone, template.HTMLEscapeString(text))) //nolint:gosec // the text is escaped
+}
+
+// counted is a number with its noun: "1 image", "2,000 images".
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return count(n) + " " + noun + "s"
+}
+
+// hours is a long time as one reads it: "12 min", "3.4 h", "12 days".
+func hours(seconds int64) string {
+	switch {
+	case seconds < 60:
+		return fmt.Sprintf("%d s", max(seconds, 0))
+	case seconds < 3600:
+		return fmt.Sprintf("%d min", seconds/60)
+	case seconds < 48*3600:
+		return fmt.Sprintf("%.1f h", float64(seconds)/3600)
+	}
+	return humanize.Comma(seconds/86400) + " days"
 }
 
 // dict makes a map of names and values, for a template that needs several.
