@@ -249,6 +249,7 @@ func TestDescriptionHasEveryField(t *testing.T) {
 		Source{}, Check{}, Image{}, Hidden{}, Cached{}, Fill{}, Wanted{}, Dry{}, Job{}, Item{}, Removed{}, Finding{}, Error{},
 		Install{}, Installed{},
 		Status{}, Traffic{}, Disk{}, Scrub{}, Counts{}, Bound{}, Event{}, Certificate{}, Series{}, Point{},
+		NodePage{}, Node{}, NodeFetch{}, ImageNodes{}, Forgotten{},
 		Page{}, Row{}, Offer{}, OfferFile{}, ImageFile{},
 		BundleWanted{}, Bundled{}, BundledFile{}, BundleHead{}, BundleImport{}, ImportedFile{}, ImportedImage{}, Provenance{},
 	} {

@@ -107,7 +107,7 @@ func TestList(t *testing.T) {
 	}
 	j.take(&Request{Address: address(0), Ended: now, Kind: List, Failed: true})
 	wantNodes(t, j, Query{}, 6, 5, 4, 3, 2, 1, 0)
-	wantNodes(t, j, Query{Reversed: true, Offset: 1, Limit: 2}, 6, 1, 2)
+	wantNodes(t, j, Query{Order: "asc", Offset: 1, Limit: 2}, 6, 1, 2)
 	wantNodes(t, j, Query{Offset: 100, Limit: 2}, 6)
 	wantNodes(t, j, Query{Image: imageID(2)}, 3, 5, 4, 3)
 	wantNodes(t, j, Query{Lacks: imageID(2)}, 3, 2, 1, 0)
@@ -121,6 +121,13 @@ func TestList(t *testing.T) {
 	} {
 		if page, _ := j.List(Query{Sort: name, Limit: 1}); page[0].Address != address(first) {
 			t.Errorf("%s: %v is first, want %v", name, page[0].Address, address(first))
+		}
+	}
+	for _, name := range Sorts() {
+		up, _ := j.List(Query{Sort: name, Order: "asc", Limit: 1})
+		down, _ := j.List(Query{Sort: name, Order: "desc", Limit: 1})
+		if up[0].Address == down[0].Address {
+			t.Errorf("%s: %v is first upwards and downwards", name, up[0].Address)
 		}
 	}
 	if len(Sorts()) != 10 {

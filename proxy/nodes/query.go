@@ -97,31 +97,35 @@ func (n *node) has(id uuid.UUID) bool {
 
 // Query picks nodes. The zero value picks all of them.
 type Query struct {
-	Network  netip.Prefix // the address is in it; the zero value: any address
-	Text     string       // a part of the address or of the user agent, in any case; "" = any
-	Image    uuid.UUID    // the nodes that have had all of the image; zero = any
-	Lacks    uuid.UUID    // the nodes that have not; zero = any
-	Sort     string       // one of Sorts; "" = last
-	Reversed bool         // the order of Sort is reversed
-	Offset   int
-	Limit    int // nodes; 0 = all
+	Network netip.Prefix // the address is in it; the zero value: any address
+	Text    string       // a part of the address or of the user agent, in any case; "" = any
+	Image   uuid.UUID    // the nodes that have had all of the image; zero = any
+	Lacks   uuid.UUID    // the nodes that have not; zero = any
+	Sort    string       // one of Sorts; "" = last
+	Order   string       // asc or desc; "" = asc for address and client, desc for all else
+	Offset  int
+	Limit   int // nodes; 0 = all
 }
 
-// order is a field to sort by. The nodes of interest come first: the latest, the largest.
+// SortFetched is a value of Query.Sort beside Sorts, for a Query of an Image: when the node has last asked for the image.
+const SortFetched = "fetched"
+
+// orders are the fields to sort by, upwards.
 var orders = []struct {
 	name  string
+	down  bool // without Order
 	order func(a, b *node) int
 }{
-	{"address", func(a, b *node) int { return a.address.Compare(b.address) }},
-	{"client", func(a, b *node) int { return cmp.Compare(a.agent, b.agent) }},
-	{"first", func(a, b *node) int { return cmp.Compare(b.first, a.first) }},
-	{"last", func(a, b *node) int { return cmp.Compare(b.last, a.last) }},
-	{"requests", func(a, b *node) int { return cmp.Compare(b.count(), a.count()) }},
-	{"errors", func(a, b *node) int { return cmp.Compare(b.errors, a.errors) }},
-	{"bytes", func(a, b *node) int { return cmp.Compare(b.bytes(), a.bytes()) }},
-	{"saved", func(a, b *node) int { return cmp.Compare(b.saved(), a.saved()) }},
-	{"images", func(a, b *node) int { return cmp.Compare(len(b.images), len(a.images)) }},
-	{"rate", func(a, b *node) int { return cmp.Compare(rate(b.bytes(), b.millis), rate(a.bytes(), a.millis)) }},
+	{"address", false, func(a, b *node) int { return a.address.Compare(b.address) }},
+	{"client", false, func(a, b *node) int { return cmp.Compare(a.agent, b.agent) }},
+	{"first", true, func(a, b *node) int { return cmp.Compare(a.first, b.first) }},
+	{"last", true, func(a, b *node) int { return cmp.Compare(a.last, b.last) }},
+	{"requests", true, func(a, b *node) int { return cmp.Compare(a.count(), b.count()) }},
+	{"errors", true, func(a, b *node) int { return cmp.Compare(a.errors, b.errors) }},
+	{"bytes", true, func(a, b *node) int { return cmp.Compare(a.bytes(), b.bytes()) }},
+	{"saved", true, func(a, b *node) int { return cmp.Compare(a.saved(), b.saved()) }},
+	{"images", true, func(a, b *node) int { return cmp.Compare(len(a.images), len(b.images)) }},
+	{"rate", true, func(a, b *node) int { return cmp.Compare(rate(a.bytes(), a.millis), rate(b.bytes(), b.millis)) }},
 }
 
 // Sorts lists the values of Query.Sort.
@@ -144,6 +148,9 @@ func (j *Journal) List(q Query) (page []Node, total int) {
 		if q.picks(n, text) {
 			picked = append(picked, n)
 		}
+	}
+	if q.Sort == SortFetched && q.Image == uuid.Nil {
+		q.Sort = ""
 	}
 	q.sort(picked)
 	total = len(picked)
@@ -170,18 +177,27 @@ func (q *Query) picks(n *node, text string) bool {
 		(q.Lacks == uuid.Nil || !n.has(q.Lacks))
 }
 
+// sort orders nodes; those that are alike are in the order of their addresses.
 func (q *Query) sort(picked []*node) {
 	name := cmp.Or(q.Sort, "last")
+	if name == SortFetched {
+		slices.SortFunc(picked, func(a, b *node) int {
+			return cmp.Or(cmp.Compare(b.find(q.Image).when, a.find(q.Image).when), a.address.Compare(b.address))
+		})
+		return
+	}
 	for _, o := range orders {
-		if o.name == name {
-			slices.SortFunc(picked, func(a, b *node) int {
-				order := cmp.Or(o.order(a, b), a.address.Compare(b.address))
-				if q.Reversed {
-					return -order
-				}
-				return order
-			})
+		if o.name != name {
+			continue
 		}
+		down := o.down && q.Order == "" || q.Order == "desc"
+		slices.SortFunc(picked, func(a, b *node) int {
+			order := o.order(a, b)
+			if down {
+				order = -order
+			}
+			return cmp.Or(order, a.address.Compare(b.address))
+		})
 	}
 }
 
