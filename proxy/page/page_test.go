@@ -46,10 +46,14 @@ func newFixture(t *testing.T) *fixture {
 			Bounds: []admin.Bound{{Name: hostile, Key: "x.y", Used: 9, Limit: 10, Refused: 1}},
 			Events: []admin.Event{{Time: now, Kind: hostile, UUID: testUUID, Source: hostile, Node: hostile, Text: hostile, Count: 2}},
 		},
-		"GET /traffic":            admin.Series{Span: "hour", Step: 60, Points: []admin.Point{{Time: now, Served: 100, Fetched: 10}, {Time: now.Add(time.Minute), Served: 50}}},
-		"GET /sources":            sources,
-		"GET /jobs":               []admin.Job{{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{}}},
-		"GET /jobs/" + jobID:      admin.Job{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{{UUID: testUUID, Name: hostile, Version: hostile, State: "failed", Error: &admin.Error{Code: "x", Message: hostile}}}},
+		"GET /traffic":       admin.Series{Span: "hour", Step: 60, Points: []admin.Point{{Time: now, Served: 100, Fetched: 10}, {Time: now.Add(time.Minute), Served: 50}}},
+		"GET /sources":       sources,
+		"GET /jobs":          []admin.Job{{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{}}},
+		"GET /jobs/" + jobID: admin.Job{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{{UUID: testUUID, Name: hostile, Version: hostile, State: "failed", Error: &admin.Error{Code: "x", Message: hostile}}}},
+		"GET /catalog": admin.Page{Total: 1, Rows: []admin.Row{{
+			UUID: testUUID, Name: hostile, Version: hostile, OS: hostile, Type: hostile, Source: hostile, Cached: "part", Public: true,
+			Hidden: []admin.Hidden{{Source: hostile, Reason: hostile, Detail: hostile}},
+		}}, Facets: map[string]map[string]int{"os": {hostile: 1}, "type": {hostile: 1}, "source": {hostile: 1}, "reason": {hostile: 1}}},
 		"GET /images/" + testUUID: admin.Image{Manifest: json.RawMessage(`{"public":true}`)},
 	}}
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -20,6 +20,7 @@ type route struct {
 // routes is every page, in the order of the navigation.
 var routes = []route{
 	{path: "", template: "overview", title: "Overview", nav: "Overview", load: (*Page).overview},
+	{path: "images", template: "images", title: "Images", nav: "Images", load: (*Page).images},
 	{path: "sources", template: "sources", title: "Sources", nav: "Sources", load: (*Page).sources, act: (*Page).actSources},
 	{path: "jobs", template: "jobs", title: "Jobs", nav: "Jobs", load: (*Page).jobs},
 	{path: "jobs/{id}", template: "job", title: "Job", section: "jobs", load: (*Page).job, act: (*Page).actJob},

@@ -18,6 +18,9 @@ var functions = template.FuncMap{
 	"percent":  percent,
 	"time":     moment,
 	"age":      age,
+	"date":     date,
+	"less":     func(n int) int { return n - 1 },
+	"reason":   reasonText,
 	"short":    short,
 	"duration": duration,
 	"badge":    badge,
@@ -80,6 +83,14 @@ func moment(t time.Time) template.HTML {
 		return "never"
 	}
 	return stamp(t, t.UTC().Format(timeLayout))
+}
+
+// date is a day in UTC; "never" for the zero time.
+func date(t time.Time) template.HTML {
+	if t.IsZero() {
+		return "never"
+	}
+	return stamp(t, t.UTC().Format(time.DateOnly))
 }
 
 // age is how long ago, or how far ahead, t is; "never" for the zero time.
