@@ -148,8 +148,15 @@ func (p *Page) serve(w http.ResponseWriter, r *http.Request, rt route, s *sessio
 		p.fail(w, v, err)
 		return
 	}
-	p.show(w, v, http.StatusOK, rt.template, rt.title, data)
+	name := rt.template
+	if t, ok := data.(templated); ok {
+		name = t.template()
+	}
+	p.show(w, v, http.StatusOK, name, rt.title, data)
 }
+
+// templated is a load's value that has a template of its own.
+type templated interface{ template() string }
 
 // act does what a form of the page of rt asks for, and leads to the page that shows the outcome.
 func (p *Page) act(w http.ResponseWriter, v *visit, rt route) {

@@ -33,6 +33,26 @@ type fixture struct {
 	csrf    string
 }
 
+// hostileImage is a public image whose texts are a stranger's.
+func hostileImage() admin.Image {
+	text, err := json.Marshal(map[string]any{
+		"uuid": testUUID, "name": hostile, "version": hostile, "os": hostile, "type": hostile, "description": hostile, "homepage": "javascript:" + hostile,
+		"owner": hostile, "state": hostile, "public": true, "origin": hostile, "tags": map[string]any{hostile: hostile, "n": 1}, "files": []any{map[string]any{"size": 7}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return admin.Image{
+		Manifest: text, Source: hostile, Sources: []string{hostile}, Listed: true,
+		Hidden: []admin.Hidden{{Source: hostile, Reason: hostile, Detail: hostile}},
+		Files:  []admin.ImageFile{{SHA1: hostile, Size: 7, Compression: hostile, Cached: "part", CachedBytes: 3}},
+		Offers: []admin.Offer{
+			{Source: hostile, State: hostile, Name: hostile, Version: hostile, Public: true, Holds: true, Files: []admin.OfferFile{{SHA1: hostile, Size: 7, Compression: hostile}}},
+			{Source: hostile, State: "up", Name: hostile, Conflict: true, Files: []admin.OfferFile{{}}, Hidden: &admin.Hidden{Reason: hostile, Detail: hostile}},
+		},
+	}
+}
+
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -54,7 +74,9 @@ func newFixture(t *testing.T) *fixture {
 			UUID: testUUID, Name: hostile, Version: hostile, OS: hostile, Type: hostile, Source: hostile, Cached: "part", Public: true,
 			Hidden: []admin.Hidden{{Source: hostile, Reason: hostile, Detail: hostile}},
 		}}, Facets: map[string]map[string]int{"os": {hostile: 1}, "type": {hostile: 1}, "source": {hostile: 1}, "reason": {hostile: 1}}},
-		"GET /images/" + testUUID: admin.Image{Manifest: json.RawMessage(`{"public":true}`)},
+		"GET /images/" + testUUID:               hostileImage(),
+		"GET /images/" + testUUID + "/ancestry": []admin.Image{hostileImage()},
+		"POST /delete":                          []admin.Removed{{SHA1: hostile, UUIDs: []string{testUUID, hostile}, Size: 7}},
 	}}
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		key := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/api/v1")

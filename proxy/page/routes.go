@@ -21,6 +21,10 @@ type route struct {
 var routes = []route{
 	{path: "", template: "overview", title: "Overview", nav: "Overview", load: (*Page).overview},
 	{path: "images", template: "images", title: "Images", nav: "Images", load: (*Page).images},
+	{path: "images/{uuid}", template: "image", title: "Image", section: "images", load: (*Page).image, act: (*Page).actImage},
+	{path: "images/{uuid}/delete", template: "image-confirm", title: "Delete", section: "images", private: true, load: (*Page).confirmDelete},
+	{path: "images/{uuid}/unpublish", template: "image-confirm", title: "Unpublish", section: "images", private: true, load: (*Page).confirmUnpublish},
+	{path: "publish", template: "publish", title: "Publish an image", section: "images", private: true, load: (*Page).publishForm, act: (*Page).actPublish},
 	{path: "sources", template: "sources", title: "Sources", nav: "Sources", load: (*Page).sources, act: (*Page).actSources},
 	{path: "jobs", template: "jobs", title: "Jobs", nav: "Jobs", load: (*Page).jobs},
 	{path: "jobs/{id}", template: "job", title: "Job", section: "jobs", load: (*Page).job, act: (*Page).actJob},
