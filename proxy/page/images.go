@@ -241,11 +241,11 @@ func (l *imageList) values(facet, anyText, selected string) []choice {
 
 // reasonText is a reason in words.
 func reasonText(name string) string {
-	return cmp.Or(reasons[name], strings.ReplaceAll(name, "_", " "))
+	return cmp.Or(reasonTexts[name], strings.ReplaceAll(name, "_", " "))
 }
 
-// reasons are the reasons whose names do not tell enough.
-var reasons = map[string]string{
+// reasonTexts are for the reasons whose names do not tell enough.
+var reasonTexts = map[string]string{
 	"refused": "manifest refused", "skipped": "of no use to nodes", "incomplete": "size or compression unknown", "unusable": "no node can receive the file",
 	"filtered": "left out by filters", "conflict": "another source has other files", "unlisted": "found by uuid only", "no_channel": "in no channel",
 }
