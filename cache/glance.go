@@ -52,6 +52,11 @@ func (s *Store) glanceMetrics(reg prometheus.Registerer) error {
 	}
 	return errors.Join(
 		gauge("imgmirror_disk_free_bytes", "Bytes that are free on the file system of the data folder.", func() float64 { return float64(s.freeBytes()) }),
+		gauge("imgmirror_disk_min_free_bytes", "Bytes that stay free on this file system (cache.min_free).", func() float64 { return float64(s.Room().MinFree) }),
+		gauge("imgmirror_scrub_every_seconds", "Within that time each file is checked (verify.scrub_every); 0 = there is no scrub.",
+			func() float64 { return max(s.o.ScrubEvery, 0).Seconds() }),
+		gauge("imgmirror_scrub_round_begun_timestamp_seconds", "When the round of the scrub began; 0 = there is no scrub.",
+			func() float64 { return unixSeconds(s.ScrubRound().Began) }),
 		gauge("imgmirror_scrub_last_complete_timestamp_seconds", "When the last round of the scrub was complete; 0 = never, or there is no scrub.",
 			func() float64 { return unixSeconds(s.ScrubRound().LastComplete) }),
 		gauge("imgmirror_scrub_round_files", "Files that the round of the scrub has to check; 0 = there is no scrub.", func() float64 { return float64(s.ScrubRound().Total) }),

@@ -214,6 +214,10 @@ func New(o Options) (*Catalog, error) {
 	}
 	c.metrics = newMetrics(o.Registerer, names)
 	for _, s := range c.sources {
+		interval := c.metrics.interval.WithLabelValues(s.name)
+		if !o.Offline {
+			interval.Set(s.Refresh.Seconds())
+		}
 		s.door = newDoor(s.name, s.LookupRate, c.metrics.door(s.name))
 	}
 	c.life, c.cancel = context.WithCancel(context.Background())

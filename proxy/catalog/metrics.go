@@ -14,6 +14,7 @@ type metrics struct {
 	broken      prometheus.Gauge
 	retired     prometheus.Gauge
 	lastSuccess *prometheus.GaugeVec   // source
+	interval    *prometheus.GaugeVec   // source
 	refreshes   *prometheus.CounterVec // source, result
 	lookups     *prometheus.CounterVec // result
 	searches    prometheus.Gauge
@@ -78,6 +79,10 @@ func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 		lastSuccess: auto.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "imgmirror_catalog_last_success_timestamp_seconds",
 			Help: "When the source last gave or confirmed its list; 0 = never.",
+		}, []string{"source"}),
+		interval: auto.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_refresh_interval_seconds",
+			Help: "Time between two questions for the list of a source that answers (sources[].refresh); 0 = the source is not asked.",
 		}, []string{"source"}),
 		refreshes: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "imgmirror_catalog_refreshes_total",
