@@ -69,7 +69,7 @@ func (b *tab) unmarked() []string {
 	b.js(`(() => {
 		const look = e => { const s = getComputedStyle(e); return [s.outlineStyle, s.outlineWidth, s.outlineColor, s.boxShadow].join(); };
 		const reached = [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, textarea, summary")]
-			.filter(e => e.checkVisibility() && !e.disabled);
+			.filter(e => e.checkVisibility({visibilityProperty: true}) && !e.disabled);
 		document.activeElement.blur();
 		return reached.filter(e => {
 			const before = look(e);
