@@ -107,7 +107,7 @@ func newHub(p *Page, operator bool) *hub {
 func (h *hub) open(want string, address netip.Addr) (*stream, error) {
 	s := &stream{hub: h, address: address}
 	for id := range strings.SplitSeq(want, ",") {
-		if _, _, ok := findPart(id); ok && len(s.wants) < maxWants && !slices.Contains(s.wants, id) {
+		if _, _, ok := h.page.findPart(id); ok && len(s.wants) < maxWants && !slices.Contains(s.wants, id) {
 			s.wants = append(s.wants, id)
 		}
 	}
@@ -249,7 +249,7 @@ func (h *hub) make(ctx context.Context) bool {
 	wanted = h.wanted()
 	news := false
 	for id, event := range now {
-		row, _, _ := findPart(id)
+		row, _, _ := h.page.findPart(id)
 		due := begun.Add(row.every)
 		switch last := h.made[id]; {
 		case !wanted[id]:
@@ -269,11 +269,11 @@ func (h *hub) make(ctx context.Context) bool {
 }
 
 // findPart finds the row of an element's id, and the argument in the id.
-func findPart(id string) (row part, arg string, ok bool) {
+func (p *Page) findPart(id string) (row part, arg string, ok bool) {
 	if len(id) > 64 {
 		return part{}, "", false
 	}
-	for _, row := range parts {
+	for _, row := range p.parts {
 		arg, ok := strings.CutPrefix(id, row.id)
 		if ok && (arg == "") != strings.HasSuffix(row.id, ".") {
 			return row, arg, true
@@ -284,7 +284,7 @@ func findPart(id string) (row part, arg string, ok bool) {
 
 // event makes the event of one part: the id, a line end, the HTML.
 func (l *look) event(id string) ([]byte, error) {
-	row, arg, ok := findPart(id)
+	row, arg, ok := l.page.findPart(id)
 	if !ok {
 		return nil, notFound
 	}

@@ -54,6 +54,7 @@ type Page struct {
 	o         Options
 	log       *slog.Logger
 	templates map[string]*template.Template // by the name of the file, without its ending
+	parts     []part
 	sessions  sessions
 	tries     tries
 	operators http.Handler
@@ -70,7 +71,7 @@ func New(o Options) (*Page, error) {
 	if o.Public == nil {
 		o.Public = func() bool { return false }
 	}
-	p := &Page{o: o, log: o.Logger.With("component", "page")}
+	p := &Page{o: o, log: o.Logger.With("component", "page"), parts: parts}
 	p.tries.init()
 	p.operatorHub, p.clientHub = newHub(p, true), newHub(p, false)
 	var err error
