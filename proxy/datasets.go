@@ -32,12 +32,9 @@ func (s *Server) listDatasets(req *request) error {
 	return s.sendList(req, reply.only(picked))
 }
 
-// listStatic answers GET /: the array that a static ("poor man's") image server has at its root
-// (spec 4.1). A browser is sent to the page instead. The array has every image of the query's channel that DSAPI shows.
+// listStatic answers GET / of all clients but browsers: the array that a static ("poor man's") image
+// server has at its root (spec 4.1). The array has every image of the query's channel that DSAPI shows.
 func (s *Server) listStatic(req *request) error {
-	if s.sendToPage(req) {
-		return nil
-	}
 	_, reply, err := s.datasets(req, parseParams(req.query))
 	if err != nil {
 		return err

@@ -30,7 +30,7 @@ var (
 	routeDatasets    = &route{name: "datasets", open: true, serve: (*Server).listDatasets}
 	routeDataset     = &route{name: "dataset", open: true, serve: (*Server).getDataset}
 	routeDatasetFile = &route{name: "dataset_file", open: true, serve: (*Server).getNamedFile}
-	routeIndex       = &route{name: "index", open: true, serve: (*Server).listStatic}
+	routeIndex       = &route{name: "index", open: true, serve: (*Server).root}
 	routeStaticFile  = &route{name: "static_file", open: true, serve: (*Server).getNamedFile}
 	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
 	routePaths       = &route{name: "paths", serve: (*Server).listPaths}

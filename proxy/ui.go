@@ -65,19 +65,19 @@ func (s *Server) Mount(page Page) { s.page = page }
 // hasPage tells whether the page is there for clients at the moment.
 func (s *Server) hasPage() bool { return s.page != nil && s.page.Open() }
 
-// sendToPage answers GET / of a browser. done is false for all other clients, who get the array of a
-// static image server.
-func (s *Server) sendToPage(req *request) (done bool) {
+// root answers GET /: a browser is led to the page, all other clients get the array of a static image
+// server.
+func (s *Server) root(req *request) error {
 	if !s.hasPage() {
-		return false
+		return s.listStatic(req)
 	}
 	req.setKey(hdrVary, valueAccept)
 	if !wantsHTML(req.header("Accept")) {
-		return false
+		return s.listStatic(req)
 	}
 	req.ctx.SetStatusCode(fasthttp.StatusFound)
 	req.set(hdrLocation, pagePath)
-	return true
+	return nil
 }
 
 // wantsHTML tells whether an Accept header names text/html, as browsers do. */* names nothing.
@@ -261,8 +261,8 @@ func (b *eventBody) Read(p []byte) (int, error) {
 
 // Close ends the request.
 func (b *eventBody) Close() error {
-	b.end()
 	b.server.memory.give(streamMemory)
+	b.end()
 	b.server.finish(b.record, b.sent, b.err)
 	return nil
 }
