@@ -103,7 +103,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(
 		newServeCmd(), newDemoCmd(),
 		newSourcesCmd(), newRefreshCmd(), newAvailCmd(), newShowCmd(), newAncestryCmd(),
-		newFillsCmd(), newJobsCmd(), newNodesCmd(),
+		newStatusCmd(), newFillsCmd(), newJobsCmd(), newNodesCmd(),
 		newListCmd(), newFetchCmd(), newPinCmd(), newUnpinCmd(), newDeleteCmd(), newVacuumCmd(), newVerifyCmd(),
 		newPublishCmd(), newUnpublishCmd(), newManifestCmd(),
 		newBundleCmd(),

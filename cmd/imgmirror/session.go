@@ -27,6 +27,7 @@ import (
 type session struct {
 	*admin.Client
 	close func() error
+	local bool // the mirror is in this process: none runs
 }
 
 // addServerFlags adds the options that say which mirror a verb asks.
@@ -137,7 +138,7 @@ func connectServer(server, tokenFile string) (*session, error) {
 	if err != nil {
 		return nil, &failure.Error{Code: failure.CodeUsage, Err: err}
 	}
-	return &session{client, client.Close}, nil
+	return &session{Client: client, close: client.Close}, nil
 }
 
 // connectTimeout is how long a mirror on this machine may take to accept.
@@ -163,7 +164,7 @@ func connectSocket(ctx context.Context, cfg *config.Config) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &session{client, client.Close}, nil
+	return &session{Client: client, close: client.Close}, nil
 }
 
 // refreshLimit is how long a verb that runs its own mirror waits for the
@@ -216,6 +217,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	}
 	return &session{
 		Client: client,
+		local:  true,
 		close: func() error {
 			err := client.Close()
 			stop()

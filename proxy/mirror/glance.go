@@ -7,8 +7,9 @@ import (
 	"imgmirror/cache"
 )
 
-// countEvery is how old the Counts may be: each of the images on disk is looked at for them.
-const countEvery = 2 * time.Second
+// countShare keeps the counting of images from more than one part in so many of the time: each image on
+// disk is looked at.
+const countShare = 20
 
 // Counts are numbers of images.
 type Counts struct {
@@ -21,18 +22,21 @@ type Counts struct {
 
 // counting keeps the last Counts.
 type counting struct {
-	mu   sync.Mutex // held while the images are counted
-	at   time.Time
-	last Counts
+	mu    sync.Mutex // held while the images are counted
+	fresh time.Time  // until then last is good enough
+	last  Counts
 }
 
-// Counts gives the numbers of images; they may be a moment old.
+// Counts gives the numbers of images; where there are very many, they may be a moment old.
 func (m *Mirror) Counts() Counts {
 	c := &m.counting
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := time.Now(); c.at.IsZero() || now.Sub(c.at) >= countEvery {
-		c.last, c.at = m.count(), now
+	if begun := time.Now(); !begun.Before(c.fresh) {
+		c.last = m.count()
+		if took := time.Since(begun); took > time.Millisecond {
+			c.fresh = begun.Add(countShare * took)
+		}
 	}
 	return c.last
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/google/uuid"
 
 	"imgmirror/cache"
@@ -63,7 +64,7 @@ func (m *Mirror) fileEvent(e cache.Event) {
 		case e.Err != nil:
 			row.Text += ": " + e.Err.Error()
 		case e.Size > 0:
-			row.Text += fmt.Sprintf(", %d bytes", e.Size)
+			row.Text += ", " + humanize.Bytes(uint64(e.Size))
 		}
 		m.history.Add(row)
 	}
@@ -101,7 +102,7 @@ func (m *Mirror) fileRemoved(e cache.Evicted) {
 	}
 	for _, id := range e.Images {
 		row := m.eventOf(id, history.KindEvicted)
-		row.Text += fmt.Sprintf(", %d bytes, for %s", e.Size, e.Reason)
+		row.Text += fmt.Sprintf(", %s, for %s", humanize.Bytes(uint64(e.Size)), e.Reason)
 		m.history.Add(row)
 	}
 }

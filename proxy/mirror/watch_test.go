@@ -133,7 +133,7 @@ func TestFileEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := m.history.Of(id.String())
-	if rows(got) != "brought:source wrong_bytes:source" || !strings.HasPrefix(got[0].Text, "image 1.0, 50000 bytes") || got[0].Private {
+	if rows(got) != "brought:source wrong_bytes:source" || !strings.HasPrefix(got[0].Text, "image 1.0, 50 kB") || got[0].Private {
 		t.Errorf("events are %+v", got)
 	}
 }

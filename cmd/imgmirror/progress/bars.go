@@ -84,7 +84,7 @@ func (p *Bars) Paint(j admin.Job) {
 			p.meters[i.UUID+what] = m
 		}
 		m.add(now, i.Done)
-		lines = append(lines, bar(i, m.rate(), p.width()-1))
+		lines = append(lines, Bar(i, m.rate(), p.width()-1))
 	}
 	waiting := 0
 	for _, i := range j.Items {
@@ -127,9 +127,9 @@ const nameWidth = 24
 // figuresWidth is the room for bytes, rate and time to go, whose widths vary.
 const figuresWidth = 36
 
-// bar is one image in at most width columns: name, percentage, bar, bytes,
+// Bar is one image in at most width columns: name, percentage, bar, bytes,
 // rate, time to go. What does not fit is left out, the bar first.
-func bar(i admin.Item, rate int64, width int) string {
+func Bar(i admin.Item, rate int64, width int) string {
 	name := fmt.Sprintf("%-*s", nameWidth, cut(label(i), nameWidth))
 	done := humanize.Bytes(uint64(max(i.Done, 0)))
 	if i.Total <= 0 {

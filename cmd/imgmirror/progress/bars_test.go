@@ -39,7 +39,7 @@ func TestBar(t *testing.T) {
 	item := admin.Item{UUID: "u", Name: "base-64", Version: "21.4.0", Done: 450e6, Total: 1e9}
 	f := func(i admin.Item, rate int64, width int, want string) {
 		t.Helper()
-		got := strings.TrimRight(bar(i, rate, width), " ")
+		got := strings.TrimRight(Bar(i, rate, width), " ")
 		if got != want || utf8.RuneCountInString(got) > width {
 			t.Errorf("width %d:\n got %q\nwant %q", width, got, want)
 		}
@@ -52,7 +52,7 @@ func TestBar(t *testing.T) {
 	f(item, 40e6, 70, "base-64@21.4.0            450 MB  40 MB/s")
 	f(admin.Item{UUID: "7c5d3e40-9f61-40ac-9d82-2e3f4a5b6c73"}, 0, 70, "7c5d3e40-9f61-40ac-9d82-  0 B  0 B/s")
 	for width := range 120 {
-		if n := utf8.RuneCountInString(bar(item, 1, width)); n > width {
+		if n := utf8.RuneCountInString(Bar(item, 1, width)); n > width {
 			t.Errorf("width %d: %d columns", width, n)
 		}
 	}
