@@ -105,6 +105,7 @@ func (c *Clients) ServeHTTP(w http.ResponseWriter, r *http.Request) { c.routes.S
 type visit struct {
 	*http.Request
 	page    *Page
+	route   route             // zero: there is no such page
 	session *session          // nil on the side of clients
 	parts   *multipart.Reader // what follows the token in a form with files; nil for other forms
 }
@@ -132,7 +133,7 @@ const loadTimeout = 30 * time.Second
 
 // serve answers with the page of rt.
 func (p *Page) serve(w http.ResponseWriter, r *http.Request, rt route, s *session) {
-	v := &visit{Request: r, page: p, session: s}
+	v := &visit{Request: r, page: p, route: rt, session: s}
 	if r.Method == http.MethodPost {
 		p.act(w, v, rt)
 		return

@@ -101,5 +101,6 @@ func publicJob(ctx context.Context, api *admin.Client, j admin.Job) admin.Job {
 
 // gone tells that err means a thing that is not there.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || admin.StatusOf(err) == http.StatusNotFound
+	var f *fault
+	return errors.As(err, &f) && f.status == http.StatusNotFound || errors.Is(err, fs.ErrNotExist) || admin.StatusOf(err) == http.StatusNotFound
 }

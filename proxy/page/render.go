@@ -106,12 +106,11 @@ func deadline(w http.ResponseWriter) {
 
 // navigation is the pages that the visitor may go to.
 func navigation(v *visit) (items []navItem) {
-	at := strings.TrimPrefix(v.URL.Path, root)
 	for _, rt := range routes {
 		if rt.nav == "" || rt.private && !v.operator() {
 			continue
 		}
-		current := at == rt.path || rt.path != "" && strings.HasPrefix(at, rt.path+"/")
+		current := v.route.template == rt.template || v.route.section == rt.path && rt.path != ""
 		items = append(items, navItem{root + rt.path, rt.nav, current})
 	}
 	return items
