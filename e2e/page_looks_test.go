@@ -99,7 +99,9 @@ func TestPageLooks(t *testing.T) {
 			"overview": "/ui/", "images": "/ui/images", "image": "/ui/images/" + s.cached.uuid,
 			"image-slow": "/ui/images/" + s.slow.uuid, "image-long": "/ui/images/" + s.long.uuid, "image-chain": "/ui/images/" + sampleApp, "image-conflict": "/ui/images/" + s.conflict.uuid,
 			"images-none": "/ui/images?q=nothing+has+this+name", "absent": "/ui/none",
-			"nodes": "/ui/nodes", "sources": "/ui/sources", "jobs": "/ui/jobs", "connect": "/ui/connect",
+			"nodes": "/ui/nodes", "nodes-have": "/ui/nodes?image=" + s.cached.uuid, "nodes-none": "/ui/nodes?q=192.0.2.1", "node": "/ui/nodes/127.0.10.11",
+			"node-forget": "/ui/nodes/127.0.10.11/forget", "nodes-forget": "/ui/nodes/forget",
+			"sources": "/ui/sources", "jobs": "/ui/jobs", "connect": "/ui/connect",
 		} {
 			b.open(at.base + path)
 			s.looks(b, at.name, name)

@@ -30,7 +30,8 @@ type imageView struct {
 	ChainFault string // why the chain is not whole
 	Offers     []offerRow
 	Conflicts  int
-	Published  bool // on this mirror
+	Published  bool              // on this mirror
+	Nodes      *admin.ImageNodes // for operators; nil: not to be shown
 }
 
 func (i *imageView) title() string { return strings.TrimSpace(i.Facts.Name + " " + i.Facts.Version) }
@@ -122,6 +123,10 @@ func isPublished(i admin.Image) bool {
 
 func (p *Page) image(v *visit) (any, error) {
 	i, err := v.look().image(v.PathValue("uuid"))
+	if err == nil && v.operator() {
+		i.Nodes, err = v.look().imageNodes(i.UUID)
+		return i, err
+	}
 	if err == nil || !v.operator() || !gone(err) {
 		return i, err
 	}

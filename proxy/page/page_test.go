@@ -21,13 +21,15 @@ const hostile = "<script>alert(1)</script>\"'&\x1b[31m\u202egnp.exe"
 const (
 	testUUID = "11111111-0000-4000-8000-000000000001"
 	jobID    = "22222222-0000-4000-8000-000000000001"
+
+	testAddress = "fd12::7"
 )
 
 // fixture is a page over an API with fixed answers.
 type fixture struct {
 	*Page
 	t       *testing.T
-	answers map[string]any // by path below /api/v1; a func makes a handler
+	answers map[string]any // by path below /api/v1; a func makes the answer
 	asked   []string
 	cookie  *http.Cookie
 	csrf    string
@@ -50,6 +52,17 @@ func hostileImage() admin.Image {
 			{Source: hostile, State: hostile, Name: hostile, Version: hostile, Public: true, Holds: true, Files: []admin.OfferFile{{SHA1: hostile, Size: 7, Compression: hostile}}},
 			{Source: hostile, State: "up", Name: hostile, Conflict: true, Files: []admin.OfferFile{{}}, Hidden: &admin.Hidden{Reason: hostile, Detail: hostile}},
 		},
+	}
+}
+
+// hostileNode is a node whose client sends a stranger's texts.
+func hostileNode() admin.Node {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	fetch := admin.NodeFetch{UUID: testUUID, Name: hostile, Version: hostile, When: now, Result: "hit", Bytes: 1000, Took: 70_000, Rate: 14, Fetches: 2, Cut: true}
+	return admin.Node{
+		Address: testAddress, FirstSeen: now, LastSeen: now, Agent: hostile, Client: hostile, ClientVersion: hostile, Platform: hostile,
+		Requests: 7, Lists: 1, Manifests: 2, Files: 4, Errors: 1, Served: map[string]int64{"hit": 3000, "miss": 1000}, Saved: 3000, Rate: 14,
+		Images: 1, Forgotten: 3, Fetch: &fetch, Fetches: []admin.NodeFetch{fetch},
 	}
 }
 
@@ -76,6 +89,10 @@ func newFixture(t *testing.T) *fixture {
 		}}, Facets: map[string]map[string]int{"os": {hostile: 1}, "type": {hostile: 1}, "source": {hostile: 1}, "reason": {hostile: 1}}},
 		"GET /images/" + testUUID:               hostileImage(),
 		"GET /images/" + testUUID + "/ancestry": []admin.Image{hostileImage()},
+		"GET /images/" + testUUID + "/nodes":    admin.ImageNodes{UUID: testUUID, On: true, HaveTotal: 9, Have: []admin.Node{hostileNode()}, LackTotal: 1, Lack: []admin.Node{hostileNode()}},
+		"GET /nodes":                            admin.NodePage{On: true, Total: 120, Rows: []admin.Node{hostileNode()}},
+		"GET /nodes/" + testAddress:             hostileNode(),
+		"DELETE /nodes":                         admin.Forgotten{Removed: 1},
 		"POST /delete":                          []admin.Removed{{SHA1: hostile, UUIDs: []string{testUUID, hostile}, Size: 7}},
 	}}
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -85,6 +102,9 @@ func newFixture(t *testing.T) *fixture {
 		if !ok {
 			w.WriteHeader(http.StatusNotFound)
 			answer = admin.Error{Code: "ResourceNotFound", Message: "none"}
+		}
+		if make, ok := answer.(func(*http.Request) any); ok {
+			answer = make(r)
 		}
 		if err := json.NewEncoder(w).Encode(answer); err != nil {
 			t.Error(err)
@@ -141,7 +161,7 @@ func (f *fixture) login() {
 // paths are a request for each page.
 func paths() (all []string) {
 	for _, rt := range routes {
-		path := strings.NewReplacer("{id}", jobID, "{uuid}", testUUID).Replace(rt.path)
+		path := strings.NewReplacer("{id}", jobID, "{uuid}", testUUID, "{address}", testAddress).Replace(rt.path)
 		all = append(all, root+path)
 	}
 	return all

@@ -11,25 +11,28 @@ import (
 
 // functions are what templates may call.
 var functions = template.FuncMap{
-	"asset":    assetPath,
-	"size":     size,
-	"rate":     func(n int64) string { return size(n) + "/s" },
-	"count":    count,
-	"percent":  percent,
-	"time":     moment,
-	"age":      age,
-	"date":     date,
-	"less":     func(n int) int { return n - 1 },
-	"reason":   reasonText,
-	"short":    short,
-	"duration": duration,
-	"badge":    badge,
-	"join":     strings.Join,
-	"dict":     dict,
-	"counted":  counted,
-	"hours":    hours,
-	"toned":    toned,
-	"share":    share,
+	"asset":     assetPath,
+	"size":      size,
+	"rate":      func(n int64) string { return size(n) + "/s" },
+	"count":     count,
+	"percent":   percent,
+	"time":      moment,
+	"age":       age,
+	"date":      date,
+	"less":      func(n int) int { return n - 1 },
+	"reason":    reasonText,
+	"short":     short,
+	"duration":  duration,
+	"badge":     badge,
+	"join":      strings.Join,
+	"dict":      dict,
+	"counted":   counted,
+	"counted64": func(n int64, noun string) string { return counted(int(n), noun) },
+	"served":    func(by map[string]int64) int64 { return by["hit"] + by["miss"] + by["join"] },
+	"seconds":   seconds,
+	"hours":     hours,
+	"toned":     toned,
+	"share":     share,
 }
 
 // size is a number of bytes as the verbs print it; a negative one is not known.
@@ -170,6 +173,17 @@ func counted(n int, noun string) string {
 		return "1 " + noun
 	}
 	return count(n) + " " + noun + "s"
+}
+
+// seconds is a number of milliseconds as one reads it: "0.3 s", "12 s", "2:03".
+func seconds(millis int64) string {
+	switch {
+	case millis < 10_000:
+		return fmt.Sprintf("%.1f s", float64(millis)/1000)
+	case millis < 60_000:
+		return fmt.Sprintf("%d s", millis/1000)
+	}
+	return duration(millis / 1000)
 }
 
 // hours is a long time as one reads it: "12 min", "3.4 h", "12 days".
