@@ -71,7 +71,7 @@ func (s *Store) ScrubRound() ScrubRound {
 	defer s.mu.RUnlock()
 	r.Total = len(s.files) + len(s.orphans)
 	for _, f := range s.files {
-		if f.checked.Load() >= began {
+		if f.checked.Load() > began {
 			r.Checked++
 		}
 	}
