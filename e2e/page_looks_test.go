@@ -102,6 +102,7 @@ func TestPageLooks(t *testing.T) {
 			"nodes": "/ui/nodes", "nodes-have": "/ui/nodes?image=" + s.cached.uuid, "nodes-none": "/ui/nodes?q=192.0.2.1", "node": "/ui/nodes/127.0.10.11",
 			"node-forget": "/ui/nodes/127.0.10.11/forget", "nodes-forget": "/ui/nodes/forget",
 			"sources": "/ui/sources", "jobs": "/ui/jobs", "connect": "/ui/connect",
+			"images-hidden": "/ui/images?state=hidden", "image-hidden": "/ui/images/" + newImage("not-for-all", 1000).uuid, "image-delete": "/ui/images/" + s.cached.uuid + "/delete", "publish": "/ui/publish",
 		} {
 			b.open(at.base + path)
 			s.looks(b, at.name, name)

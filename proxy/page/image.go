@@ -127,14 +127,15 @@ func (p *Page) image(v *visit) (any, error) {
 		i.Nodes, err = v.look().imageNodes(i.UUID)
 		return i, err
 	}
-	if err == nil || !v.operator() || !gone(err) {
-		return i, err
+	if err == nil {
+		return i, nil
 	}
-	hidden, of := v.look().hiddenImage(v.PathValue("uuid"))
-	if of != nil || len(hidden.Rows) == 0 {
-		return nil, err
+	if v.operator() { // sources that do not answer matter little where another one has told
+		if hidden, hiddenErr := v.look().hiddenImage(v.PathValue("uuid")); hiddenErr == nil && len(hidden.Rows) > 0 {
+			return hidden, nil
+		}
 	}
-	return hidden, nil
+	return nil, err
 }
 
 func (l *look) image(text string) (*imageView, error) {

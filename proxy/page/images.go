@@ -75,10 +75,13 @@ func (p *Page) images(v *visit) (any, error) { return v.look().images(v.URL.Quer
 
 func (l *look) images(q url.Values) (*imageList, error) {
 	asked := lookOf(q)
+	filters := asked.Filters
 	if !l.operator {
 		asked = publicLook(asked)
+		filters = nil
 	}
 	page, err := l.page.o.API.Catalog(l, asked)
+	asked.Filters = filters // of the addresses
 	if err != nil {
 		return nil, err
 	}
@@ -88,9 +91,6 @@ func (l *look) images(q url.Values) (*imageList, error) {
 	}
 	plain := asked
 	plain.Sort, plain.Desc, plain.Offset, plain.Limit = "", false, 0, 0
-	if !l.operator {
-		plain.Filters = nil
-	}
 	list.Narrowed = len(plain.Query()) > 0
 	list.Choices = list.choices()
 	for _, link := range []struct {
@@ -218,7 +218,7 @@ func (l *imageList) choices() []choices {
 		sorts.Options = append(sorts.Options, choice{s[0], s[1], s[0] == l.Look.Sort})
 	}
 	order := choices{Name: "order", Label: "Order", Options: []choice{
-		{"desc", "Downwards", l.Look.Desc}, {ascending, "Upwards", !l.Look.Desc},
+		{"desc", "Descending", l.Look.Desc}, {ascending, "Ascending", !l.Look.Desc},
 	}}
 	return append(all, sorts, order)
 }
