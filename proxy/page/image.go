@@ -25,6 +25,7 @@ type imageView struct {
 	Size   int64
 	Have   int64  // bytes on disk
 	OnDisk string // none, part, whole
+	Stored bool   // a file is on disk, verified
 
 	Chain      []link // the root first, the image last
 	ChainFault string // why the chain is not whole
@@ -167,6 +168,7 @@ func (l *look) image(text string) (*imageView, error) {
 	for _, f := range image.Files {
 		i.Size += f.Size
 		i.Have += f.CachedBytes
+		i.Stored = i.Stored || f.Cached == "whole"
 	}
 	switch {
 	case image.Cached:
