@@ -166,7 +166,7 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 	c.state.Lock()
 	defer c.state.Unlock()
 	for _, s := range c.sources {
-		m, _, ok := s.has(id)
+		m, ok := s.has(id)
 		h := Hidden{}
 		if ok {
 			h = c.looks.explain(list.hiddenAt(s, m), m)
@@ -184,19 +184,19 @@ func (c *Catalog) Hidden(id uuid.UUID) []Hidden {
 }
 
 // has gives what s said last of the image id, on its list or by uuid; state is held.
-func (s *source) has(id uuid.UUID) (m *manifest.Manifest, listed, ok bool) {
+func (s *source) has(id uuid.UUID) (*manifest.Manifest, bool) {
 	for i := range s.list.Images {
 		if m := &s.list.Images[i]; m.UUID == id {
 			if d, ok := s.details[id]; ok {
 				m = &d.manifest
 			}
-			return m, true, true
+			return m, true
 		}
 	}
 	for _, of := range []map[uuid.UUID]given{s.unlisted, s.retired} {
 		if u, ok := of[id]; ok {
-			return &u.manifest, false, true
+			return &u.manifest, true
 		}
 	}
-	return nil, false, false
+	return nil, false
 }

@@ -117,26 +117,35 @@ type Offer struct {
 	Hidden   Hidden            // why clients are not shown this; its Reason is "" when they are
 }
 
-// Offers gives, in order of priority, the image id as each source has it that is known to have it.
-// Offers looks at every image of every list: for administration, not for requests.
+// Offers gives, in order of priority, the image id as the sources have it that hold its files, and as
+// those have it whose image clients are not shown.
 func (c *Catalog) Offers(id uuid.UUID) []Offer {
-	list := c.Current()
-	holders := list.holdersOf(id)
+	hidden := c.HiddenTable()
+	holders := hidden.list.holdersOf(id)
 	var out []Offer
-	c.state.Lock()
-	defer c.state.Unlock()
 	for _, s := range c.sources {
-		m, listed, ok := s.has(id)
-		if !ok {
+		if held, ok := holders[s]; ok {
+			h := c.looks.explain(hidden.list.hiddenAt(s, held), held)
+			out = append(out, Offer{Source: s.name, Manifest: *held, Listed: c.lists(s, id), Holds: true, Hidden: h})
 			continue
 		}
-		o := Offer{Source: s.name, Manifest: *m, Listed: listed, Hidden: c.looks.explain(list.hiddenAt(s, m), m)}
-		if held, ok := holders[s]; ok {
-			o.Holds, o.Manifest = true, *held
+		for _, i := range hidden.Rows(id) {
+			if row := hidden.Row(int(i)); row.Source == s.name {
+				out = append(out, Offer{Source: s.name, Manifest: *row.Image, Listed: c.lists(s, id), Hidden: hidden.Why(int(i))})
+				break
+			}
 		}
-		out = append(out, o)
 	}
 	return out
+}
+
+// lists tells whether s, which has the image id, has it on its list.
+func (c *Catalog) lists(s *source, id uuid.UUID) bool {
+	c.state.Lock()
+	defer c.state.Unlock()
+	_, unlisted := s.unlisted[id]
+	_, retired := s.retired[id]
+	return !unlisted && !retired
 }
 
 // holdersOf gives the sources that hold the files of the image id, each with its manifest and what is

@@ -33,6 +33,7 @@ type imageView struct {
 	Conflicts  int
 	Published  bool              // on this mirror
 	Nodes      *admin.ImageNodes // for operators; nil: not to be shown
+	Log        []eventRow
 }
 
 func (i *imageView) title() string { return strings.TrimSpace(i.Facts.Name + " " + i.Facts.Version) }
@@ -185,12 +186,20 @@ func (l *look) image(text string) (*imageView, error) {
 			i.Conflicts++
 		case o.Hidden != nil:
 			row.Verdict, row.Tone = reasonText(o.Hidden.Reason), "warn"
-		case !o.Holds:
-			row.Verdict, row.Tone = "not used", "plain"
 		}
 		i.Offers = append(i.Offers, row)
 	}
 	l.addChain(i, id)
+	if !l.operator { // texts of events name what is not for everyone
+		return i, nil
+	}
+	events, err := l.page.o.API.History(l, id)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range events {
+		i.Log = append(i.Log, eventRow{e, eventBadge(e.Kind)})
+	}
 	return i, nil
 }
 

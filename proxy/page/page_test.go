@@ -79,6 +79,7 @@ func newFixture(t *testing.T) *fixture {
 			Bounds: []admin.Bound{{Name: hostile, Key: "x.y", Used: 9, Limit: 10, Refused: 1}},
 			Events: []admin.Event{{Time: now, Kind: hostile, UUID: testUUID, Source: hostile, Node: hostile, Text: hostile, Count: 2}},
 		},
+		"GET /history":       []admin.Event{{Time: now, Kind: hostile, UUID: testUUID, Source: hostile, Node: hostile, Text: hostile, Count: 2}},
 		"GET /traffic":       admin.Series{Span: "hour", Step: 60, Points: []admin.Point{{Time: now, Served: 100, Fetched: 10}, {Time: now.Add(time.Minute), Served: 50}}},
 		"GET /sources":       sources,
 		"GET /jobs":          []admin.Job{{ID: jobID, Kind: "fetch", State: admin.JobRunning, Items: []admin.Item{}}},
