@@ -28,6 +28,8 @@ have bzip2 || packages="$packages bzip2"
 # A ZFS that runs as a program: the tests make pools of their own on files.
 [ -x /usr/sbin/zfs ] || have zfs || packages="$packages zfs-fuse"
 have groff || packages="$packages groff-base"
+# promtool checks the rules and questions of the monitoring; the server itself does not run.
+have promtool || packages="$packages prometheus"
 have minisign || packages="$packages minisign"
 # The browser of the tests of the page, with a font for its pictures.
 have chromium || packages="$packages chromium fonts-dejavu-core"
