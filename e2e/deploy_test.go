@@ -130,32 +130,100 @@ func TestDockerfile(t *testing.T) {
 	verb("ENTRYPOINT and CMD", strings.TrimSuffix(strings.Join(last["ENTRYPOINT"], ""), "]")+", "+strings.TrimPrefix(strings.Join(last["CMD"], ""), "["))
 }
 
-func TestCompose(t *testing.T) {
-	var compose struct {
-		Name     string
-		Services map[string]struct {
-			Build struct {
-				Context string
-				Args    map[string]string
-			}
-			Image, Restart  string
-			Ports           []string
-			Volumes         []string
-			Environment     map[string]string
-			ReadOnly        bool     `yaml:"read_only"`
-			CapDrop         []string `yaml:"cap_drop"`
-			SecurityOpt     []string `yaml:"security_opt"`
-			StopGracePeriod string   `yaml:"stop_grace_period"`
-		}
-		Volumes map[string]any
+// composeFile is docker-compose.yml.
+type composeFile struct {
+	Name     string
+	Services map[string]composeService
+	Volumes  map[string]any
+}
+
+type composeService struct {
+	Profiles []string
+	Build    struct {
+		Context string
+		Args    map[string]string
 	}
+	Image, Restart  string
+	Command         []string
+	DependsOn       []string `yaml:"depends_on"`
+	Ports           []string
+	Volumes         []string
+	Environment     map[string]string
+	ReadOnly        bool     `yaml:"read_only"`
+	CapDrop         []string `yaml:"cap_drop"`
+	SecurityOpt     []string `yaml:"security_opt"`
+	StopGracePeriod string   `yaml:"stop_grace_period"`
+}
+
+func readCompose(t *testing.T) (compose composeFile) {
+	t.Helper()
 	d := yaml.NewDecoder(strings.NewReader(readRoot(t, "docker-compose.yml")))
 	d.KnownFields(true)
 	if err := d.Decode(&compose); err != nil {
 		t.Fatal(err)
 	}
-	if len(compose.Services) != 1 || compose.Name != "imgmirror" {
-		t.Fatalf("%d services of %q, want one of imgmirror", len(compose.Services), compose.Name)
+	return compose
+}
+
+// TestComposeProfiles: without a profile there is the mirror alone; what watches the mirror is pinned, on this host
+// only, and has what it reads.
+func TestComposeProfiles(t *testing.T) {
+	compose := readCompose(t)
+	var plain, watching []string
+	for name, s := range compose.Services {
+		if len(s.Profiles) == 0 {
+			plain = append(plain, name)
+			continue
+		}
+		watching = append(watching, name)
+		if len(s.Profiles) != 1 || s.Profiles[0] != "monitoring" {
+			t.Errorf("%s: profiles %q", name, s.Profiles)
+		}
+		if !regexp.MustCompile(`^[a-z]+/[a-z]+:v?\d+\.\d+\.\d+$`).MatchString(s.Image) {
+			t.Errorf("%s: the image %q has no exact version", name, s.Image)
+		}
+		for _, p := range s.Ports {
+			if !strings.HasPrefix(p, "127.0.0.1:") {
+				t.Errorf("%s: port %s is open to the network", name, p)
+			}
+		}
+		for _, v := range s.Volumes {
+			from, _, _ := strings.Cut(v, ":")
+			if _, declared := compose.Volumes[from]; declared {
+				continue
+			}
+			if _, err := os.Stat(path.Join("..", from)); err != nil || !strings.HasSuffix(v, ":ro") {
+				t.Errorf("%s: volume %s: %v", name, v, err)
+			}
+		}
+		for _, other := range s.DependsOn {
+			if _, ok := compose.Services[other]; !ok {
+				t.Errorf("%s: there is no service %s", name, other)
+			}
+		}
+	}
+	slices.Sort(watching)
+	if !slices.Equal(plain, []string{"imgmirror"}) || !slices.Equal(watching, []string{"grafana", "prometheus"}) {
+		t.Errorf("services %q, and %q with monitoring", plain, watching)
+	}
+	for _, s := range compose.Services {
+		if !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
+			t.Errorf("%s has more rights than it needs", s.Image)
+		}
+	}
+	// The admin listener is for the network of the file, and for no host beside.
+	_, port, _ := strings.Cut(config.Defaults().Admin.Listen, ":")
+	for _, p := range compose.Services["imgmirror"].Ports {
+		if strings.HasSuffix(p, ":"+port) {
+			t.Errorf("the admin listener is published: %s", p)
+		}
+	}
+}
+
+func TestCompose(t *testing.T) {
+	compose := readCompose(t)
+	if compose.Name != "imgmirror" {
+		t.Fatalf("the project is %q", compose.Name)
 	}
 	s := compose.Services["imgmirror"]
 	var args []string
