@@ -33,7 +33,7 @@ func sampleStatus() admin.Status {
 			{Time: ago(time.Minute), Kind: "wrong_bytes", Source: "mnx", Text: "base-64 21.4.0: digest", Count: 3},
 			{Time: ago(50 * time.Hour), Kind: "evicted", Text: "old 1.0, 2.0 GB, for max_size", Count: 1},
 		},
-		Nodes: 400,
+		Nodes: 400, Certificate: &admin.Certificate{Name: "mirror.example", NotAfter: ago(-20 * 24 * time.Hour)},
 	}
 }
 
@@ -48,8 +48,9 @@ func TestStatusText(t *testing.T) {
 		"scrub     812 of 900 files in this round; last complete 3 d ago",
 		"sources   joyent           up         1,234 images, list 3 min ago",
 		"          mnx              down           0 images, list 2 d ago: dial tcp: refused",
-		"filling   base-64@21.4.0             45%  450 MB/1.0 GB  40 MB/s  0:14 3 readers, joyent",
-		"          evil?[2J?                 0 B  0 B/s waiting",
+		"filling   base-64@21.4.0    45% [========          ] 450 MB/1.0 GB  40 MB/s  0:14 3 readers, joyent",
+		"          evil?[2J?        0 B  0 B/s waiting",
+		"TLS       the certificate of mirror.example ends in 20 d",
 		"jobs      fetch    01234567, for 5 min, 1.0 GB of 4.0 GB, 25%",
 		"refused   12: bytes of replies under way (clients.memory)",
 		"events    11:59  wrong bytes mnx: base-64 21.4.0: digest (3 times)",
@@ -64,6 +65,9 @@ func TestStatusText(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log("\n" + got)
+	}
+	if narrow := statusText(sampleStatus(), false, 80, 24); !strings.Contains(narrow, "\nfilling   base-64@21.4.0    45% [==    ] 450 MB/1.0 GB  40 MB/s  0:14 3 readers\n") {
+		t.Errorf("in 80 columns: %s", narrow)
 	}
 	local := statusText(sampleStatus(), true, 80, 24)
 	if !strings.HasPrefix(local, "imgmirror 1.0, no mirror runs: ") {

@@ -22,7 +22,7 @@ const (
 	mostFills    = 4
 	mostJobs     = 2
 	mostRefusals = 2
-	leastEvents  = 3
+	leastEvents  = 2
 )
 
 // statusText is a status in at most so many columns, and about so many rows, one of which the prompt
@@ -36,6 +36,9 @@ func statusText(st admin.Status, local bool, width, height int) string {
 	}
 	if len(st.Trouble) > 0 {
 		listPart(t, "trouble", st.Trouble, mostTrouble, func(s string) string { return s })
+	}
+	if c := st.Certificate; c != nil && c.NotAfter.Sub(st.Now) < certificateSoon {
+		t.row("TLS", "the certificate of %s %s", c.Name, ends(st.Now, c.NotAfter))
 	}
 	traffic(t, st)
 	room(t, st)
@@ -163,12 +166,15 @@ func sourceRow(now time.Time, s admin.Source) string {
 	if now.Before(s.AskedFrom) {
 		state = "resting"
 	}
-	text := fmt.Sprintf("%-16s %-8s %7s images, list %s", s.Name, state, humanize.Comma(int64(s.Images)), age(now, s.LastSuccess))
-	if left := s.Certificate.Sub(now); !s.Certificate.IsZero() && left < certificateSoon {
-		text += fmt.Sprintf(", certificate ends in %s", span(left))
+	text := fmt.Sprintf("%-16s %-8s %7s images", s.Name, state, humanize.Comma(int64(s.Images)))
+	if !s.LastSuccess.IsZero() {
+		text += ", list " + age(now, s.LastSuccess)
+	}
+	if !s.Certificate.IsZero() && s.Certificate.Sub(now) < certificateSoon {
+		text += ", certificate " + ends(now, s.Certificate)
 	}
 	if s.LastError != "" {
-		text += ": " + s.LastError
+		text += ": " + strings.TrimPrefix(s.LastError, "list of source "+s.Name+": ")
 	}
 	return text
 }
@@ -176,16 +182,24 @@ func sourceRow(now time.Time, s admin.Source) string {
 // certificateSoon is the time before the end of a certificate from which a status tells of the end.
 const certificateSoon = 30 * 24 * time.Hour
 
+// ends tells when a certificate ends, or that it has ended.
+func ends(now, end time.Time) string {
+	if end.Before(now) {
+		return "ended " + age(now, end)
+	}
+	return "ends in " + span(end.Sub(now))
+}
+
 func fillRow(f admin.Fill, width int) string {
 	tail := " " + plural(int64(f.Readers), "reader")
 	if f.State != "filling" {
 		tail = " " + f.State
 	}
-	if f.Source != "" {
-		tail += ", " + f.Source
+	if from := ", " + f.Source; f.Source != "" && width-utf8.RuneCountInString(tail+from) >= progress.ShortWidth {
+		tail += from
 	}
 	item := admin.Item{UUID: f.UUID, Name: f.Name, Version: f.Version, Done: f.Have, Total: max(f.Size, 0)}
-	return strings.TrimRight(progress.Bar(item, f.Rate, max(width-utf8.RuneCountInString(tail), 20)), " ") + tail
+	return strings.TrimRight(progress.Short(item, f.Rate, width-utf8.RuneCountInString(tail)), " ") + tail
 }
 
 func jobRow(now time.Time, j admin.Job) string {

@@ -127,9 +127,30 @@ const nameWidth = 24
 // figuresWidth is the room for bytes, rate and time to go, whose widths vary.
 const figuresWidth = 36
 
+// The same, of Short.
+const (
+	shortName    = 15
+	shortFigures = 29
+)
+
 // Bar is one image in at most width columns: name, percentage, bar, bytes,
 // rate, time to go. What does not fit is left out, the bar first.
 func Bar(i admin.Item, rate int64, width int) string {
+	return row(i, rate, width, nameWidth, figuresWidth)
+}
+
+// Short is Bar for a row among others: with less room for the name and the figures.
+func Short(i admin.Item, rate int64, width int) string {
+	return row(i, rate, width, shortName, shortFigures)
+}
+
+// ShortWidth is the least room in which Short has a bar.
+const ShortWidth = shortName + len("  100% [] ") + leastBar + shortFigures
+
+// leastBar is the least room for a bar between its brackets.
+const leastBar = 5
+
+func row(i admin.Item, rate int64, width, nameWidth, figuresWidth int) string {
 	name := fmt.Sprintf("%-*s", nameWidth, cut(label(i), nameWidth))
 	done := humanize.Bytes(uint64(max(i.Done, 0)))
 	if i.Total <= 0 {
@@ -139,7 +160,7 @@ func Bar(i admin.Item, rate int64, width int) string {
 	figures := fmt.Sprintf("%s/%s  %s/s  %s", done, humanize.Bytes(uint64(i.Total)),
 		humanize.Bytes(uint64(rate)), remaining(i.Total-i.Done, rate))
 	room := width - nameWidth - len("  100% [] ") - figuresWidth
-	if room < 5 {
+	if room < leastBar {
 		return cut(fmt.Sprintf("%s  %3d%%  %s", name, int(part*100), figures), width)
 	}
 	full := int(part * float64(room))
