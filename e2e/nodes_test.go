@@ -124,3 +124,69 @@ func TestNodes(t *testing.T) {
 	m.start()
 	m.verb("nodes", "-H").want(t)
 }
+
+// TestPageNodes: without a script, the operator finds nodes, sorts them, sees one, and deletes one and all by forms. What
+// strangers send as their user agents is text.
+func TestPageNodes(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems than Linux have no loopback address beside 127.0.0.1")
+	}
+	t.Parallel()
+	one := newImage("one", 100_000)
+	m := startMirror(t, nil, from(newSource(t, one).URL()))
+	m.awaitList(1)
+	v := &visitor{t: t, base: m.admin}
+	v.signIn(m.token())
+	page := func(path string, parts ...string) webPage {
+		t.Helper()
+		got := v.get(path)
+		for _, part := range parts {
+			if got.status != http.StatusOK || !strings.Contains(got.body, part) {
+				t.Errorf("%s: status %d, no %q in\n%s", path, got.status, part, got.body)
+			}
+		}
+		return got
+	}
+	page("/ui/nodes", "No node has asked yet")
+	page("/ui/images/"+one.uuid, "No node has asked this mirror yet.")
+	for address, agent := range map[string]string{"127.0.0.2": "imgadm/3.9.5 (node/0.10.48)", "127.0.0.3": "x/1<script>alert(1)</script>\u202e", "127.0.0.4": "curl/8.5.0"} {
+		c := clientAt(t, address)
+		asks(t, c, m.url+"/images", agent)
+		if address != "127.0.0.4" {
+			asks(t, c, m.url+"/images/"+one.uuid+"/file", agent)
+		}
+	}
+	m.until("all are known", func() bool {
+		return m.metric("imgmirror_nodes") == 3 && strings.Contains(v.get("/ui/nodes?q=127.0.0.0/30").body, "2</strong> nodes found")
+	})
+	got := page("/ui/nodes?sort=address", "imgadm 3.9.5", "127.0.0.3", "curl 8.5.0", "&lt;script&gt;", `\u202e`, `aria-sort="ascending"`)
+	if first, last := strings.Index(got.body, "/ui/nodes/127.0.0.2"), strings.Index(got.body, "/ui/nodes/127.0.0.4"); first > last {
+		t.Error("the nodes are not in the order of their addresses")
+	}
+	page("/ui/nodes?q=curl", "1</strong> node found")
+	page("/ui/nodes?lacks="+one.uuid, "1</strong> node that lacks one 1.0.0", "127.0.0.4")
+	page("/ui/nodes/127.0.0.2", "imgadm/3.9.5 (node/0.10.48)", "/ui/images/"+one.uuid, "whole", "100 kB")
+	page("/ui/images/"+one.uuid, "/ui/nodes/127.0.0.2", "/ui/nodes/127.0.0.4")
+
+	forget := func(path string) {
+		t.Helper()
+		for _, f := range page(path).forms() {
+			if f.fields.Get("do") == "forget" {
+				if got := f.send(v, f.fields); got.status != http.StatusSeeOther {
+					t.Errorf("%s: status %d", path, got.status)
+				}
+			}
+		}
+	}
+	forget("/ui/nodes/127.0.0.2/forget")
+	if got := page("/ui/nodes", "What the journal knew of 127.0.0.2 is deleted", "127.0.0.3"); strings.Contains(got.body, "/ui/nodes/127.0.0.2") {
+		t.Errorf("the node is still there:\n%s", got.body)
+	}
+	forget("/ui/nodes/forget")
+	page("/ui/nodes", "The journal is deleted: 2 nodes.", "No node has asked yet")
+	for _, path := range []string{"/ui/nodes", "/ui/nodes/127.0.0.3", "/ui/nodes/forget"} {
+		if got := (&visitor{t: t, base: m.url}).get(path); got.status != http.StatusNotFound {
+			t.Errorf("clients are answered %d at %s", got.status, path)
+		}
+	}
+}

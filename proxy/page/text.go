@@ -175,9 +175,11 @@ func counted(n int, noun string) string {
 	return count(n) + " " + noun + "s"
 }
 
-// seconds is a number of milliseconds as one reads it: "0.3 s", "12 s", "2:03".
+// seconds is a number of milliseconds as one reads it: "30 ms", "1.3 s", "12 s", "2:03".
 func seconds(millis int64) string {
 	switch {
+	case millis < 1000:
+		return fmt.Sprintf("%d ms", millis)
 	case millis < 10_000:
 		return fmt.Sprintf("%.1f s", float64(millis)/1000)
 	case millis < 60_000:
