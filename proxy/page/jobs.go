@@ -1,7 +1,9 @@
 package page
 
 import (
+	"net/http"
 	"slices"
+	"strings"
 
 	"imgmirror/proxy/admin"
 )
@@ -33,6 +35,32 @@ func (l *look) jobs() (*jobList, error) {
 		}
 	}
 	return list, nil
+}
+
+// actJobs starts a job, and leads to its page.
+func (p *Page) actJobs(v *visit) (string, error) {
+	var job admin.Job
+	var err error
+	switch v.PostForm.Get("do") {
+	case "fetch":
+		var w admin.Wanted
+		for _, word := range strings.Fields(v.PostForm.Get("wanted")) {
+			if strings.Contains(word, "=") {
+				w.Filters = append(w.Filters, word)
+			} else {
+				w.UUIDs = append(w.UUIDs, word)
+			}
+		}
+		if len(w.Filters)+len(w.UUIDs) == 0 {
+			return "", &fault{http.StatusUnprocessableEntity, "Nothing was done", "Name the images that are to be fetched."}
+		}
+		job, err = v.api().Fetch(v.Context(), w)
+	case "verify":
+		job, err = v.api().Verify(v.Context(), admin.Wanted{})
+	default:
+		return "", unknownAction
+	}
+	return root + "jobs/" + job.ID, err
 }
 
 // jobView is the value of job.html.

@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"imgmirror/proxy/admin"
@@ -17,7 +18,8 @@ type overview struct {
 	Hits      ratio    // in requests
 	HitBytes  ratio
 	Log       []eventRow
-	Strained  []admin.Bound // near their limit, or with refusals
+	Strained  []boundRow // near their limit, or with refusals
+	Eased     []boundRow // the others
 	Hidden    []reason
 	Used      int64 // of the disk's room, in percent
 }
@@ -29,6 +31,20 @@ type ratio struct{ Part, Whole int64 }
 type eventRow struct {
 	admin.Event
 	Badge template.HTML
+}
+
+// boundRow is a bound with what the page adds.
+type boundRow struct {
+	admin.Bound
+	Bytes bool // of the numbers
+}
+
+// Amount is a number of the bound.
+func (b boundRow) Amount(n int64) string {
+	if b.Bytes {
+		return size(n)
+	}
+	return count(n)
 }
 
 const (
@@ -64,8 +80,13 @@ func (l *look) overview() (*overview, error) {
 		Hidden: reasons(st.Catalog.Hidden), Used: share(st.Disk.Size, st.Disk.Limit),
 	}
 	for _, b := range st.Bounds {
-		if b.Refused > 0 || b.Limit > 0 && share(b.Used, b.Limit) >= 80 {
-			o.Strained = append(o.Strained, b)
+		row := boundRow{b, strings.HasPrefix(b.Name, "bytes ")}
+		switch {
+		case b.Key == "cache.max_size": // a full cache is as it should be, and stands beside
+		case b.Refused > 0 || share(b.Used, b.Limit) >= 80:
+			o.Strained = append(o.Strained, row)
+		default:
+			o.Eased = append(o.Eased, row)
 		}
 	}
 	for _, e := range st.Events[:min(len(st.Events), shownEvents)] {
@@ -107,7 +128,7 @@ func (o *overview) attend() {
 	}
 	for _, b := range o.Strained {
 		if b.Limit > 0 && b.Used >= b.Limit {
-			say("%s: the limit is reached.", b.Name)
+			say("The limit of %s is reached.", b.Name)
 		}
 	}
 }

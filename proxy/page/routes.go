@@ -30,7 +30,7 @@ var routes = []route{
 	{path: "nodes/{address}", template: "node", title: "Node", section: "nodes", private: true, load: (*Page).node, act: (*Page).actNode},
 	{path: "nodes/{address}/forget", template: "node-forget", title: "Delete a node", section: "nodes", private: true, load: (*Page).forgetNode},
 	{path: "sources", template: "sources", title: "Sources", nav: "Sources", load: (*Page).sources, act: (*Page).actSources},
-	{path: "jobs", template: "jobs", title: "Jobs", nav: "Jobs", load: (*Page).jobs},
+	{path: "jobs", template: "jobs", title: "Jobs", nav: "Jobs", load: (*Page).jobs, act: (*Page).actJobs},
 	{path: "jobs/{id}", template: "job", title: "Job", section: "jobs", load: (*Page).job, act: (*Page).actJob},
 	{path: "connect", template: "connect", title: "Connect a node", nav: "Connect a node", load: (*Page).connect},
 }

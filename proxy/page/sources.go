@@ -1,6 +1,7 @@
 package page
 
 import (
+	"strings"
 	"time"
 
 	"imgmirror/proxy/admin"
@@ -50,20 +51,27 @@ func (p *Page) actSources(v *visit) (string, error) {
 		}
 		return root + "jobs/" + job.ID, nil
 	case "check":
-		all, err := v.api().CheckSources(v.Context())
+		var which admin.Which
+		if name := v.PostForm.Get("source"); name != "" {
+			which.Sources = []string{name}
+		}
+		all, err := v.api().Check(v.Context(), which)
 		if err != nil {
 			return "", err
 		}
-		failed := 0
+		var failed []string
 		for _, s := range all {
 			if s.Check != nil && !s.Check.OK {
-				failed++
+				failed = append(failed, s.Name+": "+s.Check.Error)
 			}
 		}
-		if failed == 0 {
+		switch {
+		case len(failed) > 0:
+			v.say("No answer of " + strings.Join(failed, "; "))
+		case len(which.Sources) > 0:
+			v.say("Source " + which.Sources[0] + " has answered, and its list was taken in.")
+		default:
 			v.say("All sources have answered, and their lists were taken in.")
-		} else {
-			v.say(count(failed) + " of " + count(len(all)) + " sources did not answer. Their last errors are below.")
 		}
 		return root + "sources", nil
 	}

@@ -29,6 +29,8 @@
     spot.replaceChildren(...made.body.childNodes);
     [...spot.querySelectorAll(".scroll")].forEach((el, i) => { if (left[i]) el.scrollLeft = left[i]; });
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+    // What is for work under way goes when the work is over.
+    if (spot.querySelector("[data-over]")) for (const el of document.querySelectorAll("[data-until-over]")) el.hidden = true;
     if (focused) spot.querySelector(focused)?.focus({ preventScroll: true });
   };
 

@@ -1,4 +1,11 @@
 "use strict";
+// On a phone the navigation may be wider than the page.
+{
+  const here = document.querySelector("nav [aria-current]");
+  const nav = here?.closest("nav");
+  if (nav && nav.scrollWidth > nav.clientWidth) nav.scrollLeft = here.offsetLeft - (nav.clientWidth - here.offsetWidth) / 2;
+}
+
 // Copy buttons: each line with data-copy gets a button that copies the line's text.
 (() => {
   if (!navigator.clipboard) return; // the browser allows no copies over plain http, but on this machine
