@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +79,7 @@ func TestPageActions(t *testing.T) {
 			b.cancels(m, slow)
 			b.keeps(m)
 			b.publishes(m)
+			b.forgets(m)
 		})
 	}
 }
@@ -212,5 +215,41 @@ func (b *tab) publishes(m *mirror) {
 	b.awaitText("The image is no longer published")
 	if got := get(b.t, m.url+"/images/"+own.uuid); got.status != http.StatusNotFound {
 		b.t.Errorf("after the end of its publishing: status %d", got.status)
+	}
+}
+
+// forgets deletes a node from the journal, and then the journal.
+func (b *tab) forgets(m *mirror) {
+	b.t.Helper()
+	known := func() (addresses []string) {
+		b.t.Helper()
+		var page admin.NodePage
+		m.ask("/nodes", &page)
+		for _, node := range page.Rows {
+			addresses = append(addresses, node.Address)
+		}
+		return addresses
+	}
+	for node := range 3 {
+		if err := askFrom(net.IPv4(127, 0, 10, byte(1+node)), m.url+"/images/"+sampleApp); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	m.until("the nodes are in the journal", func() bool {
+		got := known()
+		return slices.Contains(got, "127.0.10.1") && slices.Contains(got, "127.0.10.2") && slices.Contains(got, "127.0.10.3")
+	})
+	b.open(m.admin + "/ui/nodes")
+	b.follow(`main a[href="/ui/nodes/127.0.10.2"]`)
+	b.follow(`main a[href$="/forget"]`)
+	b.press("Delete")
+	if got := known(); slices.Contains(got, "127.0.10.2") || !slices.Contains(got, "127.0.10.1") {
+		b.t.Errorf("after a node was deleted: %q", got)
+	}
+	b.open(m.admin + "/ui/nodes")
+	b.follow(`main a[href="/ui/nodes/forget"]`)
+	b.press("Delete")
+	if got := known(); len(got) > 0 {
+		b.t.Errorf("after the journal was deleted: %q", got)
 	}
 }

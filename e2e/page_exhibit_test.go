@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"imgmirror/cache"
+	"imgmirror/proxy/admin"
 	"imgmirror/proxy/history"
 )
 
@@ -25,7 +26,9 @@ import (
 // a conflict, images that are hidden, and one of its own.
 type exhibit struct {
 	*mirror
-	cached, conflict, slow, long, own image
+	cached, conflict, slow, long, own, hidden image
+
+	running string // the id of a job
 }
 
 // longName is a name without a place to break it.
@@ -74,8 +77,9 @@ func newExhibit(t testing.TB) *exhibit {
 	x.cached = files[0]
 	x.conflict = newImage("haproxy-edge", 200_000, map[string]any{"version": "2.9.1"})
 	x.long = newImage(longName, 1000, map[string]any{"description": longName + " " + longName})
+	x.hidden = newImage("not-for-all", 1000, map[string]any{"public": false})
 	fast := newSource(t, append(listed, x.conflict, x.long,
-		newImage("not-for-all", 1000, map[string]any{"public": false}), newImage("switched-off", 1000, map[string]any{"disabled": true, "state": "disabled"}))...)
+		x.hidden, newImage("switched-off", 1000, map[string]any{"disabled": true, "state": "disabled"}))...)
 	other := newSource(t, newImage("haproxy-edge", 180_000, map[string]any{"version": "2.9.1", "files": []any{
 		map[string]any{"sha1": strings.Repeat("0123456789", 4), "size": 180_000, "compression": "gzip"}}}))
 	x.slow = newImage("windows-2022", 40<<20, map[string]any{"version": "20260101", "os": "windows", "type": "zone-dataset", "description": "Takes its time."})
@@ -111,7 +115,7 @@ func newExhibit(t testing.TB) *exhibit {
 	for node := range 3 {
 		go x.ask(node, x.slow) //nolint:errcheck // ends with the mirror
 	}
-	x.job("/fetch", `{"uuids":["`+wanted.uuid+`"]}`)
+	x.running = x.job("/fetch", `{"uuids":["`+wanted.uuid+`"]}`)
 	x.until("two downloads are under way", func() bool { return x.metric("imgmirror_fills_inflight") == 2 })
 	return x
 }
@@ -156,8 +160,8 @@ func (x *exhibit) remember() {
 	}
 }
 
-// job starts a job over the API.
-func (x *exhibit) job(path, body string) {
+// job starts a job over the API and returns its id.
+func (x *exhibit) job(path, body string) string {
 	x.t.Helper()
 	req, err := http.NewRequest(http.MethodPost, x.admin+"/api/v1"+path, strings.NewReader(body))
 	if err != nil {
@@ -170,9 +174,11 @@ func (x *exhibit) job(path, body string) {
 		x.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if text, _ := io.ReadAll(resp.Body); resp.StatusCode/100 != 2 {
-		x.t.Fatalf("%s: %s: %s", path, resp.Status, text)
+	var job admin.Job
+	if err := json.NewDecoder(resp.Body).Decode(&job); err != nil || resp.StatusCode/100 != 2 {
+		x.t.Fatalf("%s: %s, %v", path, resp.Status, err)
 	}
+	return job.ID
 }
 
 // node has a node import an image.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -95,19 +96,31 @@ func TestPageLooks(t *testing.T) {
 			s.looks(b, at.name, "login")
 			b.signIn(s.token())
 		}
-		for name, path := range map[string]string{
-			"overview": "/ui/", "images": "/ui/images", "image": "/ui/images/" + s.cached.uuid,
-			"image-slow": "/ui/images/" + s.slow.uuid, "image-long": "/ui/images/" + s.long.uuid, "image-chain": "/ui/images/" + sampleApp, "image-conflict": "/ui/images/" + s.conflict.uuid,
-			"images-none": "/ui/images?q=nothing+has+this+name", "absent": "/ui/none",
-			"nodes": "/ui/nodes", "nodes-have": "/ui/nodes?image=" + s.cached.uuid, "nodes-none": "/ui/nodes?q=192.0.2.1", "node": "/ui/nodes/127.0.10.11",
-			"node-forget": "/ui/nodes/127.0.10.11/forget", "nodes-forget": "/ui/nodes/forget",
-			"sources": "/ui/sources", "jobs": "/ui/jobs", "connect": "/ui/connect",
-			"images-hidden": "/ui/images?state=hidden", "image-hidden": "/ui/images/" + newImage("not-for-all", 1000).uuid, "image-delete": "/ui/images/" + s.cached.uuid + "/delete", "publish": "/ui/publish",
-		} {
+		for name, path := range s.pages(at.base == s.admin) {
 			b.open(at.base + path)
 			s.looks(b, at.name, name)
 		}
 	}
+}
+
+// pages are all kinds of pages, and their states that look other.
+func (s *exhibit) pages(operators bool) map[string]string {
+	image := "/ui/images/"
+	pages := map[string]string{
+		"overview": "/ui/", "images": "/ui/images", "images-none": "/ui/images?q=nothing+has+this+name",
+		"image": image + s.cached.uuid, "image-slow": image + s.slow.uuid, "image-long": image + s.long.uuid,
+		"image-chain": image + sampleApp, "image-conflict": image + s.conflict.uuid,
+		"sources": "/ui/sources", "jobs": "/ui/jobs", "job": "/ui/jobs/" + s.running, "connect": "/ui/connect", "absent": "/ui/none",
+	}
+	if operators {
+		maps.Copy(pages, map[string]string{
+			"images-hidden": "/ui/images?state=hidden", "image-own": image + s.own.uuid, "image-hidden": image + s.hidden.uuid,
+			"image-delete": image + sampleApp + "/delete", "publish": "/ui/publish",
+			"nodes": "/ui/nodes", "nodes-have": "/ui/nodes?image=" + s.cached.uuid, "nodes-none": "/ui/nodes?q=192.0.2.1",
+			"node": "/ui/nodes/127.0.10.11", "node-forget": "/ui/nodes/127.0.10.11/forget", "nodes-forget": "/ui/nodes/forget",
+		})
+	}
+	return pages
 }
 
 // looks checks the page that the tab shows.

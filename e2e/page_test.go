@@ -144,7 +144,7 @@ func TestPageDoors(t *testing.T) {
 	operator := &visitor{t: t, base: s.admin}
 	operator.signIn(s.token())
 	pages := operator.walk()
-	for _, path := range []string{"/ui/", "/ui/images", "/ui/images/" + s.private.uuid, "/ui/images/" + s.private.uuid + "/unpublish", "/ui/publish", "/ui/sources", "/ui/jobs", "/ui/connect"} {
+	for _, path := range []string{"/ui/", "/ui/images", "/ui/images/" + s.private.uuid, "/ui/images/" + s.private.uuid + "/unpublish", "/ui/publish", "/ui/nodes", "/ui/nodes/127.0.10.9", "/ui/nodes/forget", "/ui/sources", "/ui/jobs", "/ui/connect"} {
 		if pages[path].status != http.StatusOK {
 			t.Errorf("%s: the operator does not get there by links", path)
 		}
