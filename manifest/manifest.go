@@ -155,10 +155,10 @@ func (m Manifest) Size() int64 {
 	return size
 }
 
-// Description is the source's text for people, "" when there is none. It is read from the manifest's
-// text each time.
-func (m Manifest) Description() string {
-	text, _ := m.field("description")
+// Description is the source's text for people, nil when there is none. The description is read from the
+// manifest's text each time, and must not be modified.
+func (m Manifest) Description() []byte {
+	text, _ := unquote(lookup(m.v2, "description"))
 	return text
 }
 

@@ -121,7 +121,7 @@ func (m *Mirror) statesOf(t *browse.Table) []browse.State {
 	cached := t.Note(StateCached, m.store.Changes(), func() browse.Set {
 		rows := browse.NewSet(t.Len())
 		for i := range t.Len() {
-			if m.whole(t.Row(i).Image) {
+			if m.whole(t.Image(i)) {
 				rows.Add(i)
 			}
 		}

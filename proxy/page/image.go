@@ -140,7 +140,21 @@ func (p *Page) image(v *visit) (any, error) {
 	return nil, err
 }
 
+// image is all of one image.
 func (l *look) image(text string) (*imageView, error) {
+	i, err := l.imageState(text)
+	if err != nil {
+		return nil, err
+	}
+	l.addChain(i)
+	if !l.operator { // texts of events name what is not for everyone
+		return i, nil
+	}
+	return i, l.addLog(i)
+}
+
+// imageState is an image without its chain and its history.
+func (l *look) imageState(text string) (*imageView, error) {
 	id, err := uuid.Parse(text)
 	if err != nil || id.String() != text {
 		return nil, errNoImage
@@ -189,23 +203,21 @@ func (l *look) image(text string) (*imageView, error) {
 		}
 		i.Offers = append(i.Offers, row)
 	}
-	l.addChain(i, id)
-	if !l.operator { // texts of events name what is not for everyone
-		return i, nil
-	}
-	events, err := l.page.o.API.History(l, id)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range events {
-		i.Log = append(i.Log, eventRow{e, eventBadge(e.Kind)})
-	}
 	return i, nil
 }
 
+// addLog adds what has happened to an image.
+func (l *look) addLog(i *imageView) error {
+	events, err := l.page.o.API.History(l, uuid.MustParse(i.UUID))
+	for _, e := range events {
+		i.Log = append(i.Log, eventRow{e, eventBadge(e.Kind)})
+	}
+	return err
+}
+
 // addChain adds the origins of an image.
-func (l *look) addChain(i *imageView, id uuid.UUID) {
-	chain, err := l.page.o.API.Ancestry(l, id)
+func (l *look) addChain(i *imageView) {
+	chain, err := l.page.o.API.Ancestry(l, uuid.MustParse(i.UUID))
 	if err != nil {
 		i.ChainFault = "The origins of this image are not all known."
 		if l.operator {

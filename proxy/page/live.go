@@ -36,7 +36,7 @@ var parts = []part{
 	{id: "bounds", page: "overview", template: "bounds", load: lookAll},
 	{id: "source-list", page: "sources", template: "source-list", load: func(l *look, _ string) (any, error) { return l.sources() }},
 	{id: "job-list", page: "jobs", template: "job-list", load: func(l *look, _ string) (any, error) { return l.jobs() }},
-	{id: "image.", page: "image", template: "image-state", load: func(l *look, id string) (any, error) { return l.image(id) }},
+	{id: "image.", page: "image", template: "image-state", load: func(l *look, id string) (any, error) { return l.imageState(id) }},
 	{id: "job.", page: "job", template: "job-state", load: func(l *look, id string) (any, error) { return l.job(id) }},
 }
 

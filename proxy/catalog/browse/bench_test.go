@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -112,7 +113,7 @@ func TestMemory(t *testing.T) {
 		return int64(s.HeapAlloc)
 	}
 	before := heap()
-	table := New(rows)
+	table := New(slices.Clone(rows))
 	for _, field := range Fields {
 		table.Find(Query{Sort: field, Limit: 1})
 	}

@@ -56,9 +56,9 @@ func (t *Table) setOrders() {
 		ByType:    order(value(colType), name, version),
 		BySource:  order(value(colSource)),
 		BySize: sync.OnceValue(func() []int32 {
-			sizes := make([]int64, len(t.rows))
-			for i := range t.rows {
-				sizes[i] = t.rows[i].Image.Size()
+			sizes := make([]int64, len(t.images))
+			for i := range t.images {
+				sizes[i] = t.images[i].Size()
 			}
 			return t.sorted(func(a, b int32) int { return cmp.Compare(sizes[a], sizes[b]) })
 		}),
@@ -76,7 +76,7 @@ func (t *Table) keys(of func(*cell) uint32) []uint32 {
 
 // sorted gives the rows in an order.
 func (t *Table) sorted(compare func(a, b int32) int) []int32 {
-	rows := make([]int32, len(t.rows))
+	rows := make([]int32, len(t.images))
 	for i := range rows {
 		rows[i] = int32(i)
 	}

@@ -66,7 +66,7 @@ func (t *Table) Find(q Query) Result {
 	}
 	state := t.stateOf(q)
 
-	selected := NewSet(len(t.rows))
+	selected := NewSet(len(t.images))
 	total := 0
 	var counts [columns][]int
 	for c := range counts {
@@ -128,7 +128,7 @@ func (t *Table) stateOf(q Query) Set {
 			return s.Rows
 		}
 	}
-	return NewSet(len(t.rows))
+	return NewSet(len(t.images))
 }
 
 // most gives the counts of the most frequent values; those without a row, and the value "", are left
@@ -153,7 +153,7 @@ func (c *column) most(counts []int) map[string]int {
 
 // page gives the rows of a page in the order of q.
 func (t *Table) page(q Query, selected Set) []int {
-	rows := make([]int, 0, min(q.Limit, len(t.rows)))
+	rows := make([]int, 0, min(q.Limit, len(t.images)))
 	skip := q.Offset
 	take := func(i int) (more bool) {
 		if !selected.Has(i) {
@@ -177,9 +177,9 @@ func (t *Table) page(q Query, selected Set) []int {
 		rows := order()
 		at = func(i int) int { return int(rows[i]) }
 	}
-	for i := range t.rows {
+	for i := range t.images {
 		if q.Desc {
-			i = len(t.rows) - 1 - i
+			i = len(t.images) - 1 - i
 		}
 		if !take(at(i)) {
 			break
@@ -193,7 +193,7 @@ func (t *Table) page(q Query, selected Set) []int {
 func (t *Table) byState(q Query) []int32 {
 	reasons := t.columns[colReason].rank()
 	buckets := make([][]int32, len(q.States)+len(reasons))
-	for i := range t.rows {
+	for i := range t.images {
 		at := slices.IndexFunc(q.States, func(s State) bool { return s.Rows.Has(i) })
 		if at < 0 {
 			at = len(q.States) + int(reasons[t.cells[i].values[colReason]])
@@ -205,8 +205,8 @@ func (t *Table) byState(q Query) []int32 {
 
 // matching gives the rows that have all words, and match all filters.
 func (t *Table) matching(words []string, filters []manifest.Filter) Set {
-	all := NewSet(len(t.rows))
-	for i := range t.rows {
+	all := NewSet(len(t.images))
+	for i := range t.images {
 		all.Add(i)
 	}
 	for _, word := range words {
@@ -220,7 +220,7 @@ func (t *Table) matching(words []string, filters []manifest.Filter) Set {
 
 // having gives the rows with a word, in lower case.
 func (t *Table) having(word string) Set {
-	rows := NewSet(len(t.rows))
+	rows := NewSet(len(t.images))
 	if word == "" || strings.IndexByte(word, 0) >= 0 {
 		return rows
 	}
@@ -273,9 +273,9 @@ func (t *Table) Match(f manifest.Filter) Set {
 	if rows, ok := t.remembered(name); ok {
 		return rows
 	}
-	rows := NewSet(len(t.rows))
-	for i := range t.rows {
-		if f.Match(*t.rows[i].Image) {
+	rows := NewSet(len(t.images))
+	for i := range t.images {
+		if f.Match(*t.images[i]) {
 			rows.Add(i)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 // Row is what a table is made of.
 type Row struct {
-	Image   *manifest.Manifest // is kept by the table, and never changed
+	Image   *manifest.Manifest // never changed
 	Source  string
 	Reason  string // why clients are not shown the image; "" = they are
 	Retired bool   // no source lists the image any more
@@ -26,7 +26,7 @@ type Row struct {
 // Table is rows in the order of their dates. It is immutable but for what it remembers, and may be
 // used concurrently.
 type Table struct {
-	rows    []Row
+	images  []*manifest.Manifest
 	cells   []cell
 	columns [columns]column
 	texts   texts
@@ -80,13 +80,13 @@ func (c *column) add(value string) uint32 {
 	return at
 }
 
-// New makes a table of rows, which it keeps, and sorts by date and uuid.
+// New makes a table of rows, and sorts them by date and uuid.
 func New(rows []Row) *Table {
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return cmp.Or(a.Image.Published.Compare(b.Image.Published), bytes.Compare(a.Image.UUID[:], b.Image.UUID[:]))
 	})
 	t := &Table{
-		rows: rows, cells: make([]cell, len(rows)), byUUID: make([]int32, len(rows)), retired: NewSet(len(rows)),
+		images: make([]*manifest.Manifest, len(rows)), cells: make([]cell, len(rows)), byUUID: make([]int32, len(rows)), retired: NewSet(len(rows)),
 		noted: make(map[string]noted),
 	}
 	for c := range t.columns {
@@ -95,6 +95,7 @@ func New(rows []Row) *Table {
 	in := newIntake()
 	for i := range rows {
 		r := &rows[i]
+		t.images[i] = r.Image
 		t.cells[i] = cell{
 			name: in.add(r.Image.Name), version: in.add(r.Image.Version), description: in.describe(r.Image.Description()),
 			values: [columns]uint32{
@@ -109,17 +110,26 @@ func New(rows []Row) *Table {
 	}
 	t.texts = in.texts()
 	slices.SortFunc(t.byUUID, func(a, b int32) int {
-		return cmp.Or(bytes.Compare(rows[a].Image.UUID[:], rows[b].Image.UUID[:]), cmp.Compare(a, b))
+		return cmp.Or(bytes.Compare(t.images[a].UUID[:], t.images[b].UUID[:]), cmp.Compare(a, b))
 	})
 	t.setOrders()
 	return t
 }
 
 // Len is the number of rows.
-func (t *Table) Len() int { return len(t.rows) }
+func (t *Table) Len() int { return len(t.images) }
 
 // Row gives row i.
-func (t *Table) Row(i int) Row { return t.rows[i] }
+func (t *Table) Row(i int) Row {
+	values := &t.cells[i].values
+	return Row{
+		Image: t.images[i], Source: t.columns[colSource].values[values[colSource]], Reason: t.columns[colReason].values[values[colReason]],
+		Retired: t.retired.Has(i),
+	}
+}
+
+// Image gives the image of row i.
+func (t *Table) Image(i int) *manifest.Manifest { return t.images[i] }
 
 // Retired is the rows of retired images. Must not be modified.
 func (t *Table) Retired() Set { return t.retired }
@@ -128,7 +138,7 @@ func (t *Table) Retired() Set { return t.retired }
 func (t *Table) Rows(id uuid.UUID) []int32 {
 	from := t.search(func(at uuid.UUID) bool { return bytes.Compare(at[:], id[:]) >= 0 })
 	to := from
-	for to < len(t.byUUID) && t.rows[t.byUUID[to]].Image.UUID == id {
+	for to < len(t.byUUID) && t.images[t.byUUID[to]].UUID == id {
 		to++
 	}
 	return t.byUUID[from:to]
@@ -149,5 +159,5 @@ func (t *Table) Note(name string, version any, make func() Set) Set {
 
 // search gives the first place in byUUID whose uuid is after.
 func (t *Table) search(after func(uuid.UUID) bool) int {
-	return sort.Search(len(t.byUUID), func(i int) bool { return after(t.rows[t.byUUID[i]].Image.UUID) })
+	return sort.Search(len(t.byUUID), func(i int) bool { return after(t.images[t.byUUID[i]].UUID) })
 }

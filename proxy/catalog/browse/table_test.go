@@ -235,9 +235,9 @@ func TestDescriptionsAreBounded(t *testing.T) {
 	in := newIntake()
 	most := maxDescriptions/maxText + 2
 	for n := range most {
-		in.describe(fmt.Sprintf("%0*d", maxText, n))
+		in.describe(fmt.Appendf(nil, "%0*d", maxText, n))
 	}
-	if place := in.describe("one more"); place != 0 {
+	if place := in.describe([]byte("one more")); place != 0 {
 		t.Errorf("one more description has place %d", place)
 	}
 	if in.described > maxDescriptions+maxText+1 {

@@ -20,12 +20,13 @@ type texts struct {
 // intake gathers texts.
 type intake struct {
 	got       texts
-	places    map[string]uint32
-	described int // bytes of descriptions so far
+	places    map[string]uint32 // by the texts in lower case
+	written   map[string]uint32 // by the descriptions as sources write them: many are alike
+	described int               // bytes of descriptions so far
 }
 
 func newIntake() *intake {
-	in := &intake{places: make(map[string]uint32)}
+	in := &intake{places: make(map[string]uint32), written: make(map[string]uint32)}
 	in.add("") // place 0
 	return in
 }
@@ -37,11 +38,16 @@ func (in *intake) add(text string) uint32 {
 }
 
 // describe is add for a description: those beyond maxDescriptions are not searched.
-func (in *intake) describe(text string) uint32 {
+func (in *intake) describe(text []byte) uint32 {
+	text = text[:min(len(text), maxText)]
+	if place, ok := in.written[string(text)]; ok {
+		return place
+	}
 	if in.described >= maxDescriptions {
 		return 0
 	}
-	place, size := in.take(text)
+	place, size := in.take(string(text))
+	in.written[string(text)] = place
 	in.described += size
 	return place
 }
