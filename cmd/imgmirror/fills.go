@@ -26,6 +26,9 @@ var fillTable = table.New("uuid,name,size,have,percent,rate,eta,readers,source,s
 	table.Field("sha1", func(f admin.Fill) any { return f.SHA1 }),
 )
 
+// watchedFillFields are the defaults with -w: a line of a terminal.
+const watchedFillFields = "name,percent,have,size,rate,eta,readers,source,state"
+
 func newFillsCmd() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
@@ -33,15 +36,24 @@ func newFillsCmd() *cobra.Command {
 		Short: "List the downloads under way",
 		Long: "Lists the downloads of the mirror that runs: how much has come, at which rate, who reads along, and from\n" +
 			"which source the bytes come. The state is waiting (for a slot), filling, or verifying. With -w the list\n" +
-			"follows the downloads until Ctrl-C; with -w -j each change is a line of JSON.",
+			"follows the downloads until Ctrl-C, with the fields " + watchedFillFields + " unless -o names\n" +
+			"others; with -w -j each change is a line of JSON.",
 		Args: noArgs,
 	}
 	addWatchFlag(cmd, &watch, "follow the downloads until Ctrl-C")
 	addServerFlags(cmd)
-	fillTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[admin.Fill]) error {
+	flags := fillTable.Flags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if watch && !cmd.Flags().Changed("output") {
+			flags.Fields = watchedFillFields
+		}
+		out, err := fillTable.Layout(flags)
+		if err != nil {
+			return err
+		}
 		return withRunning(cmd, func(ctx context.Context, s *session) error {
 			return printRows(ctx, cmd, out, watch, s.Fills)
 		})
-	})
+	}
 	return cmd
 }

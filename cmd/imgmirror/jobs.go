@@ -43,11 +43,14 @@ func newJobsCmd() *cobra.Command {
 			"those under way and the last ones that are over. With the ID of a job, or the beginning of an ID, it shows\n" +
 			"the job and its images (fields: " + jobItemFields + "). With -w it follows the jobs until Ctrl-C, or\n" +
 			"one job until it is over; the jobs go on. With -w -j each change is a line of JSON. jobs cancel ID ends a job.",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return failure.Usage("want one ID, not %d arguments", len(args))
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return nil
 			}
-			return nil
+			if verbs := verbNames(cmd); table.Nearest(args[0], verbs) != "" {
+				return failure.Usage("%s", table.Unknown("verb", args[0], verbs))
+			}
+			return failure.Usage("want one ID, not %d arguments", len(args))
 		},
 		ValidArgsFunction: completeFrom(jobsOf(func(admin.Job) bool { return true })),
 	}
