@@ -28,6 +28,7 @@ func TestBoundsAreTold(t *testing.T) {
 		"questions for images under way, of one source", "questions for images in line, of one source", "bytes of all lists",
 		"bytes of replies under way", "connections of clients", "connections of one address", "jobs", "event streams",
 		"bytes of heads of bundles", "bytes of open imports", "connections of operators",
+		"addresses in the journal of nodes",
 	} {
 		if _, ok := limits[name]; !ok {
 			t.Errorf("%s: not told", name)

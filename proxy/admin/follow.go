@@ -104,6 +104,13 @@ func (c *Client) FollowStatus(ctx context.Context, update func(Status)) error {
 			update(st)
 		})
 		var told *Error
+		if errors.As(err, &told) && told.Code == codeTooManyStreams { // the status itself may be asked for
+			var st Status
+			if st, err = c.Status(ctx); err == nil {
+				lost = time.Now()
+				update(st)
+			}
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()

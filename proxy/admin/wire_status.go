@@ -28,8 +28,8 @@ type Status struct {
 type Traffic struct {
 	Since    time.Time        `json:"since"`
 	Requests map[string]int64 `json:"requests"`
-	Served   map[string]int64 `json:"served"` // bytes
-	Fetched  int64            `json:"fetched"`
+	Served   map[string]int64 `json:"served"`  // bytes
+	Fetched  int64            `json:"fetched"` // bytes of files that sources sent
 	// Saved is what clients were given from the disk, or from a download that another request began:
 	// hit and join of Served.
 	Saved int64 `json:"saved"`

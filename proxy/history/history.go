@@ -48,6 +48,7 @@ type History struct {
 
 	saving sync.Mutex        // of save; held over I/O
 	saved  map[string][]byte // what the notes have; guarded by saving
+	wrote  time.Time         // when all of it was written, whether changed or not; guarded by saving
 	failed bool              // the last save; guarded by saving
 }
 

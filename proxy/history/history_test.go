@@ -247,3 +247,19 @@ func TestSaveWritesChangesOnly(t *testing.T) {
 		t.Errorf("%d writes of nothing new", notes.writes)
 	}
 }
+
+// Notes that get lost while the mirror runs are written again.
+func TestLostNotesAreWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		notes := new(fakeNotes)
+		_, h := begin(notes)
+		h.Add(Event{Kind: KindBrought, Text: "an image"})
+		h.Save()
+		clear(notes.all)
+		time.Sleep(writeAllEvery)
+		h.Save()
+		if _, h = begin(notes); len(h.Events(1)) != 1 {
+			t.Error("the events are lost")
+		}
+	})
+}

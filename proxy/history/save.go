@@ -14,6 +14,10 @@ import (
 // The records: the totals, each series, and the events in pieces of eventsEach rows, so that a new
 // event changes one small record.
 const (
+	// writeAllEvery is how often records are written that have not changed: the index may have been lost
+	// and made anew.
+	writeAllEvery = time.Hour
+
 	keyTotals  = "totals"
 	keySeries  = "series/"
 	keyEvents  = "events/"
@@ -46,8 +50,9 @@ func (h *History) Save() {
 		return
 	}
 	put, remove := make(map[string][]byte), []string(nil)
+	all := time.Since(h.wrote) >= writeAllEvery
 	for key, text := range now {
-		if !bytes.Equal(text, h.saved[key]) {
+		if all || !bytes.Equal(text, h.saved[key]) {
 			put[key] = text
 		}
 	}
@@ -62,6 +67,9 @@ func (h *History) Save() {
 	err = h.o.Notes.Write(put, remove)
 	if err == nil {
 		h.saved = now
+		if all {
+			h.wrote = time.Now()
+		}
 	} else if !h.failed {
 		h.log.Warn("the mirror's history cannot be saved", "error", err)
 	}
@@ -113,7 +121,7 @@ func (h *History) load() {
 		h.log.Warn("the mirror's history cannot be read: it begins anew", "error", err)
 		return
 	}
-	h.saved = all
+	h.saved, h.wrote = all, time.Now()
 	h.read(all, keyTotals, func(text []byte) error {
 		var t Totals
 		if err := json.Unmarshal(text, &t); err != nil {

@@ -93,6 +93,9 @@ func (m *Mirror) Bounds() []Bound {
 		refused, _ := b.refused.of(all)
 		out = append(out, Bound{Name: b.name, Key: b.key, Used: used, Limit: limit, Refused: refused})
 	}
+	if used, limit, dropped := m.nodes.Room(); limit > 0 {
+		out = append(out, Bound{Name: "addresses in the journal of nodes", Key: "nodes.max", Used: int64(used), Limit: int64(limit), Refused: dropped})
+	}
 	return out
 }
 
