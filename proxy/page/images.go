@@ -85,6 +85,9 @@ func (l *look) images(q url.Values) (*imageList, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !l.operator {
+		page.Rows = publicRows(page.Rows)
+	}
 	list := &imageList{
 		Page: page, Look: asked, Columns: columnsOf(asked), Clear: root + "images", Operator: l.operator,
 		At: asked.Offset/pageRows + 1, Of: max(1, (page.Total+pageRows-1)/pageRows),

@@ -26,7 +26,7 @@ func (l *look) jobs() (*jobList, error) {
 	list := &jobList{}
 	for _, j := range slices.Backward(all) {
 		if !l.operator {
-			j = publicJob(l, l.page.o.API, j)
+			j = l.publicJob(j)
 		}
 		if j.Over() {
 			list.Over = append(list.Over, j)
@@ -79,7 +79,7 @@ func (l *look) job(id string) (*jobView, error) {
 		return nil, err
 	}
 	if !l.operator {
-		j = publicJob(l, l.page.o.API, j)
+		j = l.publicJob(j)
 	}
 	view := &jobView{Job: j}
 	if len(j.Items) > maxItems {

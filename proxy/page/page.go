@@ -57,6 +57,7 @@ type Page struct {
 	parts     []part
 	sessions  sessions
 	tries     tries
+	verdicts  verdicts
 	operators http.Handler
 	clients   *Clients
 

@@ -1,12 +1,12 @@
 package page
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/http"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -18,49 +18,81 @@ import (
 // of a source, and no text of an error or an event, for such texts name all of these. The look of a
 // page asks the API by way of these functions only.
 
-// isPublic tells whether everyone may know of an image: the mirror has its manifest, and the manifest
-// says so. An image that the mirror cannot find is not public.
-func isPublic(ctx context.Context, api *admin.Client, id string) bool {
+// The memory of which images are public, so that a page costs few questions.
+const (
+	maxVerdicts = 4096
+	verdictLife = 20 * time.Second
+)
+
+// verdicts remembers for a short time which images everyone may know of.
+type verdicts struct {
+	mu  sync.Mutex
+	all map[uuid.UUID]verdict
+}
+
+type verdict struct {
+	public bool
+	until  time.Time
+}
+
+// find gives a verdict that still holds.
+func (vs *verdicts) find(id uuid.UUID) (public, known bool) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	v, ok := vs.all[id]
+	return v.public, ok && time.Now().Before(v.until)
+}
+
+func (vs *verdicts) note(id uuid.UUID, public bool) {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if vs.all == nil || len(vs.all) >= maxVerdicts {
+		vs.all = make(map[uuid.UUID]verdict)
+	}
+	vs.all[id] = verdict{public, time.Now().Add(verdictLife)}
+}
+
+// isPublic tells whether everyone may know of an image: a list shows the image, and the image is public.
+// No source is asked.
+func (l *look) isPublic(id string) bool {
 	parsed, err := uuid.Parse(id)
 	if err != nil {
 		return false
 	}
-	image, err := api.Image(ctx, parsed)
-	return err == nil && publicManifest(image.Manifest)
-}
-
-// publicManifest tells whether a manifest is of a public image.
-func publicManifest(manifest json.RawMessage) bool {
-	var m struct {
-		Public *bool `json:"public"`
+	if public, known := l.page.verdicts.find(parsed); known {
+		return public
 	}
-	return json.Unmarshal(manifest, &m) == nil && m.Public != nil && *m.Public
+	err = l.onPublicList(parsed)
+	if err == nil || gone(err) {
+		l.page.verdicts.note(parsed, err == nil)
+	}
+	return err == nil
 }
 
 // status is what the mirror does and saves, for the side of the look.
 func (l *look) status() (admin.Status, error) {
 	st, err := l.page.o.API.Status(l)
 	if err == nil && !l.operator {
-		st = publicStatus(l, l.page.o.API, st)
+		st = l.publicStatus(st)
 	}
 	return st, err
 }
 
 // publicStatus is the status without what is not for everyone.
-func publicStatus(ctx context.Context, api *admin.Client, st admin.Status) admin.Status {
+func (l *look) publicStatus(st admin.Status) admin.Status {
 	if len(st.Trouble) > 0 {
 		st.Trouble = []string{"The mirror has trouble with its data folder."}
 	}
 	st.Sources = publicSources(st.Sources)
-	st.Fills = publicFills(ctx, api, st.Fills)
+	st.Fills = slices.DeleteFunc(slices.Clone(st.Fills), func(f admin.Fill) bool { return !l.isPublic(f.UUID) })
 	jobs := make([]admin.Job, len(st.Jobs))
 	for i, j := range st.Jobs {
-		jobs[i] = publicJob(ctx, api, j)
+		jobs[i] = l.publicJob(j)
 	}
 	st.Jobs = jobs
 	events := []admin.Event{}
 	for _, e := range st.Events {
-		if e.Private || e.UUID != "" && !isPublic(ctx, api, e.UUID) {
+		if e.Private || e.UUID != "" && !l.isPublic(e.UUID) {
 			continue
 		}
 		e.Text, e.Node = "", ""
@@ -80,17 +112,17 @@ func publicSources(all []admin.Source) []admin.Source {
 	return out
 }
 
-// publicFills are the downloads of public images.
-func publicFills(ctx context.Context, api *admin.Client, all []admin.Fill) []admin.Fill {
-	return slices.DeleteFunc(slices.Clone(all), func(f admin.Fill) bool { return !isPublic(ctx, api, f.UUID) })
+// publicRows are the rows of public images, whatever the API was asked for.
+func publicRows(all []admin.Row) []admin.Row {
+	return slices.DeleteFunc(slices.Clone(all), func(r admin.Row) bool { return !r.Public })
 }
 
 // publicJob is a job without the texts of errors, and without its private images.
-func publicJob(ctx context.Context, api *admin.Client, j admin.Job) admin.Job {
+func (l *look) publicJob(j admin.Job) admin.Job {
 	j.Error = nil
 	items := []admin.Item{}
-	for _, item := range j.Items {
-		if len(items) < maxItems && isPublic(ctx, api, item.UUID) {
+	for _, item := range j.Items[:min(len(j.Items), maxItems)] {
+		if l.isPublic(item.UUID) {
 			item.Error = nil
 			items = append(items, item)
 		}

@@ -34,6 +34,9 @@ func (f *fixture) withSecrets() {
 	f.answers["GET /jobs"] = []admin.Job{job}
 	f.answers["GET /jobs/"+jobID] = job
 	f.answers["GET /images/"+privateUUID] = admin.Image{Manifest: json.RawMessage(`{"uuid":"` + privateUUID + `","name":"payroll-db","public":false}`)}
+	f.answers["GET /catalog"] = admin.Page{Total: 2, Rows: []admin.Row{
+		{UUID: testUUID, Name: "open", Public: true, Listed: true}, {UUID: privateUUID, Name: "payroll-db", Listed: true},
+	}}
 	f.answers["GET /status"] = admin.Status{
 		Ready: true, Now: now, Started: now, Trouble: []string{text}, Fills: fills, Sources: []admin.Source{source}, Jobs: []admin.Job{job},
 		Events: []admin.Event{
