@@ -24,6 +24,8 @@ func (p *process) newPage(cfg *config.Config, token string) (err error) {
 		Client:    p.clientAddress,
 		Public:    func() bool { return p.cfg.Load().Page.Public },
 		Logger:    p.log,
+
+		Registerer: p.Registry(),
 	})
 	if err != nil {
 		return err

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"imgmirror/proxy/admin"
 )
 
@@ -136,6 +138,9 @@ func TestStreamBounds(t *testing.T) {
 	other := netip.MustParseAddr("192.0.2.2")
 	if _, _, err := p.Clients().Follow("fills", other); !errors.Is(err, errStreams) {
 		t.Errorf("all addresses: %v", err)
+	}
+	if open, refused := testutil.ToFloat64(p.metrics.streams[sideClients]), testutil.ToFloat64(p.metrics.refused[sideClients]); open != maxStreams || refused != 2 {
+		t.Errorf("metrics: %v open, %v refused", open, refused)
 	}
 	end()
 	if _, _, err := p.Clients().Follow("fills", other); err != nil {

@@ -126,6 +126,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	to := r.PostFormValue("to")
 	if !p.tries.allowed(r.RemoteAddr) {
+		p.metrics.logins[loginLimited].Inc()
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryLogin/time.Second)))
 		p.showLogin(w, r, http.StatusTooManyRequests, to, "Too many tries. Wait some seconds, and try again.")
 		return
@@ -133,11 +134,13 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	// Digests have one length: the time taken tells nothing of the token.
 	got, want := sha256.Sum256([]byte(strings.TrimSpace(r.PostFormValue("token")))), sha256.Sum256([]byte(p.o.Token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || p.o.Token == "" {
+		p.metrics.logins[loginWrong].Inc()
 		p.log.Warn("a login was refused: the token is wrong", "remote", r.RemoteAddr)
 		p.tries.pause(r)
 		p.showLogin(w, r, http.StatusUnauthorized, to, "This is not the token.")
 		return
 	}
+	p.metrics.logins[loginRight].Inc()
 	p.sessions.end(r) // a login ends the browser's last session
 	id, _ := p.sessions.begin()
 	http.SetCookie(w, cookie(r, id, int(sessionLife/time.Second)))

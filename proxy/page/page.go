@@ -31,6 +31,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"imgmirror/proxy/admin"
 )
 
@@ -47,6 +49,8 @@ type Options struct {
 	// Public tells whether clients may see the page at the moment; nil = they may not.
 	Public func() bool
 	Logger *slog.Logger // nil = discard
+
+	Registerer prometheus.Registerer // nil = unregistered metrics
 }
 
 // Page makes the replies of both sides. The methods may be called concurrently.
@@ -58,6 +62,7 @@ type Page struct {
 	sessions  sessions
 	tries     tries
 	verdicts  verdicts
+	metrics   *metrics
 	operators http.Handler
 	clients   *Clients
 
@@ -74,6 +79,7 @@ func New(o Options) (*Page, error) {
 	}
 	p := &Page{o: o, log: o.Logger.With("component", "page"), parts: parts}
 	p.tries.init()
+	p.metrics = newMetrics(o.Registerer, p)
 	p.operatorHub, p.clientHub = newHub(p, true), newHub(p, false)
 	var err error
 	if p.templates, err = parseTemplates(); err != nil {

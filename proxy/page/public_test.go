@@ -6,7 +6,10 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/uuid"
 
 	"imgmirror/proxy/admin"
 )
@@ -135,4 +138,30 @@ func TestPrivatePages(t *testing.T) {
 	if _, _, err := f.Clients().Follow("fills", netip.Addr{}); err != nil {
 		t.Error(err)
 	}
+}
+
+// What is public is remembered for some seconds, in bounded room.
+func TestVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var vs verdicts
+		id := uuid.New()
+		if _, known := vs.find(id); known {
+			t.Error("an image is known that no one asked for")
+		}
+		vs.note(id, true)
+		time.Sleep(verdictLife - time.Second)
+		if public, known := vs.find(id); !public || !known {
+			t.Error("a verdict is forgotten")
+		}
+		time.Sleep(time.Second)
+		if _, known := vs.find(id); known {
+			t.Error("a verdict outlives its time")
+		}
+		for range 2 * maxVerdicts {
+			vs.note(uuid.New(), false)
+		}
+		if len(vs.all) > maxVerdicts {
+			t.Errorf("%d verdicts", len(vs.all))
+		}
+	})
 }

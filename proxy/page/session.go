@@ -90,6 +90,14 @@ func (ss *sessions) find(r *http.Request, use bool) *session {
 	return s
 }
 
+// count is the number of sessions.
+func (ss *sessions) count() int {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.sweep(time.Now())
+	return len(ss.all)
+}
+
 // end ends the session of a request.
 func (ss *sessions) end(r *http.Request) {
 	if cookie, err := r.Cookie(cookieName); err == nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // fresh is a page without an API: for what is decided before the API is asked.
@@ -222,6 +224,10 @@ func TestTries(t *testing.T) {
 		for range 20 {
 			try("[2001:db8::1]:9", "wrong")
 			try("[2001:db8::2]:9", "wrong") // of the same network
+		}
+		m := p.metrics.logins
+		if wrong, limited := testutil.ToFloat64(m[loginWrong]), testutil.ToFloat64(m[loginLimited]); wrong != addressBurst || limited != 40-addressBurst {
+			t.Errorf("metrics: %v wrong, %v limited", wrong, limited)
 		}
 		if wrong := time.Since(begun); wrong < addressBurst*wrongPause {
 			t.Errorf("the tries took %s", wrong)

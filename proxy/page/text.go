@@ -164,7 +164,7 @@ func badge(state string) template.HTML {
 
 // toned is a badge of a tone: good, info, warn, bad or plain.
 func toned(tone, text string) template.HTML {
-	return template.HTML(fmt.Sprintf(`<span class="badge %s">%s</span>`, tone, template.HTMLEscapeString(text))) //nolint:gosec // the text is escaped
+	return template.HTML(fmt.Sprintf(`<span class="badge %s">%s</span>`, template.HTMLEscapeString(tone), template.HTMLEscapeString(text))) //nolint:gosec // both are escaped
 }
 
 // counted is a number with its noun: "1 image", "2,000 images".

@@ -30,7 +30,10 @@
     [...spot.querySelectorAll(".scroll")].forEach((el, i) => { if (left[i]) el.scrollLeft = left[i]; });
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
     // What is for work under way goes when the work is over.
-    if (spot.querySelector("[data-over]")) for (const el of document.querySelectorAll("[data-until-over]")) el.hidden = true;
+    const over = spot.querySelector("[data-over]");
+    const ended = over ? document.querySelectorAll("[data-until-over]:not([hidden])") : [];
+    if (ended.length > 0) document.getElementById("said").textContent = over.dataset.over; // for screen readers
+    for (const el of ended) el.hidden = true;
     if (focused) spot.querySelector(focused)?.focus({ preventScroll: true });
   };
 
