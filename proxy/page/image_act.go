@@ -73,12 +73,14 @@ type confirmation struct {
 	UUID, Name string
 	Do, What   string
 	Removed    []admin.Removed
-	Total      int64
 	Others     []string // images that lose a file, too
 	Fault      string   // why it cannot be done
 }
 
 func (c *confirmation) title() string { return c.What }
+
+// Amount is how much would be removed.
+func (c *confirmation) Amount() string { return removedText(c.Removed) }
 
 func (p *Page) confirmDelete(v *visit) (any, error) {
 	c, err := v.confirmation("delete", "Delete the files of this image")
@@ -92,7 +94,6 @@ func (p *Page) confirmDelete(v *visit) (any, error) {
 	}
 	c.Removed = removed
 	for _, r := range removed {
-		c.Total += r.Size
 		for _, id := range r.UUIDs {
 			if id != c.UUID {
 				c.Others = append(c.Others, id)
