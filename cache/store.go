@@ -146,8 +146,8 @@ type Store struct {
 }
 
 // Open opens or makes the data folder; a lost or unreadable index is rebuilt from disk, never a
-// reason to fail. A second process on the same folder is refused. It starts nothing in the
-// background but badger's own goroutines. ctx bounds the opening only.
+// reason to fail. A second process on the same folder is refused, and so, by ErrFormat, is a folder of a later
+// version's format. It starts nothing in the background but badger's own goroutines. ctx bounds the opening only.
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	o.StallTimeout = cmp.Or(max(o.StallTimeout, 0), defaultStallTimeout)
 	o.Deadline = cmp.Or(max(o.Deadline, 0), defaultDeadline)
@@ -187,6 +187,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		room, err := disk.RoomOf(o.Dir)
 		return room.Free, err
 	})
+	if _, err := s.dir.checkFormat(); err != nil { // before the lock, which writes to the folder
+		return nil, err
+	}
 	if s.lock, err = s.dir.acquire(); err != nil {
 		return nil, err
 	}
@@ -195,6 +198,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.release())
 		}
 	}()
+	written, err := s.dir.checkFormat() // again: until the lock was taken another process had the folder
+	if err != nil {
+		return nil, err
+	}
 	if err := s.dir.make(); err != nil {
 		return nil, err
 	}
@@ -204,6 +211,11 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	s.quarantine = quarantine{s.places}
 	if err := s.load(ctx); err != nil {
 		return nil, fmt.Errorf("data folder %s: %w", o.Dir, err)
+	}
+	if !written { // last: what was read can be read
+		if err := s.dir.writeFormat(); err != nil {
+			return nil, err
+		}
 	}
 	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit, s.slots); err != nil {
 		return nil, err

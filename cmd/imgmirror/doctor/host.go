@@ -129,6 +129,10 @@ func (d *doctor) disk() {
 		}
 		at = filepath.Dir(at)
 	}
+	if err := cache.CheckFormat(dir); err != nil {
+		d.fail(check, "%v", err)
+		return
+	}
 	if err := unix.Access(at, unix.W_OK|unix.X_OK); err != nil {
 		d.fail(check, "%s cannot be written: %v", at, err)
 		return

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 
+	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
@@ -28,6 +29,7 @@ const (
 	CodeUsage       = "Usage"
 	CodeConfig      = "InvalidConfig"
 	CodeFile        = "FileSystemError"
+	CodeFormat      = "DataFolderFormat"
 	CodeInternal    = "InternalError"
 	CodeInterrupted = "Interrupted"
 )
@@ -60,6 +62,7 @@ var codes = []struct {
 	{bundle.ErrVolumeSize, "InvalidParameter"},
 	{bundle.ErrChanged, "ManifestChanged"},
 	{verify.ErrMismatch, "ChecksumError"},
+	{cache.ErrFormat, CodeFormat},
 	{context.Canceled, CodeInterrupted},
 }
 
