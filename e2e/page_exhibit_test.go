@@ -142,7 +142,11 @@ func (x *exhibit) remember() {
 			number := now.Unix()/span.step - i
 			hour := float64(number*span.step%86400) / 3600
 			busy := 1 + math.Sin((hour-8)/24*2*math.Pi) + random.Float64()/2
-			served := int64(busy * 9e6 * float64(span.step))
+			over := float64(span.step)
+			if i == 0 { // the step is not over
+				over = float64(now.Unix() % span.step)
+			}
+			served := int64(busy * 9e6 * over)
 			slots = append(slots, [3]int64{number, served, served * random.Int64N(25) / 100})
 		}
 		put("series/"+name, map[string]any{"step": span.step, "slots": slots})

@@ -147,16 +147,15 @@ func (s *exhibit) pages(operators bool) map[string]string {
 // theme once, and with thorough the light one at both widths.
 func (b *tab) looks(name string, thorough bool) {
 	b.t.Helper()
-	for _, width := range []int64{360, 2560} {
-		b.look("light", width)
-		for _, fault := range b.overflow() {
-			b.t.Errorf("%s at %d: wider than the page: %s", name, width, fault)
-		}
-	}
 	for _, theme := range []string{"light", "dark"} {
 		for _, width := range []int64{390, 1440} {
 			b.look(theme, width)
 			what := fmt.Sprintf("%s-%s-%d", name, theme, width)
+			if *pictures != "" {
+				if err := os.WriteFile(filepath.Join(*pictures, what+".png"), b.picture(), 0o644); err != nil {
+					b.t.Fatal(err)
+				}
+			}
 			for _, fault := range b.overflow() {
 				b.t.Errorf("%s: wider than the page: %s", what, fault)
 			}
@@ -168,12 +167,12 @@ func (b *tab) looks(name string, thorough bool) {
 					b.t.Errorf("%s: %s", what, fault)
 				}
 			}
-			if *pictures == "" {
-				continue
-			}
-			if err := os.WriteFile(filepath.Join(*pictures, what+".png"), b.picture(), 0o644); err != nil {
-				b.t.Fatal(err)
-			}
+		}
+	}
+	for _, width := range []int64{360, 2560} {
+		b.look("light", width)
+		for _, fault := range b.overflow() {
+			b.t.Errorf("%s at %d: wider than the page: %s", name, width, fault)
 		}
 	}
 }

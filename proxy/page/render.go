@@ -78,7 +78,9 @@ func (p *Page) show(w http.ResponseWriter, v *visit, status int, name, title str
 			f.Notice = *notice
 		}
 	}
-	f.Nav = navigation(v)
+	if name != "login" {
+		f.Nav = navigation(v)
+	}
 	var b bytes.Buffer
 	if err := p.templates[name].ExecuteTemplate(&b, "base", f); err != nil {
 		p.log.Error("a page could not be made", "page", name, "error", err)
