@@ -42,6 +42,17 @@ func (b *tab) awaitText(text string) {
 	})
 }
 
+// awaitOver waits until the job of the page is over, with the state. Images of the job may be done before.
+func (b *tab) awaitOver(state string) {
+	b.t.Helper()
+	b.sample(`document.querySelector("main [data-over] .badge")?.innerText`, func(value any) bool {
+		if value == nil && b.scriptless {
+			b.load("loading the page again", chromedp.Reload())
+		}
+		return value == state
+	})
+}
+
 // at is the path of the page.
 func (b *tab) at() (path string) {
 	b.t.Helper()
@@ -101,7 +112,7 @@ func (b *tab) refreshes(m *mirror) {
 	if at := b.at(); !strings.HasPrefix(at, "/ui/jobs/") {
 		b.t.Fatalf("a refresh leads to %s", at)
 	}
-	b.awaitText("done")
+	b.awaitOver("done")
 	var job admin.Job
 	if m.ask(strings.TrimPrefix(b.at(), "/ui"), &job); job.Kind != "refresh" || job.State != "done" {
 		b.t.Errorf("the job: %+v", job)
@@ -126,7 +137,7 @@ func (b *tab) cancels(m *mirror, slow image) {
 	b.follow(`main tbody a[href^="/ui/jobs/"]`)
 	b.awaitText(slow.name)
 	b.press("Cancel this job")
-	b.awaitText("cancelled")
+	b.awaitOver("cancelled")
 	var job admin.Job
 	if m.ask(strings.TrimPrefix(b.at(), "/ui"), &job); job.State != "cancelled" {
 		b.t.Errorf("the job: %+v", job)
@@ -145,7 +156,7 @@ func (b *tab) keeps(m *mirror) {
 	here := m.admin + "/ui/images/" + sampleApp
 	job := func(kind string) {
 		b.t.Helper()
-		b.awaitText("done")
+		b.awaitOver("done")
 		var job admin.Job
 		if m.ask(strings.TrimPrefix(b.at(), "/ui"), &job); job.Kind != kind || job.State != "done" {
 			b.t.Errorf("the job: %+v", job)
