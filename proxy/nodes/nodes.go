@@ -127,7 +127,10 @@ func New(o Options) *Journal {
 		o.Registerer.MustRegister(j.dropped, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "imgmirror_nodes",
 			Help: "Addresses in the journal of nodes.",
-		}, func() float64 { return float64(j.count.Load()) }))
+		}, func() float64 { return float64(j.count.Load()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "imgmirror_nodes_limit",
+			Help: "Addresses that the journal of nodes may have: nodes.max; 0 = there is no journal.",
+		}, func() float64 { return float64(j.limit()) }))
 	}
 	return j
 }
@@ -184,10 +187,23 @@ func (j *Journal) keepWritten(ctx context.Context) {
 	}
 }
 
-// take takes one request in.
+// take takes a request in, and some of those that wait behind it.
 func (j *Journal) take(r *Request) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.takeLocked(r)
+	for range 63 {
+		select {
+		case next := <-j.queue:
+			j.takeLocked(&next)
+		default:
+			return
+		}
+	}
+}
+
+// takeLocked takes one request in. mu is held.
+func (j *Journal) takeLocked(r *Request) {
 	if j.limits.off() {
 		return
 	}
@@ -247,12 +263,20 @@ func (j *Journal) Adjust(l Limits) {
 	j.trim()
 }
 
-// Room tells how many nodes the journal has and may have, and how many requests were dropped.
-func (j *Journal) Room() (used, limit int, dropped int64) {
-	j.load()
+// limit is how many nodes the journal may have; 0 = it is off.
+func (j *Journal) limit() int {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return len(j.nodes), j.limits.Max, j.lost.Load()
+	if j.limits.off() {
+		return 0
+	}
+	return j.limits.Max
+}
+
+// Room tells how many nodes the journal has and may have, 0 when it is off, and how many requests were dropped.
+func (j *Journal) Room() (used, limit int, dropped int64) {
+	j.load()
+	return j.Len(), j.limit(), j.lost.Load()
 }
 
 // Len is how many nodes the journal has; 0 before Run, or the first question, has read the journal.

@@ -326,6 +326,8 @@ func TestDropped(t *testing.T) {
 	r := <-j.queue
 	j.take(&r)
 	want := "# HELP imgmirror_nodes Addresses in the journal of nodes.\n# TYPE imgmirror_nodes gauge\nimgmirror_nodes 1\n" +
+		"# HELP imgmirror_nodes_limit Addresses that the journal of nodes may have: nodes.max; 0 = there is no journal.\n" +
+		"# TYPE imgmirror_nodes_limit gauge\nimgmirror_nodes_limit 10\n" +
 		"# HELP imgmirror_nodes_dropped_total Requests that the journal of nodes did not take in, because too many came at once.\n" +
 		"# TYPE imgmirror_nodes_dropped_total counter\nimgmirror_nodes_dropped_total 5\n"
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want)); err != nil {

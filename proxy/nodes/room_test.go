@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"imgmirror/cache"
 )
 
@@ -126,7 +128,7 @@ func BenchmarkNote(b *testing.B) {
 	for b.Loop() {
 		j.Note(r)
 	}
-	b.ReportMetric(float64(j.lost.Load())/float64(b.N), "dropped/op")
+	b.ReportMetric(testutil.ToFloat64(j.dropped)/float64(b.N), "dropped/op")
 	stop()
 	<-ended
 }
