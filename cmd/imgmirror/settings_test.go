@@ -14,6 +14,7 @@ import (
 	"imgmirror/config"
 	"imgmirror/manifest"
 	"imgmirror/proxy/mirror"
+	"imgmirror/proxy/nodes"
 )
 
 func TestTrust(t *testing.T) {
@@ -74,6 +75,7 @@ func TestRules(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Cache.MaxSize, cfg.Cache.MinFree, cfg.Cache.FillSlots = 1, 2, 3
 	cfg.Cache.Pins = []string{"name=a", "name=b"}
+	cfg.Nodes.Max = 5
 	cfg.Prefetch = []config.Prefetch{{Match: []string{"name=c", "os=smartos"}, Newest: 4}}
 	cfg.ZFSImport = config.ZFSImport{Enabled: true, Images: []string{"name=d", strings.ToUpper(sampleApp.String())}}
 	got, err := rules(cfg)
@@ -92,6 +94,7 @@ func TestRules(t *testing.T) {
 		MaxSize: 1, MinFree: 2, FillSlots: 3, Pins: f("name=a", "name=b"),
 		Prefetch:   []mirror.Wanted{{Filters: f("name=c", "os=smartos"), Newest: 4}},
 		Installing: true, Install: []mirror.Wanted{{Filters: f("name=d")}, {UUIDs: []uuid.UUID{sampleApp}}},
+		Nodes: nodes.Limits{Keep: cfg.Nodes.Keep, Max: 5},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
