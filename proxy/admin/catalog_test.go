@@ -1,9 +1,13 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -278,5 +282,53 @@ func TestLookQuery(t *testing.T) {
 	}
 	if _, err := readLook(url.Values{"order": {"down"}}); err == nil {
 		t.Error("an unknown order is taken")
+	}
+}
+
+// What a download has left, and what it has so far, counts as a part.
+func TestCatalogPart(t *testing.T) {
+	f := newFixture(t)
+	f.source.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: 100_000})
+	var job Job
+	f.want(202, "POST", "/fetch", wanted(4), &job)
+	part := func() bool {
+		row := f.browse("q=image4").Rows[0]
+		return row.Cached == "part" && row.CachedBytes > 0 && row.CachedBytes < row.Size
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := f.source.Await(ctx, func(all []upstreamtest.Request) bool {
+		return slices.ContainsFunc(all, func(r upstreamtest.Request) bool { return r.Bytes > 0 })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for !part() { // the store takes in what was sent
+		if ctx.Err() != nil {
+			t.Fatal("no bytes have come")
+		}
+		runtime.Gosched()
+	}
+	f.want(200, "DELETE", "/jobs/"+job.ID, nil, nil)
+	if !part() {
+		t.Errorf("after the end of the download: %+v", f.browse("q=image4").Rows[0])
+	}
+	var image Image
+	f.want(200, "GET", "/images/"+id(4), nil, &image)
+	if image.Cached || image.Files[0].Cached != "part" || image.Files[0].CachedBytes == 0 {
+		t.Errorf("files %+v", image.Files)
+	}
+	f.wantPage("state=cached", " of 0")
+}
+
+// While the pins cannot be read, every image counts as pinned.
+func TestCatalogAllPinned(t *testing.T) {
+	f := newFixture(t, func(o *mirror.Options) {
+		if err := os.Mkdir(filepath.Join(o.Cache.Dir, "pins"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	})
+	page := f.wantPage("state=pinned", "1 2 3 4 of 4")
+	if !page.Rows[0].Pinned {
+		t.Errorf("%+v", page.Rows[0])
 	}
 }

@@ -2,7 +2,9 @@ package catalog
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"imgmirror/manifest"
@@ -130,4 +132,38 @@ func TestOffers(t *testing.T) {
 	f(3, "a 00 1003 true true\nb 00 1003 true true")
 	f(5, "d 00 1005 false true unlisted")
 	f(7, "")
+}
+
+// Tables are made for whoever asks while lists change.
+func TestTablesWhileListsChange(t *testing.T) {
+	a := &fake{t: t, name: "a", listed: []spec{{n: 1}, {n: 2, state: "disabled"}}}
+	c := newCatalog(t, Options{Sources: sourcesOf(a)})
+	refresh(t, c)
+	over := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				listed, hidden := c.Current().Table().Len(), c.HiddenTable().Len()
+				if listed == 0 || hidden != 1 || len(c.Offers(id(2))) != 1 {
+					t.Errorf("%d listed images, %d hidden ones", listed, hidden)
+				}
+				select {
+				case <-over:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for n := range 50 {
+		a.set(func(a *fake) { a.listed = append(slices.Clip(a.listed), spec{n: 3 + n}) })
+		refresh(t, c)
+		c.shareTexts()
+	}
+	close(over)
+	readers.Wait()
+	if n := c.Current().Table().Len(); n != 51 {
+		t.Errorf("%d rows", n)
+	}
 }
