@@ -12,7 +12,7 @@ import (
 // The bounds of forms.
 const (
 	maxForm     = 64 << 10         // bytes of a form without files
-	formTimeout = 30 * time.Second // that a form without files may take, and that a form with files may bring nothing
+	formTimeout = 30 * time.Second // for a form without files, and that a form with files may bring nothing
 )
 
 // The faults of forms.
@@ -34,21 +34,14 @@ func (v *visit) admit(w http.ResponseWriter) error {
 	if err != nil {
 		return errNoForm
 	}
-	conn := http.NewResponseController(w)
 	switch kind {
 	case "application/x-www-form-urlencoded":
-		_ = conn.SetReadDeadline(time.Now().Add(formTimeout)) // where the listener has deadlines
-		v.Body = http.MaxBytesReader(w, v.Body, maxForm)
-		if err := v.ParseForm(); err != nil {
-			var large *http.MaxBytesError
-			if errors.As(err, &large) {
-				return errLarge
-			}
-			return errTorn
+		if err := readForm(w, v.Request); err != nil {
+			return err
 		}
 		return v.checkCSRF(v.PostForm.Get("csrf"))
 	case "multipart/form-data":
-		v.Body = &arriving{v.Body, conn}
+		v.Body = &arriving{ReadCloser: v.Body, conn: http.NewResponseController(w)}
 		if v.parts, err = v.MultipartReader(); err != nil {
 			return errTorn
 		}
@@ -65,6 +58,19 @@ func (v *visit) admit(w http.ResponseWriter) error {
 	return errNoForm
 }
 
+// readForm reads a form without files into r.PostForm.
+func readForm(w http.ResponseWriter, r *http.Request) error {
+	r.Body = &arriving{http.MaxBytesReader(w, r.Body, maxForm), http.NewResponseController(w), time.Now().Add(formTimeout)}
+	if err := r.ParseForm(); err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return errLarge
+		}
+		return errTorn
+	}
+	return nil
+}
+
 func (v *visit) checkCSRF(token string) error {
 	if subtle.ConstantTimeCompare([]byte(token), []byte(v.session.csrf)) != 1 {
 		return errCSRF
@@ -72,13 +78,23 @@ func (v *visit) checkCSRF(token string) error {
 	return nil
 }
 
-// arriving is the body of a form with files, with a time limit for each Read.
+// arriving is the body of a form, with a time limit for each Read.
 type arriving struct {
 	io.ReadCloser
-	conn *http.ResponseController
+	conn  *http.ResponseController
+	until time.Time // the body has come by then; zero: no such limit
 }
 
+// Read sets deadlines where the listener has them.
 func (b *arriving) Read(p []byte) (int, error) {
-	_ = b.conn.SetReadDeadline(time.Now().Add(formTimeout)) // where the listener has deadlines
-	return b.ReadCloser.Read(p)
+	deadline := time.Now().Add(formTimeout)
+	if !b.until.IsZero() {
+		deadline = b.until
+	}
+	_ = b.conn.SetReadDeadline(deadline)
+	n, err := b.ReadCloser.Read(p)
+	// After the end of the body the server watches for a client that leaves, and would take a deadline
+	// for one.
+	_ = b.conn.SetReadDeadline(time.Time{})
+	return n, err
 }

@@ -122,9 +122,11 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 		p.showLogin(w, r, http.StatusOK, r.URL.Query().Get("to"), "")
 		return
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(formTimeout))
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	to := r.PostFormValue("to")
+	if err := readForm(w, r); err != nil {
+		p.fail(w, &visit{Request: r, page: p}, err)
+		return
+	}
+	to := r.PostForm.Get("to")
 	if !p.tries.allowed(r.RemoteAddr) {
 		p.metrics.logins[loginLimited].Inc()
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryLogin/time.Second)))
@@ -132,7 +134,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Digests have one length: the time taken tells nothing of the token.
-	got, want := sha256.Sum256([]byte(strings.TrimSpace(r.PostFormValue("token")))), sha256.Sum256([]byte(p.o.Token))
+	got, want := sha256.Sum256([]byte(strings.TrimSpace(r.PostForm.Get("token")))), sha256.Sum256([]byte(p.o.Token))
 	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || p.o.Token == "" {
 		p.metrics.logins[loginWrong].Inc()
 		p.log.Warn("a login was refused: the token is wrong", "remote", r.RemoteAddr)

@@ -256,3 +256,31 @@ func TestTries(t *testing.T) {
 		}
 	})
 }
+
+// deadlines keeps the last deadline for reads.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	set  int
+	last time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error {
+	d.set++
+	d.last = t
+	return nil
+}
+
+// A form must arrive in time, and the work that it asks for may take as long as need be.
+func TestFormDeadline(t *testing.T) {
+	f := newFixture(t)
+	f.login()
+	f.answers["POST /sources/check"] = []any{}
+	r := httptest.NewRequest("POST", "/ui/sources", strings.NewReader(url.Values{"csrf": {f.csrf}, "do": {"check"}}.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.AddCookie(f.cookie)
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	f.Operators().ServeHTTP(w, r)
+	if w.Code != http.StatusSeeOther || w.set == 0 || !w.last.IsZero() {
+		t.Errorf("%d, %d deadlines, the last is %s", w.Code, w.set, w.last)
+	}
+}
