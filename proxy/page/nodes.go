@@ -119,7 +119,7 @@ func (l *nodeList) arrange() {
 		sorts.Options = append(sorts.Options, choice{s.sort, s.text, s.sort == l.Asked.Sort})
 	}
 	l.Choices = []choices{sorts, {Name: "order", Label: "Order", Options: []choice{
-		{"desc", "Downwards", l.Asked.Order == "desc"}, {ascending, "Upwards", l.Asked.Order != "desc"},
+		{"desc", "Descending", l.Asked.Order == "desc"}, {ascending, "Ascending", l.Asked.Order != "desc"},
 	}}}
 	for _, link := range []struct {
 		text, rel string
