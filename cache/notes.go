@@ -8,14 +8,16 @@ import (
 	"imgmirror/cache/index"
 )
 
-// Notes are what another part of the mirror keeps in the index: values of one kind, by their keys. The store gives them
-// no meaning. A lost index loses the notes. Notes are valid as long as their Store, also while the store is closing.
+// Notes are what another part of the mirror keeps in the index: values of one kind, by their keys.
+// The store gives them no meaning. A lost index loses the notes. Notes are valid as long as their
+// Store, also while the store is closing.
 type Notes struct {
 	s    *Store
 	kind string
 }
 
-// Notes gives the notes of a kind: a short name of the caller's own, at most 32 bytes without a zero byte.
+// Notes gives the notes of a kind: a short name of the caller's own, at most 32 bytes without a
+// zero byte.
 func (s *Store) Notes(kind string) Notes { return Notes{s, kind} }
 
 // All gives all notes of the kind. An index that cannot be written is read all the same.
@@ -31,11 +33,12 @@ func (n Notes) All() (map[string][]byte, error) {
 	return all, nil
 }
 
-// Write puts notes, then removes notes; removing one that is not there does no harm. Changes of half a megabyte
-// together are made at once. Of a larger write a crash, or an error, may leave the later keys undone, in the order of
-// the keys. A key has at most 1 KiB, and less than half a megabyte with its value: one that is larger is refused, with
-// all others. While the index cannot be written, the error matches ErrNoSpace or ErrDisk. What Write has taken lasts
-// through the end of the process; a power failure may take it back.
+// Write puts notes, then removes notes; removing one that is not there does no harm. Changes of
+// half a megabyte together are made at once. Of a larger write a crash, or an error, may leave the
+// later keys undone, in the order of the keys. A key has at most 1 KiB, and less than half a
+// megabyte with its value: one that is larger is refused, with all others. While the index cannot
+// be written, the error matches ErrNoSpace or ErrDisk. What Write has taken lasts through the end
+// of the process; a power failure may take it back.
 func (n Notes) Write(put map[string][]byte, remove []string) error {
 	if err := n.s.enterIndex(); err != nil {
 		return err

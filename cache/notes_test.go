@@ -27,8 +27,8 @@ func wantNotes(t testing.TB, n Notes, want map[string]string) {
 	}
 }
 
-// Many notes are more than one transaction; they last through a restart and a lost folder of the index. A note that is
-// too large is refused, with all others.
+// Many notes are more than one transaction; they last through a restart and a lost folder of the
+// index. A note that is too large is refused, with all others.
 func TestNotes(t *testing.T) {
 	s := openStore(t, Options{})
 	want, many := make(map[string]string), make(map[string][]byte)

@@ -13,7 +13,8 @@ const day = 24 * time.Hour
 
 var errDuration = errors.New("not a duration: write it like 30s, 10m, 24h or 7d")
 
-// ParseDuration reads the durations of time.ParseDuration, which may begin with days of 24 hours: "30d", "1d12h".
+// ParseDuration reads the durations of time.ParseDuration, which may begin with days of 24 hours:
+// "30d", "1d12h".
 func ParseDuration(s string) (time.Duration, error) {
 	rest, negative := strings.CutPrefix(s, "-")
 	number, rest, ok := strings.Cut(rest, "d")

@@ -40,8 +40,8 @@ func asks(t testing.TB, c *http.Client, url, agent string) {
 	}
 }
 
-// TestNodes: who asked for what is known in the shell, here and from elsewhere, after a stop and a kill, until the
-// operator has it deleted.
+// TestNodes: who asked for what is known in the shell, here and from elsewhere, after a stop and a
+// kill, until the operator has it deleted.
 func TestNodes(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems than Linux have no loopback address beside 127.0.0.1")
@@ -125,8 +125,8 @@ func TestNodes(t *testing.T) {
 	m.verb("nodes", "-H").want(t)
 }
 
-// TestPageNodes: without a script, the operator finds nodes, sorts them, sees one, and deletes one and all by forms. What
-// strangers send as their user agents is text.
+// TestPageNodes: without a script, the operator finds nodes, sorts them, sees one, and deletes one
+// and all by forms. What strangers send as their user agents is text.
 func TestPageNodes(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("other systems than Linux have no loopback address beside 127.0.0.1")

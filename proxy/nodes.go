@@ -14,8 +14,8 @@ type Journal interface {
 	Note(r nodes.Request)
 }
 
-// kindOf is what a request for rt asks for; false: nothing that a node asks for. Checks of health and the page are
-// for others.
+// kindOf is what a request for rt asks for; false: nothing that a node asks for. Checks of health
+// and the page are for others.
 func kindOf(rt *route) (kind nodes.Kind, known bool) {
 	switch rt {
 	case routeFile, routeDatasetFile, routeStaticFile:
@@ -30,8 +30,9 @@ func kindOf(rt *route) (kind nodes.Kind, known bool) {
 	return 0, false
 }
 
-// note hands a request to the journal. The address is the one of the connection: headers of a proxy in front, which
-// any client can send, count nothing. took is the time to the end of the body, err the cause of the body's early end.
+// note hands a request to the journal. The address is the one of the connection: headers of a proxy
+// in front, which any client can send, count nothing. took is the time to the end of the body, err
+// the cause of the body's early end.
 func (s *Server) note(r *record, sent int64, took time.Duration, err error) {
 	kind, known := kindOf(r.route)
 	tcp, ok := r.remote.(*net.TCPAddr)

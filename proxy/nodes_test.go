@@ -22,7 +22,8 @@ type takenDown chan nodes.Request
 
 func (c takenDown) Note(r nodes.Request) { c <- r }
 
-// What the journal is told of each request of a node; of checks of health, pages and unknown paths it is told nothing.
+// What the journal is told of each request of a node; of checks of health, pages and unknown paths
+// it is told nothing.
 func TestNodes(t *testing.T) {
 	content := noise(100_000)
 	f, g := withStore(t, content, "")
@@ -75,7 +76,8 @@ func TestNodes(t *testing.T) {
 	}
 }
 
-// A client that leaves in the middle of a file: the journal is told of what was sent, and that the body was cut.
+// A client that leaves in the middle of a file: the journal is told of what was sent, and that the
+// body was cut.
 func TestNodesOfACutBody(t *testing.T) {
 	content := noise(1 << 20)
 	f, g := withStore(t, content, "")

@@ -19,8 +19,8 @@ var ErrNote = errors.New("not a note")
 
 func notePrefix(kind string) string { return keyNote + kind + "\x00" }
 
-// PutNote records a note of that kind under key. Key and value have less than half a megabyte together; an empty value
-// is a value.
+// PutNote records a note of that kind under key. Key and value have less than half a megabyte
+// together; an empty value is a value.
 func PutNote(kind, key string, value []byte) (Change, error) {
 	if err := checkNote(kind, len(key)+len(value)); err != nil {
 		return Change{}, err

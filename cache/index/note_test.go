@@ -30,7 +30,8 @@ func wantNotes(t testing.TB, ix *Index, kind string, want map[string]string) {
 	}
 }
 
-// Notes of one kind are apart from those of another one, whatever the kinds and the keys are; an empty note is a note.
+// Notes of one kind are apart from those of another one, whatever the kinds and the keys are; an
+// empty note is a note.
 func TestNotes(t *testing.T) {
 	ix := open(t, Options{})
 	empty, err := PutNote("a", "empty", nil)
@@ -51,7 +52,8 @@ func TestNotes(t *testing.T) {
 	}
 }
 
-// A note that the index would have to keep as a large value, and one that is in no kind, is refused.
+// A note that the index would have to keep as a large value, and one that is in no kind, is
+// refused.
 func TestNotesRefused(t *testing.T) {
 	for what, note := range map[string]struct{ kind, key, value string }{
 		"no kind":     {"", "k", "v"},

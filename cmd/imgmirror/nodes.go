@@ -77,7 +77,8 @@ func fetchOf(n admin.Node) admin.NodeFetch {
 
 func took(f admin.NodeFetch) time.Duration { return time.Duration(f.Took) * time.Millisecond }
 
-// fetchState is what a node has of an image: whole, part (of a file that is asked for in parts), or cut.
+// fetchState is what a node has of an image: whole, part (of a file that is asked for in parts), or
+// cut.
 func fetchState(f admin.NodeFetch) string {
 	switch {
 	case f.Whole:

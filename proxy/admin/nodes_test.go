@@ -15,7 +15,8 @@ import (
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
-// withNodes has a journal of nodes, of which the nth has had the images 1 to n, one after the other each second.
+// withNodes has a journal of nodes, of which the nth has had the images 1 to n, one after the other
+// each second.
 func withNodes(t *testing.T, n int) *fixture {
 	t.Helper()
 	f := newFixture(t, func(o *mirror.Options) { o.Rules.Nodes = nodes.Limits{Keep: time.Hour, Max: 1000} })
@@ -70,7 +71,8 @@ func wantAddresses(t *testing.T, what string, rows []Node, numbers ...int) {
 	}
 }
 
-// The journal in pages, by network, text, image, order; one node; who has an image; the status counts the nodes.
+// The journal in pages, by network, text, image, order; one node; who has an image; the status
+// counts the nodes.
 func TestNodes(t *testing.T) {
 	f := withNodes(t, 5)
 	c, ctx := f.client(), t.Context()

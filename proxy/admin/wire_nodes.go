@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// NodeQuery is a question for a NodePage: the query of GET /api/v1/nodes. The zero value is the first page of all
-// nodes, the one that was seen last first.
+// NodeQuery is a question for a NodePage: the query of GET /api/v1/nodes. The zero value is the
+// first page of all nodes, the one that was seen last first.
 type NodeQuery struct {
 	Address string // address: a node, or a network such as 10.1.0.0/16; "" = any
 	Words   string // q: a part of the address or of the user agent; "" = any
@@ -45,7 +45,8 @@ type NodePage struct {
 	Rows   []Node `json:"rows"`
 }
 
-// Node is what the journal knows of one address. Agent, Client, ClientVersion and Platform are a stranger's text.
+// Node is what the journal knows of one address. Agent, Client, ClientVersion and Platform are a
+// stranger's text.
 type Node struct {
 	Address       string    `json:"address"`
 	FirstSeen     time.Time `json:"first_seen"`
@@ -86,8 +87,9 @@ type NodeFetch struct {
 	Cut     bool      `json:"cut"`     // the last body ended early
 }
 
-// ImageNodes are the nodes that have had an image, the one that had the image last first, and the other nodes of the
-// journal, the one that was seen last first. Offset and limit of the question are for both lists.
+// ImageNodes are the nodes that have had an image, the one that had the image last first, and the
+// other nodes of the journal, the one that was seen last first. Offset and limit of the question
+// are for both lists.
 type ImageNodes struct {
 	UUID      string `json:"uuid"`
 	On        bool   `json:"on"` // there is a journal

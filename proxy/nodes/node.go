@@ -65,8 +65,8 @@ func (n *node) linkAfter(at *node) {
 	at.next.previous, at.next = n, n
 }
 
-// Cut is what is kept of a user agent: the first 200 bytes, as valid UTF-8. A longer text is copied, so that it is not
-// held by its beginning.
+// Cut is what is kept of a user agent: the first 200 bytes, as valid UTF-8. A longer text is
+// copied, so that it is not held by its beginning.
 func Cut(agent string) string {
 	if len(agent) > MaxAgent {
 		end := MaxAgent

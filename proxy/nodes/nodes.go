@@ -1,9 +1,10 @@
-// Package nodes is the journal of nodes: which address asked the mirror for what, when, with which client, how fast
-// the bytes went, and what the mirror saved for the address. The journal is kept in bounded room, on disk as notes of
-// the index. The package knows nothing of HTTP: the front that serves clients hands in one small value for each
-// request, and waits for nothing.
+// Package nodes is the journal of nodes: which address asked the mirror for what, when, with which
+// client, how fast the bytes went, and what the mirror saved for the address. The journal is kept
+// in bounded room, on disk as notes of the index. The package knows nothing of HTTP: the front that
+// serves clients hands in one small value for each request, and waits for nothing.
 //
-// An address is all that the journal knows of a node: nodes behind one NAT, or behind a proxy, are one node.
+// An address is all that the journal knows of a node: nodes behind one NAT, or behind a proxy, are
+// one node.
 package nodes
 
 import (
@@ -20,7 +21,8 @@ import (
 )
 
 const (
-	// MaxImages is how many images the journal knows of one node: the ones that the node asked for last.
+	// MaxImages is how many images the journal knows of one node: the ones that the node asked for
+	// last.
 	MaxImages = 48
 	// MaxAgent bounds what is kept of a user agent, in bytes.
 	MaxAgent = 200
@@ -57,7 +59,8 @@ type Request struct {
 	// Of files only:
 	Result string // hit, miss or join
 	Sent   int64  // bytes
-	// The next three are of the first file of an image; nodes install no other one. Image is zero for other files.
+	// The next three are of the first file of an image; nodes install no other one. Image is zero
+	// for other files.
 	Image uuid.UUID
 	Start int64 // of the file: where the bytes begin
 	Size  int64 // of the whole file
@@ -135,7 +138,8 @@ func New(o Options) *Journal {
 	return j
 }
 
-// Note hands in a request. Note never waits: while too many requests come at once, some are dropped and counted.
+// Note hands in a request. Note never waits: while too many requests come at once, some are dropped
+// and counted.
 func (j *Journal) Note(r Request) {
 	if j.off.Load() || !r.Address.IsValid() {
 		return
@@ -149,9 +153,10 @@ func (j *Journal) Note(r Request) {
 	}
 }
 
-// Run takes requests in until ctx ends, writes what has changed every 30 s and at the end, and lets go of nodes that
-// were not seen for too long. If more than 8 MiB has changed, what changed first is written first, and the rest with the
-// next write. A write that fails is logged, and made again with the next one. Call Run once.
+// Run takes requests in until ctx ends, writes what has changed every 30 s and at the end, and lets
+// go of nodes that were not seen for too long. If more than 8 MiB has changed, what changed first
+// is written first, and the rest with the next write. A write that fails is logged, and made again
+// with the next one. Call Run once.
 func (j *Journal) Run(ctx context.Context) error {
 	j.load()
 	var writer sync.WaitGroup
@@ -273,7 +278,8 @@ func (j *Journal) limit() int {
 	return j.limits.Max
 }
 
-// Room tells how many nodes the journal has and may have, 0 when it is off, and how many requests were dropped.
+// Room tells how many nodes the journal has and may have, 0 when it is off, and how many requests
+// were dropped.
 func (j *Journal) Room() (used, limit int, dropped int64) {
 	j.load()
 	return j.Len(), j.limit(), j.lost.Load()

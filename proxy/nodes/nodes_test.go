@@ -139,7 +139,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// At the limit the node goes that has not been seen for longest; its note goes too. Of a node, the oldest image goes.
+// At the limit the node goes that has not been seen for longest; its note goes too. Of a node, the
+// oldest image goes.
 func TestBounds(t *testing.T) {
 	notes := new(fakeNotes)
 	j := newJournal(t, notes, Limits{Keep: time.Hour, Max: 3})
@@ -174,7 +175,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// Nodes that were not seen for too long go; so does the whole journal once it is switched off, also by a reload.
+// Nodes that were not seen for too long go; so does the whole journal once it is switched off, also
+// by a reload.
 func TestKeepAndOff(t *testing.T) {
 	notes := new(fakeNotes)
 	j := newJournal(t, notes, Limits{Keep: time.Hour, Max: 10})
@@ -242,7 +244,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// A disk that is full: the journal goes on in memory, stays in its room, and is written once that is possible.
+// A disk that is full: the journal goes on in memory, stays in its room, and is written once that
+// is possible.
 func TestWritesThatFail(t *testing.T) {
 	notes := new(fakeNotes)
 	j := newJournal(t, notes, Limits{Keep: time.Hour, Max: 10})
@@ -267,7 +270,8 @@ func TestWritesThatFail(t *testing.T) {
 	wantNodes(t, newJournal(t, notes, Limits{}), Query{}, 1, 1)
 }
 
-// A node that is dropped, or forgotten and seen again, while a write is under way: the notes are those of the nodes.
+// A node that is dropped, or forgotten and seen again, while a write is under way: the notes are
+// those of the nodes.
 func TestChangesDuringWrite(t *testing.T) {
 	notes := new(fakeNotes)
 	j := newJournal(t, notes, Limits{Keep: time.Hour, Max: 2})

@@ -107,7 +107,8 @@ type Query struct {
 	Limit   int // nodes; 0 = all
 }
 
-// SortFetched is a value of Query.Sort beside Sorts, for a Query of an Image: when the node has last asked for the image.
+// SortFetched is a value of Query.Sort beside Sorts, for a Query of an Image: when the node has
+// last asked for the image.
 const SortFetched = "fetched"
 
 // orders are the fields to sort by, upwards.
@@ -137,7 +138,8 @@ func Sorts() []string {
 	return names
 }
 
-// List gives a page of the nodes that q picks, and how many there are in all. With Image each node has its Fetch.
+// List gives a page of the nodes that q picks, and how many there are in all. With Image each node
+// has its Fetch.
 func (j *Journal) List(q Query) (page []Node, total int) {
 	j.load()
 	text := strings.ToLower(q.Text)

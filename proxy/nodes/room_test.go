@@ -64,8 +64,8 @@ func largest(n int) *Request {
 	return r
 }
 
-// A million requests of 10,000 addresses, each with as many images as the journal keeps, and more, and a user agent of
-// its own: the folder of the index stays in its room, and a restart finds all.
+// A million requests of 10,000 addresses, each with as many images as the journal keeps, and more,
+// and a user agent of its own: the folder of the index stays in its room, and a restart finds all.
 func TestRoomOfAMillion(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *cache.Store {
@@ -81,7 +81,7 @@ func TestRoomOfAMillion(t *testing.T) {
 	most := int64(0)
 	for n := range 1_000_000 {
 		j.take(largest(n))
-		if n%100_000 == 99_999 {
+		if n%200_000 == 199_999 {
 			j.flush(math.MaxInt)
 			most = max(most, folderSize(t, filepath.Join(dir, "index")))
 		}
@@ -106,7 +106,7 @@ func TestRoomOfAMillion(t *testing.T) {
 func TestMemory(t *testing.T) {
 	before := heap()
 	j := newJournal(t, new(fakeNotes), Limits{})
-	for n := range 600_000 {
+	for n := range 490_000 {
 		j.take(largest(n))
 	}
 	used := heap() - before
@@ -142,7 +142,7 @@ func BenchmarkTake(b *testing.B) {
 
 func BenchmarkList(b *testing.B) {
 	j := New(Options{Limits: Limits{Keep: time.Hour, Max: 10000}, Notes: new(fakeNotes)})
-	for n := range 600_000 {
+	for n := range 490_000 {
 		j.take(largest(n))
 	}
 	for b.Loop() {

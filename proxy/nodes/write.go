@@ -42,8 +42,8 @@ func (j *Journal) read() {
 	j.trim()
 }
 
-// flush lets go of old nodes, and writes about as many bytes of what has changed. Each write is small, so that requests
-// are taken in between.
+// flush lets go of old nodes, and writes about as many bytes of what has changed. Each write is
+// small, so that requests are taken in between.
 func (j *Journal) flush(bytes int) {
 	j.writing.Lock()
 	defer j.writing.Unlock()
@@ -85,7 +85,8 @@ func (j *Journal) write(now time.Time, bytes int) error {
 	return nil
 }
 
-// put writes the notes of some nodes, as far as these are still known, and tells their size. writing is held.
+// put writes the notes of some nodes, as far as these are still known, and tells their size.
+// writing is held.
 func (j *Journal) put(some []*node) (size int, err error) {
 	notes := make(map[string][]byte, len(some))
 	j.mu.Lock()
@@ -137,15 +138,15 @@ func (j *Journal) remove(keys []string) error {
 	return nil
 }
 
-// Forget deletes what is known of an address, on disk as well; false: nothing was known. After an error the note may
-// still be there, and is removed with the next write.
+// Forget deletes what is known of an address, on disk as well; false: nothing was known. After an
+// error the note may still be there, and is removed with the next write.
 func (j *Journal) Forget(address netip.Addr) (known bool, err error) {
 	n, err := j.forget(func(n *node) bool { return n.address == address })
 	return n > 0, err
 }
 
-// ForgetAll deletes the journal, on disk as well, and tells how many nodes there were. After an error some notes may
-// still be there, and are removed with the next write.
+// ForgetAll deletes the journal, on disk as well, and tells how many nodes there were. After an
+// error some notes may still be there, and are removed with the next write.
 func (j *Journal) ForgetAll() (int, error) { return j.forget(func(*node) bool { return true }) }
 
 func (j *Journal) forget(which func(*node) bool) (forgotten int, err error) {

@@ -247,11 +247,12 @@ func (p *Page) forgetNode(v *visit) (any, error) {
 	return n, nil
 }
 
-// fewNodes is how many nodes the page of an image shows of those that have the image, and of those that lack it.
+// fewNodes is how many nodes the page of an image shows of those that have the image, and of those
+// that lack it.
 const fewNodes = 8
 
-// imageNodes are the nodes that have an image, and those that lack the image: the value of the template image-nodes
-// in parts.html, for operators.
+// imageNodes are the nodes that have an image, and those that lack the image: the value of the
+// template image-nodes in parts.html, for operators.
 func (l *look) imageNodes(text string) (*admin.ImageNodes, error) {
 	id, err := uuid.Parse(text)
 	if err != nil {
