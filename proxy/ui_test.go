@@ -181,11 +181,9 @@ func TestPageReplies(t *testing.T) {
 		if got := p.asked[2]; got != "GET mirror:8080 /ui/images?q=a%20b" {
 			t.Errorf("the page was asked %q", got)
 		}
-		f.server.memory.mu.Lock()
-		if f.server.memory.bodies != 0 {
-			t.Errorf("%d bytes are held", f.server.memory.bodies)
-		}
-		f.server.memory.mu.Unlock()
+		waitFor(t, "the memory of replies to be given back", func() bool { // after the client has read all
+			return testutil.ToFloat64(f.server.metrics.bodies) == 0
+		})
 		if got := testutil.ToFloat64(f.server.metrics.routes["ui"].codes[405]); got != 3 {
 			t.Errorf("route ui: %v", got)
 		}
