@@ -59,7 +59,7 @@ func setMembers(text []byte, set map[string]string) []byte {
 			delete(set, string(mb.name))
 		}
 	}
-	for _, name := range []string{"state", "activated", "published_at"} {
+	for _, name := range []string{"state", "activated", "published_at", "files"} {
 		if value, ok := set[name]; ok {
 			o.add(quote(name) + ":" + value)
 		}
