@@ -108,7 +108,7 @@ func (m *Mirror) endQuiet(ctx context.Context, life time.Duration) {
 	}
 }
 
-// watchImports ends quiet imports, until ctx ends.
+// watchImports ends quiet imports and drafts, until ctx ends.
 func (m *Mirror) watchImports(ctx context.Context) {
 	t := time.NewTicker(importGrace)
 	defer t.Stop()
@@ -116,6 +116,7 @@ func (m *Mirror) watchImports(ctx context.Context) {
 		select {
 		case <-t.C:
 			m.endQuiet(ctx, importLife)
+			m.endDrafts(ctx, draftLife)
 		case <-ctx.Done():
 			return
 		}

@@ -97,6 +97,7 @@ type Mirror struct {
 	counting   counting
 	watch      *watch           // of the history's goroutine
 	imports    imports          // bundles that are coming
+	drafts     drafts           // images that clients bring
 	missing    prometheus.Gauge // see newMissing
 	offline    atomic.Bool
 	began      time.Time
@@ -135,6 +136,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 	m.imports.limit = cmp.Or(o.ImportMemory, importMemory)
 	m.rules.Store(&o.Rules)
 	m.missing = newMissing(m.registry)
+	m.drafts.init(m.registry)
 	defer func() {
 		if err != nil && m.store != nil {
 			err = errors.Join(err, m.store.Close())
@@ -159,6 +161,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		return nil, err
 	}
 	m.now.Store(g)
+	m.settleUploads(ctx)
 	m.watch = newWatch(m)
 	m.offline.Store(o.Sources.Offline)
 	m.registry.MustRegister(generationMetrics{m})
@@ -184,6 +187,7 @@ func (m *Mirror) Run(ctx context.Context) error {
 	g.Go(func() error { return m.nodes.Run(ctx) })
 	g.Go(func() error { m.history.Run(ctx); return nil })
 	err := g.Wait()
+	m.endDrafts(context.WithoutCancel(ctx), 0)
 	m.history.Save()
 	return errors.Join(err, m.store.Close())
 }

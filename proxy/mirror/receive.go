@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy/own"
 	"imgmirror/verify"
@@ -25,17 +26,27 @@ func checkHead(image manifest.Manifest, h verify.Head) error {
 	return nil
 }
 
-// receive brings the file of an image to disk and notes the image as its owner. The file is hashed
-// here in addition, so that a wrong file is refused whatever the store makes of it: the bytes of
-// the manifest may have been on disk before.
+// receive brings the file of an image to disk and notes the image as its owner.
 func (m *Mirror) receive(ctx context.Context, image manifest.Manifest, file io.Reader) error {
+	r, err := m.take(ctx, image, file)
+	if err != nil {
+		return err
+	}
+	defer r.Close() //nolint:errcheck // nothing was read
+	return m.own(image)
+}
+
+// take brings the file of an image to disk, of no image yet; the file stays at least until the Reader
+// is closed. The file is hashed here in addition, so that a wrong file is refused whatever the store
+// makes of it: the bytes of the manifest may have been on disk before.
+func (m *Mirror) take(ctx context.Context, image manifest.Manifest, file io.Reader) (r *cache.Reader, err error) {
 	in := bufio.NewReaderSize(file, verify.HeadSize)
 	head, err := verify.ReadHead(in)
 	if err != nil {
-		return fmt.Errorf("reading the file: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrBroke, err)
 	}
 	if err := checkHead(image, head); err != nil {
-		return err
+		return nil, err
 	}
 	want := verify.Want{SHA1: image.Files[0].SHA1, Size: image.Files[0].Size}
 	hash := verify.NewWriter()
@@ -52,20 +63,20 @@ func (m *Mirror) receive(ctx context.Context, image manifest.Manifest, file io.R
 		}
 		return verify.ErrMismatch // the verdict below says more
 	}
-	r, err := m.deliver(ctx, blob, own.Published, d, body)
-	if err == nil {
-		defer r.Close() //nolint:errcheck // nothing was read
-	} else if !errors.Is(err, verify.ErrMismatch) && !errors.Is(err, io.EOF) {
-		return err
+	r, err = m.deliver(ctx, blob, own.Published, d, body)
+	if err != nil && !errors.Is(err, verify.ErrMismatch) && !errors.Is(err, io.EOF) {
+		return nil, err
 	}
 	if _, broke := io.Copy(io.Discard, body); broke != nil {
-		return fmt.Errorf("reading the file: %w", broke)
-	}
-	if wrong := want.Check(hash.Digests()); wrong != nil {
-		return fmt.Errorf("the file is not the manifest's: %w", wrong)
+		err = fmt.Errorf("%w: %w", ErrBroke, broke)
+	} else if wrong := want.Check(hash.Digests()); wrong != nil {
+		err = fmt.Errorf("the file is not the manifest's: %w", wrong)
 	}
 	if err != nil {
-		return err
+		if r != nil {
+			r.Close() //nolint:errcheck // nothing was read
+		}
+		return nil, err
 	}
-	return m.own(image)
+	return r, nil
 }
