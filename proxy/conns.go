@@ -159,11 +159,14 @@ func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
 }
 
 // drain ends every connection between two of its requests, by shutReading, and closes the returned
-// channel when no connection is left. The caller stops add before drain.
+// channel when no connection is left. An upload under way goes on: its reply is the connection's last.
+// The caller stops add before drain.
 func (c *conns) drain() <-chan struct{} {
 	c.draining.Store(true)
-	for nc := range c.open.Range {
-		shutReading(nc.(net.Conn)) //nolint:forcetypeassert // add's
+	for nc, cl := range c.open.Range {
+		if !cl.(*client).sending.Load() { //nolint:forcetypeassert // add's
+			shutReading(nc.(net.Conn)) //nolint:forcetypeassert // add's
+		}
 	}
 	drained := make(chan struct{})
 	go func() {

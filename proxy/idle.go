@@ -20,6 +20,8 @@ type client struct {
 
 	end func() // of the reply under way, see atEnd; nil = none
 
+	sending atomic.Bool // an upload of the client is being read
+
 	rooms  [roomKinds]*room // nil = no such limit
 	places [roomKinds]place // in rooms; conns.mu guards places
 }

@@ -11,7 +11,7 @@ import (
 // statuses are the values of the label "code"; any other status counts as "other".
 var statuses = []int{
 	200, 204, 206, 304,
-	400, 401, 403, 404, 405, 408, 409, 412, 416, 422, statusGone,
+	400, 401, 403, 404, 405, 408, 409, 411, 412, 413, 415, 416, 422, 429, statusGone,
 	500, 503,
 }
 
@@ -23,6 +23,10 @@ type metrics struct {
 	displaced   map[string]prometheus.Counter // by limit
 	waiting     prometheus.Gauge
 	left        prometheus.Counter
+
+	writes         map[string]prometheus.Counter // by request and result
+	uploads        prometheus.Gauge
+	uploadsRefused prometheus.Counter
 
 	bodies        prometheus.Gauge
 	bodiesRefused map[string]prometheus.Counter // by reason: memory, old_list
@@ -81,6 +85,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			"old_list": bodiesRefused.WithLabelValues("old_list"),
 		},
 	}
+	m.writeMetrics(auto)
 	for _, rt := range allRoutes {
 		rm := &routeMetrics{
 			codes:    make(map[int]prometheus.Counter, len(statuses)),
@@ -94,6 +99,35 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	return m
 }
+
+// writeMetrics makes the metrics of writes.
+func (m *metrics) writeMetrics(auto promauto.Factory) {
+	writes := auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "imgmirror_http_writes_total",
+		Help: "Requests of clients that write images, by request and by what became of the request.",
+	}, []string{"request", "result"})
+	m.writes = make(map[string]prometheus.Counter)
+	for _, w := range allWrites {
+		for _, result := range results {
+			m.writes[w.name+" "+result] = writes.WithLabelValues(w.name, result)
+		}
+	}
+	m.uploads = auto.NewGauge(prometheus.GaugeOpts{
+		Name: "imgmirror_http_uploads",
+		Help: "Files that clients are sending.",
+	})
+	auto.NewGauge(prometheus.GaugeOpts{
+		Name: "imgmirror_http_uploads_limit",
+		Help: "Limit of imgmirror_http_uploads; one address may have half.",
+	}).Set(maxUploads)
+	m.uploadsRefused = auto.NewCounter(prometheus.CounterOpts{
+		Name: "imgmirror_http_uploads_refused_total",
+		Help: "Files of clients that were refused because too many were coming.",
+	})
+}
+
+// wrote counts a write, refused with e; nil: accepted.
+func (m *metrics) wrote(w *write, e *apiError) { m.writes[w.name+" "+resultOf(e)].Inc() }
 
 // limitMetrics registers what the bounds of a server with these options are. crowd gives the most
 // connections of one address.

@@ -28,7 +28,10 @@ type request struct {
 	named  bool     // manifests tell the image's channels (spec 2.2)
 	last   bool     // the reply ends the connection
 	left   bool     // the client has hung up during a wait
-	record *record
+	unread bool     // the body was refused, and may still come
+	// headOnly: the body is asked for only after the head has been looked at, and nothing else happens.
+	headOnly bool
+	record   *record
 }
 
 // record holds a request's facts for access log and metrics. A record may outlive the handler.
@@ -84,9 +87,33 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 		return // the end of the body ends the request
 	}
 	s.finish(req.record, req.bodySize(), nil)
+	if req.unread {
+		s.linger(req)
+	}
 	// Small replies take turns. Without Gosched a busy connection keeps its processor, and the
 	// slowest of many clients waits several times as long.
 	runtime.Gosched()
+}
+
+// expect answers a request with "Expect: 100-continue", and gives the status: 100 asks the client for
+// the body. Where there are no writes, every body is asked for, and handle answers the request.
+func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
+	if s.writers.Load() == nil || ctx.IsGet() || ctx.IsHead() || wellFormed(ctx) != nil {
+		return fasthttp.StatusContinue
+	}
+	req := s.newRequest(ctx)
+	req.headOnly = true
+	err := s.dispatch(req)
+	if err == nil {
+		return fasthttp.StatusContinue
+	}
+	req.last, req.unread = true, true
+	s.conns.begin(ctx.Conn())
+	s.sendError(req, err)
+	s.finishHeader(req)
+	s.finish(req.record, req.bodySize(), nil)
+	s.linger(req)
+	return req.record.status
 }
 
 // dispatch finds the route and runs its serve, after the checks of spec 2.5 in their order. A
@@ -132,6 +159,7 @@ func (s *Server) dispatch(req *request) (err error) {
 		req.setKey(hdrTypeOptions, valueNosniff)
 		req.setKey(hdrCacheControl, valueNoStore)
 	}
+	change := s.writeOf(rt, req)
 	switch {
 	case method == fasthttp.MethodOptions && rt.writeOnly:
 		return req.options("")
@@ -139,7 +167,7 @@ func (s *Server) dispatch(req *request) (err error) {
 		return req.options("GET, HEAD, OPTIONS")
 	case rt.writeOnly:
 		return notAllowed(method, "")
-	case method != fasthttp.MethodGet && method != fasthttp.MethodHead:
+	case method != fasthttp.MethodGet && method != fasthttp.MethodHead && change == nil:
 		return notAllowed(method, "GET, HEAD")
 	}
 	if rt.versioned {
@@ -150,6 +178,9 @@ func (s *Server) dispatch(req *request) (err error) {
 			return &apiError{status: 400, code: "InvalidVersion",
 				message: fmt.Sprintf("%s is not supported by %s %s", version, method, req.path)}
 		}
+	}
+	if change != nil {
+		return s.change(req, change)
 	}
 	if err := s.meet(req); err != nil {
 		return err

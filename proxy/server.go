@@ -64,6 +64,11 @@ type Options struct {
 
 	// Nodes takes down what clients ask for; nil = there is no journal.
 	Nodes Journal
+	// Writes takes the images that clients bring, from those whom WriteRules allow; nil = there are
+	// no writes.
+	Writes Writes
+	// WriteRules say who may write, until SetWriteRules.
+	WriteRules WriteRules
 
 	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives the base from each
 	// request's Host header (spec 2.7).
@@ -128,7 +133,7 @@ const (
 	readBuffer     = 8 << 10  // also the limit of a request's header
 	writeBuffer    = 4 << 10  // sendfile and writev bypass the buffer
 	writeBufferTLS = 32 << 10 // two TLS records
-	maxRequestBody = 1        // no request has a use for a body
+	maxRequestBody = 1        // what is read of a body before the request is looked at
 )
 
 // Server is the client listener. The methods of a Server may be called concurrently.
@@ -141,6 +146,9 @@ type Server struct {
 	log      *slog.Logger
 	metrics  *metrics
 	pong     []byte
+
+	writers atomic.Pointer[writeRules] // nil = there are no writes
+	uploads uploads
 
 	http  *fasthttp.Server
 	conns conns
@@ -211,6 +219,8 @@ func New(o Options) (*Server, error) {
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.unending, s.endUnending = context.WithCancel(s.base)
 	s.renders = make(chan struct{}, maxRenders)
+	s.SetWriteRules(o.WriteRules)
+	s.uploads.gauge = s.metrics.uploads
 	s.memory.init(o.Memory, s.metrics.bodies, s.metrics.bodiesRefused)
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
 	limitMetrics(o, s.conns.crowd)
@@ -219,6 +229,7 @@ func New(o Options) (*Server, error) {
 		Handler:         s.handle,
 		ErrorHandler:    s.malformed,
 		HeaderReceived:  s.received,
+		ExpectHandler:   s.expect,
 		Name:            "imgmirror/" + o.Version,
 		ConnState:       s.conns.changed,
 		Concurrency:     o.MaxConnections + spareConns + 1, // conns keeps the limit

@@ -54,6 +54,17 @@ func (m *Mirror) AddFile(ctx context.Context, by Writer, id uuid.UUID, u Upload)
 	return image, nil
 }
 
+// AwaitsFile tells whether AddFile would read the body of u now: the error is the one of AddFile.
+func (m *Mirror) AwaitsFile(by Writer, id uuid.UUID, u Upload) error {
+	d, err := m.takeDraft(id, by)
+	if err != nil {
+		return err
+	}
+	defer m.rest(d)
+	_, err = d.image.WithFile(u.SHA1, u.Size, u.Compression, u.GUID)
+	return err
+}
+
 // addFile is AddFile for a draft without a file.
 func (m *Mirror) addFile(ctx context.Context, d *draft, image manifest.Manifest, u Upload) error {
 	file := image.Files[0]
