@@ -32,6 +32,7 @@ type Config struct {
 	Clients   Clients    `yaml:"clients"`
 	Page      Page       `yaml:"page"`
 	Nodes     Nodes      `yaml:"nodes"`
+	Writes    Writes     `yaml:"writes"`
 	Memory    Memory     `yaml:"memory"`
 	Verify    Verify     `yaml:"verify"`
 	Bundle    Bundle     `yaml:"bundle"`

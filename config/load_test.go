@@ -171,7 +171,7 @@ func TestEveryKeyFromEnvironment(t *testing.T) {
 		"cache.max_size": "1GB", "cache.min_free": "2GB", "cache.fill_slots": "3", "cache.stream_on_miss": "false",
 		"cache.on_unreachable": "notfound", "cache.pins": "os=linux", "fill.stall_timeout": "1s", "fill.min_rate": "1KB", "fill.deadline": "1h",
 		"fill.streams": "2", "clients.stall_timeout": "1s", "clients.drain_timeout": "1s", "clients.max_connections": "8",
-		"clients.max_per_address": "7", "clients.memory": "8MB", "page.public": "false", "nodes.keep": "7d", "nodes.max": "100", "memory.limit": "1GB", "verify.scrub_every": "1h", "verify.scrub_rate": "1MB", "verify.allow_unverified": "1",
+		"clients.max_per_address": "7", "clients.memory": "8MB", "page.public": "false", "nodes.keep": "7d", "nodes.max": "100", "writes.enabled": "true", "writes.allow": "10.0.0.0/8", "writes.token_file": "/w", "memory.limit": "1GB", "verify.scrub_every": "1h", "verify.scrub_rate": "1MB", "verify.allow_unverified": "1",
 		"bundle.trusted_keys": "k", "bundle.require_signature": "true", "prefetch": `[{"match":["os=linux"],"newest":1}]`,
 		"zfsimport.enabled": "true", "zfsimport.pool": "p", "zfsimport.images": "os=linux", "zfsimport.zfs_path": "/z",
 		"zfsimport.db_dir": "/b", "s3.endpoint": "http://s", "s3.bucket": "b", "s3.prefix": "p/", "s3.access_key_file": "/a",

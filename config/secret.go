@@ -39,6 +39,7 @@ func readableSecrets(c Config) (warnings []string) {
 	secrets := []secret{
 		{"tls.key_file", c.TLS.KeyFile},
 		{"admin.token_file", c.Admin.TokenFile},
+		{"writes.token_file", c.Writes.TokenFile},
 		{"s3.secret_key_file", c.S3.SecretKeyFile},
 	}
 	for i, s := range c.Sources {

@@ -49,6 +49,7 @@ func (c *Config) check(known []error) []error {
 	k.sources(c)
 	k.images(c)
 	k.limits(c)
+	k.writes(c)
 	k.s3(c.S3)
 	return k.faults
 }

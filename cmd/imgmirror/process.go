@@ -39,6 +39,7 @@ type process struct {
 	cfg         atomic.Pointer[config.Config]   // in force; a reload makes another
 	cert        atomic.Pointer[tls.Certificate] // of the client listener; nil: plain HTTP
 	level       *slog.LevelVar                  // of log
+	token       string                          // of the admin listener; "": there is no such listener
 }
 
 // newProcess builds a mirror from a checked configuration and opens its listeners; nothing runs yet.
@@ -81,6 +82,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 		Catalog:        p.Mirror,
 		Files:          p.Mirror,
 		Nodes:          p.Nodes(),
+		Writes:         p.Mirror,
 		PublicURL:      string(cfg.PublicURL),
 		ID:             p.ID(),
 		Version:        version,
@@ -104,7 +106,15 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 			return nil, err
 		}
 	}
-	return p, p.newAdmin(cfg)
+	if err := p.newAdmin(cfg); err != nil {
+		return nil, err
+	}
+	rules, err := p.writeRules(cfg)
+	if err != nil {
+		return nil, err
+	}
+	p.server.SetWriteRules(rules)
+	return p, nil
 }
 
 // run serves until ctx ends, then stops in order: readiness, listener, replies (the drain deadline),
@@ -204,7 +214,7 @@ func (p *process) newAdmin(cfg *config.Config) error {
 		for _, w := range warnings {
 			log.Warn(w)
 		}
-		options.Token = token
+		options.Token, p.token = token, token
 		if p.adminLn, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
 			return fmt.Errorf("admin.listen: %w", err)
 		}

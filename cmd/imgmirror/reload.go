@@ -62,7 +62,7 @@ var sourceKeys = []string{"sources", "channels", "catalog", "offline"}
 
 // reload takes over from next, which has been checked, what can change while the mirror runs, all
 // of it or, with an error, nothing: sources, channels, limits, pins, prefetch rules, certificates,
-// the log level. What was changed, and what needs a restart, goes to the log. Certificates and the
+// the log level, who may write. What was changed, and what needs a restart, goes to the log. Certificates and the
 // secrets of sources are read again even if their files' names are the same. One at a time.
 func (p *process) reload(ctx context.Context, next *config.Config) error {
 	old := p.cfg.Load()
@@ -85,6 +85,10 @@ func (p *process) reload(ctx context.Context, next *config.Config) error {
 	if err != nil {
 		return err
 	}
+	writes, err := p.writeRules(c)
+	if err != nil {
+		return err
+	}
 	if rebuild {
 		if err := p.Replace(ctx, o.Sources); err != nil {
 			return &failure.Error{Code: failure.CodeConfig, Err: err}
@@ -96,6 +100,7 @@ func (p *process) reload(ctx context.Context, next *config.Config) error {
 	p.level.Set(c.Log.SlogLevel())
 	p.cfg.Store(c)
 	p.Adjust(o.Rules)
+	p.server.SetWriteRules(writes)
 
 	p.log.Info("configuration reloaded", "changed", keyList(changed), "sources_rebuilt", rebuild)
 	if len(waiting) > 0 {
