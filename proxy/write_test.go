@@ -419,6 +419,31 @@ func TestUploadEnds(t *testing.T) {
 	}
 }
 
+// Of many writers of one image at the same time one is taken.
+func TestWriteTwice(t *testing.T) {
+	w := newWritable(t)
+	w.start()
+	text := []byte(image{uuid: id(1)}.v2())
+	replies := make(chan reply)
+	const writers = 8
+	for range writers {
+		go func() { replies <- w.body("POST", "/images/"+id(1)+"?action=import", text, len(text)) }()
+	}
+	taken := 0
+	for range writers {
+		switch r := <-replies; r.status {
+		case 200:
+			taken++
+		case 409:
+		default:
+			t.Errorf("%d %s", r.status, r.body)
+		}
+	}
+	if taken != 1 {
+		t.Errorf("%d writers were taken", taken)
+	}
+}
+
 // Memory for what is read is booked.
 func TestWriteMemory(t *testing.T) {
 	w := newWritable(t)

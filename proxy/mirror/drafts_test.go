@@ -222,22 +222,36 @@ func TestDraftIsForgotten(t *testing.T) {
 	}
 	stop()
 
-	// Between the note of the owner and the record, the next start has the image.
-	m, stop = runMirror(t, o)
-	begin(t, m, ownBase, text(ownBase, file))
-	addFile(t, m, ownBase, file)
-	m.drafts.mu.Lock()
-	d := m.drafts.all[ownBase]
-	clear(m.drafts.all)
-	m.drafts.mu.Unlock()
-	image, err := d.image.Activate()
-	if err == nil {
-		err = m.own(image)
+	// The process ends within the note of the owner, and between the note and the record.
+	cutShort := func() {
+		m, stop = runMirror(t, o)
+		begin(t, m, ownBase, text(ownBase, file))
+		addFile(t, m, ownBase, file)
+		m.drafts.mu.Lock()
+		d := m.drafts.all[ownBase]
+		clear(m.drafts.all)
+		m.drafts.mu.Unlock()
+		image, err := d.image.Activate()
+		if err == nil {
+			err = m.own(image)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop()
 	}
-	if err != nil {
+	cutShort()
+	if err := os.Remove(filepath.Join(o.Cache.Dir, "manifests", ownBase.String()+".json")); err != nil {
 		t.Fatal(err)
 	}
+	m, stop = runMirror(t, o)
+	publishes(t, m, o)
+	if left := filesOf(t, o); len(left) > 0 {
+		t.Errorf("without a copy of the manifest: on disk: %v", left)
+	}
 	stop()
+
+	cutShort()
 	m, _ = runMirror(t, o)
 	if err := m.Refresh(t.Context()); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -53,7 +54,7 @@ func (m *Mirror) formerlyPublished() (images []manifest.Manifest, err error) {
 
 // settleOwn makes records and cache agree, which a process that ended, or a loss on disk, may have
 // left apart: the cache learns again which files belong to the images of the records, and an image
-// that the cache has as published gets a record.
+// that the cache has as published gets a record, or loses its files if its manifest is not there.
 func (m *Mirror) settleOwn() {
 	for _, source := range []*own.Source{m.published, m.imported} {
 		for _, image := range source.Images() {
@@ -67,6 +68,10 @@ func (m *Mirror) settleOwn() {
 			continue
 		}
 		image, err := m.store.Manifest(id)
+		if errors.Is(err, fs.ErrNotExist) { // its publishing was cut short before anything else was written
+			m.disownFiles(id)
+			continue
+		}
 		if err == nil {
 			image, err = own.Parse(image.Raw())
 		}
@@ -88,6 +93,18 @@ func (m *Mirror) ownFiles(source string, image manifest.Manifest) {
 		}
 		if err := m.store.Own(blob); err != nil {
 			m.log.Error("a file cannot be noted as that of its image", "uuid", image.UUID, "sum", f.SHA1, "error", err)
+		}
+	}
+}
+
+// disownFiles notes in the cache that an image has no files.
+func (m *Mirror) disownFiles(id uuid.UUID) {
+	for _, f := range m.store.Files() {
+		if !slices.Contains(f.Images, id) {
+			continue
+		}
+		if err := m.store.Disown(id, f.Sum); err != nil {
+			m.log.Error("a file stays with an image that is not there", "uuid", id, "sum", f.Sum, "error", err)
 		}
 	}
 }
