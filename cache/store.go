@@ -62,7 +62,7 @@ type Options struct {
 	// SaveFacts and the like, but neither File nor Close. It may be nil.
 	OnPublish func(Blob, Info)
 	// OnEvent is told of what has happened to files. It must be quick, and call nothing of the Store
-	// but what does no I/O; nil: nobody is told.
+	// but what does no I/O; it may be nil.
 	OnEvent func(Event)
 	// Keep tells whether the files of an image must stay as if it were pinned. It
 	// is asked again and again, with no lock held, and must be quick; nil: of none.

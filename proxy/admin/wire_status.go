@@ -75,7 +75,7 @@ type Bound struct {
 // Event is something of note that has happened.
 type Event struct {
 	Time    time.Time `json:"time"` // of the last one
-	Kind    string    `json:"kind"` // brought, evicted, wrong_bytes, quarantined, healed, conflict, refused, source_down, source_up, published, unpublished
+	Kind    string    `json:"kind"` // brought, evicted, deleted, wrong_bytes, quarantined, healed, conflict, refused, source_down, source_up, published, unpublished
 	UUID    string    `json:"uuid,omitempty"`
 	Source  string    `json:"source,omitempty"`
 	Node    string    `json:"node,omitempty"`

@@ -10,7 +10,8 @@ import (
 // The kinds of events.
 const (
 	KindBrought     = "brought"     // a file is on disk, verified
-	KindEvicted     = "evicted"     // a file, or an unfinished download, was removed to make room
+	KindEvicted     = "evicted"     // a file was removed to make room
+	KindDeleted     = "deleted"     // a file was removed by an operator
 	KindWrong       = "wrong_bytes" // a source sent bytes that are not what they should be
 	KindQuarantined = "quarantined" // a file on disk was found wrong, and no source could heal it
 	KindHealed      = "healed"      // a file that was found wrong, or gone, was brought anew

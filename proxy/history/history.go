@@ -28,8 +28,8 @@ type Notes interface {
 type Options struct {
 	// Sample gives the counts since the process began. It must be quick, and may be called at any time.
 	Sample func() Counts
-	// Look is called with each sample, by Run alone, and gives what has happened since its last call
-	// and nobody has told by Add; nil: there is nothing to look at.
+	// Look is called with each sample, by Run alone, and gives the events since its last call that Add
+	// is not told of; nil: there are none.
 	Look   func(now time.Time) []Event
 	Notes  Notes        // nil: nothing is kept
 	Logger *slog.Logger // nil: silent

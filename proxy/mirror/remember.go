@@ -75,7 +75,8 @@ func (m *Mirror) eventOf(id uuid.UUID, kind string) history.Event {
 	if id == uuid.Nil {
 		return history.Event{Kind: kind, Text: "a file of no image"}
 	}
-	e := history.Event{Kind: kind, UUID: id.String(), Text: "image " + id.String()}
+	// An image of which nothing is known is private for all that is known.
+	e := history.Event{Kind: kind, UUID: id.String(), Text: "image " + id.String(), Private: true}
 	g := m.now.Load()
 	if g == nil { // the mirror is being made
 		return e
@@ -84,8 +85,6 @@ func (m *Mirror) eventOf(id uuid.UUID, kind string) history.Event {
 		e.Text, e.Private = titleOf(entry.Manifest), !entry.Manifest.Public
 	} else if image, err := m.store.Manifest(id); err == nil {
 		e.Text, e.Private = titleOf(image), !image.Public
-	} else {
-		e.Private = true // for all that is known
 	}
 	return e
 }
@@ -97,12 +96,14 @@ func titleOf(image manifest.Manifest) string {
 // fileRemoved is told by the cache of each file that has gone.
 func (m *Mirror) fileRemoved(e cache.Evicted) {
 	m.forgetEvicted(e)
-	if e.Reason == cache.ReasonDelete || len(e.Images) == 0 {
-		return
-	}
 	for _, id := range e.Images {
 		row := m.eventOf(id, history.KindEvicted)
-		row.Text += fmt.Sprintf(", %s, for %s", humanize.Bytes(uint64(e.Size)), e.Reason)
+		row.Text += ", " + humanize.Bytes(uint64(e.Size))
+		if e.Reason == cache.ReasonDelete {
+			row.Kind = history.KindDeleted
+		} else {
+			row.Text += fmt.Sprintf(", for %s", e.Reason)
+		}
 		m.history.Add(row)
 	}
 }

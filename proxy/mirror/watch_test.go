@@ -136,4 +136,10 @@ func TestFileEvents(t *testing.T) {
 	if rows(got) != "brought:source wrong_bytes:source" || !strings.HasPrefix(got[0].Text, "image 1.0, 50 kB") || got[0].Private {
 		t.Errorf("events are %+v", got)
 	}
+	if _, err := m.store.Remove(t.Context(), sumOf(t, m, id)); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.history.Of(id.String()); len(got) != 3 || got[0].Kind != history.KindDeleted || got[0].Text != "image 1.0, 50 kB" {
+		t.Errorf("after the removal the events are %+v", got)
+	}
 }

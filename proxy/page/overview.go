@@ -186,6 +186,7 @@ var eventKinds = map[string]struct{ text, tone string }{
 	"published":   {"published", "info"},
 	"unpublished": {"unpublished", "info"},
 	"evicted":     {"evicted", "plain"},
+	"deleted":     {"deleted", "plain"},
 	"source_up":   {"source is back", "good"},
 	"source_down": {"source is down", "bad"},
 	"wrong_bytes": {"wrong bytes", "bad"},
