@@ -55,7 +55,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 		lines[i] = table.Printable(l)
 	}
 	fmt.Fprintf(stderr, "%s: error (%s): %s\n", cmd.CommandPath(), e.Code, strings.Join(lines, "\n"))
-	return e.Exit(cmd.Name() == "serve" && os.Getenv("SMF_FMRI") != "")
+	return e.Exit(manager(cmd))
+}
+
+// manager is what has started this process: no verb but serve is a service.
+func manager(cmd *cobra.Command) failure.Manager {
+	switch {
+	case cmd.Name() != "serve":
+		return failure.NoManager
+	case os.Getenv("SMF_FMRI") != "":
+		return failure.SMF
+	case os.Getenv("NOTIFY_SOCKET") != "":
+		return failure.Systemd
+	default:
+		return failure.NoManager
+	}
 }
 
 // checkedOutput is the standard output. It remembers its first failure: a verb

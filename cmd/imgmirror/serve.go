@@ -51,6 +51,11 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err := handOver(cfg.DataDir); err != nil {
+			log.Warn("files in the data folder stay root's", "error", err)
+		}
+	}()
 	p.level = level
 	reloading, stopReloading := context.WithCancel(ctx)
 	var reloads sync.WaitGroup
@@ -69,6 +74,7 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	}
 	log.Info("serving", attrs...)
 	notify(log, daemon.SdNotifyReady)
+	defer p.watchdog(log)() // to the end: the watchdog bites a mirror that hangs while stopping, too
 	defer context.AfterFunc(ctx, func() {
 		log.Info("stopping: finishing open replies", "drain_timeout", cfg.Clients.DrainTimeout)
 		notify(log, daemon.SdNotifyStopping)

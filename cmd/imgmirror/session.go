@@ -179,7 +179,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	own.Listen, own.Admin.Listen = "", ""
 	own.Verify.ScrubEvery = 0
 	own.Prefetch = nil
-	cleanup := func() error { return nil }
+	cleanup := func() error { return handOver(own.DataDir) }
 	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) && n != needStore {
 		if n == needFiles {
 			return nil, failure.New("NoDataFolder", "no mirror has been run on %s (--data-dir, or data_dir in the configuration)", cfg.DataDir)

@@ -16,12 +16,21 @@ import (
 	"imgmirror/verify"
 )
 
-// Exit codes (docs/design.md, "Commands"). SMF takes the last two for "do not restart".
+// Exit codes. SMF and the systemd unit take the last two for "do not restart".
 const (
-	ExitFailure   = 1
-	ExitUsage     = 2
-	ExitSMFFatal  = 95
-	ExitSMFConfig = 96
+	ExitFailure = 1
+	ExitUsage   = 2
+	ExitFatal   = 95
+	ExitConfig  = 96
+)
+
+// Manager is what has started a process, and starts the process again when it fails.
+type Manager int
+
+const (
+	NoManager Manager = iota
+	SMF
+	Systemd
 )
 
 // Codes that more than one place gives or asks for, in imgadm's manner.
@@ -93,15 +102,16 @@ func Of(err error) *Error {
 	return &Error{Code: CodeInternal, Err: err}
 }
 
-// Exit is the exit code of a process that ends with e; smf tells that SMF has started the process.
-func (e *Error) Exit(smf bool) int {
+// Exit is the exit code of a process that ends with e. Under a manager, wrong settings and a data folder of another
+// format have a code of their own: another start would fail in the same way. For SMF that holds for all errors.
+func (e *Error) Exit(m Manager) int {
 	switch {
 	case e.Code == CodeUsage:
 		return ExitUsage
-	case smf && e.Code == CodeConfig:
-		return ExitSMFConfig
-	case smf:
-		return ExitSMFFatal
+	case m != NoManager && e.Code == CodeConfig:
+		return ExitConfig
+	case m == SMF, m == Systemd && e.Code == CodeFormat:
+		return ExitFatal
 	default:
 		return ExitFailure
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"testing"
 
+	"imgmirror/cache"
 	"imgmirror/cache/bundle"
 	"imgmirror/proxy/admin"
 	"imgmirror/verify"
@@ -17,8 +18,8 @@ func TestOf(t *testing.T) {
 	f := func(err error, code string, exit int) {
 		t.Helper()
 		e := Of(err)
-		if e.Code != code || e.Exit(false) != exit {
-			t.Errorf("%v: %s, exit %d; want %s, exit %d", err, e.Code, e.Exit(false), code, exit)
+		if e.Code != code || e.Exit(NoManager) != exit {
+			t.Errorf("%v: %s, exit %d; want %s, exit %d", err, e.Code, e.Exit(NoManager), code, exit)
 		}
 	}
 	f(errors.Join(&admin.Error{Code: "ImagePinned", Message: "x"}, errors.New("closing")), "ImagePinned", 1)
@@ -28,4 +29,19 @@ func TestOf(t *testing.T) {
 	f(&url.Error{Op: "Get", URL: "http://mirror", Err: errors.New("refused")}, "NoAnswer", 1)
 	f(fmt.Errorf("may.tar: %w: %w", bundle.ErrInvalid, verify.ErrMismatch), "InvalidBundle", 1)
 	f(errors.New("x"), CodeInternal, 1)
+}
+
+// Managers are told which failures another start would meet again.
+func TestExit(t *testing.T) {
+	f := func(err error, none, smf, systemd int) {
+		t.Helper()
+		e := Of(err)
+		if n, s, d := e.Exit(NoManager), e.Exit(SMF), e.Exit(Systemd); n != none || s != smf || d != systemd {
+			t.Errorf("%v: exit %d, under SMF %d, under systemd %d; want %d, %d, %d", err, n, s, d, none, smf, systemd)
+		}
+	}
+	f(Usage("x"), 2, 2, 2)
+	f(New(CodeConfig, "x"), 1, 96, 96)
+	f(fmt.Errorf("data: %w", cache.ErrFormat), 1, 95, 95)
+	f(errors.New("listen: address already in use"), 1, 95, 1)
 }
