@@ -28,6 +28,9 @@ func (p *Page) connect(v *visit) (any, error) {
 	return c, nil
 }
 
+// hostLetters are what names and addresses of machines are made of.
+const hostLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_"
+
 // clientURL is the clients' listener under the name by which the visitor has called the mirror.
 func (p *Page) clientURL(v *visit) string {
 	scheme, port := "http", ""
@@ -37,13 +40,16 @@ func (p *Page) clientURL(v *visit) string {
 	host := v.Host
 	if name, asked, err := net.SplitHostPort(host); err == nil {
 		host = name
-		if !v.operator() || port == "" {
+		if strings.Trim(asked, "0123456789") == "" && (!v.operator() || port == "") {
 			port = asked
 		}
 	} else if !v.operator() {
 		port = "" // the usual port, or a proxy's
 	}
 	host = strings.Trim(host, "[]")
+	if host == "" || strings.Trim(host, hostLetters) != "" {
+		host = "MIRROR" // the line is for a shell
+	}
 	if port != "" && !(scheme == "http" && port == "80") && !(scheme == "https" && port == "443") {
 		return scheme + "://" + net.JoinHostPort(host, port)
 	}
