@@ -198,7 +198,7 @@ func (b *tab) keeps(m *mirror) {
 	// The machine may have a pool; the mirror's configuration names one that is not there.
 	b.allow("answer 422 to " + here)
 	status := b.load("the install", chromedp.Click(chromedp.Search(`//main//button[@value="install"]`)))
-	if said := b.text("main"); status != http.StatusUnprocessableEntity || !strings.Contains(said, "zpool") {
+	if said := b.text("main"); status != http.StatusUnprocessableEntity || !strings.Contains(said, "pool") {
 		b.t.Errorf("an install without a pool: status %d\n%s", status, said)
 	}
 }
