@@ -82,8 +82,8 @@ func newExhibit(t testing.TB) *exhibit {
 		x.hidden, newImage("switched-off", 1000, map[string]any{"disabled": true, "state": "disabled"}))...)
 	other := newSource(t, newImage("haproxy-edge", 180_000, map[string]any{"version": "2.9.1", "files": []any{
 		map[string]any{"sha1": strings.Repeat("0123456789", 4), "size": 180_000, "compression": "gzip"}}}))
-	x.slow = newImage("windows-2022", 40<<20, map[string]any{"version": "20260101", "os": "windows", "type": "zone-dataset", "description": "Takes its time."})
-	wanted := newImage("oracle-linux-9", 30<<20, map[string]any{"version": "9.4.0", "os": "linux", "type": "lx-dataset"})
+	x.slow = newImage("windows-2022", 80<<20, map[string]any{"version": "20260101", "os": "windows", "type": "zone-dataset", "description": "Takes its time."})
+	wanted := newImage("oracle-linux-9", 60<<20, map[string]any{"version": "9.4.0", "os": "linux", "type": "lx-dataset"})
 	far := newSource(t, x.slow, wanted)
 	x.mirror = newMirror(t, settings{"cache.max_size": "1GB"},
 		from(fast.URL(), settings{"name": "smartos"}), from(far.link(400_000), settings{"name": "community"}),

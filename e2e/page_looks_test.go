@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/chromedp/chromedp"
 )
 
 // pictures is the folder for the pictures of the pages; "" = none are kept.
@@ -152,6 +154,7 @@ func (b *tab) looks(name string, thorough bool) {
 			b.look(theme, width)
 			what := fmt.Sprintf("%s-%s-%d", name, theme, width)
 			if *pictures != "" {
+				b.load("loading the page anew", chromedp.Reload())
 				if err := os.WriteFile(filepath.Join(*pictures, what+".png"), b.picture(), 0o644); err != nil {
 					b.t.Fatal(err)
 				}
