@@ -157,8 +157,8 @@ func TestWriteByNodeClient(t *testing.T) {
 		upload(web, abs(t, web.path), nil),
 		[]any{"deleteImage", sampleWeb}, // 14: rolled back
 		[]any{"getImage", sampleWeb},
-		[]any{"deleteImage", sampleBase}, // 16
-		[]any{"createImage", base.fields(t)},
+		[]any{"deleteImage", sampleBase},      // 16
+		[]any{"createImage", base.fields(t)},  // with a uuid
 		[]any{"listImages", map[string]any{}}, // 18
 	)
 	wrong := map[int]struct {
@@ -167,7 +167,7 @@ func TestWriteByNodeClient(t *testing.T) {
 	}{
 		0: {422, "OriginDoesNotExist"}, 2: {409, "ImageUuidAlreadyExists"}, 3: {422, "NoActivationNoFile"},
 		4: {400, "Upload"}, 5: {422, "InvalidParameter"}, 6: {422, "InvalidParameter"}, 7: {404, "ResourceNotFound"},
-		15: {404, "ResourceNotFound"}, 16: {403, "OperatorOnly"}, 17: {400, "NotImplemented"},
+		15: {404, "ResourceNotFound"}, 16: {403, "OperatorOnly"}, 17: {422, "InvalidParameter"},
 	}
 	for i, r := range replies {
 		call := fmt.Sprint("call ", i)
@@ -188,6 +188,17 @@ func TestWriteByNodeClient(t *testing.T) {
 		t.Errorf("%v writes accepted", n)
 	}
 	m.verb("status").want(t, "published")
+
+	// An image that gets its uuid here.
+	fields := web.fields(t)
+	delete(fields, "uuid")
+	var created map[string]any
+	node(t, m.url, []any{"createImage", fields})[0].want(t, "createImage", &created)
+	web.uuid, _ = created["uuid"].(string)
+	for i, r := range node(t, m.url, upload(web, abs(t, web.path), nil), []any{"activateImage", web.uuid}, []any{"getImageFile", web.uuid, filepath.Join(dir, "web")}) {
+		r.want(t, fmt.Sprint("call ", i), nil)
+	}
+	wantOnDisk(t, filepath.Join(dir, "web"), web.file)
 }
 
 // TestWriteKilled: kill -9 between any two requests, and during each, leaves the image wholly there or

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"imgmirror/verify"
 )
 
@@ -46,6 +48,24 @@ func ParseUnactivated(text []byte) (Unactivated, error) {
 	}
 	u.image = m
 	return u, nil
+}
+
+// WithUUID gives the manifest text, which has no uuid, a uuid. Errors match ErrInvalid.
+func WithUUID(text []byte, id uuid.UUID) ([]byte, error) {
+	text = bytes.Clone(trim(text))
+	if err := new(parser).check(text); err != nil {
+		return nil, err
+	}
+	if len(text) == 0 || text[0] != '{' {
+		return nil, &ParseError{Reason: "is no JSON object"}
+	}
+	if lookup(text, "uuid") != nil {
+		return nil, &ParseError{Field: "uuid", Reason: "is for images to be imported: this server gives a new image its uuid"}
+	}
+	var edits []edit
+	o := objectEditor{edits: &edits, text: text, ms: members(nil, text, 0)}
+	o.add(`"uuid":` + quote(id.String()))
+	return apply(text, edits), nil
 }
 
 // complete gives f a value for everything that fault asks for.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"imgmirror/verify"
 )
 
@@ -94,6 +96,27 @@ func TestParseUnactivatedRefuses(t *testing.T) {
 			t.Errorf("%s: taken as %s, error %v", name, u.JSON(), err)
 		}
 	}
+}
+
+func TestWithUUID(t *testing.T) {
+	id := uuid.MustParse("22222222-2222-4222-8222-222222222222")
+	f := func(text, want string) {
+		t.Helper()
+		got, err := WithUUID([]byte(text), id)
+		if string(got) != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %s, %v", text, got, err)
+		}
+	}
+	const member = `"uuid":"22222222-2222-4222-8222-222222222222"`
+	f(`{}`, `{`+member+`}`)
+	f(" {\"name\":\"x\"}\n", `{"name":"x",`+member+`}`)
+	f(`{"uuid":"`+id.String()+`"}`, "")
+	f(`{"u\u0075id":1}`, "")
+	f(`[]`, "")
+	f(`7`, "")
+	f(``, "")
+	f(`{`, "")
+	f(`{} {}`, "")
 }
 
 func FuzzUnactivated(f *testing.F) {

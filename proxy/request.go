@@ -46,6 +46,8 @@ type record struct {
 	id     string // x-request-id
 	agent  string
 
+	received int64 // bytes of the request's body that were taken in
+
 	// Of the reply with a file:
 	image uuid.UUID // zero for another file than the first
 	first int64     // byte of the file that is sent
@@ -279,6 +281,9 @@ func (s *Server) finish(r *record, sent int64, err error) {
 		slog.Int64("bytes", sent),
 		slog.Duration("duration", took),
 	)
+	if r.received > 0 {
+		attrs = append(attrs, slog.Int64("received", r.received))
+	}
 	if r.cache != "" {
 		attrs = append(attrs, slog.String("cache", r.cache))
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imgmirror/manifest"
@@ -84,6 +85,17 @@ func (s *Server) importImage(req *request, by mirror.Writer) error {
 	if _, named := param(parseParams(req.query), "source"); named {
 		return notImplemented("images are not copied from another server by request: name the server in sources")
 	}
+	return s.beginImage(req, by, id, func(text []byte) ([]byte, error) { return text, nil })
+}
+
+// createImage answers POST /images: an import of an image that gets its uuid here.
+func (s *Server) createImage(req *request, by mirror.Writer) error {
+	id := uuid.New()
+	return s.beginImage(req, by, id, func(text []byte) ([]byte, error) { return manifest.WithUUID(text, id) })
+}
+
+// beginImage imports the image of which the request's body is the manifest, as complete makes it.
+func (s *Server) beginImage(req *request, by mirror.Writer, id uuid.UUID, complete func([]byte) ([]byte, error)) error {
 	length := req.ctx.Request.Header.ContentLength()
 	if length > maxManifest {
 		return manifestTooLarge()
@@ -111,7 +123,10 @@ func (s *Server) importImage(req *request, by mirror.Writer) error {
 	if sum := md5.Sum(text); req.header("Content-MD5") != "" && req.header("Content-MD5") != base64.StdEncoding.EncodeToString(sum[:]) {
 		return &apiError{status: 400, code: "BadDigestError", message: "the manifest is not what its Content-MD5 says"}
 	}
-	if err := s.inChannel(req, text); err != nil {
+	if text, err = complete(text); err == nil {
+		err = s.inChannel(req, text)
+	}
+	if err != nil {
 		return err
 	}
 	image, err := s.opts.Writes.Import(w, by, id, text)
@@ -304,6 +319,7 @@ func (b *arriving) Read(p []byte) (int, error) {
 	}
 	n, err := b.from.Read(p)
 	b.end()
+	b.req.record.received += int64(n)
 	b.got += int64(n)
 	b.step -= int64(n)
 	if b.time -= time.Since(began); b.step <= 0 {

@@ -92,6 +92,7 @@ type write struct {
 
 // The writes.
 var (
+	writeCreate   = &write{"create", (*Server).createImage}
 	writeImport   = &write{"import", (*Server).importImage}
 	writeFile     = &write{"file", (*Server).addFile}
 	writeActivate = &write{"activate", (*Server).activate}
@@ -99,7 +100,7 @@ var (
 	writeOther    = &write{"other", (*Server).notWritten}
 )
 
-var allWrites = []*write{writeImport, writeFile, writeActivate, writeDelete, writeOther}
+var allWrites = []*write{writeCreate, writeImport, writeFile, writeActivate, writeDelete, writeOther}
 
 // writeOf is the write that a request asks for; nil: none, or there are no writes.
 func (s *Server) writeOf(rt *route, req *request) *write {
@@ -108,6 +109,9 @@ func (s *Server) writeOf(rt *route, req *request) *write {
 	}
 	switch method := req.record.method; {
 	case rt == routeImages && method == fasthttp.MethodPost:
+		if _, named := param(parseParams(req.query), "action"); !named {
+			return writeCreate
+		}
 		return writeOther
 	case rt == routeImage && method == fasthttp.MethodPost:
 		switch action, _ := param(parseParams(req.query), "action"); action {
@@ -195,15 +199,12 @@ func (s *Server) deleteImage(req *request, by mirror.Writer) error {
 
 // notWritten refuses what image servers can do beside, and this server does not do.
 func (s *Server) notWritten(req *request, _ mirror.Writer) error {
-	const instead = "import the image by POST /images/UUID?action=import, add its file, and activate it"
 	action, named := param(parseParams(req.query), "action")
 	switch {
 	case req.record.route == routeIcon:
 		return notImplemented("images that are published here have no icons")
-	case req.record.route == routeImages && !named:
-		return notImplemented("images are not created here: " + instead)
 	case req.record.route == routeImages:
-		return notImplemented("action " + action + " is not supported: " + instead)
+		return notImplemented("action " + action + " is not supported: import the image by POST /images/UUID?action=import, add its file, and activate the image")
 	case !named:
 		return invalidParameter("action", "action is missing: import or activate")
 	case slices.Contains(otherActions, action):

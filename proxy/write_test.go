@@ -224,6 +224,8 @@ func TestWriteOtherwise(t *testing.T) {
 	do(200, "PUT", fileOf(id(1), content)+"&storage=local&dataset_guid=77", string(content), length(len(content)))
 	do(200, "POST", "/images/"+id(1)+"?action=activate", "{}", length(2))
 	do(200, "GET", "/images/"+id(1), "")
+	nameless := strings.Replace(bare, `"uuid":"`+id(1)+`",`, "", 1)
+	do(200, "POST", "/images", nameless, length(len(nameless)))
 	if r := w.get("/images/" + id(1)); !strings.Contains(r.body, `"dataset_guid":"77"`) || !strings.Contains(r.body, sha1Hex(content)) {
 		t.Error(r.body)
 	}
@@ -286,7 +288,7 @@ func TestWriteRefuses(t *testing.T) {
 	content := packed(t, 100_000)
 	text := []byte(image{uuid: id(1), content: content}.v2())
 	target := "/images/" + id(1)
-	w.want(400, "NotImplemented", "POST", "/images", text)
+	w.want(422, "InvalidParameter", "POST", "/images", text) // the uuid is this server's to give
 	w.want(400, "NotImplemented", "POST", "/images?action=create-from-vm&vm_uuid="+id(2), text)
 	w.want(400, "NotImplemented", "POST", "/images?action=import-docker-image&repo=x", nil)
 	w.want(400, "NotImplemented", "POST", target+"?action=import-remote&source=http://x", nil)

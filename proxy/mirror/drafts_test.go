@@ -299,6 +299,34 @@ func TestDropDuringUpload(t *testing.T) {
 	publish(t, m, text(ownBase, file), file)
 }
 
+// An upload that does not go on takes a slot of uploads: another source's download begins at once.
+func TestStuckUploadHoldsNoDownload(t *testing.T) {
+	o := testOptions(t, sampleSource(t))
+	o.Rules.FillSlots = 1
+	m := newMirror(t, o)
+	file := gzipped(t, 200_000)
+	begin(t, m, ownBase, text(ownBase, file))
+	u, waits := uploadOf(file), make(chan struct{})
+	u.Body = func(ctx context.Context) io.Reader {
+		return io.MultiReader(bytes.NewReader(file[:100_000]), readerFunc(func([]byte) (int, error) {
+			close(waits)
+			<-ctx.Done()
+			return 0, context.Cause(ctx)
+		}))
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = m.AddFile(t.Context(), builder, ownBase, u)
+	}()
+	<-waits
+	fetchSample(t, m, sampleBase)
+	if err := m.Drop(t.Context(), builder, ownBase); err != nil {
+		t.Error(err)
+	}
+	<-done
+}
+
 func TestDraftBounds(t *testing.T) {
 	m := newMirror(t, testOptions(t))
 	file := gzipped(t, 1000)
