@@ -113,7 +113,7 @@ func (s *Server) beginImage(req *request, by mirror.Writer, id uuid.UUID, comple
 	defer s.memory.give(manifestMemory * booked)
 	w := s.wait(s.forClient(req), req, writeTimeout)
 	defer req.endWait(w)
-	text, err := io.ReadAll(io.LimitReader(s.bodyOf(w, req), maxManifest+1))
+	text, err := io.ReadAll(io.LimitReader(s.bodyOf(w, req, w), maxManifest+1))
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", mirror.ErrBroke, err)
@@ -200,7 +200,7 @@ func (s *Server) addFile(req *request, by mirror.Writer) error {
 	defer cl.sending.Store(false)
 	w := s.wait(s.forClient(req), req, 0)
 	defer req.endWait(w)
-	u.Body = func(ctx context.Context) io.Reader { return s.bodyOf(ctx, req) }
+	u.Body = func(ctx context.Context) io.Reader { return s.bodyOf(ctx, req, w) }
 	image, err := s.opts.Writes.AddFile(w, by, id, u)
 	if err != nil {
 		return err
@@ -258,6 +258,7 @@ func plainBody(req *request) error {
 type arriving struct {
 	ctx  context.Context
 	req  *request
+	wait *wait
 	from io.Reader
 
 	mu      sync.Mutex // guards the read's deadline
@@ -270,14 +271,14 @@ type arriving struct {
 	whole  time.Duration // time of a step
 }
 
-// bodyOf reads the request's body until ctx ends. Only the goroutine of the request may read.
-func (s *Server) bodyOf(ctx context.Context, req *request) io.Reader {
+// bodyOf reads the request's body until ctx ends; w is the wait of the request. Only the goroutine of the request may read.
+func (s *Server) bodyOf(ctx context.Context, req *request, w *wait) io.Reader {
 	from := req.ctx.RequestBodyStream()
 	if from == nil {
 		from = bytes.NewReader(nil)
 	}
 	b := &arriving{
-		ctx: ctx, req: req, from: from,
+		ctx: ctx, req: req, wait: w, from: from,
 		length: int64(req.ctx.Request.Header.ContentLength()),
 		step:   step, time: s.opts.ClientStall, whole: s.opts.ClientStall,
 	}
@@ -333,6 +334,8 @@ func (b *arriving) Read(p []byte) (int, error) {
 		err = context.Cause(b.ctx)
 	case errors.Is(err, io.EOF) && b.got < b.length: // fasthttp tells no difference
 		err = io.ErrUnexpectedEOF
+	case errors.Is(err, io.EOF):
+		b.wait.whole.Store(true)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errSlowBody
 	}

@@ -47,6 +47,9 @@ type wait struct {
 	watch           *watch
 	conn            net.Conn
 	deadline        time.Time // zero = none
+	// whole: the request has arrived to its end, so that a client that ends its sending side may well
+	// wait for the reply to an upload.
+	whole atomic.Bool
 
 	mu    sync.Mutex // guards the begin and the end
 	ended bool
@@ -59,6 +62,7 @@ type begunWait struct {
 	cancel context.CancelCauseFunc
 	stop   context.CancelFunc // of the deadline
 	raw    syscall.RawConn    // nil = a connection in memory, which nothing watches
+	whole  *atomic.Bool       // see wait
 	since  time.Time
 }
 
@@ -112,7 +116,7 @@ func (w *wait) begin() *begunWait {
 	if b := w.begun.Load(); b != nil {
 		return b
 	}
-	b := &begunWait{stop: func() {}, since: time.Now()}
+	b := &begunWait{stop: func() {}, whole: &w.whole, since: time.Now()}
 	b.Context, b.cancel = context.WithCancelCause(w.Context)
 	if !w.deadline.IsZero() {
 		b.Context, b.stop = context.WithDeadline(b.Context, w.deadline)
@@ -215,7 +219,8 @@ func (w *watch) look() bool {
 	w.mu.Unlock()
 	for _, b := range waits {
 		silent, gone := hungUp(b.raw)
-		if (gone || silent && time.Since(b.since) >= silentGrace) && w.remove(b) {
+		silent = silent && !b.whole.Load() && time.Since(b.since) >= silentGrace
+		if (gone || silent) && w.remove(b) {
 			w.left.Inc()
 			b.cancel(errGone)
 		}

@@ -17,9 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"imgmirror/cache"
+	"imgmirror/manifest"
 	"imgmirror/proxy/mirror"
 )
 
@@ -68,8 +70,7 @@ func (w *writable) body(method, target string, body []byte, length int, headers 
 	}
 	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: mirror\r\n%s\r\n\r\n", method, target, strings.Join(headers, "\r\n"))
 	go func() {
-		_, _ = io.WriteString(c, head)
-		_, _ = c.Write(body) // a refusal may come before the end
+		_, _ = c.Write(append([]byte(head), body...)) // a refusal may come before the end
 		if len(body) < length {
 			_ = c.(*net.TCPConn).CloseWrite()
 		}
@@ -332,12 +333,12 @@ func TestWriteRefuses(t *testing.T) {
 	flipped := bytes.Clone(content)
 	flipped[len(flipped)/2] ^= 1
 	w.want(400, "Upload", "PUT", file+"&compression=gzip", flipped)
-	w.wants(w.body("PUT", file+"&compression=gzip", content[:50_000], len(content)), 400, "Upload", "half a file")
+	if r := w.body("PUT", file+"&compression=gzip", content[:50_000], len(content)); r.status != 400 && r.status != statusGone {
+		t.Errorf("half a file: %d %s", r.status, r.body)
+	}
 	chunked := fmt.Appendf(nil, "%x\r\n%s\r\n%x\r\n%s\r\n", len(content), content, len(content), content) // and no end
 	w.wants(w.body("PUT", file+"&compression=gzip", chunked, -1, "Transfer-Encoding: chunked"), 400, "Upload", "twice the file, in chunks")
-	if left := w.left(); len(left) > 0 {
-		t.Errorf("left on disk: %v", left)
-	}
+	waitFor(t, "nothing on disk", func() bool { return len(w.left()) == 0 })
 	w.want(200, "", "PUT", file+"&compression=gzip", content) // the draft has survived
 	w.want(200, "", "POST", target+"?action=activate", nil)
 }
@@ -403,9 +404,7 @@ func TestUploadEnds(t *testing.T) {
 	}
 	begin().Close()
 	waitFor(t, "the end of the upload", func() bool { return w.server.uploadsOf() == 0 })
-	if left := w.left(); len(left) > 0 {
-		t.Errorf("left on disk: %v", left)
-	}
+	waitFor(t, "the unfinished file to be gone", func() bool { return len(w.left()) == 0 })
 	c := begin()
 	stopped := make(chan error, 1)
 	go func() { stopped <- w.stop() }()
@@ -419,6 +418,44 @@ func TestUploadEnds(t *testing.T) {
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
+}
+
+// A client that ends its sending side after its file is no client that has left, however long the
+// store takes.
+func TestUploadThenSilence(t *testing.T) {
+	w := newWritable(t)
+	slow := &slowWrites{Writes: w.mirror, whole: make(chan struct{}), proceed: make(chan struct{})}
+	w.options.Writes = slow
+	w.start()
+	content := packed(t, 100_000)
+	w.want(200, "", "POST", "/images/"+id(1)+"?action=import", []byte(image{uuid: id(1), content: content}.v2()))
+	c := w.dial()
+	fmt.Fprintf(c, "PUT %s HTTP/1.1\r\nHost: mirror\r\nContent-Length: %d\r\n\r\n%s", fileOf(id(1), content), len(content), content)
+	<-slow.whole
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(silentGrace+3*watchEvery, func() { close(slow.proceed) }) // what the watch must not do takes so long
+	if r := w.read(bufio.NewReader(c), "PUT"); r.status != 200 {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+// slowWrites takes its time after a whole file.
+type slowWrites struct {
+	Writes
+	whole, proceed chan struct{}
+}
+
+func (s *slowWrites) AddFile(ctx context.Context, by mirror.Writer, id uuid.UUID, u mirror.Upload) (manifest.Unactivated, error) {
+	image, err := s.Writes.AddFile(ctx, by, id, u)
+	close(s.whole)
+	select {
+	case <-s.proceed:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	return image, err
 }
 
 // Of many writers of one image at the same time one is taken.
