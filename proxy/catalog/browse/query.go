@@ -22,7 +22,7 @@ type Query struct {
 	// case-insensitive, or be the beginning of its uuid.
 	Words   []string
 	Filters []manifest.Filter // all must match
-	// The rows with exactly these values; "" = any.
+	// The rows with exactly these values, of which only the first 256 bytes count; "" = any.
 	OS, Type, Source, Reason string
 	// State is the name of one of States; "" = any.
 	State  string
@@ -52,7 +52,7 @@ type Result struct {
 // Find answers a query.
 func (t *Table) Find(q Query) Result {
 	base := t.matching(q.Words, q.Filters)
-	wants := [columns]string{q.OS, q.Type, q.Source, q.Reason}
+	wants := [columns]string{cut(q.OS), cut(q.Type), q.Source, q.Reason}
 	var asked [columns]bool
 	var only [columns]uint32
 	for c, want := range wants {
@@ -243,7 +243,7 @@ func (t *Table) having(word string) Set {
 func (c *column) containing(word string) Set {
 	found := NewSet(len(c.values))
 	for i, value := range c.values {
-		if strings.Contains(strings.ToLower(cut(value)), word) {
+		if strings.Contains(strings.ToLower(value), word) {
 			found.Add(i)
 		}
 	}

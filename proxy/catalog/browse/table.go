@@ -99,7 +99,7 @@ func New(rows []Row) *Table {
 		t.cells[i] = cell{
 			name: in.add(r.Image.Name), version: in.add(r.Image.Version), description: in.describe(r.Image.Description()),
 			values: [columns]uint32{
-				t.columns[colOS].add(r.Image.OS), t.columns[colType].add(r.Image.Type),
+				t.columns[colOS].add(cut(r.Image.OS)), t.columns[colType].add(cut(r.Image.Type)),
 				t.columns[colSource].add(r.Source), t.columns[colReason].add(r.Reason),
 			},
 		}

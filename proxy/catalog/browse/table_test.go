@@ -269,3 +269,23 @@ func TestNote(t *testing.T) {
 	f("kept", uint64(2), 3)
 	f("cached", uint64(2), 3)
 }
+
+// A long value counts as its beginning.
+func TestLongValues(t *testing.T) {
+	rows := large(t, 2)
+	image := *rows[0].Image
+	image.OS = strings.Repeat("x", 1<<20)
+	rows[0].Image = &image
+	table := New(rows)
+	for _, os := range []string{image.OS, image.OS[:256]} {
+		found := table.Find(Query{OS: os, Limit: 5})
+		if found.Total != 1 {
+			t.Errorf("an os of %d bytes: %d rows", len(os), found.Total)
+		}
+		for value := range found.Facets["os"] {
+			if len(value) > 256 {
+				t.Errorf("a facet has a value of %d bytes", len(value))
+			}
+		}
+	}
+}
