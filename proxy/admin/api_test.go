@@ -174,6 +174,44 @@ func TestImages(t *testing.T) {
 	f.refused(404, meaning.NotFound, "GET", "/images/"+id(99)+"/ancestry", nil)
 }
 
+// With ask=false no source is asked for an image that the catalogue does not have.
+func TestKnownImage(t *testing.T) {
+	f := newFixture(t)
+	f.source.Unlist(upstreamtest.ID(4))
+	if err := f.mirror.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.source.Forget()
+	var image Image
+	f.want(200, "GET", "/images/"+id(1)+"?ask=false", nil, &image)
+	f.refused(404, meaning.NotFound, "GET", "/images/"+id(4)+"?ask=false", nil)
+	if all := f.source.Requests(); len(all) > 0 {
+		t.Errorf("the source was asked: %v", all)
+	}
+	f.want(200, "GET", "/images/"+id(4)+"?ask=true", nil, &image)
+	f.refused(422, meaning.InvalidParameter, "GET", "/images/"+id(4)+"?ask=no", nil)
+}
+
+// Rows have the beginnings of long names, whatever a source sends.
+func TestLongNames(t *testing.T) {
+	f := newFixture(t)
+	long := strings.Repeat("long€", 100_000)
+	if err := f.source.Add(upstreamtest.Manifest(upstreamtest.ID(5), long, long, map[string]any{"os": long, "type": long}, sampleFile(5)), sampleFile(5)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.mirror.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	job := f.fetched(5)
+	for _, path := range []string{"/catalog", "/jobs/" + job.ID, "/cached"} {
+		var all json.RawMessage
+		f.want(200, "GET", path, nil, &all)
+		if !bytes.Contains(all, []byte("long€long€")) || len(all) > 20_000 {
+			t.Errorf("%s: %d bytes", path, len(all))
+		}
+	}
+}
+
 func TestOriginThatNobodyHas(t *testing.T) {
 	f := newFixture(t)
 	if err := f.source.Add(sample(6, 77), sampleFile(6)); err != nil {

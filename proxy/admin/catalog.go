@@ -41,7 +41,7 @@ func (s *Server) catalog(r *http.Request) (any, error) {
 func rowOf(seen mirror.Seen) Row {
 	m := seen.Image
 	row := Row{
-		UUID: m.UUID.String(), Name: m.Name, Version: m.Version, OS: m.OS, Type: m.Type, Published: m.Published, Size: m.Size(),
+		UUID: m.UUID.String(), Name: brief(m.Name), Version: brief(m.Version), OS: brief(m.OS), Type: brief(m.Type), Published: m.Published, Size: m.Size(),
 		Source: seen.Source, Sources: seen.Sources, Cached: seen.Cached, CachedBytes: seen.Have,
 		Pinned: seen.Pinned, Retired: seen.Retired, Listed: seen.Listed, Public: m.Public,
 	}
@@ -112,7 +112,7 @@ func (s *Server) detailed(image Image, e catalog.Entry) Image {
 	}
 	for _, o := range s.mirror.Offers(id) {
 		offer := Offer{
-			Source: o.Source, State: states[o.Source], Name: o.Manifest.Name, Version: o.Manifest.Version, Public: o.Manifest.Public,
+			Source: o.Source, State: states[o.Source], Name: brief(o.Manifest.Name), Version: brief(o.Manifest.Version), Public: o.Manifest.Public,
 			Listed: o.Listed, Holds: o.Holds, Conflict: o.Hidden.Reason == catalog.ReasonConflict, Files: make([]OfferFile, len(o.Manifest.Files)),
 		}
 		for i, f := range o.Manifest.Files {

@@ -130,6 +130,11 @@ func (c *Client) Image(ctx context.Context, id uuid.UUID) (Image, error) {
 	return ask[Image](ctx, c, http.MethodGet, "/images/"+id.String(), nil)
 }
 
+// KnownImage is Image for an image that the catalogue has: no source is asked.
+func (c *Client) KnownImage(ctx context.Context, id uuid.UUID) (Image, error) {
+	return ask[Image](ctx, c, http.MethodGet, "/images/"+id.String()+"?ask=false", nil)
+}
+
 // Ancestry gives an image and its origins, the image first, the root last.
 func (c *Client) Ancestry(ctx context.Context, id uuid.UUID) ([]Image, error) {
 	return ask[[]Image](ctx, c, http.MethodGet, "/images/"+id.String()+"/ancestry", nil)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -141,7 +142,15 @@ func withManifest(raw []byte, v any) ([]byte, error) {
 
 // image is GET /images/UUID.
 func (s *Server) image(r *http.Request) (any, error) {
-	e, err := s.entry(r)
+	find := s.entry
+	switch ask := r.URL.Query().Get("ask"); ask {
+	case "", "true":
+	case "false":
+		find = s.known
+	default:
+		return nil, refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "ask is true or false, and not %q", shorten(ask))
+	}
+	e, err := find(r)
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +181,30 @@ func (s *Server) entry(r *http.Request) (catalog.Entry, error) {
 		return catalog.Entry{}, err
 	}
 	return s.mirror.Find(r.Context(), id)
+}
+
+// known is entry without a question to a source.
+func (s *Server) known(r *http.Request) (catalog.Entry, error) {
+	id, err := uuidOf(r.PathValue("uuid"))
+	if err != nil {
+		return catalog.Entry{}, err
+	}
+	e, ok := s.mirror.Current().Entry(id)
+	if !ok {
+		return e, refuse(http.StatusNotFound, meaning.NotFound, "the catalogue has no image %s", id)
+	}
+	return e, nil
+}
+
+// maxBrief is the most bytes of a name, a version, an os or a type in a row: sources may send megabytes.
+const maxBrief = 1 << 10
+
+// brief is a text of a manifest in a row. The manifest itself has all of the text.
+func brief(text string) string {
+	if len(text) <= maxBrief {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxBrief], "") + "…"
 }
 
 // imageOf is one row of the catalogue.
@@ -206,7 +239,7 @@ func (s *Server) cached(w http.ResponseWriter, r *http.Request) error {
 		for _, h := range s.mirror.Holdings(want) {
 			m := h.Manifest
 			row := Cached{
-				UUID: h.ID.String(), Name: m.Name, Version: m.Version, Type: m.Type, OS: m.OS, Source: h.Source,
+				UUID: h.ID.String(), Name: brief(m.Name), Version: brief(m.Version), Type: brief(m.Type), OS: brief(m.OS), Source: h.Source,
 				SHA1: h.File.Sum.String(), Size: h.File.Size, Added: h.File.Added.UTC(), LastUsed: h.File.LastUsed.UTC(),
 				Pinned: s.mirror.Kept(h.ID), InUse: h.File.Readers > 0, Retired: h.Retired,
 			}
@@ -232,7 +265,7 @@ func (s *Server) fillsNow() []Fill {
 			Readers: f.Readers, Source: f.Source, State: string(f.State),
 		}
 		if e, ok := list.Entry(f.Image); ok {
-			out[i].Name, out[i].Version = e.Manifest.Name, e.Manifest.Version
+			out[i].Name, out[i].Version = brief(e.Manifest.Name), brief(e.Manifest.Version)
 		}
 		if !f.Sum.IsZero() {
 			out[i].SHA1 = f.Sum.String()

@@ -191,7 +191,7 @@ func (s *Server) fetchOf(f nodes.Fetch) NodeFetch {
 		Fetches: f.Fetches, Whole: f.Whole, Cut: f.Cut,
 	}
 	if e, ok := s.mirror.Current().Entry(f.Image); ok {
-		out.Name, out.Version = e.Manifest.Name, e.Manifest.Version
+		out.Name, out.Version = brief(e.Manifest.Name), brief(e.Manifest.Version)
 	}
 	return out
 }

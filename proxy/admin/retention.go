@@ -51,7 +51,7 @@ func (s *Server) setPins(ids []uuid.UUID, dry, want bool) []Item {
 	for i, id := range ids {
 		out[i] = Item{UUID: id.String(), State: JobDone}
 		if e, ok := list.Entry(id); ok {
-			out[i].Name, out[i].Version = e.Manifest.Name, e.Manifest.Version
+			out[i].Name, out[i].Version = brief(e.Manifest.Name), brief(e.Manifest.Version)
 		}
 		switch {
 		case before[id] == want:

@@ -62,7 +62,7 @@ func (s *Server) fetch(r *http.Request) (any, error) {
 // itemOf is the item of a step before its turn.
 func itemOf(st mirror.Step) Item {
 	m := st.Entry.Manifest
-	item := Item{UUID: m.UUID.String(), Name: m.Name, Version: m.Version, State: ItemWaiting}
+	item := Item{UUID: m.UUID.String(), Name: brief(m.Name), Version: brief(m.Version), State: ItemWaiting}
 	for _, f := range m.Files {
 		item.Total += f.Size
 	}
@@ -126,7 +126,7 @@ func (s *Server) verify(r *http.Request) (any, error) {
 		seen[h.File.Sum] = true
 		sums = append(sums, h.File.Sum)
 		items = append(items, Item{
-			UUID: h.ID.String(), Name: h.Manifest.Name, Version: h.Manifest.Version,
+			UUID: h.ID.String(), Name: brief(h.Manifest.Name), Version: brief(h.Manifest.Version),
 			State: ItemWaiting, Total: h.File.Size,
 		})
 	}
