@@ -1,12 +1,9 @@
 package page
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
+	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -22,6 +19,7 @@ type imageView struct {
 	UUID   string
 	Facts  facts
 	JSON   string // the manifest, for people
+	More   int    // files that are not shown
 	Size   int64
 	Have   int64  // bytes on disk
 	OnDisk string // none, part, whole
@@ -38,71 +36,6 @@ type imageView struct {
 
 func (i *imageView) title() string { return strings.TrimSpace(i.Facts.Name + " " + i.Facts.Version) }
 
-// facts is what a manifest tells, as far as the page has a place of its own for it.
-type facts struct {
-	UUID        string          `json:"uuid"`
-	Name        string          `json:"name"`
-	Version     string          `json:"version"`
-	OS          string          `json:"os"`
-	Type        string          `json:"type"`
-	Description string          `json:"description"`
-	Homepage    string          `json:"homepage"`
-	Owner       string          `json:"owner"`
-	State       string          `json:"state"`
-	Public      bool            `json:"public"`
-	Origin      string          `json:"origin"`
-	Published   time.Time       `json:"published_at"`
-	Tags        json.RawMessage `json:"tags"`
-}
-
-// Link tells that the homepage can be a link.
-func (f facts) Link() bool {
-	return strings.HasPrefix(f.Homepage, "https://") || strings.HasPrefix(f.Homepage, "http://")
-}
-
-// TagList is the tags as "name: value", sorted by the source's own order.
-func (f facts) TagList() (all []string) {
-	d := json.NewDecoder(bytes.NewReader(f.Tags))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil
-	}
-	for d.More() && len(all) < maxTags {
-		name, err := d.Token()
-		if err != nil {
-			return all
-		}
-		var value json.RawMessage
-		if d.Decode(&value) != nil {
-			return all
-		}
-		var text string
-		if json.Unmarshal(value, &text) != nil {
-			text = string(value)
-		}
-		all = append(all, fmt.Sprintf("%v: %s", name, text))
-	}
-	return all
-}
-
-// maxTags bounds the tags that a page shows; the JSON has all.
-const maxTags = 50
-
-// readFacts reads a manifest member by member: one member of a wrong type does not hide the others.
-func readFacts(manifest json.RawMessage) (f facts) {
-	var members map[string]json.RawMessage
-	_ = json.Unmarshal(manifest, &members) // what cannot be read is empty
-	for name, to := range map[string]any{
-		"uuid": &f.UUID, "name": &f.Name, "version": &f.Version, "os": &f.OS, "type": &f.Type, "description": &f.Description,
-		"homepage": &f.Homepage, "owner": &f.Owner, "state": &f.State, "public": &f.Public, "origin": &f.Origin, "published_at": &f.Published,
-	} {
-		if value, ok := members[name]; ok {
-			_ = json.Unmarshal(value, to)
-		}
-	}
-	f.Tags = members["tags"]
-	return f
-}
-
 // link is one image of a chain.
 type link struct {
 	UUID, Name, Version string
@@ -117,6 +50,7 @@ type link struct {
 type offerRow struct {
 	admin.Offer
 	Verdict, Tone string
+	More          int // files that are not shown
 }
 
 func isPublished(i admin.Image) bool {
@@ -165,7 +99,7 @@ func (l *look) imageState(text string) (*imageView, error) {
 			return nil, err
 		}
 	}
-	image, err := l.page.o.API.Image(l, id)
+	image, err := l.find(id)
 	if err != nil {
 		return nil, err
 	}
@@ -176,10 +110,7 @@ func (l *look) imageState(text string) (*imageView, error) {
 		}
 		i.Hidden, i.Image.Offers, i.Imported = nil, publicOffers(image.Offers), nil
 	}
-	var b bytes.Buffer
-	if json.Indent(&b, image.Manifest, "", "  ") == nil {
-		i.JSON = b.String()
-	}
+	i.JSON = pretty(image.Manifest)
 	for _, f := range image.Files {
 		i.Size += f.Size
 		i.Have += f.CachedBytes
@@ -191,6 +122,7 @@ func (l *look) imageState(text string) (*imageView, error) {
 	case i.Have > 0:
 		i.OnDisk = "part"
 	}
+	i.Image.Files, i.More = few(image.Files)
 	i.Published = isPublished(image)
 	for _, o := range i.Image.Offers {
 		row := offerRow{Offer: o, Verdict: "has the files that are served", Tone: "good"}
@@ -201,6 +133,7 @@ func (l *look) imageState(text string) (*imageView, error) {
 		case o.Hidden != nil:
 			row.Verdict, row.Tone = reasonText(o.Hidden.Reason), "warn"
 		}
+		row.Files, row.More = few(row.Files)
 		i.Offers = append(i.Offers, row)
 	}
 	return i, nil
@@ -215,39 +148,70 @@ func (l *look) addLog(i *imageView) error {
 	return err
 }
 
-// addChain adds the origins of an image.
+// find gives an image. For clients no source is asked.
+func (l *look) find(id uuid.UUID) (admin.Image, error) {
+	if l.operator {
+		return l.page.o.API.Image(l, id)
+	}
+	return l.page.o.API.KnownImage(l, id)
+}
+
+// few is as many files as a page shows, and how many there are besides.
+func few[F any](all []F) (shown []F, more int) {
+	n := min(len(all), maxFiles)
+	return all[:n], len(all) - n
+}
+
+// maxChain bounds the images of a chain, as the catalogue does.
+const maxChain = 256
+
+// addChain adds an image and its origins, one after the other: all their manifests together may be too
+// large. For clients the chain ends at an image that is not for everyone: the image's own manifest would
+// tell more.
 func (l *look) addChain(i *imageView) {
-	chain, err := l.page.o.API.Ancestry(l, uuid.MustParse(i.UUID))
-	if err != nil {
-		i.ChainFault = "The origins of this image are not all known."
-		if l.operator {
-			i.ChainFault = err.Error()
-		}
-		chain = []admin.Image{i.Image}
-	}
-	for _, image := range slices.Backward(chain) {
-		f := readFacts(image.Manifest)
-		step := link{UUID: f.UUID, Name: f.Name, Version: f.Version, Cached: "none", Pinned: image.Pinned, This: f.UUID == i.UUID}
-		if image.Cached {
-			step.Cached = "whole"
-		}
-		var files struct {
-			Files []struct {
-				Size int64 `json:"size"`
-			} `json:"files"`
-		}
-		_ = json.Unmarshal(image.Manifest, &files) // what cannot be read is empty
-		for _, file := range files.Files {
-			step.Size += file.Size
-		}
-		if step.This {
-			step.Cached = i.OnDisk
-		}
-		if !l.operator && (!f.Public || !image.Listed) {
-			step = link{UUID: f.UUID, Cached: "none", Secret: true}
-		}
+	image := i.Image
+	seen := make(map[string]bool)
+	for {
+		step, origin := l.step(i, image)
 		i.Chain = append(i.Chain, step)
+		seen[step.UUID] = true
+		if origin == "" || step.Secret {
+			break
+		}
+		err := errBrokenChain
+		if id, bad := uuid.Parse(origin); bad == nil && !seen[id.String()] && len(i.Chain) < maxChain {
+			image, err = l.find(id)
+		}
+		if err != nil {
+			i.ChainFault = "The origins of this image are not all known."
+			if l.operator {
+				i.ChainFault = err.Error()
+			}
+			break
+		}
 	}
+	slices.Reverse(i.Chain)
+}
+
+var errBrokenChain = errors.New("the chain of origins is too long, or comes back to an image of its own")
+
+// step is an image of a chain, and the uuid of the image's origin.
+func (l *look) step(i *imageView, image admin.Image) (step link, origin string) {
+	f := readFacts(image.Manifest)
+	if !l.operator && (!f.Public || !image.Listed) {
+		return link{UUID: f.UUID, Cached: "none", Secret: true}, f.Origin
+	}
+	step = link{UUID: f.UUID, Name: f.Name, Version: f.Version, Cached: "none", Pinned: image.Pinned, This: f.UUID == i.UUID}
+	if image.Cached {
+		step.Cached = "whole"
+	}
+	for _, file := range image.Files {
+		step.Size += file.Size
+	}
+	if step.This {
+		step.Cached, step.Size = i.OnDisk, i.Size
+	}
+	return step, f.Origin
 }
 
 // hiddenView is the value of image-hidden.html: an image that the mirror does not serve.

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,8 +26,9 @@ import (
 )
 
 // newShelf is a page over the API of a mirror of two sources. The first has images 1, 2 on 1, the
-// private 3, and 4 with a hostile name; the second has other files under the uuid of 1.
-func newShelf(t *testing.T) *fixture {
+// private 3, and 4 with a hostile name; the second has other files under the uuid of 1. The sources
+// more come behind them.
+func newShelf(t *testing.T, more ...*upstreamtest.Server) *fixture {
 	t.Helper()
 	var sources []mirror.Source
 	for name, images := range map[string][][2][]byte{
@@ -54,6 +56,11 @@ func newShelf(t *testing.T) *fixture {
 	}
 	if sources[0].Server.Name != "first" {
 		sources[0], sources[1] = sources[1], sources[0]
+	}
+	for _, s := range more {
+		sources = append(sources, mirror.Source{
+			Server: upstream.Options{Name: "more", URL: s.URL(), Kind: "imgapi", StallTimeout: time.Minute}, URL: s.URL(), Refresh: time.Hour,
+		})
 	}
 	m, err := mirror.New(t.Context(), mirror.Options{
 		Cache: cache.Options{Dir: t.TempDir(), StallTimeout: time.Minute}, Sources: mirror.Sources{List: sources}, Rules: mirror.Rules{FillSlots: 4},
@@ -343,6 +350,69 @@ func TestPublishByForm(t *testing.T) {
 	has(t, f.page(root+"images"), "no longer published", "-ours")
 	if _, err := f.o.API.Image(t.Context(), upstreamtest.ID(8)); err == nil {
 		t.Error("the image is still published")
+	}
+}
+
+// Manifests of any form make pages of bounded size.
+func TestHugeManifests(t *testing.T) {
+	f := newFixture(t)
+	f.login()
+	long := strings.Repeat("<\u202e", 300_000)
+	nested := json.RawMessage(strings.Repeat("[", 3000) + strings.Repeat("]", 3000))
+	text, err := json.Marshal(map[string]any{
+		"uuid": testUUID, "name": long, "version": long, "os": long, "type": long, "description": long, "homepage": "http://" + long,
+		"owner": long, "state": long, "public": true, "tags": map[string]any{long: long}, "nested": nested,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := make([]admin.ImageFile, 5000)
+	offer := admin.Offer{Source: "s", Public: true, Holds: true, Files: make([]admin.OfferFile, 5000)}
+	f.answers["GET /catalog"] = admin.Page{Total: 1, Rows: []admin.Row{{UUID: testUUID, Public: true, Listed: true}}}
+	for _, manifest := range []string{string(text), `{"uuid":"` + testUUID + `","public":true,"x":` + string(nested) + `}`} {
+		f.answers["GET /images/"+testUUID] = admin.Image{Manifest: json.RawMessage(manifest), Listed: true, Files: files, Offers: []admin.Offer{offer}}
+		for side, w := range map[string]*httptest.ResponseRecorder{
+			"clients": f.client("GET", root+"images/"+testUUID), "operators": f.operator("GET", root+"images/"+testUUID, nil),
+		} {
+			if w.Code != http.StatusOK || w.Body.Len() > 3<<20 {
+				t.Errorf("%s: %d, %d bytes", side, w.Code, w.Body.Len())
+				continue
+			}
+			has(t, w.Body.String(), "4,900 more files are not shown", "and 4,900 more")
+		}
+	}
+}
+
+// The form for people is never longer than what was reckoned.
+func TestPretty(t *testing.T) {
+	for _, text := range []string{`{}`, `{"a":1}`, `[[],{"a":"\\\"[,","b":[1,2]}]`, `{"a":{"b":{"c":[{},[[1]]]}}}`} {
+		if got := pretty(json.RawMessage(text)); got == "" || len(got) > indented([]byte(text)) {
+			t.Errorf("%s: %s is longer than %d bytes", text, got, indented([]byte(text)))
+		}
+	}
+}
+
+// No source is asked for what a page for clients shows.
+func TestClientsAskNoSource(t *testing.T) {
+	source, err := upstreamtest.New(upstreamtest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(source.Stop)
+	if err := source.Add(shelfManifest(5, "alone", map[string]any{"origin": upstreamtest.ID(77)}), shelfFile(5)); err != nil {
+		t.Fatal(err)
+	}
+	f := newShelf(t, source)
+	lost := "/images/" + upstreamtest.ID(77).String()
+	if err := source.Await(t.Context(), func(all []upstreamtest.Request) bool {
+		return slices.ContainsFunc(all, func(r upstreamtest.Request) bool { return r.Path == lost })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	source.Forget()
+	has(t, f.client("GET", imagePath(5)).Body.String(), "alone", "not all known")
+	if n := source.Count(lost); n > 0 {
+		t.Errorf("the source was asked %d times", n)
 	}
 }
 

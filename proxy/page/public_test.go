@@ -69,6 +69,31 @@ func exposed(text string) (found []string) {
 	return found
 }
 
+// The chain that clients see ends at a private origin, whose own origin only its manifest tells.
+func TestChainEndsAtPrivate(t *testing.T) {
+	f := newFixture(t)
+	f.login()
+	const root2 = "33333333-0000-4000-8000-000000000002"
+	image := func(id, origin string, public bool) {
+		text, err := json.Marshal(map[string]any{"uuid": id, "name": "image", "origin": origin, "public": public})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.answers["GET /images/"+id] = admin.Image{Manifest: text, Listed: public}
+	}
+	f.answers["GET /catalog"] = admin.Page{Total: 1, Rows: []admin.Row{{UUID: testUUID, Name: "open", Public: true, Listed: true}}}
+	image(testUUID, privateUUID, true)
+	image(privateUUID, root2, false)
+	image(root2, "", false)
+	w := f.client("GET", root+"images/"+testUUID)
+	if text := w.Body.String(); w.Code != 200 || !strings.Contains(text, privateUUID) || strings.Contains(text, root2) {
+		t.Errorf("clients: %d\n%s", w.Code, text)
+	}
+	if text := f.page(root + "images/" + testUUID); !strings.Contains(text, root2) {
+		t.Errorf("operators: %s", text)
+	}
+}
+
 // No page and no event for clients tells of private images, addresses of nodes, URLs of sources, or
 // texts of errors. Operators see them all.
 func TestNothingPrivateForClients(t *testing.T) {
