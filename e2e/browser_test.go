@@ -217,12 +217,6 @@ func (b *tab) follow(selector string) int {
 	return b.load("a click on "+selector, chromedp.Click(chromedp.CSS(selector)))
 }
 
-// click clicks on the first match of the selector, which leads to no other page.
-func (b *tab) click(selector string) {
-	b.t.Helper()
-	b.do("a click on "+selector, chromedp.Click(chromedp.CSS(selector)))
-}
-
 // typed writes into a field as a keyboard does.
 func (b *tab) typed(selector, text string) {
 	b.t.Helper()

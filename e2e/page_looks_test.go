@@ -126,19 +126,19 @@ func (b *tab) tour(side, base string, pages map[string]string) {
 }
 
 // pages are all kinds of pages, and their states that look other.
-func (s *exhibit) pages(operators bool) map[string]string {
+func (x *exhibit) pages(operators bool) map[string]string {
 	image := "/ui/images/"
 	pages := map[string]string{
 		"overview": "/ui/", "images": "/ui/images", "images-none": "/ui/images?q=nothing+has+this+name",
-		"image": image + s.cached.uuid, "image-slow": image + s.slow.uuid, "image-long": image + s.long.uuid,
-		"image-chain": image + sampleApp, "image-conflict": image + s.conflict.uuid,
-		"sources": "/ui/sources", "jobs": "/ui/jobs", "job": "/ui/jobs/" + s.running, "connect": "/ui/connect", "absent": "/ui/none",
+		"image": image + x.cached.uuid, "image-slow": image + x.slow.uuid, "image-long": image + x.long.uuid,
+		"image-chain": image + sampleApp, "image-conflict": image + x.conflict.uuid,
+		"sources": "/ui/sources", "jobs": "/ui/jobs", "job": "/ui/jobs/" + x.running, "connect": "/ui/connect", "absent": "/ui/none",
 	}
 	if operators {
 		maps.Copy(pages, map[string]string{
-			"images-hidden": "/ui/images?state=hidden", "image-own": image + s.own.uuid, "image-hidden": image + s.hidden.uuid,
+			"images-hidden": "/ui/images?state=hidden", "image-own": image + x.own.uuid, "image-hidden": image + x.hidden.uuid,
 			"image-delete": image + sampleApp + "/delete", "publish": "/ui/publish",
-			"nodes": "/ui/nodes", "nodes-have": "/ui/nodes?image=" + s.cached.uuid, "nodes-none": "/ui/nodes?q=192.0.2.1",
+			"nodes": "/ui/nodes", "nodes-have": "/ui/nodes?image=" + x.cached.uuid, "nodes-none": "/ui/nodes?q=192.0.2.1",
 			"node": "/ui/nodes/127.0.10.11", "node-forget": "/ui/nodes/127.0.10.11/forget", "nodes-forget": "/ui/nodes/forget",
 		})
 	}
