@@ -7,9 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -212,45 +210,6 @@ func TestFileLost(t *testing.T) {
 	get(t, path).wantFile(t, img)
 	if n := src.requests(img); n != 2 {
 		t.Errorf("the source was asked %d times, want 2", n)
-	}
-}
-
-// TestDemo: `imgmirror demo --once` tells its story within 10 seconds and ends
-// with 0; without --once it serves until it is stopped.
-func TestDemo(t *testing.T) {
-	dir := t.TempDir()
-	cmd := exec.Command(imgmirror, "demo", "--once")
-	cmd.Dir, cmd.Env = dir, cleanEnv()
-	start := time.Now()
-	out, err := cmd.CombinedOutput()
-	took := time.Since(start)
-	t.Logf("demo --once, %v:\n%s", took.Round(time.Millisecond), out)
-	if err != nil {
-		t.Fatalf("demo --once: %v", err)
-	}
-	if took > 10*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	for _, want := range []string{"/ping", "/images", sampleApp, sampleWeb, sampleBase, "MISS", "HIT", "sha1", "http://127.0.0.1:"} {
-		if !bytes.Contains(out, []byte(want)) {
-			t.Errorf("the story does not have %q", want)
-		}
-	}
-	if left, _ := os.ReadDir(dir); len(left) != 0 {
-		t.Errorf("it left %v behind", left)
-	}
-
-	m := newMirror(t, nil)
-	m.run("demo")
-	m.until("the demo serves", func() bool { return strings.Contains(m.log(), "curl") })
-	hint := regexp.MustCompile(`curl .*(http://127\.0\.0\.1:\d+)`).FindStringSubmatch(m.log())
-	if hint == nil {
-		t.Fatalf("no address to try with curl in\n%s", m.log())
-	}
-	get(t, hint[1]+"/ping").has(t, `"imgapi":true`)
-	m.signal(syscall.SIGINT)
-	if code := m.awaitExit(10 * time.Second); code != 0 {
-		t.Errorf("Ctrl-C: exit %d", code)
 	}
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -10,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/demo"
+	"imgmirror/cmd/imgmirror/failure"
 	"imgmirror/config"
 )
 
@@ -18,16 +21,17 @@ func newDemoCmd() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Show the mirror at work on loopback: a source, a mirror of it, an import",
-		Long: "Starts a sample image server and a mirror of it on loopback, imports an image as imgadm\n" +
-			"would, stops the image server and imports it again. No network is needed.",
+		Short: "Show the mirror at work on loopback, with figures that are checked",
+		Long: "Starts a sample image server, mirrors and clients on loopback, and tells six chapters: pull-through, a\n" +
+			"source that is cut in mid-file, a source that lies, a herd of clients, a mirror without its source, and\n" +
+			"signed bundles that are carried to a second mirror. Each chapter ends with figures that are measured\n" +
+			"in the run; a figure that is not as expected makes the verb fail. No network is needed. Afterwards the\n" +
+			"mirror serves on until Ctrl-C, with its page.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelError}))
 			return demo.Tell(cmd.Context(), cmd.OutOrStdout(), listen, once,
-				func(ctx context.Context, dir, listen string, source config.Source) (*demo.Mirror, error) {
-					return startDemo(ctx, log, dir, listen, source)
-				})
+				func(ctx context.Context, o demo.Options) (*demo.Mirror, error) { return startDemo(ctx, log, o) }, demoVerb)
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "end after the story instead of serving on")
@@ -35,13 +39,32 @@ func newDemoCmd() *cobra.Command {
 	return cmd
 }
 
+// demoVerb is the demo's way to run a verb, in this process.
+func demoVerb(ctx context.Context, args ...string) demo.Said {
+	var out bytes.Buffer
+	root := newRootCmd()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return demo.Said{Text: out.String()}
+	}
+	told := failure.Of(err)
+	return demo.Said{Text: out.String() + told.Error(), Code: string(told.Code)}
+}
+
 // startDemo is the demo's way to start a mirror.
-func startDemo(ctx context.Context, log *slog.Logger, dir, listen string, source config.Source) (*demo.Mirror, error) {
+func startDemo(ctx context.Context, log *slog.Logger, o demo.Options) (*demo.Mirror, error) {
 	cfg := config.Defaults()
-	cfg.Listen = listen
+	cfg.Listen = cmp.Or(o.Listen, "127.0.0.1:0")
 	cfg.Admin.Listen = ""
-	cfg.DataDir = dir
-	cfg.Sources = []config.Source{source}
+	if o.Admin {
+		cfg.Admin.Listen = "127.0.0.1:0"
+	}
+	cfg.DataDir = o.Dir
+	cfg.Sources = o.Sources
+	cfg.Bundle.TrustedKeys = o.Keys
 	cfg.Cache.MinFree = 0
 	cfg.Clients.DrainTimeout = time.Second
 	m, err := newProcess(ctx, &cfg, log)
@@ -57,9 +80,15 @@ func startDemo(ctx context.Context, log *slog.Logger, dir, listen string, source
 		cancel()
 		return nil, errors.Join(err, ctx.Err())
 	}
+	operators := ""
+	if m.adminLn != nil {
+		operators = "http://" + m.adminLn.Addr().String()
+	}
 	var stop sync.Once
 	return &demo.Mirror{
 		URL:     "http://" + m.server.Addr().String(),
+		Admin:   operators,
+		Dir:     o.Dir,
 		Metrics: m.Registry(),
 		Stop: func() (err error) {
 			stop.Do(func() { cancel(); err = <-done })

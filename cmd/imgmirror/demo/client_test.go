@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"imgmirror/manifest"
 )
@@ -34,8 +33,7 @@ func TestRing(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	c := &client{base: server.URL, http: &http.Client{Timeout: 10 * time.Second}, say: t.Logf}
-	_, _, _, err := c.importSample(t.Context())
+	_, _, err := newClient(server.URL, t.Logf).importSample(t.Context())
 	if !errors.Is(err, manifest.ErrChain) || !strings.Contains(err.Error(), base) || !strings.Contains(err.Error(), "ring") {
 		t.Errorf("%v", err)
 	}

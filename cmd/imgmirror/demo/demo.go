@@ -1,5 +1,6 @@
 // Package demo tells the story of `imgmirror demo`: an image server, a mirror of the server, and
-// an import from the mirror, all on loopback. The sample images lie in this folder.
+// clients of the mirror, all on loopback. Each chapter ends with figures that are measured in the
+// run, and a wrong figure is the story's error. The sample images lie in this folder.
 package demo
 
 import (
@@ -8,14 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/dustin/go-humanize"
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"imgmirror/config"
@@ -30,106 +28,138 @@ var samples embed.FS
 // sample is the name of the image that is imported: the last of a chain of three.
 const sample = "sample-app"
 
+// limit is how long the story may take: a second is usual.
+const limit = time.Minute
+
 // Mirror is a running mirror of the story.
 type Mirror struct {
 	URL     string
+	Admin   string // URL of the admin listener; "" = there is none
+	Dir     string // the data folder
 	Metrics prometheus.Gatherer
 	Stop    func() error // ends the mirror and waits for its end; a second call does nothing
 }
 
-// Start starts a mirror of one source, which listens on an address and keeps its data in dir. It
-// returns when the mirror is ready.
-type Start func(ctx context.Context, dir, listen string, source config.Source) (*Mirror, error)
+// Options are those of a mirror.
+type Options struct {
+	Dir     string // the data folder
+	Listen  string // "" = a free port of loopback
+	Admin   bool   // with an admin listener, on a free port of loopback
+	Sources []config.Source
+	Keys    []string // the keys whose bundles are taken; none: a bundle needs no key
+}
+
+// Start starts a mirror. It returns when the mirror is ready.
+type Start func(ctx context.Context, o Options) (*Mirror, error)
+
+// Verb runs a verb of imgmirror.
+type Verb func(ctx context.Context, args ...string) Said
+
+// Said is what a verb has said. A Code of "" is success; else Text ends with the error.
+type Said struct{ Text, Code string }
 
 // Tell tells the story on out, with the mirror on the address listen, and, unless once, keeps the
 // mirror serving until ctx ends.
-func Tell(ctx context.Context, out io.Writer, listen string, once bool, start Start) (err error) {
+func Tell(ctx context.Context, out io.Writer, listen string, once bool, start Start, verb Verb) (err error) {
 	dir, err := os.MkdirTemp("", "imgmirror-demo-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-
 	images := filepath.Join(dir, "images")
 	if err := os.CopyFS(images, samples); err != nil {
 		return err
 	}
+	// The verbs read this file, and no file of the machine.
+	if err := os.WriteFile(filepath.Join(dir, "imgmirror.yaml"), []byte("{}\n"), 0o600); err != nil {
+		return err
+	}
 
 	// The source is a mirror as well: of a folder. So the two talk real IMGAPI.
-	source, err := start(ctx, filepath.Join(dir, "source"), "127.0.0.1:0",
-		config.Source{Name: "samples", URL: config.URL(images), Kind: "directory", Refresh: time.Hour})
+	source, err := start(ctx, Options{Dir: filepath.Join(dir, "source"),
+		Sources: []config.Source{{Name: "samples", URL: config.URL(images), Kind: "directory", Refresh: time.Hour}}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, source.Stop()) }()
-	mirror, err := start(ctx, filepath.Join(dir, "mirror"), listen,
-		config.Source{Name: "upstream", URL: config.URL(source.URL), Kind: "auto", Refresh: time.Hour})
+	s := &story{teller: newTeller(out), dir: dir, start: start, verb: verb}
+	if s.line, err = newLine(source.URL); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.line.close()) }()
+	s.mirror, err = start(ctx, Options{Dir: filepath.Join(dir, "mirror"), Listen: listen, Admin: !once,
+		Sources: []config.Source{from("upstream", s.line.url)}})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, mirror.Stop()) }()
-
-	fmt.Fprintf(out, "An image server (the source) runs on %s\n", source.URL)
-	fmt.Fprintf(out, "and a mirror of it on              %s\n", mirror.URL)
-	c := &client{
-		base: mirror.URL,
-		http: &http.Client{Transport: &http.Transport{Proxy: nil}},
-		say:  func(format string, args ...any) { fmt.Fprintf(out, "   "+format+"\n", args...) },
-	}
-
-	fmt.Fprintf(out, "\n1. An import of %s from the mirror, which has no file yet:\n", sample)
-	id, served, first, err := c.importSample(ctx)
-	if err != nil {
+	defer func() { err = errors.Join(err, s.mirror.Stop()) }()
+	s.client = newClient(s.mirror.URL, s.say)
+	if err := s.tell(ctx, source); err != nil || once {
 		return err
 	}
-	fmt.Fprintf(out, "\n2. The source is stopped.\n")
-	if err := source.Stop(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\n3. The same import again:\n")
-	_, again, second, err := c.importSample(ctx)
-	if err != nil {
-		return err
-	}
-
-	fetched, err := counter(mirror.Metrics, "imgmirror_upstream_received_bytes_total")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "\nThe first import took %s, the second %s.\n",
-		first.Round(time.Millisecond/10), second.Round(time.Millisecond/10))
-	fmt.Fprintf(out, "Fetched from the source: %s (lists and manifests included). Served to the client: %s of image files.\n",
-		humanize.Bytes(uint64(fetched)), humanize.Bytes(uint64(served+again)))
-	fmt.Fprintf(out, "\nTo try while the mirror runs:\n"+
-		"   curl -s %[1]s/images\n   curl -sI %[1]s/images/%[2]s/file\n"+
-		"or, on a compute node that reaches it: imgadm sources -a %[1]s\n", mirror.URL, id)
-	if once {
-		return nil
-	}
-	fmt.Fprintf(out, "\nIt serves on until Ctrl-C.\n")
+	fmt.Fprintf(out, `
+The mirror serves on, without its source, until Ctrl-C:
+   page            %[1]s/ui/
+   operators' page %[2]s/ui/
+   its token       imgmirror token --data-dir %[3]s
+   curl -s %[1]s/images
+   imgadm sources -a %[1]s   (on a compute node that reaches the mirror)
+`, s.mirror.URL, s.mirror.Admin, s.mirror.Dir)
 	<-ctx.Done()
 	return nil
 }
 
-// importSample lists the images, finds the sample by its name and imports it.
-func (c *client) importSample(ctx context.Context) (id uuid.UUID, bytes int64, took time.Duration, err error) {
+// tell tells all chapters. The source is stopped in the fifth.
+func (s *story) tell(ctx context.Context, source *Mirror) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	start := time.Now()
-	images, err := c.list(ctx)
-	if err != nil {
-		return id, 0, 0, err
-	}
-	for _, m := range images {
-		if m.Name == sample {
-			bytes, err = c.importImage(ctx, m.UUID)
-			return m.UUID, bytes, time.Since(start), err
+	fmt.Fprintln(s.out, "An image server (the source), a mirror of it, and clients, all on this machine.")
+	for _, c := range []struct {
+		title string
+		tell  func() error
+	}{
+		{"Pull-through: a client imports " + sample + ", the mirror has no file yet", func() error { return s.pull(ctx) }},
+		{"A source cut in mid-file: the download goes on at its offset", func() error { return s.cut(ctx) }},
+		{"A source that lies: wrong bytes are never published", func() error { return s.lie(ctx, source) }},
+		{fmt.Sprintf("A herd: %d clients ask at once for a file that is not there yet", herdSize), func() error { return s.herd(ctx) }},
+		{"Offline: the same import without the source", func() error { return s.offline(ctx, source) }},
+		{"Over the air gap: signed bundles, carried to a second mirror", func() error { return s.carry(ctx) }},
+	} {
+		s.chapter(c.title)
+		if err := c.tell(); err != nil {
+			return fmt.Errorf("chapter %d: %w", s.chapters, err)
 		}
 	}
-	return id, 0, 0, fmt.Errorf("GET %s/images: no image named %s: %w", c.base, sample, fs.ErrNotExist)
+	fetched, err := s.mirror.metric("imgmirror_upstream_received_bytes_total")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "\n%s\n", s.paint(green, fmt.Sprintf("%d figures, all as expected, in %s", s.figures, time.Since(start).Round(time.Millisecond))))
+	fmt.Fprintf(s.out, "The mirror has fetched %s, lists included, and served %s of image files.\n",
+		humanize.Bytes(uint64(fetched)), humanize.Bytes(uint64(s.served)))
+	return nil
 }
 
-// counter adds up a counter over its labels.
-func counter(g prometheus.Gatherer, name string) (sum float64, err error) {
-	families, err := g.Gather()
+// settled returns when the mirror has no download under way: a client has the last byte of a file
+// a moment before the file is published.
+func (m *Mirror) settled(ctx context.Context) error {
+	for {
+		running, err := m.metric("imgmirror_fills_inflight")
+		if err != nil || running == 0 {
+			return err
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// metric adds up a counter or a gauge of the mirror over its labels.
+func (m *Mirror) metric(name string) (sum int64, err error) {
+	families, err := m.Metrics.Gather()
 	if err != nil {
 		return 0, err
 	}
@@ -138,7 +168,7 @@ func counter(g prometheus.Gatherer, name string) (sum float64, err error) {
 			continue
 		}
 		for _, m := range f.GetMetric() {
-			sum += m.GetCounter().GetValue()
+			sum += int64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
 		}
 		return sum, nil
 	}
