@@ -3,10 +3,10 @@
 # make test   what CI runs: format, vet, every test with the race detector
 # make bench  what takes time, as ratios where there is something to compare with
 # make check  test, the linters and the cross builds: before a commit
+# make dist   what is released, in dist/VERSION: deb, rpm, archives, SBOM, SHA256SUMS
 # make screenshots   pictures of the page, in both themes at two widths, in dist/screenshots
 
-# A semantic version: clients see it in /ping.
-VERSION ?= 0.1.0-g$(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
+VERSION ?= $(shell deploy/version.sh)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
@@ -16,7 +16,7 @@ PLATFORMS := illumos/amd64 linux/amd64 linux/arm64 freebsd/amd64 darwin/arm64
 # Pinned; built from its module by the Go tool-chain, kept in the build cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: demo run build test check bench cross lint fmt tools vet man screenshots
+.PHONY: demo run build test check bench cross dist lint fmt tools vet man screenshots
 
 build:
 	$(BUILD) -o imgmirror ./cmd/imgmirror
@@ -45,6 +45,11 @@ cross:
 		out=dist/imgmirror-$${p%/*}-$${p#*/}; echo "$$out"; \
 		GOOS=$${p%/*} GOARCH=$${p#*/} $(BUILD) -o "$$out" ./cmd/imgmirror; \
 	done
+
+# The same commit gives the same bytes.
+dist:
+	rm -rf 'dist/$(VERSION)'
+	VERSION='$(VERSION)' PLATFORMS='$(PLATFORMS)' deploy/dist.sh 'dist/$(VERSION)'
 
 # imgmirror(8), a page of each verb, and imgmirror.yaml(5), made from the commands and the keys.
 man: build

@@ -2,13 +2,11 @@ package e2e
 
 import (
 	"encoding/json"
-	"encoding/xml"
 	"os"
 	"os/exec"
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +37,7 @@ func TestDeployedVariables(t *testing.T) {
 	}
 	variable := regexp.MustCompile(`\b` + config.EnvPrefix + `[A-Z][A-Z0-9_]+`)
 	for _, file := range []string{
-		"Dockerfile", "docker-compose.yml", "deploy/imgmirror.service", "deploy/imgmirror.smf.xml", "deploy/imgmirror.yaml",
+		"Dockerfile", "docker-compose.yml", "deploy/imgmirror.yaml",
 	} {
 		for _, name := range variable.FindAllString(readRoot(t, file), -1) {
 			if !known[name] && name != config.EnvPrefix+"KEY" {
@@ -96,6 +94,11 @@ func TestDockerfile(t *testing.T) {
 		}
 	}
 	want("VOLUME", dataDir)
+	for _, label := range []string{"title", "description", "licenses", "version", "revision"} {
+		if !regexp.MustCompile(`\bimage\.` + label + `="[^"]+"`).MatchString(strings.Join(last["LABEL"], "")) {
+			t.Errorf("there is no label %s: %q", label, last["LABEL"])
+		}
+	}
 	want("ENV", config.EnvName("data_dir")+"="+dataDir)
 	want("EXPOSE", strings.TrimPrefix(config.Defaults().Listen, ":"))
 	if user := strings.Join(last["USER"], ""); !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(user) {
@@ -262,81 +265,25 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-func TestSMFManifest(t *testing.T) {
-	var bundle struct {
-		XMLName xml.Name `xml:"service_bundle"`
-		Service struct {
-			Name    string `xml:"name,attr"`
-			Methods []struct {
-				Name    string `xml:"name,attr"`
-				Exec    string `xml:"exec,attr"`
-				Timeout string `xml:"timeout_seconds,attr"`
-			} `xml:"exec_method"`
-			Env []struct {
-				Name  string `xml:"name,attr"`
-				Value string `xml:"value,attr"`
-			} `xml:"method_context>method_environment>envvar"`
-			Groups []struct {
-				Name   string `xml:"name,attr"`
-				Values []struct {
-					Name  string `xml:"name,attr"`
-					Value string `xml:"value,attr"`
-				} `xml:"propval"`
-			} `xml:"property_group"`
-		} `xml:"service"`
-	}
-	if err := xml.Unmarshal([]byte(readRoot(t, "deploy/imgmirror.smf.xml")), &bundle); err != nil {
+// The context of the image has all that the build needs: each folder with a package of the binary, and each file.
+func TestDockerContext(t *testing.T) {
+	ignore := readRoot(t, ".dockerignore")
+	needs := map[string]bool{"go.mod": true, "go.sum": true, "LICENSE": true}
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "./cmd/imgmirror")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
 		t.Fatal(err)
 	}
-	methods := make(map[string]string)
-	for _, m := range bundle.Service.Methods {
-		methods[m.Name] = m.Exec
-		if seconds, err := strconv.Atoi(m.Timeout); err != nil || seconds <= 0 {
-			t.Errorf("method %s: timeout %q", m.Name, m.Timeout)
-		} else if drain := config.Defaults().Clients.DrainTimeout.Seconds(); m.Name == "stop" && float64(seconds) <= drain {
-			t.Errorf("stop may take %d s, draining takes %v", seconds, drain)
+	for line := range strings.Lines(string(out)) {
+		if ours, ok := strings.CutPrefix(strings.TrimSpace(line), module); ok {
+			folder, _, _ := strings.Cut(ours, "/")
+			needs[folder] = true
 		}
 	}
-	want := map[string]string{"start": "/opt/imgmirror/bin/imgmirror serve", "stop": ":kill", "refresh": ":kill -HUP"}
-	for name, exec := range want {
-		if methods[name] != exec {
-			t.Errorf("method %s is %q, want %q", name, methods[name], exec)
-		}
-	}
-	data := false
-	for _, e := range bundle.Service.Env {
-		data = data || e.Name == config.EnvName("data_dir") && e.Value == dataDir
-	}
-	if !data {
-		t.Errorf("the environment does not set %s", config.EnvName("data_dir"))
-	}
-	// Without it the start method would have to return.
-	child := false
-	for _, g := range bundle.Service.Groups {
-		for _, v := range g.Values {
-			child = child || g.Name == "startd" && v.Name == "duration" && v.Value == "child"
-		}
-	}
-	if !child {
-		t.Error("startd/duration is not child")
-	}
-}
-
-func TestSystemdUnit(t *testing.T) {
-	unit := make(map[string]string)
-	for line := range strings.Lines(readRoot(t, "deploy/imgmirror.service")) {
-		if key, value, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(key, "#") {
-			unit[key] = value
-		}
-	}
-	for key, value := range map[string]string{
-		"Type":           "notify",
-		"ExecStart":      "/usr/local/bin/imgmirror serve",
-		"StateDirectory": path.Base(dataDir),
-		"Environment":    config.EnvName("data_dir") + "=" + dataDir,
-	} {
-		if unit[key] != value {
-			t.Errorf("%s=%s, want %s", key, unit[key], value)
+	for name := range needs {
+		if !strings.Contains(ignore, "\n!"+name+"\n") {
+			t.Errorf(".dockerignore keeps %s out", name)
 		}
 	}
 }
