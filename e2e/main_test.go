@@ -17,8 +17,8 @@ import (
 	"testing"
 )
 
-// imgmirror is the path of the binary under test. Only TestMain sets the path.
-var imgmirror string
+// imgmirror is the path of the binary under test, and workDir a folder that goes with the tests. Only TestMain sets them.
+var imgmirror, workDir string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -33,6 +33,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	defer endBrowser()
+	workDir = dir
 	if imgmirror = os.Getenv(binaryEnv); imgmirror != "" {
 		return m.Run()
 	}
