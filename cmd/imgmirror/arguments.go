@@ -11,6 +11,7 @@ import (
 	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/manifest"
 	"imgmirror/proxy/admin"
+	"imgmirror/proxy/meaning"
 )
 
 // filterHelp explains filters to those who ask for help.
@@ -88,6 +89,15 @@ func optionalArgs(w *admin.Wanted) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// noMatch is the error of filters that match no row of a list, nil without filters. what is a row;
+// among says which rows there were to match, "" = all.
+func noMatch(what string, filters []string, among string) error {
+	if len(filters) == 0 {
+		return nil
+	}
+	return failure.New(meaning.NotFound, "no %s matches %s%s", what, strings.Join(filters, " "), among)
 }
 
 // needFlags refuses a command line without flags that must be there.

@@ -28,9 +28,6 @@ func (e *exporting) plan(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(rows) == 0 {
-		return failure.New("ResourceNotFound", "no image matches %s", strings.Join(e.wanted.Filters, " "))
-	}
 	e.images = make([]planned, len(rows))
 	e.byUUID = make(map[uuid.UUID]manifest.Manifest, len(rows))
 	e.excluded = make(map[uuid.UUID]bool)

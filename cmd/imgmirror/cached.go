@@ -38,7 +38,7 @@ func newListCmd() *cobra.Command {
 		Args: filterArgs,
 	}
 	quiet := addQuietFlag(cmd)
-	return tableVerb(cmd, cachedTable, needFiles, func(ctx context.Context, s *session, args []string) ([]admin.Cached, error) {
+	return tableVerb(cmd, cachedTable, needFiles, " among those on disk", func(ctx context.Context, s *session, args []string) ([]admin.Cached, error) {
 		cached, err := s.Cached(ctx, args...)
 		if err != nil || *quiet {
 			return cached, err

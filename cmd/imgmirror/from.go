@@ -82,10 +82,15 @@ func (r *remote) wanted(ctx context.Context, w admin.Wanted) ([]catalog.Entry, e
 	if err != nil {
 		return nil, remoteError(err)
 	}
+	found := false
 	for _, image := range list.Images {
 		if manifest.MatchAll(image, match) {
+			found = true
 			images = append(images, catalog.Entry{Manifest: image})
 		}
+	}
+	if !found {
+		return nil, noMatch("image", w.Filters, " of "+r.url)
 	}
 	return images, nil
 }

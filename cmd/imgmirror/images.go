@@ -24,7 +24,7 @@ func newAvailCmd() *cobra.Command {
 		Args:  filterArgs,
 	}
 	quiet := addQuietFlag(cmd)
-	return tableVerb(cmd, imageTable, needLists, func(ctx context.Context, s *session, args []string) ([]imageRow, error) {
+	return tableVerb(cmd, imageTable, needLists, "", func(ctx context.Context, s *session, args []string) ([]imageRow, error) {
 		images, err := s.Images(ctx, args...)
 		if err != nil {
 			return nil, err
@@ -77,7 +77,7 @@ func newAncestryCmd() *cobra.Command {
 		Args:              uuidArg(&id),
 		ValidArgsFunction: completeFrom(offered),
 	}
-	return tableVerb(cmd, imageTable, needLists, func(ctx context.Context, s *session, _ []string) ([]imageRow, error) {
+	return tableVerb(cmd, imageTable, needLists, "", func(ctx context.Context, s *session, _ []string) ([]imageRow, error) {
 		images, err := s.Ancestry(ctx, id)
 		if err != nil {
 			return nil, err

@@ -103,6 +103,7 @@ type nodesAsked struct {
 	query   admin.NodeQuery
 	address string // of one node; "" = of several
 	filters []func(admin.Node) bool
+	texts   []string // of filters
 }
 
 func newNodesCmd() *cobra.Command {
@@ -168,7 +169,7 @@ func newNodesCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withTable(cmd, out, needFiles, func(ctx context.Context, s *session) ([]admin.Node, error) {
+		return withMatches(cmd, out, needFiles, noMatch("node", asked.texts, ""), func(ctx context.Context, s *session) ([]admin.Node, error) {
 			return allNodes(ctx, s, cmd, asked, *quiet)
 		})
 	}
@@ -183,7 +184,7 @@ func readNodeArgs(args []string) (asked nodesAsked, err error) {
 			if err != nil {
 				return asked, err
 			}
-			asked.filters = append(asked.filters, filter)
+			asked.filters, asked.texts = append(asked.filters, filter), append(asked.texts, arg)
 			continue
 		}
 		if asked.address != "" || asked.query.Address != "" {

@@ -68,6 +68,24 @@ func withTable[T any](cmd *cobra.Command, out table.Layout[T], n need, ask func(
 	})
 }
 
+// withMatches is withTable for rows that filters choose. Without a row the verb prints JSON only, and
+// fails with none, which is nil when there are no filters.
+func withMatches[T any](cmd *cobra.Command, out table.Layout[T], n need, none error, ask func(context.Context, *session) ([]T, error)) error {
+	return withSession(cmd, n, func(ctx context.Context, s *session) error {
+		rows, err := ask(ctx, s)
+		if err != nil {
+			return err
+		}
+		if len(rows) > 0 {
+			none = nil
+		}
+		if none != nil && !out.JSON {
+			return none
+		}
+		return errors.Join(out.Print(cmd.OutOrStdout(), rows), none)
+	})
+}
+
 // withJob has cmd's mirror start a job, and stays until the job is over.
 func withJob(cmd *cobra.Command, n need, f progress.Following, start func(context.Context, *session) (admin.Job, error)) error {
 	return withSession(cmd, n, func(ctx context.Context, s *session) error {
@@ -80,11 +98,12 @@ func withJob(cmd *cobra.Command, n need, f progress.Following, start func(contex
 	})
 }
 
-// tableVerb completes a verb that only asks its mirror for rows, and prints them.
-func tableVerb[T any](cmd *cobra.Command, t table.Table[T], n need, ask func(ctx context.Context, s *session, args []string) ([]T, error)) *cobra.Command {
+// tableVerb completes a verb that only asks its mirror for the images that its arguments name, and
+// prints them. among says which images there are for filters to match; see noMatch.
+func tableVerb[T any](cmd *cobra.Command, t table.Table[T], n need, among string, ask func(ctx context.Context, s *session, args []string) ([]T, error)) *cobra.Command {
 	addServerFlags(cmd)
 	t.Run(cmd, func(cmd *cobra.Command, args []string, out table.Layout[T]) error {
-		return withTable(cmd, out, n, func(ctx context.Context, s *session) ([]T, error) { return ask(ctx, s, args) })
+		return withMatches(cmd, out, n, noMatch("image", args, among), func(ctx context.Context, s *session) ([]T, error) { return ask(ctx, s, args) })
 	})
 	return cmd
 }

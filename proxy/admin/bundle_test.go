@@ -202,7 +202,6 @@ func TestPlanBundle(t *testing.T) {
 		{BundleWanted{UUIDs: []string{id(4), id(2)}}, "4! 1* 2!*"},
 		{BundleWanted{Filters: []string{"name=~image"}, Newest: 1}, "4!"},
 		{BundleWanted{UUIDs: []string{id(1)}, Filters: []string{"name=~image"}, Newest: 2}, "1!* 2* 3! 4!"},
-		{BundleWanted{Filters: []string{"name=none"}}, ""},
 	} {
 		if got := plan(c.wanted); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.wanted, got, c.want)
@@ -211,6 +210,7 @@ func TestPlanBundle(t *testing.T) {
 	f.refused(422, meaning.InvalidParameter, "POST", "/bundle/plan", BundleWanted{})
 	f.refused(422, meaning.InvalidParameter, "POST", "/bundle/plan", BundleWanted{Filters: []string{"name=x"}, Newest: -1})
 	f.refused(404, meaning.NotFound, "POST", "/bundle/plan", BundleWanted{UUIDs: []string{id(99)}})
+	f.refused(404, meaning.NotFound, "POST", "/bundle/plan", BundleWanted{Filters: []string{"name=none"}})
 }
 
 func TestFile(t *testing.T) {

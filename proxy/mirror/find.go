@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -37,6 +38,19 @@ func (e *told) Unwrap() error { return e.is }
 // tell makes an error that matches is and does not repeat its text.
 func tell(is error, format string, args ...any) error {
 	return &told{text: fmt.Sprintf(format, args...), is: is}
+}
+
+// ErrNoMatch says that no image matches the filters; the error matches fs.ErrNotExist.
+var ErrNoMatch = fmt.Errorf("no image matches: %w", fs.ErrNotExist)
+
+// noMatch is the error of filters that match nothing. among says which images there were to match;
+// "" = all that are listed.
+func noMatch(filters []manifest.Filter, among string) error {
+	texts := make([]string, len(filters))
+	for i, f := range filters {
+		texts[i] = f.String()
+	}
+	return tell(ErrNoMatch, "no image matches %s%s", strings.Join(texts, " "), among)
 }
 
 // Find gives one image, listed or not, and asks the sources if need be. The error matches
@@ -90,7 +104,8 @@ func (m *Mirror) finder(ctx context.Context) func(uuid.UUID) (catalog.Entry, err
 func manifestOf(e catalog.Entry) manifest.Manifest { return e.Manifest }
 
 // Select gives the images that are meant: those named by uuid in their order, then those that match,
-// in the order of the list, the oldest first. An image that is named and cannot be found is an error.
+// in the order of the list, the oldest first. An image that is named and cannot be found is an error,
+// and so are filters that match nothing: ErrNoMatch.
 func (m *Mirror) Select(ctx context.Context, w Wanted) ([]catalog.Entry, error) {
 	var out []catalog.Entry
 	named := make(map[uuid.UUID]bool)
@@ -106,14 +121,21 @@ func (m *Mirror) Select(ctx context.Context, w Wanted) ([]catalog.Entry, error) 
 		return out, nil
 	}
 	var matching []catalog.Entry
-	list := m.Current()
+	found, list := false, m.Current()
 	for _, image := range list.Images() {
-		if named[image.UUID] || !manifest.MatchAll(image, w.Filters) {
+		if !manifest.MatchAll(image, w.Filters) {
+			continue
+		}
+		found = true
+		if named[image.UUID] {
 			continue
 		}
 		if e, ok := list.Entry(image.UUID); ok {
 			matching = append(matching, e)
 		}
+	}
+	if !found {
+		return nil, noMatch(w.Filters, "")
 	}
 	if w.Newest > 0 && len(matching) > w.Newest {
 		matching = matching[len(matching)-w.Newest:]

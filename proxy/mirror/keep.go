@@ -96,17 +96,20 @@ func (m *Mirror) Holdings(filters []manifest.Filter) []Holding {
 }
 
 // held gives what is on disk of the images that are meant; of all when none is. An image that is
-// named and has nothing there is an error.
+// named and has nothing there is an error, and so are filters that match nothing: ErrNoMatch.
 func (m *Mirror) held(w Wanted) ([]Holding, error) {
 	named := make(map[uuid.UUID]bool, len(w.UUIDs))
 	for _, id := range w.UUIDs {
 		named[id] = false
 	}
 	var out []Holding
+	found := len(w.Filters) == 0
 	for _, h := range m.Holdings(nil) {
+		match := len(w.Filters) > 0 && h.matches(w.Filters)
+		found = found || match
 		if _, ok := named[h.ID]; ok {
 			named[h.ID] = true
-		} else if !w.Empty() && (len(w.Filters) == 0 || !h.matches(w.Filters)) {
+		} else if !w.Empty() && !match {
 			continue
 		}
 		out = append(out, h)
@@ -115,6 +118,9 @@ func (m *Mirror) held(w Wanted) ([]Holding, error) {
 		if !named[id] {
 			return nil, tell(fs.ErrNotExist, "image %s is not cached", id)
 		}
+	}
+	if !found {
+		return nil, noMatch(w.Filters, " among those on disk")
 	}
 	return out, nil
 }
@@ -147,10 +153,18 @@ func (m *Mirror) SelectPinned(ctx context.Context, w Wanted) ([]uuid.UUID, error
 		return ids, nil
 	}
 	var more []uuid.UUID
+	found := false
 	for id := range pinned {
-		if e, ok := list.Entry(id); ok && !slices.Contains(ids, id) && manifest.MatchAll(e.Manifest, w.Filters) {
+		e, ok := list.Entry(id)
+		if !ok || !manifest.MatchAll(e.Manifest, w.Filters) {
+			continue
+		}
+		if found = true; !slices.Contains(ids, id) {
 			more = append(more, id)
 		}
+	}
+	if !found {
+		return nil, noMatch(w.Filters, " among those that are pinned by hand")
 	}
 	slices.SortFunc(more, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	return append(slices.Clip(ids), more...), nil

@@ -22,8 +22,8 @@ func (m *Mirror) wishes(ctx context.Context, all []Wanted, failed func(id uuid.U
 	var images []catalog.Entry
 	for _, wish := range all {
 		selected, err := m.Select(ctx, wish)
-		if err != nil {
-			failed(wish.UUIDs[0], err) // filters find nothing, and do not fail
+		if err != nil && !errors.Is(err, ErrNoMatch) {
+			failed(wish.UUIDs[0], err) // filters do not fail otherwise
 		}
 		slices.Reverse(selected) // the list is in order of age
 		images = append(images, selected...)
