@@ -147,7 +147,9 @@ func TestInstallWithoutMirror(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, poolSize)
 	m := newMirror(t, p.settings(), samples(t))
-	m.verb("install", "-q", sampleApp).want(t)
+	m.verb("install", "-q", sampleApp).wantError(t, "install", "NoDataFolder")
+	p.holds()
+	m.folder().verb("install", "-q", sampleApp).want(t)
 	p.holds(sampleBase, sampleWeb, sampleApp)
 	m.verb("list", "-H", "-o", "name", "-s", "name").want(t, "sample-app\nsample-base\nsample-web\n")
 }

@@ -107,6 +107,15 @@ func from(url string, more ...settings) map[string]any {
 	return source
 }
 
+// folder makes the data folder, as a first start does, for verbs that work without a mirror.
+func (m *mirror) folder() *mirror {
+	m.t.Helper()
+	if err := os.MkdirAll(m.data(), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	return m
+}
+
 // data is the path of something in the data folder.
 func (m *mirror) data(elem ...string) string {
 	return filepath.Join(append([]string{m.dir, "data"}, elem...)...)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -205,10 +206,11 @@ func TestVerbsNoFolder(t *testing.T) {
 	m.verb("avail", "-H", "-o", "name").want(t, "sample-app\n")
 	m.verb("fetch", "-n", sampleWeb).want(t, "sample-web", "sample-base")
 	m.verb("list").wantError(t, "list", "NoDataFolder")
-	if found, err := filepath.Glob(m.data("*")); err != nil || len(found) > 0 {
-		t.Errorf("left behind: %q, %v", found, err)
+	m.verb("fetch", sampleWeb).wantError(t, "fetch", "NoDataFolder")
+	if _, err := os.Stat(m.data()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there is a data folder: %v", err)
 	}
-	m.verb("fetch", sampleWeb).want(t, "sample-web@1.0.0: fetched")
+	m.folder().verb("fetch", sampleWeb).want(t, "sample-web@1.0.0: fetched")
 	m.verb("list", "-H", "-o", "name", "-s", "name").want(t, "sample-base\nsample-web\n")
 }
 
@@ -222,7 +224,7 @@ func TestVerbFetchInterrupted(t *testing.T) {
 			img := newImage("big", 4<<20)
 			src := newSource(t, img)
 			src.rate(2 << 20)
-			m := newMirror(t, nil, from(src.URL()))
+			m := newMirror(t, nil, from(src.URL())).folder()
 			if running {
 				m.start()
 				m.awaitList(1)
@@ -263,7 +265,7 @@ func TestVerbFetchOnTerminal(t *testing.T) {
 	img := newImage("slow", 1<<20)
 	src := newSource(t, img)
 	src.rate(1 << 20)
-	m := newMirror(t, nil, from(src.URL()))
+	m := newMirror(t, nil, from(src.URL())).folder()
 	cmd := exec.Command(script, "-qec", imgmirror+" fetch "+img.uuid+" --config "+m.configFile(), "/dev/null")
 	cmd.Env, cmd.Dir = m.env, t.TempDir()
 	out, err := cmd.Output()

@@ -65,7 +65,7 @@ func newBundleImportCmd() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
+		return withSession(cmd, needNewStore, func(ctx context.Context, s *session) error {
 			in := &importRun{s: s, show: progress.New(cmd.ErrOrStderr(), quiet), added: make(map[string]bool)}
 			err := in.all(ctx, cmd.InOrStdin(), volumes)
 			if !quiet && len(in.reports) > 0 {

@@ -75,7 +75,7 @@ func newPublishCmd() *cobra.Command {
 			if err := checkHead(warn, image, head, imageFile); err != nil {
 				return err
 			}
-			return withSession(cmd, needStore, func(ctx context.Context, s *session) error {
+			return withSession(cmd, needNewStore, func(ctx context.Context, s *session) error {
 				up := progress.NewReader(in, progress.New(cmd.ErrOrStderr(), quiet), admin.Item{
 					UUID: image.UUID.String(), Name: image.Name, Version: image.Version, Total: image.Files[0].Size,
 				})

@@ -231,7 +231,11 @@ func (full) Write([]byte) (int, error) {
 func TestOutputIsFull(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "imgmirror.yaml")
-	text := fmt.Sprintf("data_dir: %s\nsources: [{name: samples, url: %s, kind: directory}]\n", filepath.Join(dir, "data"), sampleSource(t).URL)
+	data := filepath.Join(dir, "data")
+	text := fmt.Sprintf("data_dir: %s\nsources: [{name: samples, url: %s, kind: directory}]\n", data, sampleSource(t).URL)
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,8 @@ const (
 	needLists               // the sources' lists, which are asked for if they are old; without a folder they are kept nowhere
 	needAnswers             // likewise, and each source is asked just now
 	needCheck               // likewise, and the verb itself has the sources asked
-	needStore               // files and lists, and a folder to keep them in
+	needStore               // files and lists: a folder that does not exist is an error
+	needNewStore            // likewise, and the folder is made: the first image of a mirror may come by the verb
 )
 
 // withSession connects cmd to its mirror, calls do and ends the connection.
@@ -199,9 +200,10 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 	own.Verify.ScrubEvery = 0
 	own.Prefetch = nil
 	cleanup := func() error { return handOver(own.DataDir) }
-	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) && n != needStore {
-		if n == needFiles {
-			return nil, failure.New("NoDataFolder", "no mirror has been run on %s (--data-dir, or data_dir in the configuration)", cfg.DataDir)
+	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) && n != needNewStore {
+		if n == needFiles || n == needStore {
+			return nil, failure.New("NoDataFolder", "no mirror has been run on %s: start one (imgmirror serve), "+
+				"or name the data folder of another (--data-dir, or data_dir in the configuration)", cfg.DataDir)
 		}
 		dir, err := os.MkdirTemp("", "imgmirror-")
 		if err != nil {

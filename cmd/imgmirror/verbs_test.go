@@ -102,3 +102,86 @@ func TestNoMatch(t *testing.T) {
 		t.Errorf("exit %d, stderr %q", code, stderr)
 	}
 }
+
+// verbLines is a command line of each verb that finds work to do, without options of all verbs.
+var verbLines = map[string][]string{
+	"ancestry":        {sampleApp.String()},
+	"avail":           {"name=sample-app"},
+	"bundle export":   {"--fill", "-o", "OUT/bundle.tar", sampleApp.String()},
+	"bundle have":     {"-o", "OUT/have.json"},
+	"bundle import":   nil, // makes a data folder
+	"bundle keygen":   {"-o", "OUT/key"},
+	"bundle show":     {"OUT"},
+	"completion":      {"bash"},
+	"config check":    {},
+	"config show":     {},
+	"delete":          {sampleApp.String()},
+	"demo":            nil, // has a folder of its own
+	"doctor":          {},
+	"fetch":           {sampleApp.String()},
+	"fills":           {},
+	"healthcheck":     {},
+	"install":         {sampleApp.String()},
+	"installed":       {},
+	"jobs":            {},
+	"jobs cancel":     {"1"},
+	"list":            {},
+	"man":             {"OUT"},
+	"manifest create": {"-f", "OUT/none", "--name", "n", "--version", "1", "--os", "smartos", "--type", "zone-dataset"},
+	"nodes":           {},
+	"pin":             {sampleApp.String()},
+	"publish":         nil, // makes a data folder
+	"refresh":         {},
+	"serve":           nil, // makes a data folder
+	"show":            {sampleApp.String()},
+	"sources":         {},
+	"status":          {},
+	"token":           {},
+	"unpin":           {sampleApp.String()},
+	"unpublish":       {sampleApp.String()},
+	"vacuum":          {},
+	"verify":          {},
+	"version":         {},
+}
+
+// TestNoVerbMakesDataFolder: a verb in the wrong folder, or with the wrong configuration, leaves nothing
+// behind there, and a verb that keeps something there says that no mirror has been run on the folder.
+func TestNoVerbMakesDataFolder(t *testing.T) {
+	file, data := sampleConfig(t)
+	for name, c := range allVerbs() {
+		line, known := verbLines[name]
+		if !known {
+			t.Errorf("%s: verbLines has no command line of this verb", name)
+		}
+		if line == nil {
+			continue
+		}
+		lines := [][]string{line}
+		if c.Flags().Lookup("dry-run") != nil {
+			lines = append(lines, append([]string{"--dry-run"}, line...))
+		}
+		if c.Flags().Lookup("stage") != nil {
+			lines = append(lines, append([]string{"--stage"}, line...))
+		}
+		for _, line := range lines {
+			line = append(strings.Fields(name), line...)
+			for i := range line {
+				line[i] = strings.Replace(line[i], "OUT", t.TempDir(), 1)
+			}
+			code, _, stderr := verb(append(line, "--config", file)...)
+			if code == failure.ExitUsage {
+				t.Errorf("%v: %s", line, stderr)
+			}
+			if slices.Contains([]string{"fetch", "pin", "install"}, name) && !slices.Contains(line, "--dry-run") &&
+				(code != failure.ExitFailure || !strings.Contains(stderr, "(NoDataFolder): no mirror has been run on "+data+": start one")) {
+				t.Errorf("%v: exit %d, %s", line, code, stderr)
+			}
+			if _, err := os.Stat(data); err == nil {
+				t.Errorf("%v: makes the data folder", line)
+				if err := os.RemoveAll(data); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
