@@ -34,6 +34,7 @@ func TestInstallKill(t *testing.T) {
 		if err := os.RemoveAll(m.data()); err != nil {
 			t.Fatal(err)
 		}
+		m.folder()
 	}
 
 	// How long it takes when nobody disturbs it, and what then is there.
@@ -118,7 +119,7 @@ func TestInstallInterrupted(t *testing.T) {
 			img := asNew(t, sampleBase, nil, nil)
 			src := newSource(t, img)
 			src.Inject(upstreamtest.Fault{Path: "/file", Stall: true, After: 100_000})
-			m := newMirror(t, p.settings(), from(src.URL(), settings{"refresh": "1h"}))
+			m := newMirror(t, p.settings(), from(src.URL(), settings{"refresh": "1h"})).folder()
 			args := []string{"install", img.uuid}
 			switch way {
 			case "mirror":

@@ -142,7 +142,11 @@ func (m *mirror) configFile() string {
 		m.t.Fatal(err)
 	}
 	file := filepath.Join(m.dir, "imgmirror.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
+	err = os.WriteFile(file+".new", text, 0o600)
+	if err == nil { // a process that starts just now reads the file whole, before or after
+		err = os.Rename(file+".new", file)
+	}
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	return file
