@@ -41,12 +41,12 @@ func addServerFlags(cmd *cobra.Command) {
 type need int
 
 const (
-	needFiles   need = iota // what is on disk: a folder that does not exist is an error
-	needLists               // the sources' lists, which are asked for if they are old; without a folder they are kept nowhere
-	needAnswers             // likewise, and each source is asked just now
-	needCheck               // likewise, and the verb itself has the sources asked
-	needStore               // files and lists: a folder that does not exist is an error
-	needNewStore            // likewise, and the folder is made: the first image of a mirror may come by the verb
+	needFiles    need = iota // what is on disk: a folder that does not exist is an error
+	needLists                // the sources' lists, which are asked for if they are old; without a folder they are kept nowhere
+	needAnswers              // likewise, and each source is asked just now
+	needCheck                // likewise, and the verb itself has the sources asked
+	needStore                // files and lists: a folder that does not exist is an error
+	needNewStore             // likewise, and the folder is made: the first image of a mirror may come by the verb
 )
 
 // withSession connects cmd to its mirror, calls do and ends the connection.
