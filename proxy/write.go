@@ -178,6 +178,9 @@ func (s *Server) activate(req *request, by mirror.Writer) error {
 	if err != nil {
 		return err
 	}
+	if e, err := s.catalog.Get(w, id); err == nil { // with its channels
+		m = e.Manifest
+	}
 	s.json(req, req.v2(m))
 	return nil
 }

@@ -68,10 +68,10 @@ func (s *Server) explainWrite(req *request, err error) *apiError {
 			continue
 		}
 		e := &apiError{status: row.status, code: row.code, message: err.Error(), cause: err}
-		if row.is == mirror.ErrManyDrafts {
+		if errors.Is(row.is, mirror.ErrManyDrafts) {
 			e.retry = draftsRetry
 		}
-		if row.is == mirror.ErrActivated && req.record.route == routeFile {
+		if errors.Is(row.is, mirror.ErrActivated) && req.record.route == routeFile {
 			e.code = codeImmutable
 		}
 		return e

@@ -22,6 +22,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/mirror"
 )
 
@@ -35,12 +36,12 @@ type writable struct {
 }
 
 // newWritable prepares one; start starts it.
-func newWritable(t testing.TB) *writable {
+func newWritable(t testing.TB, channels ...catalog.Channel) *writable {
 	t.Helper()
 	f := newFixture(t)
 	dir := t.TempDir()
 	m, err := mirror.New(t.Context(), mirror.Options{
-		Cache: cache.Options{Dir: dir}, Rules: mirror.Rules{FillSlots: 4},
+		Cache: cache.Options{Dir: dir}, Rules: mirror.Rules{FillSlots: 4}, Sources: mirror.Sources{Channels: channels},
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
@@ -360,6 +361,19 @@ func TestUploadBounds(t *testing.T) {
 	if r := w.common(w.read(bufio.NewReader(slow), "PUT")); r.status != 408 || !r.last {
 		t.Errorf("a body that does not go on: %d %s", r.status, r.body)
 	}
+	w.want(204, "", "DELETE", "/images/"+id(1), nil)
+	drip := half(1)
+	go func() {
+		for {
+			if _, err := drip.Write([]byte{0}); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // a pause of the client's
+		}
+	}()
+	if r := w.common(w.read(bufio.NewReader(drip), "PUT")); r.status != 408 || !r.last {
+		t.Errorf("a body that drips: %d %s", r.status, r.body)
+	}
 	w.options.ClientStall = time.Minute
 	w.options.Registerer = nil
 	if err := w.stop(); err != nil {
@@ -480,6 +494,44 @@ func TestWriteTwice(t *testing.T) {
 	}
 	if taken != 1 {
 		t.Errorf("%d writers were taken", taken)
+	}
+}
+
+// The manifest says in which channels an image is, and a query must agree.
+func TestWriteChannels(t *testing.T) {
+	w := newWritable(t, catalog.Channel{Name: "dev"}, catalog.Channel{Name: "release", Default: true})
+	w.start()
+	content := packed(t, 1000)
+	publish := func(n int, channel string, extra, want string) {
+		t.Helper()
+		text := []byte(image{uuid: id(n), extra: extra, content: content}.v2())
+		status, query := 200, "?channel="+channel
+		if want != "" {
+			status = 422
+		}
+		if channel == "" {
+			query = "?"
+		}
+		w.want(status, want, "POST", "/images/"+id(n)+query+"&action=import", text)
+		if want == "" {
+			w.want(200, "", "PUT", fileOf(id(n), content)+"&channel="+channel, content)
+			r := w.want(200, "", "POST", "/images/"+id(n)+query+"&action=activate", nil, "Accept-Version: ~2")
+			if !strings.Contains(r.body, `"channels":[`) {
+				t.Errorf("image %d: %s", n, r.body)
+			}
+		}
+	}
+	publish(1, "", "", "")
+	publish(2, "release", "", "")
+	publish(3, "dev", "", "ValidationFailed")
+	publish(3, "dev", `,"channels":["dev"]`, "")
+	publish(4, "release", `,"channels":["dev"]`, "ValidationFailed")
+	publish(4, "none", "", "ValidationFailed")
+	publish(4, "*", `,"channels":["dev","release"]`, "")
+	for channel, want := range map[string]int{"dev": 2, "release": 3} {
+		if list := strings.Fields(names(t, w.get("/images?channel="+channel).body)); len(list) != want {
+			t.Errorf("%s has %v", channel, list)
+		}
 	}
 }
 
