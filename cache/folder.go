@@ -66,8 +66,12 @@ func readMade(dir string) ([]os.DirEntry, error) {
 // cannot be made), and the folder itself, whose lock stays whatever is removed in the folder.
 type lock []*os.File
 
+// ErrBusy says that another process has the data folder.
+var ErrBusy = errors.New("in use by another imgmirror")
+
 // acquire takes the lock that keeps a second process off the folder, which it makes
-// if need be. It is held until close; the end of the process closes it too.
+// if need be. It is held until close; the end of the process closes it too. The error matches
+// ErrBusy when another process has the lock.
 func (d folder) acquire() (lock, error) {
 	if err := disk.MakeFolder(string(d)); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
@@ -82,7 +86,7 @@ func (d folder) acquire() (lock, error) {
 	}
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		holder, _ := os.ReadFile(d.lockFile()) // only to say more
-		return nil, fmt.Errorf("data folder %s is in use by another imgmirror (process %s)", string(d), strings.TrimSpace(string(holder)))
+		return nil, fmt.Errorf("data folder %s is %w (process %s)", string(d), ErrBusy, strings.TrimSpace(string(holder)))
 	}
 	return nil, fmt.Errorf("data folder: %w", err)
 }

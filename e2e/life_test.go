@@ -121,7 +121,7 @@ func TestSecondProcess(t *testing.T) {
 	if code := second.awaitExit(20 * time.Second); code != 1 {
 		t.Errorf("exit %d, want 1", code)
 	}
-	if log := second.log(); !strings.Contains(log, "imgmirror serve: error (") || !strings.Contains(log, m.data()) {
+	if log := second.log(); !strings.Contains(log, "imgmirror serve: error (Busy): data folder "+m.data()+" is in use by another imgmirror (process ") {
 		t.Errorf("it says\n%s", tail(log, 1000))
 	}
 	base := sample(t, sampleBase)

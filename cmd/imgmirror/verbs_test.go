@@ -185,3 +185,20 @@ func TestNoVerbMakesDataFolder(t *testing.T) {
 		}
 	}
 }
+
+// TestServerIsListenerOfNodes: a verb whose --server is the listener for nodes names both listeners.
+func TestServerIsListenerOfNodes(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Sources = []config.Source{sampleSource(t)}
+	m, _ := runProcess(t, cfg)
+	server := m.server.Addr().String()
+	for _, line := range [][]string{
+		{"list"}, {"status"}, {"fetch", sampleApp.String()}, {"nodes", "--forget"}, {"doctor"}, {"installed"}, {"fills"},
+	} {
+		code, stdout, stderr := verb(append(line, "--server", server)...)
+		want := "error (WrongListener): http://" + server + " is the listener that nodes ask (listen); the admin API is on the admin listener (admin.listen, port 8081 by default)"
+		if code != failure.ExitFailure || stdout != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%v: exit %d, %s%s", line, code, stdout, stderr)
+		}
+	}
+}

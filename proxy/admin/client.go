@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"mime/multipart"
@@ -35,6 +34,7 @@ type ClientOptions struct {
 // error that the mirror itself answered with is an *Error; any other one means
 // that it could not be asked. Replies are waited for as long as ctx allows.
 type Client struct {
+	named string // the URL that the client was given; "" = Dial says where the mirror is
 	base  string
 	token string
 	http  *http.Client
@@ -53,7 +53,9 @@ func NewClient(o ClientOptions) (*Client, error) {
 		ExpectContinueTimeout: 2 * time.Second,
 	}
 	dial := (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	named := strings.TrimSuffix(o.URL, "/")
 	if o.Dial != nil {
+		named = ""
 		transport.Proxy = nil
 		transport.DisableKeepAlives = o.OneRequest
 		dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return o.Dial(ctx) }
@@ -76,6 +78,7 @@ func NewClient(o ClientOptions) (*Client, error) {
 		return nil, fmt.Errorf("%q must be http://host:port, with a path if a proxy in front needs one: no user, no ? and no # in it", u.Redacted())
 	}
 	return &Client{
+		named: named,
 		base:  strings.TrimSuffix(o.URL, "/") + "/api/v1",
 		token: o.Token,
 		http: &http.Client{
@@ -317,67 +320,4 @@ func decodeReply(resp *http.Response, reply any) error {
 		return fmt.Errorf("%s %s: %w", resp.Request.Method, resp.Request.URL, err)
 	}
 	return nil
-}
-
-// send sends one request. The reply is one of success, and the caller closes its body.
-func (c *Client) send(ctx context.Context, method, path, contentType string, body io.Reader) (*http.Response, error) {
-	req, err := c.request(ctx, method, path, body)
-	if err != nil {
-		return nil, err
-	}
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	if _, form := body.(*io.PipeReader); form {
-		// A mirror that refuses says so before gigabytes are on their way.
-		req.Header.Set("Expect", "100-continue")
-	}
-	return c.roundTrip(req)
-}
-
-// request makes a request, which says who asks.
-func (c *Client) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
-	if err == nil && c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	return req, err
-}
-
-// roundTrip makes an error of a reply that is one.
-func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode/100 == 2 {
-		return resp, nil
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %s: %w", req.Method, req.URL, resp.Status, err)
-	}
-	told := &Error{}
-	if json.Unmarshal(data, told) != nil || told.Code == "" {
-		return nil, fmt.Errorf("%s %s: %s: not the answer of a mirror", req.Method, req.URL, resp.Status)
-	}
-	return nil, &answered{told, resp.StatusCode}
-}
-
-// answered is an error of a reply with the reply's status.
-type answered struct {
-	error
-	status int
-}
-
-func (a *answered) Unwrap() error { return a.error }
-
-// StatusOf is the status of the reply that a Client made err of; 0 = err is of another kind.
-func StatusOf(err error) int {
-	var a *answered
-	if errors.As(err, &a) {
-		return a.status
-	}
-	return 0
 }

@@ -31,6 +31,7 @@ const (
 	codeTooLarge         = "RequestEntityTooLargeError"
 	codeTooManyJobs      = "TooManyJobs"
 	codeTooManyStreams   = "TooManyStreams"
+	codeWrongListener    = "WrongListener"
 	codeUnsupportedType  = "UnsupportedMediaTypeError"
 )
 

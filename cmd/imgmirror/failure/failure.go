@@ -72,6 +72,7 @@ var codes = []struct {
 	{bundle.ErrChanged, "ManifestChanged"},
 	{verify.ErrMismatch, "ChecksumError"},
 	{cache.ErrFormat, CodeFormat},
+	{cache.ErrBusy, "Busy"},
 	{context.Canceled, CodeInterrupted},
 }
 
