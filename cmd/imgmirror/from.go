@@ -199,7 +199,7 @@ func (run *installing) end(ctx context.Context) error {
 			continue
 		}
 		if ctx.Err() != nil {
-			return failure.New(failure.CodeInterrupted, "cancelled; what was not installed yet is downloaded anew by the same command")
+			return failure.New(failure.CodeInterrupted, "cancelled; what is not installed yet begins anew with the same command")
 		}
 		run.job.State = admin.JobFailed
 	}

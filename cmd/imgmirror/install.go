@@ -24,6 +24,7 @@ const takeOutLimit = 2 * time.Minute
 // installOptions are the options of install.
 type installOptions struct {
 	pool, from        string
+	manifest, file    string
 	dry, quiet, stage bool
 }
 
@@ -31,22 +32,34 @@ func newInstallCmd() *cobra.Command {
 	var o installOptions
 	var wanted admin.Wanted
 	cmd := &cobra.Command{
-		Use:   "install {UUID|FILTER}...",
+		Use:   "install {UUID|FILTER}... | install -m MANIFEST -f FILE",
 		Short: "Put images and their origins into the local zpool",
 		Long: "Installs images, and the images that they build on, as imgadm does: \"imgadm list\" has them, and\n" +
 			"\"vmadm create\" finds them. What is not in the cache is received while it is downloaded; what is\n" +
 			"installed already stays as it is. An image that fails leaves the pool as it was.\n\n" +
 			"With --stage the files are put where imgadm looks for them before it downloads, and no pool is\n" +
 			"touched: imgadm then imports from there. With --from the images come from another mirror, straight\n" +
-			"into the pool: no data folder, no mirror on this machine, is needed for that.\n\n" + filterHelp,
+			"into the pool: no data folder, no mirror on this machine, is needed for that.\n\n" +
+			"With -m and -f an image of two files on this machine is installed, as \"imgadm install\" does it; no\n" +
+			"mirror is needed. The file must have the sha1 and the size of the manifest. The image's origin must be\n" +
+			"in the pool.\n\n" + filterHelp,
 		Example: "  imgmirror install name=base-64-lts version=24.4.0\n" +
-			"  imgmirror install --from http://mirror:8080 7c5d3e40-9f61-40ac-9d82-2e3f4a5b6c73",
-		Args:              wantedArgs(&wanted),
+			"  imgmirror install --from http://mirror:8080 7c5d3e40-9f61-40ac-9d82-2e3f4a5b6c73\n" +
+			"  imgmirror install --from http://mirror:8080 --stage name=base-64-lts version=24.4.0\n" +
+			"  imgmirror install -m mine.json -f mine.zfs.gz",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.manifest == "" && o.file == "" {
+				return wantedArgs(&wanted)(cmd, args)
+			}
+			return noArgs(cmd, args)
+		},
 		ValidArgsFunction: completeFrom(offered),
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.pool, "pool", "P", "", "`POOL` to install into (default: zfsimport.pool)")
 	f.StringVar(&o.from, "from", "", "`URL` of a mirror to take images from, instead of the mirror on this machine")
+	f.StringVarP(&o.manifest, "manifest", "m", "", "`MANIFEST` of an image on this machine, JSON (\"-\" = standard input); with --file")
+	f.StringVarP(&o.file, "file", "f", "", "`FILE` of the image of --manifest")
 	f.BoolVar(&o.stage, "stage", false, "put the files where imgadm finds them, and install nothing")
 	f.BoolVarP(&o.dry, "dry-run", "n", false, "tell what would be installed")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print failures only")
@@ -54,6 +67,9 @@ func newInstallCmd() *cobra.Command {
 	itemTable.Run(cmd, func(cmd *cobra.Command, _ []string, out table.Layout[admin.Item]) error {
 		if err := o.check(cmd); err != nil {
 			return err
+		}
+		if o.manifest != "" {
+			return installPair(cmd, o, out)
 		}
 		if o.from != "" {
 			return installFrom(cmd, o, wanted, out)
@@ -72,6 +88,16 @@ func newInstallCmd() *cobra.Command {
 func (o installOptions) check(cmd *cobra.Command) error {
 	if o.stage && o.pool != "" {
 		return failure.Usage("--stage touches no pool: leave --pool out")
+	}
+	if o.manifest != "" || o.file != "" {
+		if err := needFlags(cmd, "manifest", "file"); err != nil {
+			return err
+		}
+		for _, name := range []string{"from", "stage", "server", "token-file"} {
+			if cmd.Flags().Changed(name) {
+				return failure.Usage("--manifest and --file are files of this machine, for its pool: leave --%s out", name)
+			}
+		}
 	}
 	if o.from == "" {
 		return nil
