@@ -24,6 +24,7 @@ have xz || packages="$packages xz-utils"
 have nginx || packages="$packages nginx-light"
 have ip || packages="$packages iproute2"
 have unshare || packages="$packages util-linux"
+have openssl || packages="$packages openssl"
 have bzip2 || packages="$packages bzip2"
 # A ZFS that runs as a program: the tests make pools of their own on files.
 [ -x /usr/sbin/zfs ] || have zfs || packages="$packages zfs-fuse"

@@ -122,6 +122,7 @@ func certificateUntil(t *testing.T, dir string, end time.Time) (certFile, keyFil
 		NotBefore:             time.Now().Add(-time.Hour),
 		NotAfter:              end,
 		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:              []string{"mirror", "images.smartos.org"},
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
