@@ -28,6 +28,8 @@ have openssl || packages="$packages openssl"
 have bzip2 || packages="$packages bzip2"
 # A ZFS that runs as a program: the tests make pools of their own on files.
 [ -x /usr/sbin/zfs ] || have zfs || packages="$packages zfs-fuse"
+# Verifies the unit of the packages; what runs it is no part of the tests.
+have systemd-analyze || packages="$packages systemd"
 have groff || packages="$packages groff-base"
 # promtool checks the rules and questions of the monitoring; the server itself does not run.
 have promtool || packages="$packages prometheus"
