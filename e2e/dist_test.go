@@ -59,9 +59,10 @@ func copyFile(from, to string) error {
 	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, info.Mode()))
 }
 
-// The distributions that more than one test looks at.
+// The distributions that more than one test looks at. distSMF has the binary of this machine.
 var (
 	distOne = sync.OnceValues(func() (distribution, error) { return dist(0, "1.0.0", "linux/"+runtime.GOARCH) })
+	distSMF = sync.OnceValues(func() (distribution, error) { return dist(0, "1.0.0", "illumos/amd64", "BINARY="+imgmirror) })
 	distTwo = sync.OnceValues(func() (distribution, error) { return dist(1, "1.1.0", "linux/"+runtime.GOARCH) })
 )
 
@@ -160,7 +161,7 @@ func TestDistSameBytes(t *testing.T) {
 
 // The archive for illumos is laid out for /opt/imgmirror.
 func TestDistIllumos(t *testing.T) {
-	d := made(t, func() (distribution, error) { return dist(0, "1.0.0", "illumos/amd64", "BINARY="+imgmirror) })
+	d := made(t, distSMF)
 	data, err := os.ReadFile(filepath.Join(d.dir, "imgmirror-1.0.0-illumos-amd64.tar.gz"))
 	if err != nil {
 		t.Fatal(err)
