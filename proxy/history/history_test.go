@@ -263,3 +263,28 @@ func TestLostNotesAreWrittenAgain(t *testing.T) {
 		}
 	})
 }
+
+// A clock that was never set, as at a start without a battery, costs neither totals nor the graphs.
+func TestClockIsNotSet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		notes := new(fakeNotes)
+		if err := notes.Write(map[string][]byte{keyTotals: []byte(`{"since":"2026-01-02T03:04:05Z","requests":{"hit":7},"served":{"hit":3000}}`)}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if !time.Now().Before(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
+			t.Fatal("the clock of the test is ahead")
+		}
+		_, h := begin(notes)
+		if got := h.Totals(); got.Served[Hit] != 3000 || got.Since.Year() != 2026 {
+			t.Errorf("%+v", got)
+		}
+	})
+	for _, s := range spans {
+		r := newRing(s)
+		now := time.Unix(600, 0)
+		r.add(now, 5, 1)
+		if all := r.points(now); int64(len(all)) != s.steps || all[len(all)-1].Served != 5 {
+			t.Errorf("%s: %+v", s.name, all)
+		}
+	}
+}

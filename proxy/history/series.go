@@ -43,9 +43,13 @@ func newRing(s span) ring { return ring{s, make([]slot, s.steps)} }
 
 func (r *ring) number(t time.Time) int64 { return t.Unix() / int64(r.step/time.Second) }
 
+// place gives the slot that the step of that number has, or another step has taken. A clock that was
+// never set begins in 1970, and the steps before have negative numbers.
+func (r *ring) place(number int64) *slot { return &r.slots[(number%r.steps+r.steps)%r.steps] }
+
 // at gives the slot of that number, emptied if it was another step's.
 func (r *ring) at(number int64) *slot {
-	s := &r.slots[number%r.steps]
+	s := r.place(number)
 	if s.number != number {
 		*s = slot{number: number}
 	}
@@ -68,7 +72,7 @@ func (r *ring) points(now time.Time) []Point {
 	for i := range all {
 		number := last - r.steps + 1 + int64(i)
 		all[i].Time = time.Unix(number*int64(r.step/time.Second), 0).UTC()
-		if s := r.slots[number%r.steps]; s.number == number {
+		if s := r.place(number); s.number == number {
 			all[i].Served, all[i].Fetched = s.served, s.fetched
 		}
 	}
