@@ -73,7 +73,13 @@ func (s *Server) imageNodes(r *http.Request) (any, error) {
 
 // forgetNodes is DELETE /nodes: of one address, or of all.
 func (s *Server) forgetNodes(r *http.Request) (any, error) {
-	text, one := r.URL.Query()["address"]
+	params := r.URL.Query()
+	for name := range params {
+		if name != "address" { // a misspelt address must not delete the whole journal
+			return nil, refuse(http.StatusUnprocessableEntity, meaning.InvalidParameter, "%s is no parameter here: want address, or none", shorten(name))
+		}
+	}
+	text, one := params["address"]
 	if !one {
 		n, err := s.mirror.Nodes().ForgetAll()
 		return Forgotten{n}, err

@@ -135,6 +135,7 @@ func TestForgetNodes(t *testing.T) {
 	c, ctx := f.client(), t.Context()
 	f.refused(422, "InvalidParameter", "DELETE", "/nodes?address=", nil)
 	f.refused(422, "InvalidParameter", "DELETE", "/nodes?address=10.0.0.0/8", nil)
+	f.refused(422, "InvalidParameter", "DELETE", "/nodes?adress=10.0.0.3", nil)
 	for _, removed := range []int{1, 0} {
 		if got, err := c.ForgetNode(ctx, nodeAddress(3).String()); err != nil || got.Removed != removed {
 			t.Errorf("%+v, %v, want %d", got, err, removed)
