@@ -14,9 +14,12 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// The bounds of logins. A token of the mirror's own making cannot be guessed at any rate; the bounds are
-// for short tokens that operators have made, and for the time that tries take.
+// The bounds of logins. A token of the mirror's own making cannot be guessed at any rate, so that the
+// right one lets in an operator whom the tries of strangers have left none. The bounds are for short
+// tokens that operators have made, and for the time that wrong tries take.
 const (
+	shortToken = 16 // characters, below which a token can be guessed
+
 	triesEvery     = 250 * time.Millisecond // of all callers together, after triesBurst
 	triesBurst     = 20
 	addressEvery   = 3 * time.Second // of one address, after addressBurst
@@ -127,15 +130,16 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	to := r.PostForm.Get("to")
-	if !p.tries.allowed(r.RemoteAddr) {
+	// Digests have one length: the time taken tells nothing of the token.
+	got, want := sha256.Sum256([]byte(strings.TrimSpace(r.PostForm.Get("token")))), sha256.Sum256([]byte(p.o.Token))
+	right := subtle.ConstantTimeCompare(got[:], want[:]) == 1 && p.o.Token != ""
+	if !(right && len(p.o.Token) >= shortToken) && !p.tries.allowed(r.RemoteAddr) {
 		p.metrics.logins[loginLimited].Inc()
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryLogin/time.Second)))
 		p.showLogin(w, r, http.StatusTooManyRequests, to, "Too many tries. Wait some seconds, and try again.")
 		return
 	}
-	// Digests have one length: the time taken tells nothing of the token.
-	got, want := sha256.Sum256([]byte(strings.TrimSpace(r.PostForm.Get("token")))), sha256.Sum256([]byte(p.o.Token))
-	if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || p.o.Token == "" {
+	if !right {
 		p.metrics.logins[loginWrong].Inc()
 		p.log.Warn("a login was refused: the token is wrong", "remote", r.RemoteAddr)
 		p.tries.pause(r)

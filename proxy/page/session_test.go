@@ -232,9 +232,14 @@ func TestTries(t *testing.T) {
 		if wrong := time.Since(begun); wrong < addressBurst*wrongPause {
 			t.Errorf("the tries took %s", wrong)
 		}
-		if code := try("[2001:db8::3]:9", testToken); code != http.StatusTooManyRequests {
-			t.Errorf("a try too many: %d", code)
+		if code := try("[2001:db8::3]:9", testToken); code != http.StatusSeeOther {
+			t.Errorf("the right token after the tries of a stranger: %d", code)
 		}
+		p.o.Token = "short"
+		if code := try("[2001:db8::3]:9", "short"); code != http.StatusTooManyRequests {
+			t.Errorf("a try too many of a token that can be guessed: %d", code)
+		}
+		p.o.Token = testToken
 		if code := try("192.0.2.1:9", testToken); code != http.StatusSeeOther {
 			t.Errorf("another address: %d", code)
 		}
