@@ -218,7 +218,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.unending, s.endUnending = context.WithCancel(s.base)
-	s.renders = make(chan struct{}, maxRenders)
+	s.renders = make(chan struct{}, rendersAtOnce())
 	s.SetWriteRules(o.WriteRules)
 	s.uploads.gauge = s.metrics.uploads
 	s.memory.init(o.Memory, s.metrics.bodies, s.metrics.bodiesRefused)

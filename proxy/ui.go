@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,7 +35,7 @@ type Page interface {
 
 // Bounds of the page.
 const (
-	// maxRenders is how many replies of the page are made at the same time; others wait.
+	// maxRenders is how many replies of the page are made at the same time, at most; others wait.
 	maxRenders = 4
 	// renderTimeout bounds the wait of one reply.
 	renderTimeout = 10 * time.Second
@@ -58,6 +59,10 @@ var (
 	valueNoStore    = []byte("no-store")
 	valuePolicy     = []byte("default-src 'none'; frame-ancestors 'none'") // of errors; the page has its own
 )
+
+// rendersAtOnce is maxRenders, or as many as leave half of the processors free: a search through a large
+// catalogue takes a processor for tens of milliseconds, and while all processors are taken files wait.
+func rendersAtOnce() int { return max(1, min(maxRenders, runtime.GOMAXPROCS(0)/2)) }
 
 // Mount puts page below /ui/. Call Mount before Serve.
 func (s *Server) Mount(page Page) { s.page = page }
