@@ -16,9 +16,12 @@ const (
 	maxStreams        = 64 // of each side
 	maxAddressStreams = 8  // of one address of clients
 	maxWants          = 16 // parts of one stream
+	maxSubjects       = 1  // of these, about a job or an image of its own
 	liveEvery         = time.Second
-	liveAlive         = 15 * time.Second // after which a comment shows that the stream is alive
-	eventTimeout      = 30 * time.Second // in which an event must be taken
+	// makeShare keeps the making of parts from more than one part in so many of the time.
+	makeShare    = 5
+	liveAlive    = 15 * time.Second // after which a comment shows that the stream is alive
+	eventTimeout = 30 * time.Second // in which an event must be taken
 )
 
 // errStreams refuses a stream.
@@ -28,7 +31,7 @@ var errStreams = errors.New("too many event streams are open")
 var errEnded = errors.New("the mirror is stopping")
 
 // hub makes the parts for all streams of one side: at most once a second, only what some stream wants,
-// and only while streams are open.
+// and only while streams are open. Where the making takes long it is done less often.
 type hub struct {
 	page     *Page
 	operator bool
@@ -75,10 +78,16 @@ func (h *hub) side() string {
 // open begins a stream of the parts that want names, with commas. The caller calls close.
 func (h *hub) open(want string, address netip.Addr) (*stream, error) {
 	s := &stream{hub: h, address: address}
+	subjects := 0
 	for id := range strings.SplitSeq(want, ",") {
-		if _, _, ok := h.page.findPart(id); ok && len(s.wants) < maxWants && !slices.Contains(s.wants, id) {
-			s.wants = append(s.wants, id)
+		_, arg, ok := h.page.findPart(id)
+		if !ok || len(s.wants) >= maxWants || slices.Contains(s.wants, id) || arg != "" && subjects >= maxSubjects {
+			continue
 		}
+		if arg != "" {
+			subjects++
+		}
+		s.wants = append(s.wants, id)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -179,8 +188,12 @@ func (h *hub) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		tick.Reset(liveEvery)
-		for h.make(ctx) {
+		for {
+			begun := time.Now()
+			if !h.make(ctx) {
+				break
+			}
+			tick.Reset(max(liveEvery, makeShare*time.Since(begun)))
 			select {
 			case <-tick.C:
 			case <-ctx.Done():

@@ -93,19 +93,13 @@ func (l *look) imageState(text string) (*imageView, error) {
 	if err != nil || id.String() != text {
 		return nil, errNoImage
 	}
-	if !l.operator {
-		// Strangers cause no question to a source, and hear of public images on the list only.
-		if err := l.onPublicList(id); err != nil {
-			return nil, err
-		}
-	}
 	image, err := l.find(id)
 	if err != nil {
 		return nil, err
 	}
 	i := &imageView{Image: image, UUID: id.String(), Facts: readFacts(image.Manifest), OnDisk: "none"}
 	if !l.operator {
-		if !i.Facts.Public || !image.Listed {
+		if !shown(image) { // strangers hear of public images on the list only
 			return nil, errNoImage
 		}
 		i.Hidden, i.Image.Offers, i.Imported = nil, publicOffers(image.Offers), nil
@@ -156,6 +150,9 @@ func (l *look) find(id uuid.UUID) (admin.Image, error) {
 	return l.page.o.API.KnownImage(l, id)
 }
 
+// shown tells whether everyone may know of an image: it is public, and a list shows it.
+func shown(i admin.Image) bool { return i.Listed && readFacts(i.Manifest).Public }
+
 // few is as many files as a page shows, and how many there are besides.
 func few[F any](all []F) (shown []F, more int) {
 	n := min(len(all), maxFiles)
@@ -198,7 +195,7 @@ var errBrokenChain = errors.New("the chain of origins is too long, or comes back
 // step is an image of a chain, and the uuid of the image's origin.
 func (l *look) step(i *imageView, image admin.Image) (step link, origin string) {
 	f := readFacts(image.Manifest)
-	if !l.operator && (!f.Public || !image.Listed) {
+	if !l.operator && !shown(image) {
 		return link{UUID: f.UUID, Cached: "none", Secret: true}, f.Origin
 	}
 	step = link{UUID: f.UUID, Name: f.Name, Version: f.Version, Cached: "none", Pinned: image.Pinned, This: f.UUID == i.UUID}
@@ -239,18 +236,6 @@ func (l *look) hiddenImage(id string) (*hiddenView, error) {
 		}
 	}
 	return h, nil
-}
-
-// onPublicList is errNoImage but for a public image that lists show.
-func (l *look) onPublicList(id uuid.UUID) error {
-	page, err := l.page.o.API.Catalog(l, publicLook(admin.Look{Words: id.String(), Limit: pageRows}))
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(page.Rows, func(r admin.Row) bool { return r.UUID == id.String() && r.Public && r.Listed }) {
-		return errNoImage
-	}
-	return nil
 }
 
 // publicOffers are the sources that hold an image's files. What others have under the uuid may be

@@ -153,6 +153,36 @@ func TestStreamBounds(t *testing.T) {
 	if err != nil || len(s.wants) > maxWants {
 		t.Errorf("%q, %v", s.wants, err)
 	}
+	if s, err = p.operatorHub.open("job.x,fills,image.y,job.z,health", netip.Addr{}); err != nil || strings.Join(s.wants, " ") != "job.x fills health" {
+		t.Errorf("more than one subject: %q, %v", s.wants, err)
+	}
+}
+
+// Parts that take long are made less often, so that streams leave the processors to clients.
+func TestHubHasAShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const took = time.Second
+		p, made, _ := counting(t)
+		load := p.parts[0].load
+		p.parts[0].load = func(l *look, arg string) (any, error) {
+			time.Sleep(took)
+			return load(l, arg)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		if _, err := p.operatorHub.open("job-list", netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if n, most := made.Load(), int64(time.Minute/took/makeShare)+1; n > most || n < 5 {
+			t.Errorf("made %d times, want at most %d", n, most)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // tellingWriter tells of the first part that it gets.

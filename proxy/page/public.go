@@ -62,11 +62,12 @@ func (l *look) isPublic(id string) bool {
 	if public, known := l.page.verdicts.find(parsed); known {
 		return public
 	}
-	err = l.onPublicList(parsed)
+	image, err := l.page.o.API.KnownImage(l, parsed)
+	public := err == nil && shown(image)
 	if err == nil || gone(err) {
-		l.page.verdicts.note(parsed, err == nil)
+		l.page.verdicts.note(parsed, public)
 	}
-	return err == nil
+	return public
 }
 
 // status is what the mirror does and saves, for the side of the look.
