@@ -1,6 +1,7 @@
 package config
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -28,5 +29,27 @@ func TestDuration(t *testing.T) {
 		if got, err := ParseDuration(bad); err == nil {
 			t.Errorf("%q is taken for %v", bad, got)
 		}
+	}
+}
+
+// TestEveryDurationTakesDays: no key has a reader of durations of its own.
+func TestEveryDurationTakesDays(t *testing.T) {
+	tried := 0
+	for key, value := range leaves(Defaults()) {
+		if _, ok := value.(time.Duration); !ok {
+			continue
+		}
+		tried++
+		_, err := Load(LoadOptions{Environ: []string{EnvName(key) + "=7d"}})
+		if err != nil && strings.Contains(err.Error(), errDuration.Error()) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if tried < 6 {
+		t.Errorf("%d durations are keys", tried)
+	}
+	c := mustLoad(t, "sources: [{url: http://a.example, refresh: 7d}]\nverify: {scrub_every: 7d}", LoadOptions{})
+	if c.Sources[0].Refresh != 7*day || c.Verify.ScrubEvery != 7*day {
+		t.Errorf("%v, %v", c.Sources[0].Refresh, c.Verify.ScrubEvery)
 	}
 }

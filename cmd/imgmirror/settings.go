@@ -71,6 +71,9 @@ func loadConfig(cmd *cobra.Command) (*config.Config, error) {
 	if err != nil {
 		return nil, &failure.Error{Code: failure.CodeConfig, Err: err}
 	}
+	for _, key := range withoutEffect(cfg) {
+		cfg.Warnings = append(cfg.Warnings, key+": this version has no such feature yet: the key has no effect")
+	}
 	return cfg, nil
 }
 
@@ -273,9 +276,6 @@ func readTrusted(text string) (bundle.Trusted, error) {
 func warn(log *slog.Logger, cfg *config.Config) {
 	for _, w := range cfg.Warnings {
 		log.Warn("configuration: " + w)
-	}
-	for _, key := range withoutEffect(cfg) {
-		log.Warn("this version has no such feature yet: the key has no effect", "key", key)
 	}
 }
 
