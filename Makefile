@@ -1,9 +1,10 @@
-# make demo   see it work, no network needed
+# make demo   see it work, no network needed (ARGS=--once: the story alone)
 # make run    run the mirror (ARGS="--source https://images.smartos.org")
 # make test   what CI runs: format, vet, every test with the race detector
 # make bench  what takes time, as ratios where there is something to compare with
 # make check  test, the linters and the cross builds: before a commit
 # make dist   what is released, in dist/VERSION: deb, rpm, archives, SBOM, SHA256SUMS
+# make film   the film of the demo in the README, of a run just now
 # make screenshots   pictures of the page, in both themes at two widths, in dist/screenshots
 
 VERSION ?= $(shell deploy/version.sh)
@@ -16,13 +17,17 @@ PLATFORMS := illumos/amd64 linux/amd64 linux/arm64 freebsd/amd64 darwin/arm64
 # Pinned; built from its module by the Go tool-chain, kept in the build cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: demo run build test check bench cross dist lint fmt tools vet man screenshots
+.PHONY: demo film run build test check bench cross dist lint fmt tools vet man screenshots
 
 build:
 	$(BUILD) -o imgmirror ./cmd/imgmirror
 
 demo: build
 	./imgmirror demo $(ARGS)
+
+# On Linux.
+film: build
+	go run ./docs/film -o docs/pictures/demo.svg ./imgmirror demo --once
 
 run: build
 	./imgmirror serve $(ARGS)

@@ -45,6 +45,7 @@ var imports = map[string][]string{
 	"proxy/admin":                 {"verify", "manifest", "proxy/nodes", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/catalog/browse", "proxy/own", "proxy/history", "proxy/meaning", "proxy/mirror", "zfsimport"},
 	"proxy/page":                  {"proxy/meaning", "proxy/admin"},
 	"config":                      {},
+	"docs/film":                   {},
 	"cmd/imgmirror/failure":       {"verify", "cache", "cache/bundle", "proxy/admin"},
 	"cmd/imgmirror/table":         {"cmd/imgmirror/failure"},
 	"cmd/imgmirror/progress":      {"cmd/imgmirror/failure", "cmd/imgmirror/table", "proxy/admin"},
