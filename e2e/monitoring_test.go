@@ -82,13 +82,13 @@ func TestAlerts(t *testing.T) {
 			rests[r.Alert] = rests[r.Alert] || len(r.Expect) == 0
 		}
 	}
-	docs := readRoot(t, "docs/operations.md")
+	docs := readRoot(t, "docs/monitoring.md")
 	for _, r := range alertRules(t) {
 		if !fires[r.Alert] || !rests[r.Alert] {
 			t.Errorf("%s: shown to fire: %t, not to fire: %t", r.Alert, fires[r.Alert], rests[r.Alert])
 		}
 		if !strings.Contains(docs, "| `"+r.Alert+"` |") {
-			t.Errorf("%s: docs/operations.md has no line for it", r.Alert)
+			t.Errorf("%s: docs/monitoring.md has no line for it", r.Alert)
 		}
 		if r.Labels["severity"] == "" || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 			t.Errorf("%s: no severity, summary or description", r.Alert)

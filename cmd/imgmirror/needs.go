@@ -13,7 +13,7 @@ import (
 const (
 	listCopies = 2        // of lists: while one is read, and as it is served
 	headCopies = 5        // of the heads of bundles: half for what is read, half for open imports
-	processOwn = 64 << 20 // the index, 32 MiB at most, and the program; see docs/operations.md
+	processOwn = 64 << 20 // the index, 32 MiB at most, and the program; see docs/sizing.md
 )
 
 // needs is the most memory that a mirror of cfg takes, by use.
