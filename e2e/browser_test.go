@@ -284,7 +284,11 @@ func (b *tab) until(expression string) {
 func (b *tab) sample(expression string, done func(value any) bool) {
 	b.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
+	every := 25 * time.Millisecond
+	if b.scriptless { // the page changes by loading it again
+		every = 200 * time.Millisecond
+	}
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		var value any

@@ -284,8 +284,14 @@ func (m *mirror) log() string {
 // It is for what can only be seen from outside the process.
 func (m *mirror) until(what string, cond func() bool) {
 	m.t.Helper()
+	m.untilEach(5*time.Millisecond, what, cond)
+}
+
+// untilEach is until for what takes its time.
+func (m *mirror) untilEach(pause time.Duration, what string, cond func() bool) {
+	m.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for !cond() {
 		if time.Now().After(deadline) {
