@@ -104,6 +104,12 @@ func (l *layer) write(name, text string) {
 	}
 }
 
+// read reads a file of the layer; links in it are followed there.
+func (l *layer) read(name string) string {
+	l.t.Helper()
+	return l.must("cat", name)
+}
+
 // service is a process that a service manager would have started in a layer.
 type service struct {
 	cmd     *exec.Cmd
@@ -199,7 +205,7 @@ func TestDeb(t *testing.T) {
 	settings := "data_dir: " + dataDir + "\nlisten: " + listen + "\nadmin: {listen: " + admin + "}\n" +
 		"cache: {min_free: 1MB}\nsources: [{name: folder, url: /srv/images, kind: directory}]\n"
 	l.write("/etc/imgmirror/imgmirror.yaml", settings)
-	unit := unitOf(t, string(readFile(t, l.path("/usr/lib/systemd/system/imgmirror.service"))))
+	unit := unitOf(t, l.read("/usr/lib/systemd/system/imgmirror.service"))
 
 	s := l.start(unit)
 	wantImage := func(user string) {
@@ -235,7 +241,7 @@ func TestDeb(t *testing.T) {
 
 	l.must("dpkg", "--no-triggers", "-i", deb(made(t, distTwo)))
 	version("1.1.0")
-	if got := string(readFile(t, l.path("/etc/imgmirror/imgmirror.yaml"))); got != settings {
+	if got := l.read("/etc/imgmirror/imgmirror.yaml"); got != settings {
 		t.Errorf("the upgrade has made the settings\n%s", got)
 	}
 	s = l.start(unit)
@@ -253,12 +259,42 @@ func TestDeb(t *testing.T) {
 	}
 }
 
-// readFile reads a file.
-func readFile(t *testing.T, name string) []byte {
-	t.Helper()
-	data, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
+// The rpm is installed, started, upgraded and removed; the data and changed settings stay.
+func TestRPM(t *testing.T) {
+	need(t, "rpm")
+	l := newLayer(t)
+	install := func(option string, d distribution) {
+		t.Helper()
+		found, err := filepath.Glob(filepath.Join(d.dir, "*.rpm"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%q: %v", found, err)
+		}
+		if err := copyFile(found[0], l.path("/root/imgmirror.rpm")); err != nil {
+			t.Fatal(err)
+		}
+		l.must("rpm", "--nodeps", option, "/root/imgmirror.rpm") // what this machine has, rpm does not know
 	}
-	return data
+	install("-i", made(t, distOne))
+	if got := strings.TrimSpace(l.must("stat", "-c", "%U:%G %a", dataDir)); got != "imgmirror:imgmirror 750" {
+		t.Errorf("the data folder is %s", got)
+	}
+	settings := "data_dir: " + dataDir + "\nlisten: " + freeAddr(t) + "\nadmin: {listen: \"\"}\ncache: {min_free: 1MB}\nsources: []\n"
+	l.write("/etc/imgmirror/imgmirror.yaml", settings)
+	unit := unitOf(t, l.read("/usr/lib/systemd/system/imgmirror.service"))
+	s := l.start(unit)
+	l.must("imgmirror", "jobs") // which asks a mirror that runs
+	s.stop(t)
+	install("-U", made(t, distTwo))
+	if got := l.must("imgmirror", "--version"); got != "imgmirror 1.1.0\n" {
+		t.Errorf("the version is %q", got)
+	}
+	if got := l.read("/etc/imgmirror/imgmirror.yaml"); got != settings {
+		t.Errorf("the upgrade has made the settings\n%s", got)
+	}
+	s = l.start(unit)
+	s.stop(t)
+	l.must("rpm", "-e", "imgmirror")
+	if l.there("/usr/bin/imgmirror") || !l.there(dataDir+"/index") || l.read("/etc/imgmirror/imgmirror.yaml.rpmsave") != settings {
+		t.Error("a removal takes the binary, and keeps settings and data")
+	}
 }

@@ -30,6 +30,8 @@ have bzip2 || packages="$packages bzip2"
 [ -x /usr/sbin/zfs ] || have zfs || packages="$packages zfs-fuse"
 # Verifies the unit of the packages; what runs it is no part of the tests.
 have systemd-analyze || packages="$packages systemd"
+have rpm || packages="$packages rpm"
+have shellcheck || packages="$packages shellcheck"
 have groff || packages="$packages groff-base"
 # promtool checks the rules and questions of the monitoring; the server itself does not run.
 have promtool || packages="$packages prometheus"

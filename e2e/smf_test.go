@@ -70,9 +70,3 @@ func TestSMFSetup(t *testing.T) {
 		})
 	}
 }
-
-// read reads a file of the layer; links in it are followed there.
-func (l *layer) read(name string) string {
-	l.t.Helper()
-	return l.must("cat", name)
-}

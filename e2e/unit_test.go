@@ -284,3 +284,19 @@ func TestVersion(t *testing.T) {
 	git("tag", "-a", "-m", "x", "v1.2.0")
 	want(`1\.2\.0`)
 }
+
+// The scripts of packages and of the release are without the traps of the shell.
+func TestShippedScripts(t *testing.T) {
+	shellcheck := need(t, "shellcheck")
+	var scripts []string
+	for _, pattern := range []string{"*.sh", "smf/setup", "smf/method", "deb/*", "rpm/*"} {
+		found, err := filepath.Glob(filepath.Join("../deploy", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("deploy/%s: %q, %v", pattern, found, err)
+		}
+		scripts = append(scripts, found...)
+	}
+	if out, err := exec.CommandContext(t.Context(), shellcheck, append([]string{"--shell=sh"}, scripts...)...).CombinedOutput(); err != nil {
+		t.Errorf("shellcheck: %v\n%s", err, out)
+	}
+}
