@@ -161,6 +161,7 @@ func New(ctx context.Context, o Options) (_ *Mirror, err error) {
 		return nil, err
 	}
 	m.now.Store(g)
+	m.listOwn(ctx)
 	m.settleUploads(ctx)
 	m.watch = newWatch(m)
 	m.offline.Store(o.Sources.Offline)

@@ -84,6 +84,23 @@ func (m *Mirror) settleOwn() {
 	}
 }
 
+// listOwn lists the images that have a record and are not on the saved list. Until the first refresh, a
+// question by uuid would find such an image and remember it as one that no list shows.
+func (m *Mirror) listOwn(ctx context.Context) {
+	for _, source := range []*own.Source{m.published, m.imported} {
+		unlisted := slices.ContainsFunc(source.Images(), func(image manifest.Manifest) bool {
+			e, _ := m.Current().Entry(image.UUID)
+			return e.Source == ""
+		})
+		if !unlisted {
+			continue
+		}
+		if err := m.retake(ctx, source.Name()); err != nil {
+			m.log.Warn("the list of the mirror's own images could not be saved", "source", source.Name(), "error", err)
+		}
+	}
+}
+
 // ownFiles notes in the cache that an image has its files, as far as they are there.
 func (m *Mirror) ownFiles(source string, image manifest.Manifest) {
 	for i, f := range image.Files {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -217,6 +218,40 @@ func TestPublishCutShort(t *testing.T) {
 	if err := m.own(other); err == nil || errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the owner of a file that is not there: %v", err)
 	}
+}
+
+// An image that the start has recorded is listed at once: a question by uuid before the first refresh
+// does not make it one that outlives its unpublishing.
+func TestPublishCutShortIsListed(t *testing.T) {
+	o := testOptions(t)
+	m, stop := runMirror(t, o)
+	file := gzipped(t, 1000)
+	begin(t, m, ownBase, text(ownBase, file))
+	addFile(t, m, ownBase, file)
+	image, err := m.drafts.all[ownBase].image.Activate()
+	if err == nil {
+		err = m.own(image)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	o.Registry = nil
+	if m, err = New(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close() //nolint:errcheck // the test is over
+	if _, err := m.Get(t.Context(), ownBase); err != nil {
+		t.Error(err)
+	}
+	publishes(t, m, o, ownBase)
+	if _, err := m.Unpublish(t.Context(), ownBase); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Find(t.Context(), ownBase); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("found after its unpublishing: %v", err)
+	}
+	publish(t, m, text(ownBase, file), file)
 }
 
 // A record that is lost, or cannot be read, is made anew of what the cache has noted; and what the
