@@ -58,10 +58,7 @@ func demoVerb(ctx context.Context, args ...string) demo.Said {
 func startDemo(ctx context.Context, log *slog.Logger, o demo.Options) (*demo.Mirror, error) {
 	cfg := config.Defaults()
 	cfg.Listen = cmp.Or(o.Listen, "127.0.0.1:0")
-	cfg.Admin.Listen = ""
-	if o.Admin {
-		cfg.Admin.Listen = "127.0.0.1:0"
-	}
+	cfg.Admin.Listen = "127.0.0.1:0"
 	cfg.DataDir = o.Dir
 	cfg.Sources = o.Sources
 	cfg.Bundle.TrustedKeys = o.Keys
@@ -80,14 +77,11 @@ func startDemo(ctx context.Context, log *slog.Logger, o demo.Options) (*demo.Mir
 		cancel()
 		return nil, errors.Join(err, ctx.Err())
 	}
-	operators := ""
-	if m.adminLn != nil {
-		operators = "http://" + m.adminLn.Addr().String()
-	}
 	var stop sync.Once
 	return &demo.Mirror{
 		URL:     "http://" + m.server.Addr().String(),
-		Admin:   operators,
+		Admin:   "http://" + m.adminLn.Addr().String(),
+		Token:   cfg.AdminTokenFile(),
 		Dir:     o.Dir,
 		Metrics: m.Registry(),
 		Stop: func() (err error) {

@@ -107,7 +107,7 @@ func (s *story) lie(ctx context.Context, source *Mirror) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, mirror.Stop()) }()
-	if said := s.verb(ctx, s.on(mirror, "refresh")...); said.Code != "" { // both lists are there
+	if said := s.ask(ctx, mirror, "refresh"); said.Code != "" { // both lists are there
 		return fmt.Errorf("refresh: %s", said.Text)
 	}
 	c := newClient(mirror.URL, s.say)
@@ -260,18 +260,24 @@ func (s *story) carry(ctx context.Context) (err error) {
 			shown[i] = strings.TrimPrefix(a, s.dir+string(filepath.Separator))
 		}
 		s.say("$ imgmirror %s", strings.Join(shown, " "))
-		return s.verb(ctx, s.on(m, args...)...)
+		if m == nil {
+			return s.verb(ctx, args...)
+		}
+		return s.ask(ctx, m, args...)
 	}
 	var key string
-	for _, args := range [][]string{
-		{"bundle", "keygen", "-o", at("key")},
-		{"bundle", "export", "-o", at("signed.tar"), "--sign", at("key"), "name=" + sample},
-		{"bundle", "keygen", "-o", at("stranger")},
-		{"bundle", "export", "-o", at("strange.tar"), "--sign", at("stranger"), "name=" + sample},
+	for _, c := range []struct {
+		on   *Mirror // nil: no mirror is asked
+		args []string
+	}{
+		{nil, []string{"bundle", "keygen", "-o", at("key")}},
+		{s.mirror, []string{"bundle", "export", "-o", at("signed.tar"), "--sign", at("key"), "name=" + sample}},
+		{nil, []string{"bundle", "keygen", "-o", at("stranger")}},
+		{s.mirror, []string{"bundle", "export", "-o", at("strange.tar"), "--sign", at("stranger"), "name=" + sample}},
 	} {
-		said := do(s.mirror, args...)
+		said := do(c.on, c.args...)
 		if said.Code != "" {
-			return fmt.Errorf("%s: %s", strings.Join(args[:2], " "), said.Text)
+			return fmt.Errorf("%s: %s", strings.Join(c.args[:2], " "), said.Text)
 		}
 		if key == "" {
 			key = strings.TrimSpace(said.Text)
@@ -310,9 +316,9 @@ func (s *story) carry(ctx context.Context) (err error) {
 		s.figure("files served right by the second mirror", c.hits, 3))
 }
 
-// on are the arguments of a verb that asks m.
-func (s *story) on(m *Mirror, args ...string) []string {
-	return append([]string{"--config", filepath.Join(s.dir, "imgmirror.yaml"), "--data-dir", m.Dir}, args...)
+// ask runs a verb that asks m. The verb reads neither a configuration nor the environment.
+func (s *story) ask(ctx context.Context, m *Mirror, args ...string) Said {
+	return s.verb(ctx, append(args, "--server", m.Admin, "--token-file", m.Token)...)
 }
 
 // from is a source of a mirror.

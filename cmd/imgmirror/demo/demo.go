@@ -34,7 +34,8 @@ const limit = time.Minute
 // Mirror is a running mirror of the story.
 type Mirror struct {
 	URL     string
-	Admin   string // URL of the admin listener; "" = there is none
+	Admin   string // URL of the admin listener
+	Token   string // the file with the token of Admin
 	Dir     string // the data folder
 	Metrics prometheus.Gatherer
 	Stop    func() error // ends the mirror and waits for its end; a second call does nothing
@@ -44,12 +45,12 @@ type Mirror struct {
 type Options struct {
 	Dir     string // the data folder
 	Listen  string // "" = a free port of loopback
-	Admin   bool   // with an admin listener, on a free port of loopback
 	Sources []config.Source
 	Keys    []string // the keys whose bundles are taken; none: a bundle needs no key
 }
 
-// Start starts a mirror. It returns when the mirror is ready.
+// Start starts a mirror, with an admin listener on a free port of loopback. It returns when the
+// mirror is ready.
 type Start func(ctx context.Context, o Options) (*Mirror, error)
 
 // Verb runs a verb of imgmirror.
@@ -70,10 +71,6 @@ func Tell(ctx context.Context, out io.Writer, listen string, once bool, start St
 	if err := os.CopyFS(images, samples); err != nil {
 		return err
 	}
-	// The verbs read this file, and no file of the machine.
-	if err := os.WriteFile(filepath.Join(dir, "imgmirror.yaml"), []byte("{}\n"), 0o600); err != nil {
-		return err
-	}
 
 	// The source is a mirror as well: of a folder. So the two talk real IMGAPI.
 	source, err := start(ctx, Options{Dir: filepath.Join(dir, "source"),
@@ -87,7 +84,7 @@ func Tell(ctx context.Context, out io.Writer, listen string, once bool, start St
 		return err
 	}
 	defer func() { err = errors.Join(err, s.line.close()) }()
-	s.mirror, err = start(ctx, Options{Dir: filepath.Join(dir, "mirror"), Listen: listen, Admin: !once,
+	s.mirror, err = start(ctx, Options{Dir: filepath.Join(dir, "mirror"), Listen: listen,
 		Sources: []config.Source{from("upstream", s.line.url)}})
 	if err != nil {
 		return err
