@@ -106,13 +106,17 @@ func (c *Catalog) fail(s *source, err error, now time.Time) {
 	s.health.failures++
 	s.health.lastTry = now
 	s.health.lastError = err.Error()
-	images := len(s.list.Images)
+	images, had := len(s.list.Images), !s.health.lastSuccess.IsZero()
 	c.state.Unlock()
 	c.settle(s, false)
 
 	c.metrics.refreshes.WithLabelValues(s.name, resultFailed).Inc()
 	if was != stateDown {
-		c.log.Warn("source failed; its last good list is kept", "source", s.name, "images", images, "error", err)
+		text := "source failed; its last good list is kept"
+		if !had {
+			text = "source failed; the source has never given a list"
+		}
+		c.log.Warn(text, "source", s.name, "images", images, "error", err)
 	}
 }
 

@@ -194,6 +194,19 @@ func TestUnchanged(t *testing.T) {
 	wantShown(t, c, 1, 2)
 }
 
+// A source that fails before its first list has none to keep, and the log promises none.
+func TestFailureBeforeFirstList(t *testing.T) {
+	a := &fake{t: t, name: "a", err: errDown}
+	log := new(lines)
+	c := newCatalog(t, Options{Sources: sourcesOf(a), Logger: log.logger()})
+	if err := c.Refresh(t.Context()); !errors.Is(err, errDown) {
+		t.Fatalf("Refresh: %v", err)
+	}
+	if n, kept := log.count("source failed; the source has never given a list", "source=a"), log.count("is kept"); n != 1 || kept != 0 {
+		t.Errorf("%d lines tell it, %d promise a list", n, kept)
+	}
+}
+
 // A source that fails keeps its list; the failure and the recovery are logged once each.
 func TestFailureKeepsList(t *testing.T) {
 	a := &fake{t: t, name: "a", listed: []spec{{n: 1}}}
@@ -216,7 +229,7 @@ func TestFailureKeepsList(t *testing.T) {
 		!s[0].LastTry.After(s[0].LastSuccess) || s[1].State != "up" || s[1].LastError != "" {
 		t.Errorf("%+v", s)
 	}
-	if n := log.count("source failed", "source=a", errDown.Error()); n != 1 {
+	if n := log.count("source failed; its last good list is kept", "source=a", errDown.Error()); n != 1 {
 		t.Errorf("failure logged %d times", n)
 	}
 	a.set(func(f *fake) { f.err = nil })

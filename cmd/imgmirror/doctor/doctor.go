@@ -75,6 +75,7 @@ type doctor struct {
 	cfg      *config.Config
 	version  string
 	serving  string // address of the running mirror's listener for clients; "": none runs
+	around   surroundings
 	findings []admin.Finding
 }
 

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"net"
@@ -167,17 +168,22 @@ func TestDoctorCertificate(t *testing.T) {
 	ahead = -time.Hour
 	f(config.Source{URL: at, Insecure: true}, "warning: x509: ", "ok: 1 images", "warning: this machine is 1h0m")
 	f(config.Source{URL: at}, "failed: x509: ", "", "warning: ")
+	got := doctorOf(t, config.Source{URL: at})["source s: certificate"]
+	if !strings.Contains(got, "(for example.com, *.example.com, 127.0.0.1, ::1, issued by itself): ca_file of the source names the certificate of an authority of your own") {
+		t.Errorf("the certificate: %q", got)
+	}
 }
 
 func TestDoctorExpiry(t *testing.T) {
 	f := func(in time.Duration, want string) {
 		t.Helper()
 		d := &doctor{}
-		d.expiry("certificate", time.Now().Add(in))
+		d.expiry("certificate", time.Now().Add(in), "for a.example, issued by CN=B")
 		if got := found(d.findings)["certificate"]; !strings.HasPrefix(got, want) {
 			t.Errorf("in %s: %q, want %q", in, got, want)
 		}
 	}
+	f(-time.Hour, "failed: ended on ")
 	f(13*24*time.Hour, "warning: ends soon, on ")
 	f(100*24*time.Hour+time.Minute, "ok: good until ")
 }
@@ -250,9 +256,11 @@ func TestDoctorNodes(t *testing.T) {
 		t.Helper()
 		cfg := config.Defaults()
 		cfg.Listen, cfg.PublicURL = listen, config.URL(public)
-		d := &doctor{cfg: &cfg, serving: at}
+		d := &doctor{cfg: &cfg, serving: at, around: plain}
 		d.nodes(t.Context())
-		want["imgadm -k"] = "ok: plain http"
+		if want["imgadm -k"] == "" {
+			want["imgadm -k"] = "ok: plain http"
+		}
 		expect(t, found(d.findings), want)
 	}
 	f("127.0.0.1:0", "", here, map[string]string{
@@ -266,6 +274,9 @@ func TestDoctorNodes(t *testing.T) {
 	f("10.1.2.3:80", "https://mirror.example/", here, map[string]string{
 		"listener": "ok: ",
 		"nodes":    "ok: imgadm sources -a https://mirror.example",
+
+		"imgadm -k": "ok: public_url is https, and this mirror speaks plain http: ",
+		"DNS":       "ok: mirror.example is 10.1.2.3 and fd00::3, as this machine resolves it",
 	})
 	f("10.1.2.3:8080", "", here, map[string]string{
 		"listener": "ok: ",
@@ -274,11 +285,63 @@ func TestDoctorNodes(t *testing.T) {
 	f(here, "http://m.example", "", map[string]string{
 		"listener": "failed: no mirror runs on ./imgmirror-data, and none could: ",
 		"nodes":    "ok: imgadm sources -a http://m.example",
+		"DNS":      "warning: m.example cannot be resolved: no such host of the DNS server 10.0.0.53:53 (/etc/hosts has no such line; /etc/resolv.conf names the DNS servers). Nodes need the name in their DNS, or the line \"",
 	})
 	f("127.0.0.1:0", "http://m.example", "", map[string]string{
 		"listener": "warning: no mirror runs on ./imgmirror-data (imgmirror serve)",
 		"nodes":    "ok: ",
+		"DNS":      "warning: m.example cannot be resolved",
 	})
+	f("127.0.0.1:0", "http://self.example", "", map[string]string{
+		"listener": "warning: no mirror runs on",
+		"nodes":    "ok: ",
+		"DNS":      "warning: self.example is 127.0.1.1, on this machine. Nodes need the name in their DNS",
+	})
+}
+
+// plain is no container, and a resolver that knows two names.
+var plain = surroundings{
+	container: func() bool { return false },
+	lookup: func(_ context.Context, host string) ([]string, error) {
+		known := map[string][]string{"mirror.example": {"10.1.2.3", "fd00::3"}, "self.example": {"127.0.1.1"}}
+		if all, ok := known[host]; ok {
+			return all, nil
+		}
+		return nil, &net.DNSError{Err: "no such host", Name: host, Server: "10.0.0.53:53", IsNotFound: true}
+	},
+}
+
+// TestDoctorInContainer: an address that only the container's network knows is not what nodes are told.
+func TestDoctorInContainer(t *testing.T) {
+	cfg := config.Defaults()
+	cfg.Listen = "127.0.0.1:0"
+	inside := plain
+	inside.container = func() bool { return true }
+	d := &doctor{cfg: &cfg, around: inside}
+	d.nodes(t.Context())
+	if got := found(d.findings)["nodes"]; !strings.HasPrefix(got, "warning: set public_url (IMGMIRROR_PUBLIC_URL) to the URL by which nodes reach this container") {
+		t.Errorf("got %q", got)
+	}
+	cfg.PublicURL = "http://10.1.2.3:8080"
+	d = &doctor{cfg: &cfg, around: inside}
+	d.nodes(t.Context())
+	if got := found(d.findings)["nodes"]; got != "ok: imgadm sources -a http://10.1.2.3:8080" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestDoctorFileLimit: the line names what to do, for a shell, systemd and SMF.
+func TestDoctorFileLimit(t *testing.T) {
+	cfg := config.Defaults()
+	cfg.Clients.MaxConnections = 1 << 30
+	d := &doctor{cfg: &cfg}
+	d.fileLimit()
+	got := found(d.findings)["file limit"]
+	for _, want := range []string{"warning: ", "ulimit -n 2147", "LimitNOFILE=2147", "process.max-file-descriptor", "clients.max_connections"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
+	}
 }
 
 // TestDoctorTrust: a certificate that nodes do not trust brings the trap of -k.

@@ -167,7 +167,9 @@ func (d *doctor) fileLimit() {
 	}
 	have, want := uint64(limit.Cur), uint64(2*(d.cfg.Clients.MaxConnections+cache.MaxFills(d.cfg.Cache.FillSlots, len(d.cfg.Sources)))+spareFiles) //nolint:unconvert // the types differ between systems
 	if have < want {
-		d.warn(check, "%d open files are allowed; clients.max_connections %d and cache.fill_slots %d can take %d", have, d.cfg.Clients.MaxConnections, d.cfg.Cache.FillSlots, want)
+		d.warn(check, "%d open files are allowed; clients.max_connections %d and cache.fill_slots %d can take %d. "+
+			"Raise the limit before the mirror starts: ulimit -n %d in a shell, LimitNOFILE=%d in a systemd unit, process.max-file-descriptor of an SMF service's project; "+
+			"or lower clients.max_connections", have, d.cfg.Clients.MaxConnections, d.cfg.Cache.FillSlots, want, want, want)
 		return
 	}
 	d.ok(check, "%d open files are allowed, %d can be needed", have, want)

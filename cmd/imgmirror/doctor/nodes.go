@@ -24,6 +24,12 @@ func (d *doctor) nodes(ctx context.Context) {
 	}
 	address, host := d.address(chain)
 	d.trust(chain, host)
+	d.name(ctx, host)
+	if d.cfg.PublicURL == "" && d.around.inContainer() {
+		d.warn("nodes", "set public_url (IMGMIRROR_PUBLIC_URL) to the URL by which nodes reach this container, and type imgadm sources -a with that URL: "+
+			"%s is known inside the container's network only", address)
+		return
+	}
 	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
 		d.warn("nodes", "imgadm sources -a %s (on this machine only: listen is %s)", address, d.cfg.Listen)
 		return
@@ -168,6 +174,10 @@ func ownAddress() string {
 // its option -k, which does the opposite of what it says.
 func (d *doctor) trust(chain []*x509.Certificate, host string) {
 	const check = "imgadm -k"
+	if d.cfg.TLS.CertFile == "" && strings.HasPrefix(string(d.cfg.PublicURL), "https://") {
+		d.ok(check, "public_url is https, and this mirror speaks plain http: nodes check the certificate of what stands in front")
+		return
+	}
 	if d.cfg.TLS.CertFile == "" {
 		d.ok(check, "plain http: nodes have no certificate to check and need no -k")
 		return
@@ -175,11 +185,11 @@ func (d *doctor) trust(chain []*x509.Certificate, host string) {
 	if chain == nil {
 		return // told already
 	}
+	d.expiry("certificate", chain[0].NotAfter, d.cfg.TLS.CertFile+": "+about(chain))
 	if err := verifyChain(chain, nil, host); err != nil {
 		d.warn(check, "nodes will not trust this mirror: %v. imgadm's -k does not help, it turns the check on (3.9.5); "+
 			"IMGADM_INSECURE=1 in imgadm's environment does, as does a certificate that verifies, or plain http on a trusted network", err)
 		return
 	}
-	d.expiry("certificate", chain[0].NotAfter)
 	d.ok(check, "the certificate verifies: nodes need no -k (and it does the opposite of what it says)")
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,7 +56,7 @@ func (d *doctor) reach(ctx context.Context, name string, s config.Source) bool {
 	start := time.Now()
 	got, err := d.get(ctx, client, pingURL(string(s.URL)), maxPing)
 	if err != nil {
-		d.fail(name+": ping", "%v", err)
+		d.fail(name+": ping", "%v", unresolved("", err))
 		return false
 	}
 	took, asked := time.Since(start).Round(time.Millisecond), got.Request.URL
@@ -176,10 +177,10 @@ func (d *doctor) certificate(check string, chain []*x509.Certificate, roots *x50
 	case err != nil && tolerated:
 		d.warn(check, "%v; it is used all the same, for insecure is true", err)
 	case err != nil:
-		d.fail(check, "%v", err)
+		d.fail(check, "%v (%s)%s", err, about(chain), remedy(err))
 		return false
 	default:
-		d.expiry(check, chain[0].NotAfter)
+		d.expiry(check, chain[0].NotAfter, about(chain))
 	}
 	return true
 }
@@ -196,13 +197,45 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, host string) e
 	return err
 }
 
-func (d *doctor) expiry(check string, end time.Time) {
-	left := time.Until(end)
-	if left < soonLimit {
-		d.warn(check, "ends soon, on %s", end.UTC().Format(time.RFC3339))
-		return
+// about tells of a chain whom it is for, and who says so.
+func about(chain []*x509.Certificate) string {
+	if len(chain) == 0 {
+		return "no certificate"
 	}
-	d.ok(check, "good until %s, %d days", end.UTC().Format(time.DateOnly), int(left.Hours()/24))
+	names := slices.Clone(chain[0].DNSNames)
+	for _, ip := range chain[0].IPAddresses {
+		names = append(names, ip.String())
+	}
+	who := "for no name"
+	if len(names) > 0 {
+		who = "for " + strings.Join(names, ", ")
+	}
+	issuer := chain[0].Issuer.String()
+	if issuer == chain[0].Subject.String() {
+		issuer = "itself"
+	}
+	return fmt.Sprintf("%s, issued by %s", who, issuer)
+}
+
+// remedy is what helps a source whose certificate is refused with err.
+func remedy(err error) string {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return ": ca_file of the source names the certificate of an authority of your own"
+	}
+	return ""
+}
+
+// expiry tells when a certificate that holds now ends; what tells which certificate.
+func (d *doctor) expiry(check string, end time.Time, what string) {
+	left := time.Until(end)
+	switch days := int(left.Hours() / 24); {
+	case left < 0:
+		d.fail(check, "ended on %s (%s)", end.UTC().Format(time.RFC3339), what)
+	case left < soonLimit:
+		d.warn(check, "ends soon, on %s, in %d days (%s)", end.UTC().Format(time.RFC3339), days, what)
+	default:
+		d.ok(check, "good until %s, %d days (%s)", end.UTC().Format(time.DateOnly), days, what)
+	}
 }
 
 // images asks a source for its list, one manifest and one file.
