@@ -59,7 +59,7 @@ dist:
 # imgmirror(8), a page of each verb, and imgmirror.yaml(5), made from the commands and the keys.
 man: build
 	mkdir -p dist/man
-	./imgmirror man dist/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} ./imgmirror man dist/man
 
 # Each page of the web page, as operators and as clients see it, in a real browser.
 screenshots: tools

@@ -91,3 +91,22 @@ func TestManPages(t *testing.T) {
 		}
 	}
 }
+
+// TestManPagesDate: each page has a date, that of the commit where SOURCE_DATE_EPOCH tells it, and the
+// same text whenever it is made.
+func TestManPagesDate(t *testing.T) {
+	t.Setenv("SOURCE_DATE_EPOCH", "1789000000")
+	_, pages := manPages(t)
+	if len(pages) < 30 {
+		t.Errorf("%d pages", len(pages))
+	}
+	for name, text := range pages {
+		if head, _, _ := strings.Cut(text, " .SH"); !strings.Contains(head, `"2026-09-10"`) {
+			t.Errorf("%s: %s", name, head)
+		}
+	}
+	t.Setenv("SOURCE_DATE_EPOCH", "yesterday")
+	if code, _, stderr := verb("man", t.TempDir()); code == 0 || !strings.Contains(stderr, `SOURCE_DATE_EPOCH "yesterday"`) {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}

@@ -3,8 +3,12 @@
 package man
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -53,9 +57,14 @@ imgmirror-fetch(8).
 `
 
 // Write writes imgmirror(8), a page of each verb, and imgmirror.yaml(5) to a folder, for the
-// binary of that version. The texts of root, the whole command tree, become those of the page.
+// binary of that version, with the date of SOURCE_DATE_EPOCH, or else of today. The texts of root, the
+// whole command tree, become those of the page.
 func Write(folder string, root *cobra.Command, version string) error {
-	header := doc.GenManHeader{Section: "8", Source: "imgmirror " + version}
+	date, err := dateOf(os.Getenv("SOURCE_DATE_EPOCH"))
+	if err != nil {
+		return err
+	}
+	header := doc.GenManHeader{Section: "8", Source: "imgmirror " + version, Manual: "imgmirror", Date: &date}
 	root.Use, root.Long, root.DisableAutoGenTag = "imgmirror VERB", manual, true
 	if err := doc.GenManTree(root, &header, folder); err != nil {
 		return err
@@ -73,5 +82,39 @@ func Write(folder string, root *cobra.Command, version string) error {
 	if err := doc.GenMan(page, &header, f); err != nil {
 		return err
 	}
-	return f.Close()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return withDay(folder, date)
+}
+
+// dateOf is the date of pages: that of the seconds in epoch, or without epoch today.
+func dateOf(epoch string) (time.Time, error) {
+	if epoch == "" {
+		return time.Now().UTC(), nil
+	}
+	seconds, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH %q: not a number of seconds", epoch)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
+// withDay puts the whole date into the heads of the pages in folder: cobra writes month and year.
+func withDay(folder string, date time.Time) error {
+	pages, err := filepath.Glob(filepath.Join(folder, "imgmirror*.[58]"))
+	if err != nil {
+		return err
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return err
+		}
+		month, day := strconv.Quote(date.Format("Jan 2006")), strconv.Quote(date.Format(time.DateOnly))
+		if err := os.WriteFile(page, bytes.Replace(text, []byte(month), []byte(day), 1), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
