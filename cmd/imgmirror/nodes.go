@@ -37,14 +37,14 @@ var nodeTable = table.New("address,client,version,last,requests,images,bytes,sav
 	table.Field("joins", func(n admin.Node) any { return int(n.Results["join"]) }),
 	table.Field("bytes", func(n admin.Node) any { return table.Size(n.Served["hit"] + n.Served["miss"] + n.Served["join"]) }),
 	table.Field("saved", func(n admin.Node) any { return table.Size(n.Saved) }),
-	table.Field("rate", func(n admin.Node) any { return table.Rate(n.Rate) }),
+	table.Field("rate", func(n admin.Node) any { return rateOf(n.Rate) }),
 	table.Field("images", func(n admin.Node) any { return n.Images }),
 	table.Field("forgotten", func(n admin.Node) any { return int(n.Forgotten) }),
 	table.Field("errors", func(n admin.Node) any { return int(n.Errors) }),
 	table.Field("fetched", func(n admin.Node) any { return fetchOf(n).When }),
 	table.Field("result", func(n admin.Node) any { return fetchOf(n).Result }),
 	table.Field("took", func(n admin.Node) any { return took(fetchOf(n)) }),
-	table.Field("fetch_rate", func(n admin.Node) any { return table.Rate(fetchOf(n).Rate) }),
+	table.Field("fetch_rate", func(n admin.Node) any { return rateOf(fetchOf(n).Rate) }),
 )
 
 const (
@@ -63,7 +63,7 @@ var nodeFetchTable = table.New(nodeFetchFields,
 	table.Field("result", func(f admin.NodeFetch) any { return f.Result }),
 	table.Field("bytes", func(f admin.NodeFetch) any { return table.Size(f.Bytes) }),
 	table.Field("took", func(f admin.NodeFetch) any { return took(f) }),
-	table.Field("rate", func(f admin.NodeFetch) any { return table.Rate(f.Rate) }),
+	table.Field("rate", func(f admin.NodeFetch) any { return rateOf(f.Rate) }),
 	table.Field("state", func(f admin.NodeFetch) any { return fetchState(f) }),
 	table.Field("fetches", func(f admin.NodeFetch) any { return int(f.Fetches) }),
 )
@@ -73,6 +73,14 @@ func fetchOf(n admin.Node) admin.NodeFetch {
 		return admin.NodeFetch{Took: -1000, Rate: -1}
 	}
 	return *n.Fetch
+}
+
+// rateOf is a rate of the API, which is 0 where no time was measured.
+func rateOf(r int64) table.Rate {
+	if r == 0 {
+		return -1
+	}
+	return table.Rate(r)
 }
 
 func took(f admin.NodeFetch) time.Duration { return time.Duration(f.Took) * time.Millisecond }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"imgmirror/cmd/imgmirror/failure"
+	"imgmirror/cmd/imgmirror/table"
 	"imgmirror/config"
+	"imgmirror/proxy/admin"
 )
 
 // allVerbs gives each verb of the command line, by the words that lead to the verb.
@@ -200,5 +203,20 @@ func TestServerIsListenerOfNodes(t *testing.T) {
 		if code != failure.ExitFailure || stdout != "" || !strings.Contains(stderr, want) {
 			t.Errorf("%v: exit %d, %s%s", line, code, stdout, stderr)
 		}
+	}
+}
+
+// TestRateOfNoTime: a file that was sent within a millisecond has no rate, and not the rate 0.
+func TestRateOfNoTime(t *testing.T) {
+	var out bytes.Buffer
+	layout, err := nodeTable.Layout(&table.Flags{NoHeader: true, Fields: "address,took,fetch_rate,rate"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := layout.Print(&out, []admin.Node{{Address: "10.0.0.1", Fetch: &admin.NodeFetch{}}, {Address: "10.0.0.2", Rate: 7, Fetch: &admin.NodeFetch{Took: 2000, Rate: 5000}}}); err != nil {
+		t.Fatal(err)
+	}
+	if want := "10.0.0.1  0s  -         -\n10.0.0.2  2s  5.0 kB/s  7 B/s\n"; out.String() != want {
+		t.Errorf("printed\n%swant\n%s", out.String(), want)
 	}
 }
