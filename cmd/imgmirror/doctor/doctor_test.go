@@ -314,7 +314,7 @@ var plain = surroundings{
 // TestDoctorInContainer: an address that only the container's network knows is not what nodes are told.
 func TestDoctorInContainer(t *testing.T) {
 	cfg := config.Defaults()
-	cfg.Listen = "127.0.0.1:0"
+	cfg.Listen = ":0"
 	inside := plain
 	inside.container = func() bool { return true }
 	d := &doctor{cfg: &cfg, around: inside}

@@ -38,7 +38,7 @@ func (s surroundings) inContainer() bool {
 			return true
 		}
 	}
-	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" || os.Getenv("container") != ""
+	return os.Getenv("KUBERNETES_SERVICE_HOST") != ""
 }
 
 // name tells what the name is that nodes are to use, if they are to use a name.

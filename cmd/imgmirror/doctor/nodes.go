@@ -25,13 +25,13 @@ func (d *doctor) nodes(ctx context.Context) {
 	address, host := d.address(chain)
 	d.trust(chain, host)
 	d.name(ctx, host)
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		d.warn("nodes", "imgadm sources -a %s (on this machine only: listen is %s)", address, d.cfg.Listen)
+		return
+	}
 	if d.cfg.PublicURL == "" && d.around.inContainer() {
 		d.warn("nodes", "set public_url (IMGMIRROR_PUBLIC_URL) to the URL by which nodes reach this container, and type imgadm sources -a with that URL: "+
 			"%s is known inside the container's network only", address)
-		return
-	}
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-		d.warn("nodes", "imgadm sources -a %s (on this machine only: listen is %s)", address, d.cfg.Listen)
 		return
 	}
 	d.ok("nodes", "imgadm sources -a %s", address)
