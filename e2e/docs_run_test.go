@@ -97,12 +97,12 @@ func runDocs(t *testing.T, page string) {
 	setUp(`ip link set lo up
 mount --make-rprivate /
 mount -t tmpfs -o size=40g docs "$1"
-mkdir "$1"/etc "$1"/lib "$1"/media "$1"/srv "$1"/home "$1"/bin "$1"/tls
+mkdir "$1"/etc "$1"/lib "$1"/media "$1"/srv "$1"/home "$1"/bin "$1"/tls "$1"/tmp
 cp -a /etc/. "$1"/etc
 mkdir -p "$1"/etc/imgmirror "$1"/media/disk "$1"/lib/imgmirror
 echo '127.0.0.1 localhost mirror images.smartos.org' >"$1"/etc/hosts
 echo 'data_dir: /var/lib/imgmirror' >"$1"/etc/imgmirror/imgmirror.yaml
-for d in lib:/var/lib etc:/etc media:/media srv:/srv; do mount --bind "$1/${d%%:*}" "${d#*:}"; done`)
+for d in lib:/var/lib etc:/etc media:/media srv:/srv tmp:/var/tmp; do mount --bind "$1/${d%%:*}" "${d#*:}"; done`)
 
 	certFile, keyFile := certificateUntil(t, filepath.Join(dir, "tls"), time.Now().Add(time.Hour))
 	src := docServer(t, certFile, keyFile)
