@@ -18,16 +18,28 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// BenchmarkPages is the time that the pages of a mirror with 100,000 images take, warm, as medians.
+// BenchmarkPages is the time that the pages of a mirror with 100,000 images and 10,000 nodes take,
+// warm, as medians: those of clients, and those of operators (op-).
 func BenchmarkPages(b *testing.B) {
-	const n, rounds = 100_000, 50
+	const n, nodes, rounds = 100_000, 10_000, 50
 	texts, ids := largeCatalog(n)
 	source, _ := serveCatalog(b, texts, ids)
 	m := newMirror(b, nil, from(source))
 	m.launch()
 	m.awaitReady()
 	m.awaitList(n)
-	client := &http.Client{}
+	var crowd errgroup.Group
+	crowd.SetLimit(8)
+	for i := range nodes {
+		crowd.Go(func() error {
+			return askFrom(net.IPv4(127, 1, byte(i/200), byte(1+i%200)), m.url+"/images/"+ids[n-1])
+		})
+	}
+	if err := crowd.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	client, operator := &visitor{t: b, base: m.url}, &visitor{t: b, base: m.admin}
+	operator.signIn(m.token())
 	for name, path := range map[string]string{
 		"images":      "/ui/images",
 		"images-last": "/ui/images?sort=name&order=desc&page=2000",
@@ -36,14 +48,22 @@ func BenchmarkPages(b *testing.B) {
 		"search-none": "/ui/images?q=no+image+has+this",
 		"image":       "/ui/images/" + ids[n-1],
 		"overview":    "/ui/",
+		"op-images":   "/ui/images",
+		"op-image":    "/ui/images/" + ids[n-1],
+		"op-overview": "/ui/",
+		"op-nodes":    "/ui/nodes",
 	} {
+		asker := client
+		if strings.HasPrefix(name, "op-") {
+			asker = operator
+		}
 		var times []float64
 		for range rounds + 1 {
 			began := time.Now()
-			status := ask(b, client, m.url+path)
+			got := asker.get(path)
 			times = append(times, float64(time.Since(began).Microseconds())/1000)
-			if status != http.StatusOK {
-				b.Fatalf("%s: status %d", path, status)
+			if got.status != http.StatusOK {
+				b.Fatalf("%s: status %d", path, got.status)
 			}
 		}
 		times = times[1:] // the first one is not warm
@@ -52,20 +72,6 @@ func BenchmarkPages(b *testing.B) {
 		b.ReportMetric(times[rounds*95/100], "ms-p95-"+name)
 	}
 	b.ReportMetric(0, "ns/op")
-}
-
-// ask reads an answer to its end and tells the status.
-func ask(t testing.TB, client *http.Client, url string) int {
-	t.Helper()
-	resp, err := client.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		t.Fatalf("%s: %v", url, err)
-	}
-	return resp.StatusCode
 }
 
 // BenchmarkDashboards is what ten open dashboards and the journal of nodes cost clients: the
