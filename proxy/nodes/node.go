@@ -41,6 +41,7 @@ type node struct {
 	changed        time.Time // when the node began to differ from its note; zero: it does not
 	stored         bool      // there may be a note
 	previous, next *node
+	sibling        [2]*node // in the ring of its network; nil: an address of IPv4
 }
 
 // image is what a node has had of the first file of an image. It has no pointers.

@@ -75,7 +75,9 @@ type Notes interface {
 // Limits say what is kept. The journal is off, and keeps nothing, if one of them is 0.
 type Limits struct {
 	Keep time.Duration // since a node was last seen
-	Max  int           // nodes; the one that has not been seen for longest goes first
+	// Max bounds the nodes. The one that has not been seen for longest goes first; if one IPv6 network
+	// of /64 has more than half of the room, of this network.
+	Max int
 }
 
 func (l Limits) off() bool { return l.Keep <= 0 || l.Max <= 0 }
@@ -107,6 +109,9 @@ type Journal struct {
 	nodes  map[netip.Addr]*node
 	seen   node                // the ring of all nodes: seen.next was seen last, seen.previous longest ago
 	gone   map[string]struct{} // keys of notes that are to be removed
+
+	networks map[netip.Prefix]*network
+	crowd    *network // the one that has more than half of the room, if there is one
 }
 
 // New makes the journal. The notes are read by Run, or by the first question.
@@ -117,7 +122,7 @@ func New(o Options) *Journal {
 	j := &Journal{
 		notes: o.Notes, log: o.Logger, limits: o.Limits,
 		queue: make(chan Request, queueLength),
-		nodes: make(map[netip.Addr]*node), gone: make(map[string]struct{}),
+		nodes: make(map[netip.Addr]*node), gone: make(map[string]struct{}), networks: make(map[netip.Prefix]*network),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "imgmirror_nodes_dropped_total",
 			Help: "Requests that the journal of nodes did not take in, because too many came at once.",
@@ -221,9 +226,9 @@ func (j *Journal) takeLocked(r *Request) {
 			n.stored = true
 		}
 	} else {
-		n.unlink()
+		j.detach(n)
 	}
-	n.linkAfter(&j.seen)
+	j.attach(n)
 	n.take(r)
 	j.trim()
 }
@@ -231,7 +236,7 @@ func (j *Journal) takeLocked(r *Request) {
 // trim lets go of the nodes beyond Max. mu is held.
 func (j *Journal) trim() {
 	for len(j.nodes) > max(j.limits.Max, 0) {
-		j.drop(j.seen.previous)
+		j.drop(j.last())
 	}
 	j.count.Store(int64(len(j.nodes)))
 }
@@ -247,7 +252,7 @@ func (j *Journal) expire(now time.Time) {
 
 // drop takes a node out. mu is held.
 func (j *Journal) drop(n *node) {
-	n.unlink()
+	j.detach(n)
 	delete(j.nodes, n.address)
 	if n.stored {
 		j.gone[n.key()] = struct{}{}
@@ -264,6 +269,7 @@ func (j *Journal) Adjust(l Limits) {
 	if l.off() {
 		j.limits.Max = 0
 	}
+	j.findCrowd()
 	j.expire(time.Now())
 	j.trim()
 }

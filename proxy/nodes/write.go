@@ -32,12 +32,13 @@ func (j *Journal) read() {
 	}
 	slices.SortFunc(known, func(a, b *node) int { return cmp.Or(cmp.Compare(a.last, b.last), a.address.Compare(b.address)) })
 	for _, n := range known {
-		n.linkAfter(&j.seen)
+		j.attach(n)
 		j.nodes[n.address] = n
 	}
 	if j.limits.off() {
 		j.limits.Max = 0
 	}
+	j.findCrowd()
 	j.expire(time.Now())
 	j.trim()
 }
