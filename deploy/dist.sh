@@ -1,6 +1,7 @@
 #!/bin/sh
 # deploy/dist.sh OUT: makes what is released, in the new folder OUT: archives, packages, plain binaries, a list of
-# what each binary is made of, and the sums of all that. The same commit gives the same bytes, in any folder.
+# what each binary is made of, and the sums of all that. The same commit and the same Go give the same bytes, in any
+# folder.
 #
 #   VERSION            of deploy/version.sh, if not set
 #   SOURCE_DATE_EPOCH  the time of all files; that of the last commit, if not set
