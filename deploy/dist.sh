@@ -84,12 +84,13 @@ for platform in $PLATFORMS; do
 	case $os in
 	illumos)
 		cp -R deploy/smf "$tree/"
-		chmod 755 "$tree/smf/setup" "$tree/smf/method"
+		chmod -R u=rwX,go=rX "$tree" # whatever the umask of the checkout
 		archive "$tree" "$out/$name.tar.gz"
 		;;
 	linux)
 		mkdir "$tree/systemd"
 		cp deploy/imgmirror.service deploy/imgmirror.sysusers "$tree/systemd/"
+		chmod -R u=rwX,go=rX "$tree"
 		archive "$tree" "$out/$name.tar.gz"
 		cp -R deploy/deb deploy/rpm "$tree/"
 		for packager in deb rpm; do

@@ -27,7 +27,7 @@ type distribution struct {
 	version string
 }
 
-// checkouts are copies of this checkout, in folders that differ in name and depth.
+// checkouts are copies of this checkout, in folders that differ in name and depth, and made with different umasks.
 var checkouts = sync.OnceValues(func() (dirs [2]string, err error) {
 	list := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	list.Dir = ".."
@@ -38,7 +38,14 @@ var checkouts = sync.OnceValues(func() (dirs [2]string, err error) {
 	for i, name := range []string{"a", "another/folder"} {
 		dirs[i] = filepath.Join(workDir, "dist", name)
 		for file := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-			if err := copyFile(filepath.Join("..", file), filepath.Join(dirs[i], file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			err := copyFile(filepath.Join("..", file), filepath.Join(dirs[i], file))
+			if errors.Is(err, fs.ErrNotExist) { // removed, and not committed yet
+				continue
+			}
+			if i > 0 && err == nil {
+				err = ownerOnly(filepath.Join(dirs[i], file))
+			}
+			if err != nil {
 				return dirs, err
 			}
 		}
@@ -57,6 +64,15 @@ func copyFile(from, to string) error {
 		return err
 	}
 	return errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, info.Mode()))
+}
+
+// ownerOnly takes a file's rights from all but its owner.
+func ownerOnly(name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	return os.Chmod(name, info.Mode()&0o700)
 }
 
 // The distributions that more than one test looks at. distSMF has the binary of this machine.
