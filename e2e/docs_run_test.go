@@ -76,6 +76,8 @@ func TestDocsCommands(t *testing.T) {
 			out, err := cmd.CombinedOutput()
 			if err != nil || !bytes.Contains(out, []byte("--- PASS: TestDocsCommands")) {
 				t.Errorf("%v\n%s", err, out)
+			} else if testing.Verbose() {
+				t.Logf("%s", out)
 			}
 		})
 	}
