@@ -98,7 +98,7 @@ func rawTab(t testing.TB, bases ...string) *tab {
 		cancel()
 		t.Fatalf("opening a page: %v", err)
 	}
-	limited, stop := context.WithTimeout(ctx, 2*time.Minute)
+	limited, stop := context.WithTimeout(ctx, 5*time.Minute)
 	b.ctx = limited
 	t.Cleanup(func() {
 		stop()
