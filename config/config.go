@@ -18,9 +18,10 @@ const DefaultFile = "/etc/imgmirror/imgmirror.yaml"
 // a reload makes a new one.
 type Config struct {
 	Listen    string     `yaml:"listen" help:"address of the client listener"`
-	PublicURL URL        `yaml:"public_url" help:"base of the file URLs in DSAPI replies; empty: as the client asked"`
+	PublicURL URL        `yaml:"public_url" help:"base of the file URLs in DSAPI replies, and of node.sh; empty: as the client asked"`
 	TLS       TLS        `yaml:"tls"`
 	DataDir   string     `yaml:"data_dir" help:"the data folder: index, files, partial files, quarantine"`
+	DistDir   string     `yaml:"dist_dir" help:"folder whose files nodes may fetch below /dist, the program for node.sh --prewarm; empty: none"`
 	Log       Log        `yaml:"log"`
 	Admin     Admin      `yaml:"admin"`
 	Sources   []Source   `yaml:"sources" help:"image servers in order of priority: where several have an image, the manifest of the first is served. An empty list asks none. Each entry is a URL, or has the keys that follow"`

@@ -94,8 +94,17 @@ func (k *checker) server(c *Config) {
 	if c.DataDir == "" {
 		k.fault("data_dir", "", "must not be empty")
 	}
+	if c.DistDir != "" && (within(c.DistDir, c.DataDir) || within(c.DataDir, c.DistDir)) {
+		k.fault("dist_dir", c.DistDir, "must be apart from data_dir: the data folder has secrets")
+	}
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "text", "json", "bunyan")
+}
+
+// within tells whether path is dir or below dir, as far as the names tell.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 // images checks the rules about images of any source.

@@ -145,7 +145,7 @@ func (s *Server) dispatch(req *request) (err error) {
 		return badRequest("the path is not well encoded")
 	}
 	rt := match(req.segs)
-	if rt == routeChannels && !s.hasChannels() || rt == routeUI && !s.hasPage() {
+	if rt == routeChannels && !s.hasChannels() || rt == routeUI && !s.hasPage() || rt == routeDist && s.opts.DistDir == "" {
 		rt = nil
 	}
 	if rt == nil {

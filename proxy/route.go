@@ -35,13 +35,15 @@ var (
 	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
 	routePaths       = &route{name: "paths", serve: (*Server).listPaths}
 	routeUI          = &route{name: "ui", serve: (*Server).showPage}
+	routeDist        = &route{name: "dist", serve: (*Server).sendProgram}
 	routeNone        = &route{name: "none"} // no such path, or no request at all
 )
 
 // allRoutes is every route, for the metrics.
 var allRoutes = []*route{
 	routePing, routeImages, routeImage, routeFile, routeIcon, routeChannels, routeState, routeWrite,
-	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeUI, routeNone,
+	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeUI,
+	routeDist, routeNone,
 }
 
 // plain are the routes of paths with one segment.
@@ -61,6 +63,10 @@ func match(segs []string) *route {
 	switch segs[0] {
 	case "ui":
 		return routeUI
+	case "dist":
+		if len(segs) == 2 {
+			return routeDist
+		}
 	case "images":
 		return matchImages(segs[1:])
 	case "datasets":

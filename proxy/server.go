@@ -73,6 +73,8 @@ type Options struct {
 	// PublicURL is the base of the file URLs in DSAPI manifests; "" derives the base from each
 	// request's Host header (spec 2.7).
 	PublicURL string
+	// DistDir is the folder whose files nodes may fetch below /dist; "" = nothing is below /dist.
+	DistDir string
 	// ID is the mirror's own, by which mirrors that ask each other know themselves again (see
 	// via); "" treats other mirrors as ordinary clients.
 	ID string
@@ -166,6 +168,7 @@ type Server struct {
 	unending    context.Context
 	endUnending context.CancelFunc
 
+	sums    sums          // of DistDir
 	page    Page          // of Mount; nil = there is none
 	renders chan struct{} // replies of the page that are being made
 
@@ -218,6 +221,7 @@ func New(o Options) (*Server, error) {
 	}
 	s.base, s.cut = context.WithCancel(context.Background())
 	s.unending, s.endUnending = context.WithCancel(s.base)
+	s.sums.init()
 	s.renders = make(chan struct{}, rendersAtOnce())
 	s.SetWriteRules(o.WriteRules)
 	s.uploads.gauge = s.metrics.uploads

@@ -84,6 +84,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 		Nodes:          p.Nodes(),
 		Writes:         p.Mirror,
 		PublicURL:      string(cfg.PublicURL),
+		DistDir:        cfg.DistDir,
 		ID:             p.ID(),
 		Version:        version,
 		StreamOnMiss:   cfg.Cache.StreamOnMiss,

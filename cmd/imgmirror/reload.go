@@ -46,7 +46,7 @@ func (p *process) reloadOn(ctx context.Context, hangups <-chan os.Signal, load f
 func reloaded(old, next *config.Config) *config.Config {
 	c := *next
 	c.Listen, c.PublicURL, c.DataDir, c.Admin = old.Listen, old.PublicURL, old.DataDir, old.Admin
-	c.Log.Format = old.Log.Format
+	c.DistDir, c.Log.Format = old.DistDir, old.Log.Format
 	if (old.TLS.CertFile == "") != (next.TLS.CertFile == "") {
 		c.TLS = old.TLS
 	}

@@ -42,10 +42,10 @@ func TestReloaded(t *testing.T) {
 		c.ZFSImport = config.ZFSImport{Enabled: true, Pool: "tank", Images: []string{"name=a"}, ZFSPath: "/z", DBDir: "/d"}
 	}, "zfsimport.enabled zfsimport.images", "zfsimport.pool zfsimport.zfs_path zfsimport.db_dir")
 	check(func(c *config.Config) {
-		c.Listen, c.DataDir, c.Admin.Listen, c.Log.Format = ":1", "/x", ":2", "json"
+		c.Listen, c.DataDir, c.DistDir, c.Admin.Listen, c.Log.Format = ":1", "/x", "/y", ":2", "json"
 		c.Cache.StreamOnMiss = false
 		c.TLS = config.TLS{CertFile: "c", KeyFile: "k"}
-	}, "", "listen tls.cert_file tls.key_file data_dir log.format admin.listen cache.stream_on_miss")
+	}, "", "listen tls.cert_file tls.key_file data_dir dist_dir log.format admin.listen cache.stream_on_miss")
 }
 
 // Every key is either taken over or said to wait: reloaded must not forget one.
