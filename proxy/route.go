@@ -35,6 +35,7 @@ var (
 	routeReady       = &route{name: "readyz", serve: (*Server).readyz}
 	routePaths       = &route{name: "paths", serve: (*Server).listPaths}
 	routeUI          = &route{name: "ui", serve: (*Server).showPage}
+	routeNode        = &route{name: "node_script", serve: (*Server).sendScript}
 	routeDist        = &route{name: "dist", serve: (*Server).sendProgram}
 	routeNone        = &route{name: "none"} // no such path, or no request at all
 )
@@ -43,13 +44,14 @@ var (
 var allRoutes = []*route{
 	routePing, routeImages, routeImage, routeFile, routeIcon, routeChannels, routeState, routeWrite,
 	routeDatasets, routeDataset, routeDatasetFile, routeIndex, routeStaticFile, routeReady, routePaths, routeUI,
-	routeDist, routeNone,
+	routeNode, routeDist, routeNone,
 }
 
 // plain are the routes of paths with one segment.
 var plain = map[string]*route{
 	"ping": routePing, "images": routeImages, "datasets": routeDatasets, "channels": routeChannels,
 	"paths": routePaths, "state": routeState, "readyz": routeReady, "ui": routeUI,
+	"node.sh": routeNode,
 }
 
 // match finds the route of a path; a path without a route gives nil.
