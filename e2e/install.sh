@@ -35,6 +35,9 @@ have shellcheck || packages="$packages shellcheck"
 have groff || packages="$packages groff-base"
 # promtool checks the rules and questions of the monitoring; the server itself does not run.
 have promtool || packages="$packages prometheus"
+have shellcheck || packages="$packages shellcheck"
+# The shells that the script for nodes runs under.
+have dash || packages="$packages dash"
 have minisign || packages="$packages minisign"
 # The browser of the tests of the page, with a font for its pictures.
 have chromium || packages="$packages chromium fonts-dejavu-core"
