@@ -30,8 +30,13 @@ func TestConnect(t *testing.T) {
 		if trap := strings.Contains(body, "IMGADM_INSECURE=1"); trap != strings.Contains(body, "sources -a https:") {
 			t.Errorf("%s: the variable is told: %t", host, trap)
 		}
+		_, script, _ := strings.Cut(body, "curl -fsS ")
+		script, _, _ = strings.Cut(script, "/node.sh | sh</code>")
 		_, url, _ := strings.Cut(body, "imgadm sources -a ")
 		url, _, _ = strings.Cut(url, "</code>")
+		if script != url {
+			t.Errorf("%s: the script is of %q, the source %q", host, script, url)
+		}
 		if local := strings.Contains(body, "other machines cannot use this address"); local {
 			url += " local"
 		}
