@@ -35,7 +35,6 @@ have shellcheck || packages="$packages shellcheck"
 have groff || packages="$packages groff-base"
 # promtool checks the rules and questions of the monitoring; the server itself does not run.
 have promtool || packages="$packages prometheus"
-have shellcheck || packages="$packages shellcheck"
 # The shells that the script for nodes runs under.
 have dash || packages="$packages dash"
 have minisign || packages="$packages minisign"
