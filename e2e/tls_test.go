@@ -81,7 +81,7 @@ func TestTLS(t *testing.T) {
 	}
 	var status admin.Status
 	if got := first.api("/status"); json.Unmarshal(got.body, &status) != nil || status.Certificate == nil ||
-		*status.Certificate != (admin.Certificate{Name: "127.0.0.1", NotAfter: end.UTC()}) {
+		*status.Certificate != (admin.Certificate{Name: "mirror", NotAfter: end.UTC()}) {
 		t.Errorf("the status tells of %+v", status.Certificate)
 	}
 	second.verb("sources", "-H", "-o", "certificate,name").want(t, end.UTC().Format(time.RFC3339)+"  127.0.0.1", "-                     published")
