@@ -312,6 +312,10 @@ func TestInstallFrom(t *testing.T) {
 		t.Errorf("there is a data folder: %v", err)
 	}
 	node.verb("install", "--from", theMirror.url, uuid.NewString()).wantError(t, "install", "ResourceNotFound")
+	got := node.verb("install", "--from", theMirror.url, "name=nothing")
+	if got.wantError(t, "install", "ResourceNotFound"); !strings.Contains(got.stderr, "no image matches name=nothing of "+theMirror.url) {
+		t.Errorf("it says %s", got.stderr)
+	}
 	node.verb("install", "--from", "http://"+freeAddr(t), sampleXZ).wantError(t, "install", "RemoteSourceError")
 	node.verb("install", "--from", theMirror.url, "-P", "no-such-pool", sampleXZ).wantError(t, "install", "NoPool")
 }

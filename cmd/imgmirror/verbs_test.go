@@ -220,3 +220,13 @@ func TestRateOfNoTime(t *testing.T) {
 		t.Errorf("printed\n%swant\n%s", out.String(), want)
 	}
 }
+
+// TestInstallHelp: each way to install has a line that can be typed.
+func TestInstallHelp(t *testing.T) {
+	code, stdout, _ := verb("install", "--help")
+	for _, line := range []string{"install name=", "install --from http://mirror:8080 7c5d3e40", "install --from http://mirror:8080 --stage name=", "install -m mine.json -f mine.zfs.gz"} {
+		if code != 0 || !strings.Contains(stdout, "\n  imgmirror "+line) {
+			t.Errorf("no example %q in\n%s", line, stdout)
+		}
+	}
+}
