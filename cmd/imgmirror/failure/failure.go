@@ -27,8 +27,9 @@ const (
 // Manager is what has started a process, and starts the process again when it fails.
 type Manager int
 
+// The managers of services.
 const (
-	NoManager Manager = iota
+	NoManager Manager = iota // an operator's shell
 	SMF
 	Systemd
 )
