@@ -42,8 +42,9 @@ func docImages(t *testing.T) []image {
 //   - mirror is the name of the machine, and https://images.smartos.org an image server with the samples;
 //   - imgadm asks what imgadm asks, by curl (testdata/docs/imgadm);
 //   - the shell begins in an empty folder with mine.zfs.gz, a ZFS stream, and new.json with new.zfs.gz, an image that no server has;
-//   - UUID is an image of the server whose chain has three images, DATA is /var/lib/imgmirror, RW... is the key in bundle.key.pub;
-//   - /media/disk is an empty medium, and each PLACE of a mark is a mirror without a network, in /var/lib/PLACE.
+//   - UUID is an image of the server whose chain has three images, and DATA is /var/lib/imgmirror;
+//   - /media/disk is an empty medium, and each PLACE of a mark is a mirror without a network, in /var/lib/PLACE,
+//     which takes bundles signed by bundle.key alone once the page has made this key.
 func TestDocsCommands(t *testing.T) {
 	if page := os.Getenv(docsEnv); page != "" {
 		runDocs(t, page)
@@ -185,26 +186,24 @@ awaitready() {
 			continue
 		}
 		fmt.Fprintf(&s, "where=%s\n", b)
-		text := docWords.ReplaceAllStringFunc(b.text, func(word string) string {
-			switch word {
-			case "UUID":
-				return sampleApp
-			case "DATA":
-				return "/var/lib/imgmirror"
-			}
-			return `'"$(sed -n 2p bundle.key.pub)"'` // RW..., within quotes
-		})
+		text := docUUID.ReplaceAllString(docData.ReplaceAllString(b.text, "/var/lib/imgmirror"), sampleApp)
 		switch place := strings.TrimSpace(strings.TrimPrefix(b.mark, "sh run")); place {
 		case "":
 			s.WriteString(text)
 		case "background":
 			fmt.Fprintf(&s, serve, "\n"+text)
 		default:
-			fmt.Fprintf(&s, "export IMGMIRROR_DATA_DIR=/var/lib/%s IMGMIRROR_SOURCES='[]'\n%sunset IMGMIRROR_DATA_DIR IMGMIRROR_SOURCES\n", place, text)
+			fmt.Fprintf(&s, `export IMGMIRROR_DATA_DIR=/var/lib/%s IMGMIRROR_SOURCES='[]'
+if [ -e bundle.key.pub ]; then export IMGMIRROR_BUNDLE_TRUSTED_KEYS=$PWD/bundle.key.pub IMGMIRROR_BUNDLE_REQUIRE_SIGNATURE=true; fi
+%sunset ${!IMGMIRROR_@}
+`, place, text)
 		}
 	}
 	s.WriteString("where=end\n")
 	return s.String()
 }
 
-var docWords = regexp.MustCompile(`\bUUID\b|\bDATA\b|RW\.\.\.`)
+var (
+	docUUID = regexp.MustCompile(`\bUUID\b`)
+	docData = regexp.MustCompile(`\bDATA\b`)
+)
