@@ -375,6 +375,9 @@ func (n *scriptNode) boot(uuids ...string) {
 	if err != nil {
 		n.Fatal(err)
 	}
+	for _, fault := range smfFaults(string(text)) {
+		n.Errorf("the manifest: %s", fault)
+	}
 	var bundle struct {
 		Service struct {
 			Methods []struct {
