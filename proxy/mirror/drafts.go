@@ -15,6 +15,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/manifest"
 	"imgmirror/proxy/history"
+	"imgmirror/verify"
 )
 
 const (
@@ -57,12 +58,12 @@ type draft struct {
 	turn chan struct{} // a token in it: a request works on the draft; guards what follows
 	gone chan struct{} // closed once the draft has ended
 
-	image   manifest.Unactivated
-	file    *cache.Reader // nil: none
-	brought bool          // the file came with the draft, and goes with the draft
+	image manifest.Unactivated
+	file  *cache.Reader // nil: none
 
 	// drafts.mu guards:
 	bytes  int64              // booked for the file
+	sum    verify.Sum         // of the file that is coming, or is there; zero: none
 	last   time.Time          // end of the last request
 	cancel context.CancelFunc // ends the upload under way; nil: there is none
 	ending bool               // Drop waits for the turn
@@ -71,6 +72,9 @@ type draft struct {
 // drafts are all drafts.
 type drafts struct {
 	count, bytes prometheus.Gauge
+
+	// files keeps a file from being removed while a draft begins to need the file; before mu.
+	files sync.Mutex
 
 	mu  sync.Mutex // guards all, and what drafts say; a leaf
 	all map[uuid.UUID]*draft
@@ -132,6 +136,27 @@ func (s *drafts) book(d *draft, n int64) error {
 	d.bytes = n
 	s.bytes.Set(float64(sum))
 	return nil
+}
+
+// need notes which file d needs from now on, zero for none.
+func (s *drafts) need(d *draft, sum verify.Sum) {
+	s.files.Lock()
+	defer s.files.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.sum = sum
+}
+
+// needed tells whether a draft needs a file. s.files is held.
+func (s *drafts) needed(sum verify.Sum) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.all {
+		if d.sum == sum {
+			return true
+		}
+	}
+	return false
 }
 
 // remove ends d, whose turn the caller has, and gives the draft's room and uuid free.
@@ -240,6 +265,7 @@ func (m *Mirror) Activate(ctx context.Context, by Writer, id uuid.UUID) (manifes
 		return manifest.Manifest{}, fmt.Errorf("image %s: %w", id, err)
 	}
 	d.release()
+	m.drafts.need(d, verify.Sum{})
 	defer m.drafts.remove(id, d)
 	if err := m.enlist(context.WithoutCancel(ctx), image); err != nil {
 		return manifest.Manifest{}, fmt.Errorf("image %s: %w", id, err)
@@ -249,8 +275,9 @@ func (m *Mirror) Activate(ctx context.Context, by Writer, id uuid.UUID) (manifes
 	return image, nil
 }
 
-// Drop ends the draft of id, and an upload under way with the draft; the file goes too. Of a trusted
-// writer Drop takes a published image back, by Unpublish.
+// Drop ends the draft of id, and an upload under way with the draft; the file goes too, unless an
+// image or another draft has the same. Of a trusted writer Drop takes a published image back, by
+// Unpublish.
 func (m *Mirror) Drop(ctx context.Context, by Writer, id uuid.UUID) error {
 	d, err := m.drafts.find(id, by)
 	if err != nil {

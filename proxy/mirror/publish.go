@@ -221,14 +221,19 @@ func (m *Mirror) disown(image manifest.Manifest) error {
 	return m.store.Disown(image.UUID, image.Files[0].SHA1)
 }
 
-// removeOwn removes the file of an image that is published no more, unless another image has the
-// same.
+// removeOwn removes the file of an image that is published no more, unless another image, or a draft,
+// has the same.
 func (m *Mirror) removeOwn(ctx context.Context, image manifest.Manifest) error {
 	file := image.Files[0]
 	if other, _, ok := m.Current().BySum(file.SHA1, file.Size); ok && other.Manifest.UUID != image.UUID {
 		m.log.Info("the file of an unpublished image stays: another image has it",
 			"uuid", image.UUID, "sum", file.SHA1, "other", other.Manifest.UUID)
 		return nil
+	}
+	m.drafts.files.Lock()
+	defer m.drafts.files.Unlock()
+	if m.drafts.needed(file.SHA1) { // the file goes, or stays, with the draft
+		return m.noteUpload(file.SHA1)
 	}
 	_, err := m.store.Remove(ctx, file.SHA1)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

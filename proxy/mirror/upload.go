@@ -71,10 +71,10 @@ func (m *Mirror) addFile(ctx context.Context, d *draft, image manifest.Manifest,
 	if err := m.drafts.book(d, file.Size); err != nil {
 		return err
 	}
-	d.brought = !m.HasFile(verify.Want{SHA1: file.SHA1})
+	m.drafts.need(d, file.SHA1)
 	var err error
-	if d.brought {
-		err = m.store.Notes(uploadNotes).Write(map[string][]byte{file.SHA1.String(): nil}, nil)
+	if !m.HasFile(verify.Want{SHA1: file.SHA1}) {
+		err = m.noteUpload(file.SHA1)
 	}
 	if err == nil {
 		d.file, err = m.take(ctx, image, io.LimitReader(u.Body(ctx), file.Size+1))
@@ -83,8 +83,9 @@ func (m *Mirror) addFile(ctx context.Context, d *draft, image manifest.Manifest,
 		return nil
 	}
 	m.drafts.book(d, 0) //nolint:errcheck // always nil
-	if d.brought && !m.HasFile(verify.Want{SHA1: file.SHA1}) {
-		m.forgetUpload(file.SHA1)
+	m.drafts.need(d, verify.Sum{})
+	if left := m.dropUpload(context.WithoutCancel(ctx), file.SHA1); left != nil {
+		m.log.Warn("the file of a failed upload may be left", "sum", file.SHA1, "error", left)
 	}
 	return err
 }
@@ -95,21 +96,32 @@ func (d *draft) release() {
 	d.file = nil
 }
 
-// dropFile removes the file of a draft, if the draft has one that came with it.
+// dropFile takes the file from a draft. A file that came by an upload goes, unless it is needed.
 func (m *Mirror) dropFile(ctx context.Context, d *draft) error {
 	if d.file == nil {
 		return nil
 	}
 	d.release()
 	m.drafts.book(d, 0) //nolint:errcheck // always nil
-	if !d.brought {
-		return nil
-	}
+	m.drafts.need(d, verify.Sum{})
 	return m.dropUpload(ctx, d.image.Manifest().Files[0].SHA1)
 }
 
-// dropUpload removes a file that came by an upload, unless an image has the file, and its note.
+// dropUpload removes a file that has a note of an upload, unless an image has the file, and the note.
+// While a draft needs the file, both stay.
 func (m *Mirror) dropUpload(ctx context.Context, sum verify.Sum) error {
+	m.drafts.files.Lock()
+	defer m.drafts.files.Unlock()
+	if m.drafts.needed(sum) {
+		return nil
+	}
+	notes, err := m.store.Notes(uploadNotes).All()
+	if err != nil {
+		return fmt.Errorf("file %s of an image that was not activated stays: %w", sum, err)
+	}
+	if _, noted := notes[sum.String()]; !noted {
+		return nil
+	}
 	if f, there := m.store.Describe(sum); there && len(f.Images) == 0 {
 		if _, err := m.store.Remove(ctx, sum); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("file %s of an image that was not activated stays: %w", sum, err)
@@ -117,6 +129,11 @@ func (m *Mirror) dropUpload(ctx context.Context, sum verify.Sum) error {
 	}
 	m.forgetUpload(sum)
 	return nil
+}
+
+// noteUpload notes that a file belongs to no image yet.
+func (m *Mirror) noteUpload(sum verify.Sum) error {
+	return m.store.Notes(uploadNotes).Write(map[string][]byte{sum.String(): nil}, nil)
 }
 
 // forgetUpload drops the note of a file. A failure is no more than a note too many, which the next
