@@ -97,7 +97,7 @@ func noMatch(what string, filters []string, among string) error {
 	if len(filters) == 0 {
 		return nil
 	}
-	return failure.New(meaning.NotFound, "no %s matches %s%s", what, strings.Join(filters, " "), among)
+	return failure.New(meaning.NotFound, "no %s matches %s%s", what, strings.Join(filters, " and "), among)
 }
 
 // needFlags refuses a command line without flags that must be there.

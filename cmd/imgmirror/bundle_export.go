@@ -272,5 +272,5 @@ func (e *exporting) write(ctx context.Context, to media.Output, first bundle.Hea
 			return err
 		}
 	}
-	return e.say("%d images, %s", len(first.Index.Images), humanize.Bytes(uint64(first.Index.Size())))
+	return e.say("%s, %s", plural(int64(len(first.Index.Images)), "image"), humanize.Bytes(uint64(first.Index.Size())))
 }

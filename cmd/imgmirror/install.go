@@ -60,7 +60,7 @@ func newInstallCmd() *cobra.Command {
 	f.StringVar(&o.from, "from", "", "`URL` of a mirror to take images from, instead of the mirror on this machine")
 	f.StringVarP(&o.manifest, "manifest", "m", "", "`MANIFEST` of an image on this machine, JSON (\"-\" = standard input); with --file")
 	f.StringVarP(&o.file, "file", "f", "", "`FILE` of the image of --manifest")
-	f.BoolVar(&o.stage, "stage", false, "put the files where imgadm finds them, and install nothing")
+	f.BoolVar(&o.stage, "stage", false, "put the files into /var/tmp/.imgadm-downloads, where imgadm finds them, and install nothing")
 	f.BoolVarP(&o.dry, "dry-run", "n", false, "tell what would be installed")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "print failures only")
 	addServerFlags(cmd)

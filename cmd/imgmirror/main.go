@@ -132,13 +132,39 @@ func verbGroup(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return failure.Usage("%s", table.Unknown("verb", args[0], verbNames(cmd)))
+				return failure.Usage("%s", unknownVerb(cmd, args[0]))
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(verbs...)
 	return cmd
+}
+
+// imgadmVerbs are the verbs of imgadm that have another name here, and the verbs that do the like.
+var imgadmVerbs = map[string]string{
+	"import": "fetch (into the mirror) or install (into the zpool)",
+	"get":    "show",
+	"info":   "show",
+	"images": "avail (all that is offered) or list (what is on disk)",
+	"ls":     "list",
+	"update": "refresh",
+	"create": "manifest create and publish",
+	"ping":   "doctor",
+}
+
+// unknownVerb says that cmd has no such verb, with the way on: imgadm's verb by its name here, the
+// nearest name, or the command that lists all.
+func unknownVerb(cmd *cobra.Command, typed string) string {
+	if like := imgadmVerbs[typed]; like != "" && !cmd.HasParent() {
+		return fmt.Sprintf("no verb %q: see %s", typed, like)
+	}
+	verbs := verbNames(cmd)
+	text := table.Unknown("verb", typed, verbs)
+	if table.Nearest(typed, verbs) == "" {
+		text += fmt.Sprintf(": %s --help lists the verbs", cmd.CommandPath())
+	}
+	return text
 }
 
 // verbNames are the verbs below cmd that help shows.

@@ -62,9 +62,9 @@ func TestNoMatch(t *testing.T) {
 			if !strings.Contains(c.Use, "FILTER") {
 				continue
 			}
-			want, filters := "no image matches name=nothing os=~smart", []string{"name=nothing", "os=~smart"}
+			want, filters := "no image matches name=nothing and os=~smart", []string{"name=nothing", "os=~smart"}
 			if name == "nodes" {
-				want, filters = "no node matches client=nothing agent=~x", []string{"client=nothing", "agent=~x"}
+				want, filters = "no node matches client=nothing and agent=~x", []string{"client=nothing", "agent=~x"}
 			}
 			lines := [][]string{filters}
 			for _, flag := range []string{"dry-run", "json", "quiet"} {

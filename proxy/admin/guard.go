@@ -29,7 +29,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		if !same || s.o.Token == "" || !strings.EqualFold(scheme, "Bearer") {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="imgmirror"`)
 			s.refuse(w, r, refuse(http.StatusUnauthorized, meaning.Unauthorized,
-				"a token is needed: Authorization: Bearer TOKEN, with what is in the mirror's admin.token"))
+				"the token is missing or wrong: imgmirror token on the mirror's machine prints the token (header Authorization: Bearer TOKEN; a verb: --token-file FILE)"))
 			return
 		}
 		next.ServeHTTP(w, r)

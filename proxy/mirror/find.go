@@ -50,7 +50,7 @@ func noMatch(filters []manifest.Filter, among string) error {
 	for i, f := range filters {
 		texts[i] = f.String()
 	}
-	return tell(ErrNoMatch, "no image matches %s%s", strings.Join(texts, " "), among)
+	return tell(ErrNoMatch, "no image matches %s%s", strings.Join(texts, " and "), among)
 }
 
 // Find gives one image, listed or not, and asks the sources if need be. The error matches
