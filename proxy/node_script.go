@@ -32,11 +32,15 @@ func (s *Server) sendScript(req *request) error {
 	return nil
 }
 
-// scriptFor is the script with the mirror's URL, without the URL's user and password.
+// scriptFor is the script with the mirror's URL, without the URL's user and password. The URL stands
+// between single quotes, and in the method of the service between double quotes.
 func scriptFor(mirror string) string {
-	if u, err := url.Parse(mirror); err == nil && u.User != nil {
+	if u, err := url.Parse(mirror); err == nil {
 		u.User = nil
 		mirror = u.String()
 	}
-	return strings.ReplaceAll(nodeScript, scriptMirror, strings.ReplaceAll(mirror, "'", "%27"))
+	return strings.ReplaceAll(nodeScript, scriptMirror, shellSafe.Replace(mirror))
 }
+
+// shellSafe encodes what means something to a shell between quotes.
+var shellSafe = strings.NewReplacer("'", "%27", "$", "%24", "`", "%60", `"`, "%22", `\`, "%5C")

@@ -30,12 +30,15 @@ func TestScriptNamesTheMirror(t *testing.T) {
 	f.wantError("GET", "/node.sh/x", 404, "ResourceNotFound", "/node.sh/x does not exist")
 }
 
-// The configured URL wins over every Host header, and gives neither a password away nor a quote.
+// The configured URL wins over every Host header, and gives no password away, and nothing that a shell
+// expands between quotes.
 func TestScriptNamesThePublicURL(t *testing.T) {
 	for public, want := range map[string]string{
 		"https://images.example/sub/":       "https://images.example/sub",
 		"http://user:secret@images.example": "http://images.example",
-		"http://images.example/o'$(id)":     "http://images.example/o%27$(id)",
+		"http://images.example/o'$(id)":     "http://images.example/o%27%24(id)",
+		"http://images.example/`id`\"\\ x":  "http://images.example/%60id%60%22%5C%20x",
+		"http://$(id)\".example":            "http://%24(id)%22.example",
 	} {
 		f := newFixture(t)
 		f.options.PublicURL = public
