@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,7 +140,7 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out table
 	}
 	images, err := from.wanted(ctx, w)
 	if err != nil {
-		return err
+		return cmp.Or(admin.NotForImages(ctx, from.url), err)
 	}
 	installer := mirror.NewInstaller(mirror.ZFS{Importer: importer}, from.once(), zfs.Logger)
 	steps, err := installer.PlanInstall(ctx, images, to)

@@ -206,6 +206,21 @@ func TestServerIsListenerOfNodes(t *testing.T) {
 	}
 }
 
+// TestFromIsAdminListener: install --from the admin listener names the listener that has the images.
+func TestFromIsAdminListener(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Admin.Listen = "127.0.0.1:0"
+	m, _ := runProcess(t, cfg)
+	from := m.adminLn.Addr().String()
+	for _, what := range []string{sampleApp.String(), "name=sample-app"} {
+		code, stdout, stderr := verb("install", "--from", from, "--stage", what)
+		want := "error (WrongListener): http://" + from + " is the admin listener (admin.listen); --from wants the listener that nodes ask (listen, port 8080 by default)"
+		if code != failure.ExitFailure || stdout != "" || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit %d, %s%s", what, code, stdout, stderr)
+		}
+	}
+}
+
 // TestRateOfNoTime: a file that was sent within a millisecond has no rate, and not the rate 0.
 func TestRateOfNoTime(t *testing.T) {
 	var out bytes.Buffer

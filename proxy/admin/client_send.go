@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+	"time"
 )
 
 // send sends one request. The reply is one of success, and the caller closes its body.
@@ -82,6 +84,26 @@ func (c *Client) wrongListener(ctx context.Context, status int) error {
 		return nil
 	}
 	return &Error{codeWrongListener, fmt.Sprintf("%s is the listener that nodes ask (listen); the admin API is on the admin listener (admin.listen, port 8081 by default)", req.URL.Scheme+"://"+req.URL.Host)}
+}
+
+// NotForImages is the error of a base URL that is the admin listener of a mirror, where --from wants the
+// listener for nodes; nil when it is none, or cannot be asked.
+func NotForImages(ctx context.Context, base string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+apiPrefix+"/openapi.json", nil)
+	if err != nil {
+		return nil
+	}
+	client := &http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get("WWW-Authenticate") != realm {
+		return nil
+	}
+	return &Error{codeWrongListener, fmt.Sprintf("%s://%s is the admin listener (admin.listen); --from wants the listener that nodes ask (listen, port 8080 by default)", req.URL.Scheme, req.URL.Host)}
 }
 
 // answered is an error of a reply with the reply's status.

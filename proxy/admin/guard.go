@@ -13,6 +13,9 @@ import (
 	"imgmirror/proxy/meaning"
 )
 
+// realm is the challenge of a refusal for want of the token.
+const realm = `Bearer realm="imgmirror"`
+
 // guard lets only operators through to next. The check precedes the routing, and the first byte of a
 // body.
 func (s *Server) guard(next http.Handler) http.Handler {
@@ -27,7 +30,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		// Digests have one length: the time taken tells nothing of the token.
 		same := subtle.ConstantTimeCompare(got[:], want[:]) == 1
 		if !same || s.o.Token == "" || !strings.EqualFold(scheme, "Bearer") {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="imgmirror"`)
+			w.Header().Set("WWW-Authenticate", realm)
 			s.refuse(w, r, refuse(http.StatusUnauthorized, meaning.Unauthorized,
 				"the token is missing or wrong: imgmirror token on the mirror's machine prints the token (header Authorization: Bearer TOKEN; a verb: --token-file FILE)"))
 			return
