@@ -95,7 +95,7 @@ func TestDoctorSource(t *testing.T) {
 	}
 	ln.Close()
 	expect(t, doctorOf(t, config.Source{URL: config.URL("http://" + ln.Addr().String())}), map[string]string{
-		"source s: ping": "failed: ",
+		"source s: ping": "failed: Get \"http://" + ln.Addr().String() + "/ping\": dial tcp " + ln.Addr().String() + ": connect: connection refused (no server listens on this port: ",
 	})
 	expect(t, doctorOf(t, config.Source{URL: config.URL(good.URL()), CAFile: "missing.pem"}), map[string]string{
 		"source s": "failed: ",

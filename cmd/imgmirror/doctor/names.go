@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -60,6 +61,15 @@ func (d *doctor) name(ctx context.Context, host string) {
 	default:
 		d.ok(check, "%s is %s, as this machine resolves it", host, strings.Join(all, " and "))
 	}
+}
+
+// unanswered tells a request to a source that got no answer: a name that cannot be looked up, or a port
+// where no server listens. Another error stays as it is.
+func unanswered(err error) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%w (no server listens on this port: start the server, or correct the url of the source)", err)
+	}
+	return unresolved("", err)
 }
 
 // unresolved tells a name that cannot be looked up, who says so, and where that is set. Another error

@@ -56,7 +56,7 @@ func (d *doctor) reach(ctx context.Context, name string, s config.Source) bool {
 	start := time.Now()
 	got, err := d.get(ctx, client, pingURL(string(s.URL)), maxPing)
 	if err != nil {
-		d.fail(name+": ping", "%v", unresolved("", err))
+		d.fail(name+": ping", "%v", unanswered(err))
 		return false
 	}
 	took, asked := time.Since(start).Round(time.Millisecond), got.Request.URL
