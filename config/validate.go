@@ -101,10 +101,21 @@ func (k *checker) server(c *Config) {
 	k.oneOf("log.format", c.Log.Format, "text", "json", "bunyan")
 }
 
-// within tells whether path is dir or below dir, as far as the names tell.
+// within tells whether path is dir or below dir, whatever links and relative names they go by.
 func within(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
+	rel, err := filepath.Rel(resolved(dir), resolved(path))
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+// resolved is the absolute path, without links if it is there.
+func resolved(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		return target
+	}
+	return path
 }
 
 // images checks the rules about images of any source.
