@@ -64,6 +64,8 @@ func fault(m Manifest) (field, reason string) {
 		return "state", fmt.Sprintf("is %s: only active images can be published", m.State)
 	case m.Icon:
 		return "icon", "published images have none"
+	case !m.HasOrigin() && named(m, "origin"):
+		return "origin", "must be a UUID"
 	case m.Origin == m.UUID:
 		return "origin", "is the image itself"
 	case len(m.Files) != 1:
@@ -78,11 +80,17 @@ func fault(m Manifest) (field, reason string) {
 	return zvolFault(m)
 }
 
+// named tells whether the manifest has something in a field: neither null nor "".
+func named(m Manifest, field string) bool {
+	v := lookup(m.v2, field)
+	return v != nil && v.Kind() != 'n' && string(v) != `""`
+}
+
 // zvolFault is fault of the fields that an image of type zvol must have, and no other may.
 func zvolFault(m Manifest) (field, reason string) {
 	for _, name := range []string{"nic_driver", "disk_driver", "cpu_type", "image_size"} {
 		v := lookup(m.v2, name)
-		there := v != nil && (name == "image_size" || v.Kind() != 'n' && string(v) != `""`)
+		there := named(m, name) || v != nil && name == "image_size"
 		switch {
 		case there && v.Kind() != '"' && name != "image_size":
 			return "nic_driver, disk_driver, cpu_type", "must be strings"

@@ -34,6 +34,8 @@ func TestParsePublishedRefuses(t *testing.T) {
 		"a type that is none":    ownText(`zone-dataset`, `zone`),
 		"an os that is none":     ownText(`smartos`, `beos`),
 		"its own origin":         ownText(`"type"`, `"origin":"11111111-1111-4111-8111-111111111111","type"`),
+		"a wrong origin":         ownText(`"type"`, `"origin":"base","type"`),
+		"an origin of no text":   ownText(`"type"`, `"origin":5,"type"`),
 		"zstd":                   ownText(`"gzip"`, `"zstd"`),
 		"no compression":         ownText(`,"compression":"gzip"`, ``),
 		"no sha1":                ownText(`"sha1":"a9993e364706816aba3e25717850c26c9cd0d89d",`, ``),
