@@ -128,7 +128,7 @@ func TestSecondProcess(t *testing.T) {
 	get(t, m.url+"/images/"+sampleBase+"/file").wantFile(t, base) // the first is unharmed
 }
 
-// TestPortTaken: a port in use is an error at once, with the address.
+// TestPortTaken: a port in use is an error at once, with the key and the address.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,7 +141,7 @@ func TestPortTaken(t *testing.T) {
 	if code := m.awaitExit(20 * time.Second); code != 1 {
 		t.Errorf("exit %d, want 1", code)
 	}
-	if !strings.Contains(m.log(), l.Addr().String()) {
+	if !strings.Contains(m.log(), l.Addr().String()) || !strings.Contains(m.log(), "the key listen: ") {
 		t.Errorf("it says\n%s", tail(m.log(), 1000))
 	}
 }

@@ -104,7 +104,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 	}
 	if cfg.Listen != "" { // else it is a verb's own mirror
 		if err := p.server.Listen(cfg.Listen); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("the key listen: %w", err)
 		}
 	}
 	if err := p.newAdmin(cfg); err != nil {

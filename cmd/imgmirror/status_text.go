@@ -166,7 +166,11 @@ func sourceRow(now time.Time, s admin.Source) string {
 	if now.Before(s.AskedFrom) {
 		state = "resting"
 	}
-	text := fmt.Sprintf("%-16s %-8s %7s images", s.Name, state, humanize.Comma(int64(s.Images)))
+	noun := "images"
+	if s.Images == 1 {
+		noun = "image"
+	}
+	text := fmt.Sprintf("%-16s %-8s %7s %s", s.Name, state, humanize.Comma(int64(s.Images)), noun)
 	if !s.LastSuccess.IsZero() {
 		text += ", list " + age(now, s.LastSuccess)
 	}
