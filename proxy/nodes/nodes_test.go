@@ -221,6 +221,7 @@ func TestRun(t *testing.T) {
 		for n := range 300 {
 			j.Note(*fetch(n, 1, "hit").with(func(r *Request) { r.Ended = time.Now() }))
 		}
+		time.Sleep(gatherFor)
 		synctest.Wait()
 		if used, _, _ := j.Room(); used != 300 || notes.len() != 0 {
 			t.Errorf("%d nodes, %d notes", used, notes.len())

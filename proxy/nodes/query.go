@@ -142,6 +142,7 @@ func Sorts() []string {
 // has its Fetch.
 func (j *Journal) List(q Query) (page []Node, total int) {
 	j.load()
+	j.catchUp()
 	text := strings.ToLower(q.Text)
 	j.mu.RLock()
 	defer j.mu.RUnlock()
@@ -206,6 +207,7 @@ func (q *Query) sort(picked []*node) {
 // Node gives what is known of one address, and its images, the one that was asked for last first.
 func (j *Journal) Node(address netip.Addr) (Node, []Fetch, bool) {
 	j.load()
+	j.catchUp()
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	n := j.nodes[address]
