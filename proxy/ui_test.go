@@ -25,7 +25,7 @@ type fakePage struct {
 	size    int
 	release chan struct{} // holds up replies, unless nil
 	begun   chan struct{} // told of each reply that has begun
-	events  chan [][]byte // of all streams
+	events  chan [][]byte // one for each stream
 	ended   chan struct{} // told of each stream that has ended, unless nil
 
 	mu      sync.Mutex
@@ -69,9 +69,11 @@ func (p *fakePage) Follow(want string, _ netip.Addr) (func(context.Context) ([][
 		return nil, nil, errors.New("too many event streams are open")
 	}
 	p.streams++
+	events := p.events
 	next := func(ctx context.Context) ([][]byte, error) {
 		select {
-		case e, ok := <-p.events:
+		case e, ok := <-events:
+			events = nil // the next one is for another stream
 			if !ok {
 				return nil, io.EOF
 			}
