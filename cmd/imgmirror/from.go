@@ -132,7 +132,7 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out table
 	if err != nil {
 		return err
 	}
-	ctx, to := cmd.Context(), mirror.Target{Pool: o.pool, Stage: o.stage}
+	ctx := cmd.Context()
 	if !o.stage {
 		if err := importer.Check(ctx, o.pool); err != nil {
 			return admin.InstallError(err)
@@ -142,7 +142,13 @@ func installFrom(cmd *cobra.Command, o installOptions, w admin.Wanted, out table
 	if err != nil {
 		return cmp.Or(admin.NotForImages(ctx, from.url), err)
 	}
-	installer := mirror.NewInstaller(mirror.ZFS{Importer: importer}, from.once(), zfs.Logger)
+	return installHere(cmd, o, out, mirror.NewInstaller(mirror.ZFS{Importer: importer}, from.once(), zfs.Logger), images)
+}
+
+// installHere has the verb itself install images, without a mirror, and prints what became of them; with
+// o.dry what would be done.
+func installHere(cmd *cobra.Command, o installOptions, out table.Layout[admin.Item], installer mirror.Installer, images []catalog.Entry) error {
+	ctx, to := cmd.Context(), mirror.Target{Pool: o.pool, Stage: o.stage}
 	steps, err := installer.PlanInstall(ctx, images, to)
 	if err != nil {
 		return admin.InstallError(err)

@@ -126,7 +126,7 @@ func installPair(cmd *cobra.Command, o installOptions, out table.Layout[admin.It
 	if err != nil {
 		return err
 	}
-	ctx, to := cmd.Context(), mirror.Target{Pool: o.pool}
+	ctx := cmd.Context()
 	there, err := importer.Installed(ctx, o.pool)
 	if err != nil {
 		return admin.InstallError(err)
@@ -140,17 +140,5 @@ func installPair(cmd *cobra.Command, o installOptions, out table.Layout[admin.It
 	installer := mirror.NewInstaller(mirror.ZFS{Importer: importer}, func(_ context.Context, id uuid.UUID) (manifest.Manifest, error) {
 		return manifest.Manifest{}, fmt.Errorf("image %s is in the pool at most: %w", id, fs.ErrNotExist)
 	}, log)
-	steps, err := installer.PlanInstall(ctx, []catalog.Entry{{Manifest: p.image}}, to)
-	if err != nil {
-		return admin.InstallError(err)
-	}
-	items := admin.InstallItems(steps)
-	if o.dry {
-		return out.Print(cmd.OutOrStdout(), items)
-	}
-	run := newInstalling(cmd, o, items, out.JSON)
-	if err := installer.Install(ctx, steps, to, run.report); err != nil {
-		return admin.InstallError(err)
-	}
-	return run.end(ctx)
+	return installHere(cmd, o, out, installer, []catalog.Entry{{Manifest: p.image}})
 }
