@@ -363,7 +363,9 @@ func TestUploadBounds(t *testing.T) {
 	}
 	w.want(204, "", "DELETE", "/images/"+id(1), nil)
 	drip := half(1)
+	dripped := make(chan struct{})
 	go func() {
+		defer close(dripped)
 		for {
 			if _, err := drip.Write([]byte{0}); err != nil {
 				return
@@ -374,6 +376,8 @@ func TestUploadBounds(t *testing.T) {
 	if r := w.common(w.read(bufio.NewReader(drip), "PUT")); r.status != 408 || !r.last {
 		t.Errorf("a body that drips: %d %s", r.status, r.body)
 	}
+	drip.Close()
+	<-dripped
 	w.options.ClientStall = time.Minute
 	w.options.Registerer = nil
 	if err := w.stop(); err != nil {
