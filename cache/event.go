@@ -22,7 +22,7 @@ const (
 // Event is something that has happened to one file.
 type Event struct {
 	Kind   EventKind
-	Images []uuid.UUID // whose file it is, as far as that is known; none for icons
+	Images []uuid.UUID // the images that have the file, as far as known; none for icons
 	Sum    verify.Sum  // zero: not known
 	Size   int64
 	Source string // who sent the bytes; "disk" for bytes that were found on disk

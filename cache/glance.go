@@ -15,7 +15,7 @@ type Room struct {
 	Size    int64 // bytes stored, unfinished downloads included
 	Limit   int64 // bytes that may be stored as things are; 0: the disk does not tell
 	Free    int64 // bytes on the file system that this process may take
-	MinFree int64 // of which stay free
+	MinFree int64 // the part of Free that stays free
 	Files   int
 }
 

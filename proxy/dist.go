@@ -161,7 +161,7 @@ func (b *programBody) Close() error {
 // at a time reads.
 type sums struct {
 	turn  chan struct{}
-	known map[string]sum // by name; whoever has the turn may use it
+	known map[string]sum // by name; for the holder of the turn
 }
 
 // sum is the sha256 of a file that looks like info.

@@ -14,7 +14,7 @@ const (
 	kindBytes = 32
 )
 
-// ErrNote is matched by the error of a note whose kind, key or size the index does not take.
+// ErrNote is matched by the error of a note with a kind, a key or a size that the index does not take.
 var ErrNote = errors.New("not a note")
 
 func notePrefix(kind string) string { return keyNote + kind + "\x00" }

@@ -41,7 +41,7 @@ func addQuietFlag(cmd *cobra.Command) *bool {
 	return cmd.Flags().BoolP("quiet", "q", false, "print no warnings")
 }
 
-// warnOfSilence names on stderr the sources whose images may be missing, unless the verb is quiet.
+// warnOfSilence names on stderr the sources that have not answered yet, unless the verb is quiet.
 func warnOfSilence(ctx context.Context, s *session, cmd *cobra.Command, quiet bool) error {
 	if quiet {
 		return nil

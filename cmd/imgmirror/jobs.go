@@ -184,7 +184,7 @@ func newJobsCancelCmd() *cobra.Command {
 	return cmd
 }
 
-// findJob gives the one job whose ID begins with typed, without its items.
+// findJob gives the one job with an ID that begins with typed, without its items.
 func findJob(ctx context.Context, s *session, typed string) (admin.Job, error) {
 	all, err := s.Jobs(ctx)
 	if err != nil {

@@ -86,7 +86,7 @@ func newSourcesCmd() *cobra.Command {
 	return cmd
 }
 
-// failedChecks is the error of a verb of which some sources did not give their lists.
+// failedChecks is the error of a verb after some sources did not give their lists.
 func failedChecks(sources []admin.Source) error {
 	failed := 0
 	for _, s := range sources {

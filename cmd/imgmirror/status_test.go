@@ -76,7 +76,7 @@ func TestStatusText(t *testing.T) {
 	}
 }
 
-// However much there is to tell, it fits the screen, whose last row is the prompt's.
+// A long status fits the screen. The last row of the screen is for the prompt.
 func TestStatusFitsTheScreen(t *testing.T) {
 	st := sampleStatus()
 	for n := range 50 {

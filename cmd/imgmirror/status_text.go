@@ -25,8 +25,8 @@ const (
 	leastEvents  = 2
 )
 
-// statusText is a status in at most so many columns, and about so many rows, one of which the prompt
-// needs; local: no mirror runs.
+// statusText is a status in at most width columns, and in about height rows, less one row for the
+// prompt; local: no mirror runs.
 func statusText(st admin.Status, local bool, width, height int) string {
 	t := &screenText{width: width}
 	if local {

@@ -189,7 +189,7 @@ func TestNoVerbMakesDataFolder(t *testing.T) {
 	}
 }
 
-// TestServerIsListenerOfNodes: a verb whose --server is the listener for nodes names both listeners.
+// TestServerIsListenerOfNodes: --server with the listener for nodes is an error that names both listeners.
 func TestServerIsListenerOfNodes(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Sources = []config.Source{sampleSource(t)}

@@ -13,7 +13,7 @@ import (
 	"imgmirror/config"
 )
 
-// Who may write follows the configuration at a reload: nobody, the token of the admin listener, a
+// Who may write follows the configuration at a reload: no client, the token of the admin listener, a
 // token of its own, an address.
 func TestReloadWrites(t *testing.T) {
 	cfg := testConfig(t)

@@ -126,7 +126,7 @@ func (s *Server) beginStream(w http.ResponseWriter) *stream {
 
 func (st *stream) end() { close(st.ended) }
 
-// event sends one event, whose data is one line.
+// event sends one event with one line of data.
 func (st *stream) event(name string, data []byte) error {
 	return st.send(fmt.Sprintf("event: %s\ndata: %s\n\n", name, data))
 }

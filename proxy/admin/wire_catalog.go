@@ -60,7 +60,7 @@ type Page struct {
 // Row is one image of the catalogue, or a hidden image of one source, for people.
 type Row struct {
 	UUID        string    `json:"uuid"`
-	Name        string    `json:"name"` // "": a refused image, of which little is known
+	Name        string    `json:"name"` // "": a refused image; little is known of it
 	Version     string    `json:"version"`
 	OS          string    `json:"os"`
 	Type        string    `json:"type"`

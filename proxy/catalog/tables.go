@@ -114,11 +114,11 @@ type Offer struct {
 	Manifest manifest.Manifest // the source's own
 	Listed   bool              // on the list of the source; else the source gave the image by its uuid
 	Holds    bool              // the source has the files that the mirror serves
-	Hidden   Hidden            // why clients are not shown this; its Reason is "" when they are
+	Hidden   Hidden            // why clients are not shown the image; an empty Reason: clients are shown the image
 }
 
-// Offers gives, in order of priority, the image id as the sources have it that hold its files, and as
-// those have it whose image clients are not shown.
+// Offers gives, in order of priority, the image id as each source has the image: the sources that hold
+// its files, and the sources that have the image and do not show it to clients.
 func (c *Catalog) Offers(id uuid.UUID) []Offer {
 	hidden := c.HiddenTable()
 	holders := hidden.list.holdersOf(id)

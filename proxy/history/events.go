@@ -35,9 +35,9 @@ const (
 type Event struct {
 	Time   time.Time `json:"time"` // of the last one
 	Kind   string    `json:"kind"`
-	UUID   string    `json:"uuid,omitempty"`   // of the image that it is about
-	Source string    `json:"source,omitempty"` // that it is about
-	Node   string    `json:"node,omitempty"`   // the address that it is about
+	UUID   string    `json:"uuid,omitempty"`   // of the image
+	Source string    `json:"source,omitempty"` // the name of the source
+	Node   string    `json:"node,omitempty"`   // the address of the node
 	Text   string    `json:"text"`             // for people
 	// Private: the image is not public, and its row is for operators only.
 	Private bool `json:"private,omitempty"`

@@ -42,7 +42,7 @@ var (
 	ErrWriter = errors.New("the image is not this writer's")
 )
 
-// Writer is whoever writes images by the requests of image servers.
+// Writer is a client that writes images by the requests of image servers.
 type Writer struct {
 	Address netip.Addr
 	// Trusted: the writer has the token, and may touch images of all writers, published ones too.
@@ -159,7 +159,7 @@ func (s *drafts) needed(sum verify.Sum) bool {
 	return false
 }
 
-// remove ends d, whose turn the caller has, and gives the draft's room and uuid free.
+// remove ends d, and gives the draft's room and uuid free. The caller has the turn of d.
 func (s *drafts) remove(id uuid.UUID, d *draft) {
 	s.book(d, 0) //nolint:errcheck // always nil
 	s.mu.Lock()
@@ -302,7 +302,7 @@ func (m *Mirror) Drop(ctx context.Context, by Writer, id uuid.UUID) error {
 	}
 }
 
-// endDraft ends d, whose turn the caller has, with its file.
+// endDraft ends d with its file. The caller has the turn of d.
 func (m *Mirror) endDraft(ctx context.Context, id uuid.UUID, d *draft) error {
 	err := m.dropFile(ctx, d)
 	m.drafts.remove(id, d)

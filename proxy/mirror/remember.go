@@ -75,7 +75,7 @@ func (m *Mirror) eventOf(id uuid.UUID, kind string) history.Event {
 	if id == uuid.Nil {
 		return history.Event{Kind: kind, Text: "a file of no image"}
 	}
-	// An image of which nothing is known is private for all that is known.
+	// An image without a known manifest counts as private.
 	e := history.Event{Kind: kind, UUID: id.String(), Text: "image " + id.String(), Private: true}
 	g := m.now.Load()
 	if g == nil { // the mirror is being made

@@ -20,10 +20,10 @@ const (
 )
 
 // watch sees changes that no part of the mirror tells of: of the sources, the conflicts between them,
-// the counters of refusals. It is for one goroutine.
+// the counters of refusals. A watch is for one goroutine.
 type watch struct {
 	m         *Mirror
-	list      *catalog.List // whose conflicts are known
+	list      *catalog.List // the list that was looked at last
 	conflicts map[manifest.Conflict]bool
 	states    map[string]string // of the sources
 	looked    time.Time         // at the refusals

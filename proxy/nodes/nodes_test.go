@@ -320,7 +320,7 @@ func TestForget(t *testing.T) {
 	wantNodes(t, newJournal(t, notes, Limits{}), Query{}, 0)
 }
 
-// While nobody takes requests in, Note drops them, counted, and does not wait.
+// While Run takes no requests in, Note drops and counts them, and does not wait.
 func TestDropped(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	j := New(Options{Limits: Limits{Keep: time.Hour, Max: 10}, Notes: new(fakeNotes), Registerer: registry})

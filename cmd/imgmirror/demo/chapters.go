@@ -40,7 +40,7 @@ type story struct {
 	served int64   // bytes of files that clients have got
 }
 
-// pull imports an image whose files the mirror does not have.
+// pull imports an image while the mirror does not have its files.
 func (s *story) pull(ctx context.Context) error {
 	s.line.next(nil)
 	n, took, err := s.client.importSample(ctx)
@@ -90,7 +90,7 @@ func (s *story) cut(ctx context.Context) error {
 		s.figure("bytes that the source has sent: the file, once", sent, m.Files[0].Size))
 }
 
-// lie has a mirror of its own, with two sources of which the first sends a wrong byte.
+// lie has a mirror of its own, with two sources. The first source sends a wrong byte.
 func (s *story) lie(ctx context.Context, source *Mirror) (err error) {
 	liar, err := newLine(source.URL)
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *story) lie(ctx context.Context, source *Mirror) (err error) {
 		s.figure("files published wrong (each hashed again)", bad, 0))
 }
 
-// published hashes the files of a data folder, each of which is named by its sha1.
+// published hashes the files of a data folder. Each file is named by its sha1.
 func published(ctx context.Context, dir string) (files, wrong int64, err error) {
 	err = filepath.WalkDir(filepath.Join(dir, "files"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

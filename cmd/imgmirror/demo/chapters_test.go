@@ -119,7 +119,7 @@ func TestWrongFigures(t *testing.T) {
 	}
 }
 
-// TestPublished: a file whose bytes are not those of its name is counted as wrong.
+// TestPublished: a file with other bytes than its name tells is counted as wrong.
 func TestPublished(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{

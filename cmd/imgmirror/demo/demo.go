@@ -46,7 +46,7 @@ type Options struct {
 	Dir     string // the data folder
 	Listen  string // "" = a free port of loopback
 	Sources []config.Source
-	Keys    []string // the keys whose bundles are taken; none: a bundle needs no key
+	Keys    []string // bundles signed by one of these keys are taken; none: a bundle needs no key
 }
 
 // Start starts a mirror, with an admin listener on a free port of loopback. It returns when the

@@ -157,7 +157,7 @@ func (l *line) file(ctx context.Context, w http.ResponseWriter, body io.Reader, 
 	return !f.cut && send(body)
 }
 
-// flipped is a body whose first byte is wrong.
+// flipped is a body with a wrong first byte.
 type flipped struct {
 	r    io.Reader
 	done bool

@@ -197,7 +197,7 @@ func verifyChain(chain []*x509.Certificate, roots *x509.CertPool, host string) e
 	return err
 }
 
-// about tells of a chain whom it is for, and who says so.
+// about tells the names that a certificate is for, and its issuer.
 func about(chain []*x509.Certificate) string {
 	if len(chain) == 0 {
 		return "no certificate"
@@ -217,7 +217,7 @@ func about(chain []*x509.Certificate) string {
 	return fmt.Sprintf("%s, issued by %s", who, issuer)
 }
 
-// remedy is what helps a source whose certificate is refused with err.
+// remedy is what helps when the certificate of a source is refused with err.
 func remedy(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return ": ca_file of the source names the certificate of an authority of your own"

@@ -53,7 +53,7 @@ type cell struct {
 	values                     [columns]uint32
 }
 
-// The columns whose values are counted.
+// The columns with counted values.
 const (
 	colOS = iota
 	colType
@@ -157,7 +157,7 @@ func (t *Table) Note(name string, version any, make func() Set) Set {
 	return rows
 }
 
-// search gives the first place in byUUID whose uuid is after.
+// search gives the first place in byUUID with a later uuid.
 func (t *Table) search(after func(uuid.UUID) bool) int {
 	return sort.Search(len(t.byUUID), func(i int) bool { return after(t.images[t.byUUID[i]].UUID) })
 }
