@@ -17,12 +17,22 @@ import (
 const realm = `Bearer realm="imgmirror"`
 
 // guard lets only operators through to next. The check precedes the routing, and the first byte of a
-// body.
+// body. A short token has Tries: a caller without tries gets in with no token. The tries of others shut out
+// nobody with a token that cannot be guessed.
 func (s *Server) guard(next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.o.Token))
+	short := len(s.o.Token) < minToken // a token that can be guessed at the rate of the network
+	deny := func(w http.ResponseWriter, r *http.Request, message string) {
+		w.Header().Set("WWW-Authenticate", realm)
+		s.refuse(w, r, refuse(http.StatusUnauthorized, meaning.Unauthorized, "%s", message))
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if fault := s.crossSite(r); fault != "" {
 			s.refuse(w, r, refuse(http.StatusForbidden, codeForbidden, "%s", fault))
+			return
+		}
+		if short && !s.tries.Left(r.RemoteAddr) {
+			deny(w, r, "too many tries with a wrong token: wait some seconds")
 			return
 		}
 		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -30,9 +40,11 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		// Digests have one length: the time taken tells nothing of the token.
 		same := subtle.ConstantTimeCompare(got[:], want[:]) == 1
 		if !same || s.o.Token == "" || !strings.EqualFold(scheme, "Bearer") {
-			w.Header().Set("WWW-Authenticate", realm)
-			s.refuse(w, r, refuse(http.StatusUnauthorized, meaning.Unauthorized,
-				"the token is missing or wrong: imgmirror token on the mirror's machine prints the token (header Authorization: Bearer TOKEN; a verb: --token-file FILE)"))
+			if token != "" {
+				s.tries.Spend(r.RemoteAddr)
+			}
+			deny(w, r, "the token is missing or wrong: imgmirror token on the mirror's machine prints the token "+
+				"(header Authorization: Bearer TOKEN; a verb: --token-file FILE)")
 			return
 		}
 		next.ServeHTTP(w, r)

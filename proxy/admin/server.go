@@ -65,6 +65,7 @@ type Server struct {
 	stopping chan struct{}  // closed when event streams are to end
 	stop     sync.Once
 	page     http.Handler // of Mount; nil: there is none
+	tries    *Tries       // with a short token
 
 	gathering chan struct{} // the turn of a caller of /metrics
 }
@@ -87,7 +88,7 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, metrics: newMetrics(), stopping: make(chan struct{}), gathering: make(chan struct{}, 1)}
+	s := &Server{o: o, mirror: o.Mirror, log: o.Logger, metrics: newMetrics(), stopping: make(chan struct{}), gathering: make(chan struct{}, 1), tries: NewTries()}
 	s.jobs = newJobs(s.metrics)
 	s.heads.limit = maxHead
 	if o.HeadMemory > 0 {

@@ -3,114 +3,17 @@ package page
 import (
 	"crypto/sha256"
 	"crypto/subtle"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
-// The bounds of logins. A token of the mirror's own making cannot be guessed at any rate, so that the
-// right one lets in an operator whom the tries of strangers have left none. The bounds are for short
-// tokens that operators have made, and for the time that wrong tries take.
+// The bounds of a login, beside those of admin.Tries.
 const (
 	shortToken = 16 // characters, below which a token can be guessed
-
-	triesEvery     = 250 * time.Millisecond // of all callers together, after triesBurst
-	triesBurst     = 20
-	addressEvery   = 3 * time.Second // of one address, after addressBurst
-	addressBurst   = 5
-	maxAddresses   = 1024                   // that are remembered
-	wrongPause     = 300 * time.Millisecond // before the reply to a wrong token
-	retryLogin     = 5 * time.Second
-	maxLoginWaiter = 16 // replies that pause at the same time
+	retryLogin = 5 * time.Second
 )
-
-// tries counts the tries of a login.
-type tries struct {
-	all     *rate.Limiter
-	waiting chan struct{}
-
-	mu    sync.Mutex
-	known map[netip.Prefix]*rate.Limiter
-}
-
-func (t *tries) init() {
-	t.all = rate.NewLimiter(rate.Every(triesEvery), triesBurst)
-	t.waiting = make(chan struct{}, maxLoginWaiter)
-	t.known = make(map[netip.Prefix]*rate.Limiter)
-}
-
-// allowed tells whether a caller may try now. An address that has used up its tries costs the other
-// addresses nothing.
-func (t *tries) allowed(remote string) bool {
-	now := time.Now()
-	return t.of(network(remote), now).AllowN(now, 1) && t.all.AllowN(now, 1)
-}
-
-// of is the limit of one address. Where too many are remembered, those with all their tries are
-// forgotten, and then any.
-func (t *tries) of(who netip.Prefix, now time.Time) *rate.Limiter {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.known[who]
-	if l == nil {
-		if len(t.known) >= maxAddresses {
-			for other, l := range t.known {
-				if l.TokensAt(now) >= addressBurst {
-					delete(t.known, other)
-				}
-			}
-		}
-		for other := range t.known {
-			if len(t.known) < maxAddresses {
-				break
-			}
-			delete(t.known, other)
-		}
-		l = rate.NewLimiter(rate.Every(addressEvery), addressBurst)
-		t.known[who] = l
-	}
-	return l
-}
-
-// network is the address of a caller; of IPv6 its /64, all of which one machine may use.
-func network(remote string) netip.Prefix {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	bits := 32
-	if addr = addr.Unmap().WithZone(""); addr.Is6() {
-		bits = 64
-	}
-	prefix, _ := addr.Prefix(bits) // the number of bits fits
-	return prefix
-}
-
-// pause makes a caller with a wrong token wait, unless many wait already.
-func (t *tries) pause(r *http.Request) {
-	select {
-	case t.waiting <- struct{}{}:
-	default:
-		return
-	}
-	defer func() { <-t.waiting }()
-	wait := time.NewTimer(wrongPause)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-r.Context().Done():
-	}
-}
 
 // loginForm is the value of login.html.
 type loginForm struct {
@@ -133,7 +36,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	// Digests have one length: the time taken tells nothing of the token.
 	got, want := sha256.Sum256([]byte(strings.TrimSpace(r.PostForm.Get("token")))), sha256.Sum256([]byte(p.o.Token))
 	right := subtle.ConstantTimeCompare(got[:], want[:]) == 1 && p.o.Token != ""
-	if !(right && len(p.o.Token) >= shortToken) && !p.tries.allowed(r.RemoteAddr) {
+	if !(right && len(p.o.Token) >= shortToken) && !p.tries.Spend(r.RemoteAddr) {
 		p.metrics.logins[loginLimited].Inc()
 		w.Header().Set("Retry-After", strconv.Itoa(int(retryLogin/time.Second)))
 		p.showLogin(w, r, http.StatusTooManyRequests, to, "Too many tries. Wait some seconds, and try again.")
@@ -142,7 +45,7 @@ func (p *Page) login(w http.ResponseWriter, r *http.Request) {
 	if !right {
 		p.metrics.logins[loginWrong].Inc()
 		p.log.Warn("a login was refused: the token is wrong", "remote", r.RemoteAddr)
-		p.tries.pause(r)
+		p.tries.Pause(r)
 		p.showLogin(w, r, http.StatusUnauthorized, to, "This is not the token.")
 		return
 	}

@@ -60,7 +60,7 @@ type Page struct {
 	templates map[string]*template.Template // by the name of the file, without its ending
 	parts     []part
 	sessions  sessions
-	tries     tries
+	tries     *admin.Tries
 	verdicts  verdicts
 	metrics   *metrics
 	operators http.Handler
@@ -78,7 +78,7 @@ func New(o Options) (*Page, error) {
 		o.Public = func() bool { return false }
 	}
 	p := &Page{o: o, log: o.Logger.With("component", "page"), parts: parts}
-	p.tries.init()
+	p.tries = admin.NewTries()
 	p.metrics = newMetrics(o.Registerer, p)
 	p.operatorHub, p.clientHub = newHub(p, true), newHub(p, false)
 	var err error

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"strings"
+	"syscall"
 
 	"imgmirror/cache"
 	"imgmirror/cache/bundle"
@@ -75,6 +76,8 @@ var codes = []struct {
 	{cache.ErrFormat, CodeFormat},
 	{cache.ErrBusy, "Busy"},
 	{context.Canceled, CodeInterrupted},
+	{syscall.EADDRINUSE, "AddressInUse"},
+	{syscall.EADDRNOTAVAIL, "AddressNotAvailable"},
 }
 
 // Of gives err, which is not nil, its code: the code that err has, the code of the mirror's

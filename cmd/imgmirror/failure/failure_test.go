@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
+	"os"
+	"syscall"
 	"testing"
 
 	"imgmirror/cache"
@@ -25,6 +28,7 @@ func TestOf(t *testing.T) {
 	f(errors.Join(&admin.Error{Code: "ImagePinned", Message: "x"}, errors.New("closing")), "ImagePinned", 1)
 	f(Usage("x"), CodeUsage, 2)
 	f(New("NoDataFolder", "x"), "NoDataFolder", 1)
+	f(fmt.Errorf("listen: %w", &net.OpError{Op: "listen", Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}), "AddressInUse", 1)
 	f(fmt.Errorf("following: %w", context.Canceled), "Interrupted", 1)
 	f(&url.Error{Op: "Get", URL: "http://mirror", Err: errors.New("refused")}, "NoAnswer", 1)
 	f(fmt.Errorf("may.tar: %w: %w", bundle.ErrInvalid, verify.ErrMismatch), "InvalidBundle", 1)
