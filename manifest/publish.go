@@ -77,7 +77,33 @@ func fault(m Manifest) (field, reason string) {
 	case m.Files[0].Compression == "":
 		return "files[0].compression", "must be gzip, bzip2, xz or none"
 	}
-	return zvolFault(m)
+	if field, reason = zvolFault(m); field == "" {
+		field, reason = memberFault(m)
+	}
+	return field, reason
+}
+
+// memberFault is fault of members whose values imgadm refuses. Empty members count as absent, and members that
+// imgadm does not know are the publisher's own.
+func memberFault(m Manifest) (field, reason string) {
+	o := objectEditor{text: m.v2, ms: members(nil, m.v2, 0)}
+	for i, mb := range o.ms {
+		name := string(mb.name)
+		right, known := installMembers[name]
+		if !known || !named(m, name) {
+			continue
+		}
+		if !right(m.Type, o.value(i)) {
+			return name, fmt.Sprintf("is %.50s: imgadm refuses this value", o.value(i))
+		}
+		if name == "requirements" {
+			var refused []edit
+			if installRequirements(&refused, m.v2, mb.start); len(refused) > 0 {
+				return name, fmt.Sprintf("has %.50s: imgadm refuses this member", m.v2[refused[0].start:refused[0].end])
+			}
+		}
+	}
+	return "", ""
 }
 
 // named tells whether the manifest has something in a field: neither null nor "".

@@ -36,6 +36,11 @@ func TestParsePublishedRefuses(t *testing.T) {
 		"its own origin":         ownText(`"type"`, `"origin":"11111111-1111-4111-8111-111111111111","type"`),
 		"a wrong origin":         ownText(`"type"`, `"origin":"base","type"`),
 		"an origin of no text":   ownText(`"type"`, `"origin":5,"type"`),
+		"an owner of no UUID":    ownText(`"00000000-0000-0000-0000-000000000000"`, `"me"`),
+		"tags in an array":       ownText(`"type"`, `"tags":["a"],"type"`),
+		"an acl of names":        ownText(`"type"`, `"acl":["me"],"type"`),
+		"a homepage of no web":   ownText(`"type"`, `"homepage":"mine","type"`),
+		"a min_ram of words":     ownText(`"type"`, `"requirements":{"min_ram":"much"},"type"`),
 		"zstd":                   ownText(`"gzip"`, `"zstd"`),
 		"no compression":         ownText(`,"compression":"gzip"`, ``),
 		"no sha1":                ownText(`"sha1":"a9993e364706816aba3e25717850c26c9cd0d89d",`, ``),
@@ -54,6 +59,7 @@ func TestParsePublished(t *testing.T) {
 	for name, replace := range map[string][]string{
 		"created":                        bare,
 		"created with a numeric version": append(bare, `"1.0.0"`, `1.10`),
+		"with members of all kinds":      append(bare, `"type"`, `"mine":[1],"tags":{"role":"os","n":1},"acl":[],"homepage":"","requirements":{"min_ram":64},"type"`),
 		"unactivated":                    {`"active"`, `"unactivated"`, `"published_at":"2026-01-02T03:04:05.000Z",`, ``},
 		"not activated":                  {`"state":"active"`, `"activated":false`, `"published_at":"2026-01-02T03:04:05.000Z",`, ``},
 	} {
