@@ -96,7 +96,7 @@ func (f Following) TellAll(cmd *cobra.Command, items []admin.Item) error {
 	return f.End(cmd, New(cmd.ErrOrStderr(), true), admin.Job{State: admin.JobDone, Items: items})
 }
 
-// outcome is the verb's error, nil when all went well.
+// outcome is the verb's error, nil when all went well. Tell has told why each image failed.
 func (f Following) outcome(job admin.Job) error {
 	bad := 0
 	var first *admin.Error
@@ -115,8 +115,6 @@ func (f Following) outcome(job admin.Job) error {
 		return job.Error
 	case bad == 0 && job.State == admin.JobDone:
 		return nil
-	case first != nil && len(job.Items) == 1:
-		return first
 	case first != nil:
 		return failure.New(first.Code, "%d of %d images failed", bad, len(job.Items))
 	}

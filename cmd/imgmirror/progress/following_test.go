@@ -39,7 +39,7 @@ func TestOutcome(t *testing.T) {
 	f(admin.Job{State: admin.JobFailed, Items: []admin.Item{ok, lost, bad}}, true,
 		"", "u3: failed (RemoteSourceError): gone?[2J\nu4 four: quarantined\n", "RemoteSourceError", "2 of 3 images failed")
 	f(admin.Job{State: admin.JobFailed, Items: []admin.Item{lost}}, true,
-		"", "u3: failed (RemoteSourceError): gone?[2J\n", "RemoteSourceError", "gone\x1b[2J")
+		"", "u3: failed (RemoteSourceError): gone?[2J\n", "RemoteSourceError", "1 of 1 images failed")
 	f(admin.Job{State: admin.JobDone, Items: []admin.Item{bad}}, true,
 		"", "u4 four: quarantined\n", failure.CodeInternal, "1 of 1 images failed")
 	f(admin.Job{State: admin.JobFailed, Error: &admin.Error{Code: "StorageIsDown", Message: "disk"}}, false,
