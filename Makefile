@@ -1,7 +1,8 @@
 # make demo   see it work, no network needed (ARGS=--once: the story alone)
 # make run    run the mirror (ARGS="--source https://images.smartos.org")
 # make test   what CI runs: format, vet, every test with the race detector
-# make bench  what takes time, as ratios where there is something to compare with
+# make bench  the mirror beside nginx, Varnish and a C server, into docs/performance.md (QUICK=1, ONLY=REGEXP, OLD=REVISION)
+# make microbench   the benchmarks of the packages, and those of the built binary
 # make check  test, the linters and the cross builds: before a commit
 # make dist   what is released, in dist/VERSION: deb, rpm, archives, SBOM, SHA256SUMS
 # make film   the film of the demo in the README, of a run just now
@@ -17,7 +18,7 @@ PLATFORMS := illumos/amd64 linux/amd64 linux/arm64 freebsd/amd64 darwin/arm64
 # Pinned; built from its module by the Go tool-chain, kept in the build cache.
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: demo film run build test check bench cross dist lint fmt tools vet man screenshots
+.PHONY: demo film run build test check bench microbench cross dist lint fmt tools vet man screenshots
 
 build:
 	$(BUILD) -o imgmirror ./cmd/imgmirror
@@ -40,8 +41,15 @@ test: tools vet
 
 check: test lint cross
 
-# The end-to-end ones take minutes a round.
+# QUICK=1: under three minutes. ONLY='^small': the scenarios that match. OLD=REVISION: the mirror of the revision, too,
+# pair by pair, and nothing else. A run of all scenarios in full writes docs/performance.md.
 bench:
+	./e2e/install.sh bench
+	go run ./bench $(if $(QUICK),-quick) $(if $(ONLY),-only '$(ONLY)') $(if $(OLD),-old '$(OLD)') \
+		$(if $(QUICK)$(ONLY)$(OLD),,-o docs/performance.md)
+
+# The end-to-end ones take minutes a round.
+microbench:
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v '/e2e$$')
 	go test -run '^$$' -bench . -benchtime 3x -timeout 1h ./e2e
 

@@ -1,0 +1,66 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// hits are downloads of a file that the mirror has.
+func hits() group {
+	g := group{
+		title: "Hits",
+		text: "One file of 256 MiB that is in the page cache. Each client asks again as soon as an answer is complete. nginx is static, with sendfile. " +
+			"The C server is the least that a file server can do: a thread a connection, open(2), sendfile(2).",
+	}
+	for _, s := range []struct {
+		clients              int
+		speed, cpu, limitOfC float64
+	}{{1, 1.25, 0.75, 0.9}, {8, 1.2, 0.70, 0.9}, {64, 1.3, 0.62, 0.9}} {
+		g.scenarios = append(g.scenarios, scenario{
+			name:     fmt.Sprintf("hit/%d", s.clients),
+			base:     "nginx",
+			measures: []measure{megabytes, cpuGiB, memory, generator},
+			goals: []goal{
+				{measure: megabytes, to: "nginx", limit: s.speed, atLeast: true},
+				{measure: megabytes, to: "C sendfile", limit: s.limitOfC, atLeast: true},
+				{measure: cpuGiB, to: "nginx", limit: s.cpu},
+			},
+			contenders: []contender{
+				hit(ours, s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.startMirror(ctx, 0, "") }),
+				hit("nginx", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, false) }),
+				hit("nginx, buffered log", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, true) }),
+				hit("C sendfile", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.sendfile(ctx, l.data.dir, 0) }),
+			},
+		})
+	}
+	return g
+}
+
+// hit is a contender that has a file under the image's path.
+func hit(name string, clients int, start func(context.Context, *lab) (*server, error)) contender {
+	return contender{name, func(ctx context.Context, l *lab, round int) (sample, error) {
+		s, err := start(ctx, l)
+		if err != nil {
+			return nil, err
+		}
+		url := s.url + l.data.hit.path()
+		if round < 0 {
+			if err := check(ctx, url, "", l.data.hit.size, l.data.hit.sha1); err != nil {
+				return nil, err
+			}
+			if s.admin != "" {
+				if err := s.awaitStored(ctx, 1); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return l.under(ctx, s, request{url: url, clients: clients, length: l.data.hit.size, seconds: l.hit}, nil)
+	}}
+}
+
+// awaitStored waits until the mirror has recorded n files, which is after their last byte has been sent.
+func (s *server) awaitStored(ctx context.Context, n int) error {
+	return s.await(ctx, fmt.Sprintf("%d files in the store", n), func() bool { return s.metric(ctx, "imgmirror_cache_files") >= float64(n) })
+}

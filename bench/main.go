@@ -1,0 +1,120 @@
+//go:build linux
+
+// Command bench measures the built mirror beside nginx, Varnish and a minimal C server, on this machine:
+// hits, small answers and cold files. Contenders run in turns, round by round, so that a slow minute of the
+// machine meets all of them; what counts is the median of the ratios of the rounds.
+//
+//	usage: go run ./bench [-quick] [-only REGEXP] [-rounds N] [-old REVISION|BINARY] [-o FILE] [-json FILE]
+//
+// README: docs/performance.md. The programs come from `e2e/install.sh bench`.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// plan is how much is measured.
+type plan struct {
+	rounds   int
+	hit      time.Duration // of one run against a cached file
+	small    time.Duration // of one run of small answers
+	hitSize  int64         // of the file of hits, in bytes
+	coldSize int64         // of each cold file, in bytes
+	images   int           // in the list
+}
+
+var (
+	full  = plan{rounds: 5, hit: 2 * time.Second, small: 2 * time.Second, hitSize: 256 << 20, coldSize: 256 << 20, images: 1000}
+	quick = plan{rounds: 3, hit: 500 * time.Millisecond, small: 400 * time.Millisecond, hitSize: 256 << 20, coldSize: 64 << 20, images: 1000}
+)
+
+// options are those of the command line.
+type options struct {
+	plan
+	only   *regexp.Regexp
+	mirror string // a built mirror; "": the bench builds one
+	old    string // a revision or a binary: compare the mirror with this one only; "": compare with other servers
+	report string // file of the report; "": none
+	json   string // file of all figures; "": none
+}
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout io.Writer) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	began := time.Now()
+	results, err := compare(ctx, o)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return err
+	}
+	how := fmt.Sprintf("%d rounds, medians of the rounds, %s in all", o.rounds, time.Since(began).Round(time.Second))
+	return report{describeMachine(ctx), how, results}.publish(o, stdout)
+}
+
+// compare runs the scenarios that the options pick.
+func compare(ctx context.Context, o options) ([]groupResult, error) {
+	l, err := newLab(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer l.close()
+	all := groups()
+	if o.old != "" {
+		binary, err := l.revision(ctx, o.old)
+		if err != nil {
+			return nil, err
+		}
+		all = l.pairs(all, filepath.Base(o.old), binary)
+	}
+	return l.measure(ctx, all, o.only)
+}
+
+func parse(args []string) (options, error) {
+	o := options{plan: full}
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	isQuick := flags.Bool("quick", false, "fewer and shorter rounds")
+	only := flags.String("only", "", "the scenarios whose name matches this `REGEXP`, such as ^small/list")
+	rounds := flags.Int("rounds", 0, "`N` rounds")
+	flags.StringVar(&o.mirror, "mirror", "", "a built imgmirror, instead of one of this checkout")
+	flags.StringVar(&o.old, "old", "", "compare with this `REVISION` of the mirror, or with this binary")
+	flags.StringVar(&o.report, "o", "", "write the report to `FILE` too, between its markers")
+	flags.StringVar(&o.json, "json", "", "write all figures to `FILE`")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("unexpected %q", flags.Arg(0))
+	}
+	if *isQuick {
+		o.plan = quick
+	}
+	if *rounds > 0 {
+		o.rounds = *rounds
+	}
+	var err error
+	o.only, err = regexp.Compile(*only)
+	return o, err
+}
