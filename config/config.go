@@ -59,6 +59,8 @@ type TLS struct {
 type Log struct {
 	Level  string `yaml:"level" help:"debug, info, warn or error"`
 	Format string `yaml:"format" help:"text, json or bunyan"`
+	// Requests says which requests of clients have a line.
+	Requests string `yaml:"requests" help:"requests with a line in the log: all, errors (statuses from 400 on, and replies that broke off) or off; at log.level warn and error there are none"`
 }
 
 // SlogLevel is Level as slog has it.
@@ -208,7 +210,7 @@ func Defaults() Config {
 	return Config{
 		Listen:  ":8080",
 		DataDir: "./imgmirror-data",
-		Log:     Log{Level: "info", Format: "text"},
+		Log:     Log{Level: "info", Format: "text", Requests: "all"},
 		Admin:   Admin{Listen: "127.0.0.1:8081"},
 		Sources: []Source{{
 			Name:       "smartos",

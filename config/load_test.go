@@ -165,7 +165,7 @@ cache: {max_size: 1GB, fill_slots: 1, pins: [name=file]}
 func TestEveryKeyFromEnvironment(t *testing.T) {
 	values := map[string]string{
 		"listen": ":1", "public_url": "http://m", "data_dir": "/d", "dist_dir": "/p", "offline": "true",
-		"tls.cert_file": "/c", "tls.key_file": "/k", "log.level": "debug", "log.format": "json",
+		"tls.cert_file": "/c", "tls.key_file": "/k", "log.level": "debug", "log.format": "json", "log.requests": "errors",
 		"admin.listen": ":2", "admin.token_file": "/t", "sources": `[{"url":"http://a"}]`,
 		"channels": `[{"name":"dev","default":true}]`, "catalog.retired": "hide", "catalog.hide_broken_chains": "true", "catalog.published": "last",
 		"cache.max_size": "1GB", "cache.min_free": "2GB", "cache.fill_slots": "3", "cache.stream_on_miss": "false",

@@ -99,6 +99,7 @@ func (k *checker) server(c *Config) {
 	}
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "text", "json", "bunyan")
+	k.oneOf("log.requests", c.Log.Requests, "all", "errors", "off")
 }
 
 // within tells whether path is dir or below dir, whatever links and relative names they go by.

@@ -38,10 +38,12 @@ var imports = map[string][]string{
 	"proxy/history":               {},
 	"proxy/own":                   {"verify", "manifest", "cache/disk"},
 	"proxy/nodes":                 {},
+	"proxy/ring":                  {},
+	"proxy/accesslog":             {"proxy/ring"},
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy/meaning":               {"verify", "manifest", "cache", "proxy/catalog"},
 	"proxy/mirror":                {"verify", "manifest", "proxy/nodes", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/catalog/browse", "proxy/via", "proxy/own", "proxy/history", "zfsimport"},
-	"proxy":                       {"verify", "manifest", "proxy/nodes", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
+	"proxy":                       {"verify", "manifest", "proxy/accesslog", "proxy/nodes", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
 	"proxy/admin":                 {"verify", "manifest", "proxy/nodes", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/catalog/browse", "proxy/own", "proxy/history", "proxy/meaning", "proxy/mirror", "zfsimport"},
 	"proxy/page":                  {"proxy/meaning", "proxy/admin"},
 	"config":                      {},
@@ -57,7 +59,7 @@ var imports = map[string][]string{
 	"cmd/imgmirror": {
 		"cmd/imgmirror/demo", "cmd/imgmirror/doctor", "cmd/imgmirror/failure", "cmd/imgmirror/man", "cmd/imgmirror/media", "cmd/imgmirror/memory", "cmd/imgmirror/table", "cmd/imgmirror/progress",
 		"verify", "manifest", "cache", "cache/disk", "cache/bundle", "cache/s3", "proxy/upstream", "proxy/catalog",
-		"proxy/nodes", "proxy/meaning", "proxy/mirror", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
+		"proxy/accesslog", "proxy/nodes", "proxy/meaning", "proxy/mirror", "zfsimport", "proxy", "proxy/admin", "proxy/page", "config",
 	},
 }
 

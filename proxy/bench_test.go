@@ -41,7 +41,8 @@ func benchmark(b *testing.B, f *fixture, request string) {
 
 func benchFixture(b *testing.B, manifests ...string) *fixture {
 	f := newFixture(b, manifests...)
-	f.options.Logger = slog.New(slog.NewTextHandler(io.Discard, nil)) //nolint:sloglint // the lines are to be made
+	f.options.Logger = slog.New(slog.DiscardHandler)
+	f.options.AccessLog = accessLog(b, io.Discard)
 	return f
 }
 

@@ -50,7 +50,7 @@ func TestDist(t *testing.T) {
 		t.Errorf("HEAD: status %d, length %s", r.status, r.header.Get("Content-Length"))
 	}
 	f.wantError("PUT", "/dist/imgmirror-1.2.3-illumos-amd64", 405, "MethodNotAllowedError", "PUT is not allowed")
-	if n := f.server.metrics.routes["dist"]; n == nil {
+	if n := f.server.metrics.routes[routeDist]; n == nil {
 		t.Error("the route has no metrics")
 	}
 }

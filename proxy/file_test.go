@@ -470,7 +470,7 @@ func TestShortBodyClosesTheConnection(t *testing.T) {
 	if bytes.Contains(body, []byte("pong")) {
 		t.Error("another reply in the body")
 	}
-	lines := f.log.lines(t, "request")
+	lines := f.log.requests(t, 1)
 	if len(lines) != 1 || lines[0]["error"] == nil || lines[0]["status"] != 200.0 || lines[0]["bytes"] != float64(len(body)) {
 		t.Errorf("log: %v, %d bytes came", lines, len(body))
 	}
@@ -541,7 +541,7 @@ func TestStalledClientOfAFile(t *testing.T) {
 	}
 	waitFor(t, "the request", func() bool { return testutil.ToFloat64(f.server.metrics.connections) == 1 })
 	waitFor(t, "the connection to be closed", func() bool { return testutil.ToFloat64(f.server.metrics.connections) == 0 })
-	lines := f.log.lines(t, "request")
+	lines := f.log.requests(t, 1)
 	if len(lines) != 1 || lines[0]["error"] == nil || lines[0]["bytes"].(float64) >= float64(len(content)) {
 		t.Errorf("log: %v", lines)
 	}

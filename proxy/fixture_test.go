@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,6 +26,7 @@ import (
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
+	"imgmirror/proxy/accesslog"
 	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/mirror"
 	"imgmirror/verify"
@@ -79,6 +81,7 @@ func newFixtureWith(t testing.TB, o catalog.Options, manifests ...string) *fixtu
 		Version:      "1.2.3",
 		StreamOnMiss: true,
 		Logger:       slog.New(slog.NewJSONHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		AccessLog:    accessLog(t, f.log),
 		Registerer:   f.registry,
 	}
 	return f
@@ -104,9 +107,14 @@ func (f *fixture) serve(s *Server, ln net.Listener) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, ln) }()
+	logging, stopLog := context.WithCancel(context.Background())
+	logged := make(chan error, 1)
+	go func() { logged <- s.opts.AccessLog.Run(logging) }()
 	f.stop = sync.OnceValue(func() error {
 		cancel()
-		return <-done
+		err := <-done
+		stopLog()
+		return errors.Join(err, <-logged)
 	})
 	f.Cleanup(func() {
 		if err := f.stop(); err != nil {
@@ -326,6 +334,26 @@ func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
+}
+
+// accessLog is an access log; serve runs it.
+func accessLog(t testing.TB, w io.Writer) *accesslog.Log {
+	t.Helper()
+	l, err := accesslog.New(accesslog.Options{Writer: w, Format: accesslog.JSON, Common: `{"level":"INFO","msg":"request","component":"proxy"}`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// requests are the lines of the access log, n or more.
+func (l *logBuffer) requests(t testing.TB, n int) (lines []map[string]any) {
+	t.Helper()
+	waitFor(t, fmt.Sprintf("%d lines in the access log", n), func() bool {
+		lines = l.lines(t, "request")
+		return len(lines) >= n
+	})
+	return lines
 }
 
 // lines are the log lines with that message.

@@ -217,7 +217,7 @@ func TestListIsCounted(t *testing.T) {
 	for n, target := range []string{"/datasets", "/datasets?name=base"} {
 		f.get(target)
 		waitFor(t, "the request to be counted", func() bool {
-			return testutil.ToFloat64(f.server.metrics.routes["datasets"].codes[200]) == float64(n+1)
+			return testutil.ToFloat64(f.server.metrics.routes[routeDatasets].codes[200]) == float64(n+1)
 		})
 	}
 }

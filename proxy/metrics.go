@@ -17,7 +17,7 @@ var statuses = []int{
 
 // metrics are the package's metrics; every series exists from the start.
 type metrics struct {
-	routes      map[string]*routeMetrics
+	routes      map[*route]*routeMetrics
 	connections prometheus.Gauge
 	refused     map[string]prometheus.Counter // by limit
 	displaced   map[string]prometheus.Counter // by limit
@@ -34,8 +34,7 @@ type metrics struct {
 
 // routeMetrics are the metrics of one route.
 type routeMetrics struct {
-	codes    map[int]prometheus.Counter
-	other    prometheus.Counter
+	codes    [600]prometheus.Counter // by status; those not of statuses are the one counter "other"
 	duration prometheus.Observer
 }
 
@@ -55,7 +54,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		Help: "Replies refused or cut to bound the memory of replies, by reason: memory is a 503 to a new request, old_list the end of a reply with a list that newer lists have replaced.",
 	}, []string{"reason"})
 	m := &metrics{
-		routes: make(map[string]*routeMetrics),
+		routes: make(map[*route]*routeMetrics),
 		connections: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "imgmirror_http_connections",
 			Help: "Client connections that are open.",
@@ -88,14 +87,16 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m.writeMetrics(auto)
 	for _, rt := range allRoutes {
 		rm := &routeMetrics{
-			codes:    make(map[int]prometheus.Counter, len(statuses)),
-			other:    requests.WithLabelValues(rt.name, "other"),
 			duration: durations.WithLabelValues(rt.name),
+		}
+		other := requests.WithLabelValues(rt.name, "other")
+		for status := range rm.codes {
+			rm.codes[status] = other
 		}
 		for _, status := range statuses {
 			rm.codes[status] = requests.WithLabelValues(rt.name, strconv.Itoa(status))
 		}
-		m.routes[rt.name] = rm
+		m.routes[rt] = rm
 	}
 	return m
 }
@@ -159,11 +160,7 @@ func byLimit(v *prometheus.CounterVec) map[string]prometheus.Counter {
 
 // observe counts one reply.
 func (m *metrics) observe(rt *route, status int, took time.Duration) {
-	rm := m.routes[rt.name]
-	counter, ok := rm.codes[status]
-	if !ok {
-		counter = rm.other
-	}
-	counter.Inc()
+	rm := m.routes[rt]
+	rm.codes[status].Inc() // a fasthttp reply has no other status
 	rm.duration.Observe(took.Seconds())
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 
+	"imgmirror/proxy/accesslog"
 	"imgmirror/proxy/meaning"
 )
 
@@ -264,38 +265,30 @@ func (s *Server) sendError(req *request, err error) {
 	req.ctx.Response.SetBodyRaw(e.body())
 }
 
-// finish counts the request and writes its line in the access log. The caller calls finish once,
-// after the last byte of the body; err is the cause of a body's early end.
+// finish counts the request and gives it a line in the access log. The caller calls finish once, after
+// the last byte of the body; err is the cause of a body's early end.
 func (s *Server) finish(r *record, sent int64, err error) {
-	took := time.Since(r.start)
+	end := time.Now()
+	took := end.Sub(r.start)
 	s.metrics.observe(r.route, r.status, took)
 	s.note(r, sent, took, err)
-	if !s.log.Enabled(s.base, slog.LevelInfo) {
+	if s.opts.AccessLog == nil {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 10)
-	attrs = append(attrs,
-		slog.String("method", r.method),
-		slog.String("path", r.path),
-		slog.Int("status", r.status),
-		slog.Int64("bytes", sent),
-		slog.Duration("duration", took),
-	)
-	if r.received > 0 {
-		attrs = append(attrs, slog.Int64("received", r.received))
-	}
-	if r.cache != "" {
-		attrs = append(attrs, slog.String("cache", r.cache))
-	}
-	attrs = append(attrs,
-		slog.String("remote", r.remote.String()),
-		slog.String("request_id", r.id),
-		slog.String("user_agent", r.agent),
-	)
-	if err != nil {
-		attrs = append(attrs, slog.Any("error", err))
-	}
-	s.log.LogAttrs(s.base, slog.LevelInfo, "request", attrs...)
+	s.opts.AccessLog.Add(&accesslog.Entry{
+		End:       end,
+		Method:    r.method,
+		Path:      r.path,
+		Status:    r.status,
+		Bytes:     sent,
+		Duration:  took,
+		Received:  r.received,
+		Cache:     r.cache,
+		Remote:    r.remote,
+		RequestID: r.id,
+		UserAgent: r.agent,
+		Err:       err,
+	})
 }
 
 // badRequest is a 400 for a malformed request.

@@ -1,6 +1,6 @@
 // Package proxy is the HTTP front that clients see: IMGAPI under /images, DSAPI under /datasets,
 // the array of a static image server at /. The package owns routes, headers, conditional and range
-// requests, the replies to errors, connection limits, draining and the access log. The package
+// requests, the replies to errors, connection limits and draining. The package
 // keeps no images: lists and manifests come from a Catalog, bytes from Files.
 package proxy
 
@@ -25,6 +25,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"imgmirror/cache"
+	"imgmirror/proxy/accesslog"
 	"imgmirror/proxy/catalog"
 )
 
@@ -100,6 +101,10 @@ type Options struct {
 	Memory int64
 	// MaxPerAddress bounds the open connections of one address; 0 = no bound.
 	MaxPerAddress int
+
+	// AccessLog gets each request after the last byte of its reply, and the last one before Serve returns;
+	// nil = there is no access log.
+	AccessLog *accesslog.Log
 
 	// Ready is a further condition of /readyz and Server.Ready; nil = true. Ready must not wait.
 	Ready func() bool

@@ -521,7 +521,7 @@ func TestAccessLogAndMetrics(t *testing.T) {
 	f.get("/images/"+id(1)+"?x=1", "User-Agent: imgadm/3.9.5", "x-request-id: abc")
 	f.get("/nothing")
 	f.get("/images?limit=x")
-	lines := f.log.lines(t, "request")
+	lines := f.log.requests(t, 3)
 	if len(lines) != 3 {
 		t.Fatalf("%d lines: %v", len(lines), lines)
 	}
@@ -540,16 +540,16 @@ func TestAccessLogAndMetrics(t *testing.T) {
 		t.Error(diff)
 	}
 
-	counted := func(route string, code int, want float64) {
+	counted := func(route *route, code int, want float64) {
 		t.Helper()
 		if got := testutil.ToFloat64(f.server.metrics.routes[route].codes[code]); got != want {
-			t.Errorf("%s %d: %v, want %v", route, code, got, want)
+			t.Errorf("%s %d: %v, want %v", route.name, code, got, want)
 		}
 	}
-	counted("image", 200, 1)
-	counted("none", 404, 1)
-	counted("images", 422, 1)
-	counted("images", 200, 0)
+	counted(routeImage, 200, 1)
+	counted(routeNone, 404, 1)
+	counted(routeImages, 422, 1)
+	counted(routeImages, 200, 0)
 	families, err := f.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -187,7 +187,7 @@ func TestPageReplies(t *testing.T) {
 		waitFor(t, "the memory of replies to be given back", func() bool { // after the client has read all
 			return testutil.ToFloat64(f.server.metrics.bodies) == 0
 		})
-		if got := testutil.ToFloat64(f.server.metrics.routes["ui"].codes[405]); got != 3 {
+		if got := testutil.ToFloat64(f.server.metrics.routes[routeUI].codes[405]); got != 3 {
 			t.Errorf("route ui: %v", got)
 		}
 	}

@@ -99,7 +99,7 @@ func TestClientsThatHangUpAreLetGo(t *testing.T) {
 			if left, waiting := testutil.ToFloat64(m.left), testutil.ToFloat64(m.waiting); left != float64(len(leave)) || waiting != 0 {
 				t.Errorf("%v have left, %v wait", left, waiting)
 			}
-			for _, line := range f.log.lines(t, "request") {
+			for _, line := range f.log.requests(t, len(leave)) {
 				if line["status"] != 499.0 {
 					t.Errorf("log: %v", line)
 				}

@@ -27,7 +27,7 @@ func TestBoundsAreTold(t *testing.T) {
 		"downloads at the same time", "bytes of the cache", "bytes removed for downloads without a verdict", "images that fail, of one source",
 		"questions for images under way, of one source", "questions for images in line, of one source", "bytes of all lists",
 		"bytes of replies under way", "connections of clients", "connections of one address", "jobs", "event streams",
-		"bytes of heads of bundles", "bytes of open imports", "connections of operators",
+		"bytes of heads of bundles", "bytes of open imports", "connections of operators", "lines that wait for the access log",
 		"addresses in the journal of nodes",
 	} {
 		if _, ok := limits[name]; !ok {

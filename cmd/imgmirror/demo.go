@@ -64,7 +64,7 @@ func startDemo(ctx context.Context, log *slog.Logger, o demo.Options) (*demo.Mir
 	cfg.Bundle.TrustedKeys = o.Keys
 	cfg.Cache.MinFree = 0
 	cfg.Clients.DrainTimeout = time.Second
-	m, err := newProcess(ctx, &cfg, log)
+	m, err := newProcess(ctx, &cfg, log, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -54,7 +54,11 @@ func (p *process) serveClients(ctx context.Context) error {
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- p.page.Run(ctx) }() // waited for below
-	err := p.server.Run(ctx)
+	serve := p.server.Run
+	if p.access != nil {
+		serve = func(ctx context.Context) error { return around(ctx, p.access.Run, p.server.Run) }
+	}
+	err := serve(ctx)
 	stop()
 	return errors.Join(err, <-done)
 }

@@ -21,6 +21,7 @@ import (
 	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/config"
 	"imgmirror/proxy"
+	"imgmirror/proxy/accesslog"
 	"imgmirror/proxy/admin"
 	"imgmirror/proxy/mirror"
 	"imgmirror/proxy/page"
@@ -31,6 +32,7 @@ type process struct {
 	*mirror.Mirror
 
 	log         *slog.Logger
+	access      *accesslog.Log // nil: requests have no lines
 	server      *proxy.Server
 	admin       *admin.Server
 	page        *page.Page                      // nil: a verb's own mirror
@@ -43,8 +45,8 @@ type process struct {
 }
 
 // newProcess builds a mirror from a checked configuration and opens its listeners; nothing runs yet.
-// The caller must call run, which closes the process.
-func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *process, err error) {
+// The caller must call run, which closes the process. access nil: requests have no lines.
+func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger, access *accesslog.Log) (_ *process, err error) {
 	o, err := options(cfg)
 	if err != nil {
 		return nil, err
@@ -55,7 +57,10 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		buildInfo(),
 	)
-	p := &process{log: log, level: new(slog.LevelVar)}
+	p := &process{log: log, access: access, level: new(slog.LevelVar)}
+	if access != nil {
+		access.Register(o.Registry)
+	}
 	o.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "imgmirror_listener_certificate_end_timestamp_seconds",
 		Help: "When the certificate of the client listener ends; 0 = the listener has none.",
@@ -95,6 +100,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 		MaxPerAddress:  cfg.Clients.MaxPerAddress,
 		Memory:         int64(cfg.Clients.Memory),
 		TLSConfig:      tlsConfig,
+		AccessLog:      access,
 		Ready:          p.Ready,
 		Logger:         log,
 		Registerer:     o.Registry,
@@ -119,7 +125,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *p
 }
 
 // run serves until ctx ends, then stops in order: readiness, listener, replies (the drain deadline),
-// the operator's side, loops, fills, index. It returns the first failure of any of them.
+// the access log, the operator's side, loops, fills, index. It returns the first failure of any of them.
 func (p *process) run(ctx context.Context) error {
 	operators := func(ctx context.Context) error { return p.admin.Run(ctx, p.adminLn, p.adminSocket) }
 	return around(ctx, p.Mirror.Run, func(ctx context.Context) error {

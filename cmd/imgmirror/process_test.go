@@ -53,7 +53,11 @@ func runProcess(t *testing.T, cfg *config.Config) (m *process, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err = newProcess(t.Context(), cfg, log); err != nil {
+	access, err := newAccessLog(t.Output(), cfg.Log.SlogLevel(), cfg.Log, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err = newProcess(t.Context(), cfg, log, access); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

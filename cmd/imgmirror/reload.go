@@ -62,7 +62,7 @@ var sourceKeys = []string{"sources", "channels", "catalog", "offline"}
 
 // reload takes over from next, which has been checked, what can change while the mirror runs, all
 // of it or, with an error, nothing: sources, channels, limits, pins, prefetch rules, certificates,
-// the log level, who may write. What was changed, and what needs a restart, goes to the log. Certificates and the
+// the log's level and requests, who may write. What was changed, and what needs a restart, goes to the log. Certificates and the
 // secrets of sources are read again even if their files' names are the same. One at a time.
 func (p *process) reload(ctx context.Context, next *config.Config) error {
 	old := p.cfg.Load()
@@ -98,6 +98,9 @@ func (p *process) reload(ctx context.Context, next *config.Config) error {
 		p.cert.Store(cert)
 	}
 	p.level.Set(c.Log.SlogLevel())
+	if p.access != nil {
+		p.access.SetRequests(c.Log.Requests)
+	}
 	p.cfg.Store(c)
 	p.Adjust(o.Rules)
 	p.server.SetWriteRules(writes)

@@ -31,13 +31,13 @@ func TestReloaded(t *testing.T) {
 	}
 	check(func(*config.Config) {}, "", "")
 	check(func(c *config.Config) {
-		c.Sources, c.Offline, c.Log.Level = nil, true, "debug"
+		c.Sources, c.Offline, c.Log.Level, c.Log.Requests = nil, true, "debug", "off"
 		c.Cache.MaxSize, c.Cache.FillSlots, c.Cache.Pins = 1, 2, []string{"name=a"}
 		c.Channels = []config.Channel{{Name: "release"}}
 		c.Prefetch = []config.Prefetch{{Match: []string{"name=a"}}}
 		c.Nodes = config.Nodes{Keep: 1, Max: 2}
 		c.Writes = config.Writes{Enabled: true, Allow: []string{"10.0.0.0/8"}, TokenFile: "/w"}
-	}, "log.level sources channels offline cache.max_size cache.fill_slots cache.pins nodes.keep nodes.max writes.enabled writes.allow writes.token_file prefetch", "")
+	}, "log.level log.requests sources channels offline cache.max_size cache.fill_slots cache.pins nodes.keep nodes.max writes.enabled writes.allow writes.token_file prefetch", "")
 	check(func(c *config.Config) {
 		c.ZFSImport = config.ZFSImport{Enabled: true, Pool: "tank", Images: []string{"name=a"}, ZFSPath: "/z", DBDir: "/d"}
 	}, "zfsimport.enabled zfsimport.images", "zfsimport.pool zfsimport.zfs_path zfsimport.db_dir")

@@ -47,7 +47,11 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	}
 	warn(log, cfg)
 	limitMemory(log, cfg)
-	p, err := newProcess(ctx, cfg, log)
+	access, err := newAccessLog(stderr, level, cfg.Log, log)
+	if err != nil {
+		return &failure.Error{Code: failure.CodeConfig, Err: err}
+	}
+	p, err := newProcess(ctx, cfg, log, access)
 	if err != nil {
 		return err
 	}

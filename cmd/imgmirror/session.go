@@ -212,7 +212,7 @@ func openLocal(ctx context.Context, cfg *config.Config, n need, log *slog.Logger
 		own.DataDir = dir
 		cleanup = func() error { return os.RemoveAll(dir) }
 	}
-	m, err := newProcess(ctx, &own, log)
+	m, err := newProcess(ctx, &own, log, nil)
 	if err != nil {
 		return nil, errors.Join(err, cleanup())
 	}

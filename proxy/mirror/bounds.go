@@ -60,6 +60,8 @@ var bounds = []bounded{
 	{"connections of one address", "clients.max_per_address",
 		measure{metric: "imgmirror_http_connections_of_one_address"}, measure{metric: "imgmirror_http_connections_limit", label: "limit", value: "address"},
 		measure{metric: "imgmirror_http_connections_refused_total", label: "limit", value: "address"}},
+	{"lines that wait for the access log", "",
+		measure{metric: "imgmirror_http_log_lines"}, measure{metric: "imgmirror_http_log_lines_limit"}, measure{metric: "imgmirror_http_log_lost_total"}},
 	{"files that clients are sending", "",
 		measure{metric: "imgmirror_http_uploads"}, measure{metric: "imgmirror_http_uploads_limit"}, measure{metric: "imgmirror_http_uploads_refused_total"}},
 	{"images that wait for their activation", "",

@@ -1,0 +1,217 @@
+// Package accesslog writes the access log: a line for each request, in the form of the process's other
+// lines. The request's goroutine formats the line into a place of a bounded ring and goes on; one
+// goroutine writes the lines, many in one write. So a slow disk or pipe delays no reply.
+package accesslog
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"imgmirror/proxy/ring"
+)
+
+const (
+	queueLength = 4096                  // lines that wait to be written
+	shortLine   = 496                   // bytes of a line that need no memory of their own
+	longBytes   = 4 << 20               // of all longer lines that wait
+	gatherFor   = 50 * time.Millisecond // lines gather before they are written together
+	writeBytes  = 64 << 10              // in one write, and the longest line in addition
+)
+
+// Values of Log.SetRequests, and of the key log.requests.
+const (
+	All    = "all"
+	Errors = "errors" // statuses from 400 on, and bodies that ended early
+	Off    = "off"
+)
+
+// Formats, the values of the key log.format.
+const (
+	Text   = "text"
+	JSON   = "json"
+	Bunyan = "bunyan"
+)
+
+// Entry is one request, told after the last byte of the reply. The strings are read during Add only.
+type Entry struct {
+	End       time.Time // of the request, the time of the line
+	Method    string
+	Path      string
+	Status    int
+	Bytes     int64         // of the reply's body
+	Duration  time.Duration // from the header to End
+	Received  int64         // bytes of the request's body; 0 = no field
+	Cache     string        // X-Cache; "" = no field
+	Remote    net.Addr
+	RequestID string
+	UserAgent string
+	Err       error // why the body ended early; nil = no field
+}
+
+// Options of New. Required: Writer, Common.
+type Options struct {
+	// Writer takes whole lines, in one Write or several. The process's other lines may go to the same
+	// Writer, which must keep Writes apart; an *os.File does.
+	Writer io.Writer
+	// Format is one of the formats above; "" = text.
+	Format string
+	// Common is what all lines have: the line of a slog.Handler for the message, without time and fields.
+	Common string
+	// Level is that of the process's other lines: the lines of requests are at slog.LevelInfo. nil = info.
+	Level slog.Leveler
+
+	// Logger is told that lines are lost; nil: silent.
+	Logger *slog.Logger
+}
+
+// Log is the access log. Add and SetRequests may be called concurrently.
+type Log struct {
+	writer   io.Writer
+	log      *slog.Logger
+	level    slog.Leveler
+	format   format
+	requests atomic.Pointer[string]
+
+	lines *ring.Ring[line]
+	long  []atomic.Pointer[[]byte] // by the Index of a place: the line, where it is longer than a place
+	taken atomic.Int64             // bytes of all long lines
+	lost  atomic.Int64
+	told  bool   // that lines are lost; of Run
+	batch []byte // of Run
+}
+
+// line is a formatted line. A line has no pointers, so that the garbage collector passes the queue by.
+type line struct {
+	length int // of text; 0 = the line is a long one
+	text   [shortLine]byte
+}
+
+// New makes a log with all requests; Run writes it.
+func New(o Options) (*Log, error) {
+	l := &Log{
+		writer: o.Writer,
+		log:    cmp.Or(o.Logger, slog.New(slog.DiscardHandler)),
+		level:  o.Level,
+		lines:  ring.New[line](queueLength),
+		long:   make([]atomic.Pointer[[]byte], queueLength),
+		batch:  make([]byte, 0, writeBytes),
+	}
+	if l.level == nil {
+		l.level = slog.LevelInfo
+	}
+	var err error
+	if l.format, err = newFormat(cmp.Or(o.Format, Text), o.Common); err != nil {
+		return nil, err
+	}
+	l.SetRequests(All)
+	return l, nil
+}
+
+// Register registers the metrics of l.
+func (l *Log) Register(r prometheus.Registerer) {
+	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "imgmirror_http_log_lost_total",
+		Help: "Requests without a line in the access log, because too many lines waited to be written.",
+	}, func() float64 { return float64(l.lost.Load()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imgmirror_http_log_lines",
+		Help: "Lines of the access log that wait to be written.",
+	}, func() float64 { return float64(l.lines.Len()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "imgmirror_http_log_lines_limit",
+		Help: "Limit of imgmirror_http_log_lines.",
+	}, func() float64 { return queueLength }))
+}
+
+// SetRequests puts All, Errors or Off in force.
+func (l *Log) SetRequests(which string) { l.requests.Store(&which) }
+
+// wants tells whether a request has a line.
+func (l *Log) wants(e *Entry) bool {
+	if l.level.Level() > slog.LevelInfo {
+		return false
+	}
+	switch *l.requests.Load() {
+	case Off:
+		return false
+	case Errors:
+		return e.Status >= 400 || e.Err != nil
+	}
+	return true
+}
+
+// Add gives e a line. Add waits for nothing: if too many lines wait to be written, e has no line and
+// is counted.
+func (l *Log) Add(e *Entry) {
+	if !l.wants(e) {
+		return
+	}
+	p := l.lines.Claim()
+	if p == nil {
+		l.lost.Add(1)
+		return
+	}
+	text := l.format.append(p.Value.text[:0], e)
+	p.Value.length = len(text)
+	if len(text) > shortLine {
+		p.Value.length = 0
+		l.addLong(p.Index, text)
+	}
+	l.lines.Publish(p)
+}
+
+// addLong keeps a line for which the place is too small, as far as there is room.
+func (l *Log) addLong(place int, text []byte) {
+	if l.taken.Add(int64(len(text))) > longBytes {
+		l.taken.Add(-int64(len(text)))
+		l.lost.Add(1)
+		return
+	}
+	l.long[place].Store(&text)
+}
+
+// Run writes lines until ctx ends, each within 100 ms of its Add, and at the end those that wait. No
+// Add may come after the end of ctx. Call Run once.
+func (l *Log) Run(ctx context.Context) error {
+	l.lines.Run(ctx, gatherFor, l.write)
+	return nil
+}
+
+// write writes the lines that wait. Errors of the writer have no place to be told: the log is where
+// errors are told.
+func (l *Log) write() {
+	for p := l.lines.Next(); p != nil; p = l.lines.Next() {
+		if p.Value.length > 0 {
+			l.batch = append(l.batch, p.Value.text[:p.Value.length]...)
+		} else if text := l.long[p.Index].Swap(nil); text != nil {
+			l.batch = append(l.batch, *text...)
+			l.taken.Add(-int64(len(*text)))
+		}
+		l.lines.Release(p)
+		if len(l.batch) >= writeBytes-shortLine {
+			l.flush()
+		}
+	}
+	l.flush()
+	if !l.told && l.lost.Load() > 0 {
+		l.told = true
+		l.log.Warn("the access log has lost lines: requests come faster than lines are written",
+			"metric", "imgmirror_http_log_lost_total")
+	}
+}
+
+// flush writes the batch.
+func (l *Log) flush() {
+	if len(l.batch) > 0 {
+		_, _ = l.writer.Write(l.batch)
+	}
+	l.batch = l.batch[:0]
+	if cap(l.batch) > writeBytes { // a long line was in it
+		l.batch = make([]byte, 0, writeBytes)
+	}
+}

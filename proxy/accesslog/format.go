@@ -1,0 +1,166 @@
+package accesslog
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// format writes lines as slog's handlers do, byte for byte, and allocates nothing. The tests compare
+// the two.
+type format struct {
+	json   bool
+	bunyan bool   // json, with UTC times and with durations as text
+	begin  string // of a line, before the time
+	common string // what all lines have after the time
+	keys   keys
+}
+
+// keys are the names of the fields with what stands around them.
+type keys struct{ method, path, status, bytes, duration, received, cache, remote, id, agent, err string }
+
+// newFormat makes the format with this name; line is Options.Common.
+func newFormat(name, line string) (format, error) {
+	line = strings.TrimSuffix(line, "\n")
+	switch name {
+	case Text:
+		return format{begin: "time=", common: " " + line, keys: newKeys(" ", "=")}, nil
+	case JSON, Bunyan:
+		inner := strings.TrimSuffix(strings.TrimPrefix(line, "{"), "}")
+		return format{
+			json: true, bunyan: name == Bunyan,
+			begin: `{"time":"`, common: `",` + inner, keys: newKeys(`,"`, `":`),
+		}, nil
+	}
+	return format{}, fmt.Errorf("access log: the format %q is not text, json or bunyan", name)
+}
+
+func newKeys(before, after string) keys {
+	key := func(name string) string { return before + name + after }
+	return keys{
+		method: key("method"), path: key("path"), status: key("status"), bytes: key("bytes"), duration: key("duration"),
+		received: key("received"), cache: key("cache"), remote: key("remote"), id: key("request_id"),
+		agent: key("user_agent"), err: key("error"),
+	}
+}
+
+// append appends the line of e to b.
+func (f *format) append(b []byte, e *Entry) []byte {
+	b = append(b, f.begin...)
+	b = f.time(b, e.End)
+	b = append(b, f.common...)
+	b = f.text(append(b, f.keys.method...), e.Method)
+	b = f.text(append(b, f.keys.path...), e.Path)
+	b = strconv.AppendInt(append(b, f.keys.status...), int64(e.Status), 10)
+	b = strconv.AppendInt(append(b, f.keys.bytes...), e.Bytes, 10)
+	b = f.duration(append(b, f.keys.duration...), e.Duration)
+	if e.Received > 0 {
+		b = strconv.AppendInt(append(b, f.keys.received...), e.Received, 10)
+	}
+	if e.Cache != "" {
+		b = f.text(append(b, f.keys.cache...), e.Cache)
+	}
+	b = f.address(append(b, f.keys.remote...), e.Remote)
+	b = f.text(append(b, f.keys.id...), e.RequestID)
+	b = f.text(append(b, f.keys.agent...), e.UserAgent)
+	if e.Err != nil {
+		b = f.text(append(b, f.keys.err...), e.Err.Error())
+	}
+	if f.json {
+		b = append(b, '}')
+	}
+	return append(b, '\n')
+}
+
+// time appends t: slog's text has exactly three digits of a second, its JSON as many as are needed,
+// bunyan three digits in UTC.
+func (f *format) time(b []byte, t time.Time) []byte {
+	if f.json && !f.bunyan {
+		return t.AppendFormat(b, time.RFC3339Nano)
+	}
+	if f.bunyan {
+		t = t.UTC()
+	}
+	// RFC3339Nano is the layout that package time formats fastest, and drops zeros at the end: a digit
+	// that is none is put behind the three, and taken out again.
+	digit := len(b) + len("2006-01-02T15:04:05.000")
+	b = t.Truncate(time.Millisecond).Add(time.Millisecond/10).AppendFormat(b, time.RFC3339Nano)
+	return append(b[:digit], b[digit+1:]...)
+}
+
+func (f *format) duration(b []byte, d time.Duration) []byte {
+	switch {
+	case f.bunyan:
+		b = append(append(b, '"'), d.Round(time.Microsecond).String()...)
+		return append(b, '"')
+	case f.json:
+		return strconv.AppendInt(b, int64(d), 10)
+	}
+	return append(b, d.String()...)
+}
+
+// address appends the text of a. It has nothing to escape or to quote, unless a zone is in it.
+func (f *format) address(b []byte, a net.Addr) []byte {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok || tcp.Zone != "" || len(tcp.IP) == 0 {
+		return f.text(b, a.String())
+	}
+	ap := tcp.AddrPort()
+	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	if !f.json {
+		return ap.AppendTo(b)
+	}
+	return append(ap.AppendTo(append(b, '"')), '"')
+}
+
+func (f *format) text(b []byte, s string) []byte {
+	switch {
+	case f.json:
+		return appendJSON(b, s)
+	case s == "" || strings.ContainsFunc(s, odd):
+		return strconv.AppendQuote(b, s)
+	}
+	return append(b, s...)
+}
+
+// odd tells whether a character, or a byte that is none, makes a text need quotes.
+func odd(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r <= ' ' || r == '=' || r == '"'
+	}
+	return r == utf8.RuneError || unicode.IsSpace(r) || !unicode.IsPrint(r)
+}
+
+// appendJSON appends s as a string of JSON. Bytes that are no characters become U+FFFD.
+func appendJSON(b []byte, s string) []byte {
+	b = append(b, '"')
+	done := 0 // bytes of s that are in b
+	for i, r := range s {
+		if r >= ' ' && r != '"' && r != '\\' && r != '\u2028' && r != '\u2029' && r != utf8.RuneError {
+			continue
+		}
+		b = append(b, s[done:i]...)
+		_, size := utf8.DecodeRuneInString(s[i:])
+		done = i + size
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r == '\n':
+			b = append(b, `\n`...)
+		case r == '\r':
+			b = append(b, `\r`...)
+		case r == '\t':
+			b = append(b, `\t`...)
+		case r == utf8.RuneError && size > 1: // a true U+FFFD
+			b = append(b, s[i:done]...)
+		default:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		}
+	}
+	return append(append(b, s[done:]...), '"')
+}
