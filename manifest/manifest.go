@@ -165,6 +165,9 @@ func (m Manifest) Description() []byte {
 // ParseUUID accepts lower-case 8-4-4-4-12 hex only, of any version and variant (spec 0).
 func ParseUUID(s string) (uuid.UUID, bool) { return readUUID(s, false) }
 
+// ReadUUID is ParseUUID for bytes.
+func ReadUUID(b []byte) (uuid.UUID, bool) { return readUUID(b, false) }
+
 // readUUID is ParseUUID for strings and bytes; fold lets upper case pass.
 func readUUID[T string | []byte](s T, fold bool) (id uuid.UUID, ok bool) {
 	if len(s) != 36 {

@@ -129,9 +129,8 @@ func (c *conns) client(nc net.Conn) *client {
 	return cl.(*client) //nolint:forcetypeassert // fasthttp serves only what add took in
 }
 
-// begin notes that a request is being answered. last = the reply must be the last of nc.
-func (c *conns) begin(nc net.Conn) (last bool) {
-	cl := c.client(nc)
+// begin notes that a request is being answered. last = the reply must be the last of cl's connection.
+func (c *conns) begin(cl *client) (last bool) {
 	if cl.state.Swap(answering) != leaving {
 		return c.draining.Load()
 	}

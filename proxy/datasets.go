@@ -65,9 +65,12 @@ func (s *Server) getDataset(req *request) error {
 	if err != nil {
 		return err
 	}
-	return s.document(req, len(m.V2()), func() []byte {
-		return m.V1(s.selfURL(req), namedChannel(s.catalog.Current(), params))
-	})
+	list := s.catalog.Current()
+	base, channel := s.selfURL(req), namedChannel(list, params)
+	if 2*len(m.V2()) <= smallBody {
+		return s.sendDocument(req, list.Dataset(m, base, channel))
+	}
+	return s.document(req, len(m.V2()), func() []byte { return m.V1(base, channel) })
 }
 
 // dataset finds the image that the path names: by a uuid, by a urn of two to four parts, or by a

@@ -3,10 +3,8 @@ package proxy
 import (
 	"bytes"
 	"net/http"
-	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/valyala/fasthttp"
 )
 
@@ -36,10 +34,11 @@ var (
 	typeJSON        = []byte("application/json") // without a charset: imgadm compares the whole value
 	typeOctetStream = []byte("application/octet-stream")
 	typeText        = []byte("text/plain")
+	valueAny        = []byte("*")
+	valueAPIVersion = []byte(apiVersion)
 	valueBytes      = []byte("bytes")
 	valueEncoding   = []byte("Accept-Encoding")
 	valueExposed    = []byte("Accept-Ranges, Api-Version, Content-Length, Content-MD5, Content-Range, Date, ETag, Retry-After, X-Cache, X-Request-Id, X-Response-Time, X-Server-Name")
-	valueGzip       = []byte("gzip")
 	valueVersion    = []byte("Accept-Version")
 
 	valueEncodingVersion = []byte("Accept-Encoding, Accept-Version")
@@ -52,7 +51,8 @@ var (
 
 // set sets a header of the reply and writes key unchanged.
 func (req *request) set(key []byte, value string) {
-	req.ctx.Response.Header.SetCanonical(key, []byte(value))
+	req.buf = append(req.buf[:0], value...)
+	req.setKey(key, req.buf)
 }
 
 // setKey is set for a value in bytes.
@@ -66,7 +66,7 @@ func (req *request) header(key string) string {
 }
 
 // requestID is the client's x-request-id or request-id, the first of the two with 1 to 128
-// printable ASCII characters and no spaces, else a fresh UUID.
+// printable ASCII characters and no spaces; "" without such a header.
 func requestID(h *fasthttp.RequestHeader) string {
 	for _, key := range [...]string{"X-Request-Id", "Request-Id"} {
 		id := h.Peek(key)
@@ -74,7 +74,7 @@ func requestID(h *fasthttp.RequestHeader) string {
 			return string(id)
 		}
 	}
-	return uuid.NewString()
+	return ""
 }
 
 // validators are the values that conditional requests are compared with.
@@ -86,7 +86,7 @@ type validators struct {
 // precondition evaluates the conditional headers of a GET or HEAD in the order of RFC 9110 13.2.2.
 // The result is 0 to go on, else 304 or 412.
 func precondition(h *fasthttp.RequestHeader, v validators) int {
-	if tags := tagList(h, "If-Match"); tags != "" {
+	if tags := tagList(h, "If-Match"); len(tags) > 0 {
 		if !matchTags(tags, v.etag) {
 			return fasthttp.StatusPreconditionFailed
 		}
@@ -95,7 +95,7 @@ func precondition(h *fasthttp.RequestHeader, v validators) int {
 			return fasthttp.StatusPreconditionFailed
 		}
 	}
-	if tags := tagList(h, "If-None-Match"); tags != "" {
+	if tags := tagList(h, "If-None-Match"); len(tags) > 0 {
 		if matchTags(tags, v.etag) {
 			return fasthttp.StatusNotModified
 		}
@@ -108,12 +108,12 @@ func precondition(h *fasthttp.RequestHeader, v validators) int {
 }
 
 // tagList is the value of a header that may have several lines, joined by commas.
-func tagList(h *fasthttp.RequestHeader, key string) string {
+func tagList(h *fasthttp.RequestHeader, key string) []byte {
 	lines := h.PeekAll(key)
 	if len(lines) == 1 {
-		return string(lines[0])
+		return lines[0]
 	}
-	return string(bytes.Join(lines, []byte(",")))
+	return bytes.Join(lines, []byte(","))
 }
 
 // hasDateCondition tells whether precondition may need validators.modified.
@@ -132,27 +132,40 @@ func httpDate(b []byte) (time.Time, bool) {
 
 // matchTags tells whether a list of entity tags has etag, or is "*". Tags may be quoted,
 // W/-prefixed or bare (spec 2.6: servers and clients of this protocol write all three forms).
-func matchTags(list, etag string) bool {
+func matchTags(list []byte, etag string) bool {
 	for {
-		list = strings.TrimLeft(list, " \t,")
-		if list == "" {
+		list = bytes.TrimLeft(list, " \t,")
+		if len(list) == 0 {
 			return false
 		}
-		var tag string
-		weak := strings.TrimPrefix(list, "W/")
-		if quoted, ok := strings.CutPrefix(weak, `"`); ok {
-			tag, list, _ = strings.Cut(quoted, `"`)
+		if bytes.HasPrefix(list, weakTag) {
+			list = list[len(weakTag):]
+		}
+		tag := list
+		if len(list) > 0 && list[0] == '"' {
+			tag, list = cutByte(list[1:], '"')
 		} else {
-			tag, list, _ = strings.Cut(weak, ",")
-			tag = strings.TrimRight(tag, " \t")
-			if tag == "*" {
+			tag, list = cutByte(list, ',')
+			tag = bytes.TrimRight(tag, " \t")
+			if string(tag) == "*" {
 				return true
 			}
 		}
-		if tag == etag && etag != "" {
+		if string(tag) == etag && etag != "" {
 			return true
 		}
 	}
+}
+
+// weakTag begins a weak entity tag.
+var weakTag = []byte("W/")
+
+// cutByte gives what is before and after the first sep; without sep, all and nothing.
+func cutByte(b []byte, sep byte) (before, after []byte) {
+	if i := bytes.IndexByte(b, sep); i >= 0 {
+		return b[:i], b[i+1:]
+	}
+	return b, nil
 }
 
 // condition evaluates the request's conditions. A 304 is set in the reply, a 412 is the error; both
@@ -172,10 +185,10 @@ func (req *request) condition(v validators) (done bool, err error) {
 // setETag sends a strong validator in quotes; "" sends no header.
 func (req *request) setETag(etag string) {
 	if etag != "" {
-		b := make([]byte, 0, len(etag)+2)
-		b = append(b, '"')
-		b = append(b, etag...)
-		req.setKey(hdrETag, append(b, '"'))
+		req.buf = append(req.buf[:0], '"')
+		req.buf = append(req.buf, etag...)
+		req.buf = append(req.buf, '"')
+		req.setKey(hdrETag, req.buf)
 	}
 }
 
@@ -230,17 +243,4 @@ func (s *Server) document(req *request, text int, form func() []byte) error {
 func (s *Server) json(req *request, body []byte) {
 	req.setKey(hdrContentType, typeJSON)
 	req.ctx.Response.SetBodyRaw(body)
-}
-
-// acceptsGzip tells whether an Accept-Encoding header takes gzip.
-func acceptsGzip(header string) bool {
-	for coding := range strings.SplitSeq(header, ",") {
-		name, weight, _ := strings.Cut(coding, ";")
-		if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
-			continue
-		}
-		q, found := strings.CutPrefix(strings.ReplaceAll(strings.ToLower(weight), " ", ""), "q=")
-		return !found || strings.Trim(q, "0.") != ""
-	}
-	return false
 }

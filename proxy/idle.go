@@ -18,26 +18,42 @@ type client struct {
 	// Else state is answering, apart or leaving.
 	state atomic.Int64
 
-	end func() // of the reply under way, see atEnd; nil = none
+	reader listReader // of the whole list that is the reply under way, see read
+	memory *memory    // of reader
 
 	sending atomic.Bool // an upload of the client is being read
+
+	// What follows belongs to the goroutine of the connection.
+	request request // the one under way
+	record  record  // of request
+	agent   string  // the User-Agent of the last request
+	ids     ids
 
 	rooms  [roomKinds]*room // nil = no such limit
 	places [roomKinds]place // in rooms; conns.mu guards places
 }
 
-// atEnd sets what is done at the end of the reply under way, sent or broken. Only the connection's
-// own goroutine calls atEnd and ended.
-func (c *client) atEnd(do func()) {
+// read gives the client as a reader of a whole list, until ended. Only the connection's own goroutine calls
+// read and ended.
+func (c *client) read(m *memory) *listReader {
 	c.ended() // of the reply before
-	c.end = do
+	c.reader.conn, c.memory = c.nc, m
+	return &c.reader
 }
 
 func (c *client) ended() {
-	if c.end != nil {
-		c.end()
-		c.end = nil
+	if c.reader.shared != nil {
+		c.memory.release(&c.reader)
+		c.reader.shared = nil
 	}
+}
+
+// agentOf is a User-Agent header as a string. A client sends the same one again and again.
+func (c *client) agentOf(header []byte) string {
+	if string(header) != c.agent {
+		c.agent = string(header)
+	}
+	return c.agent
 }
 
 // The states of a client that is not idle.

@@ -214,7 +214,7 @@ func TestDisplacedInTheMomentOfARequest(t *testing.T) {
 	if c.all.leaving != 1 {
 		t.Error(c.all.leaving)
 	}
-	if !c.begin(open[0]) {
+	if !c.begin(c.client(open[0])) {
 		t.Error("the reply is not the last one")
 	}
 	if c.all.leaving != 0 || c.all.n != 3 {
@@ -228,7 +228,7 @@ func TestDisplacedInTheMomentOfARequest(t *testing.T) {
 	c.remove(third)
 	c.changed(open[0], fasthttp.StateIdle)
 	c.remove(open[0])
-	if c.begin(fourth) {
+	if c.begin(c.client(fourth)) {
 		t.Error("the reply is the last one")
 	}
 	c.remove(fourth)
@@ -312,7 +312,7 @@ func TestOrderOfIdleness(t *testing.T) {
 				continue
 			}
 			if s := open[nc]; s.since > 0 {
-				c.begin(nc)
+				c.begin(c.client(nc))
 				s.since = 0
 			} else {
 				c.changed(nc, fasthttp.StateIdle)

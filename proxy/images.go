@@ -62,20 +62,20 @@ func (s *Server) list(req *request) (*catalog.List, error) {
 // sendWholeList sends all of a channel, or of the mirror: the list that nearly all clients ask for,
 // made once per change. No other reply is compressed.
 func (s *Server) sendWholeList(req *request, view *catalog.View, channel string) error {
-	body, etag := view.JSON(req.named)
+	encoding := acceptedEncoding(req.ctx.Request.Header.Peek("Accept-Encoding"))
 	s.varies(req, valueEncoding)
-	kind := textKind{form: formImages, channel: channel, named: req.named, zipped: acceptsGzip(req.header("Accept-Encoding"))}
-	if kind.zipped {
-		etag += "-gzip"
-	}
-	if done, err := req.condition(validators{etag: etag}); done {
+	reply := view.Reply(req.named, encoding)
+	if done, err := req.condition(validators{etag: reply.ETag}); done {
 		return err
 	}
-	if kind.zipped {
-		body = view.Gzip(req.named)
-		req.setKey(hdrEncoding, valueGzip)
-	}
-	return s.transmit(req, listReply{kind: kind, whole: body, size: len(body), etag: etag})
+	return s.transmit(req, wholeList(req, reply, channel, encoding))
+}
+
+// wholeList is the reply with all of a channel. The reply's Content-Encoding is set.
+func wholeList(req *request, reply *catalog.Reply, channel string, encoding catalog.Encoding) listReply {
+	req.setEncoding(encoding)
+	kind := textKind{form: formImages, channel: channel, named: req.named, encoding: encoding}
+	return listReply{kind: kind, whole: reply.Body, size: len(reply.Body), etag: reply.ETag}
 }
 
 // lookupIn finds marker images among all images of list, the unlisted ones included.

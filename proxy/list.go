@@ -106,9 +106,8 @@ func (s *Server) sendWhole(req *request, l listReply) {
 	// One deadline for all of the reply; a client below 16 KiB a second counts as stalled.
 	extra := time.Duration(len(l.whole)/(16<<10)) * time.Second
 	_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails if closed
-	reader := &listReader{conn: req.ctx.Conn()}
+	reader := req.client.read(&s.memory)
 	s.memory.hold(reader, l.kind, l.whole, l.size)
-	s.conns.client(reader.conn).atEnd(func() { s.memory.release(reader) })
 }
 
 // send sends body with its validator. The result tells whether the body has an end of its own, after

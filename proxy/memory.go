@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/meaning"
 )
 
@@ -48,10 +49,10 @@ type memory struct {
 
 // textKind names one of the prepared texts; their number follows from the configured channels.
 type textKind struct {
-	form    textForm
-	channel string
-	named   bool
-	zipped  bool
+	form     textForm
+	channel  string
+	named    bool
+	encoding catalog.Encoding
 }
 
 type textForm uint8

@@ -42,7 +42,7 @@ func rangeStillValid(cond []byte, v validators) bool {
 		return !v.modified.IsZero() && v.modified.Unix() == date.Unix()
 	}
 	tag := string(cond)
-	return !strings.HasPrefix(tag, "W/") && tag != "*" && matchTags(tag, v.etag)
+	return !strings.HasPrefix(tag, "W/") && tag != "*" && matchTags(cond, v.etag)
 }
 
 // parseRange reads one byte range (RFC 9110 14.1.2) of a body of size bytes. ok is false for a

@@ -21,6 +21,7 @@ import (
 // record holds the facts that the end of the reply's body needs later.
 type request struct {
 	ctx    *fasthttp.RequestCtx
+	client *client
 	target string // path and query, unchanged
 	path   string
 	query  string
@@ -33,6 +34,7 @@ type request struct {
 	// headOnly: the body is asked for only after the head has been looked at, and nothing else happens.
 	headOnly bool
 	record   *record
+	buf      []byte // for a header's value, see set
 }
 
 // record holds a request's facts for access log and metrics. A record may outlive the handler.
@@ -56,29 +58,52 @@ type record struct {
 }
 
 // newRequest copies the record's facts out of fasthttp's buffers and sets the headers that every
-// reply has (spec 2.6).
-func (s *Server) newRequest(ctx *fasthttp.RequestCtx) *request {
-	req := &request{ctx: ctx, record: &record{
+// reply has (spec 2.6). id is the client's name of the request, "" for a fresh one. The request and its
+// record are the connection's own, until the connection's next request.
+func (s *Server) newRequest(ctx *fasthttp.RequestCtx, id string) *request {
+	c := s.conns.client(ctx.Conn())
+	if id == "" {
+		id = c.ids.next()
+	}
+	c.record = record{
 		start:  time.Now(),
 		route:  routeNone,
-		method: string(ctx.Method()),
+		method: methodOf(ctx.Method()),
 		remote: ctx.RemoteAddr(),
-		id:     requestID(&ctx.Request.Header),
-		agent:  string(ctx.UserAgent()),
-	}}
-	req.set(hdrRequestID, req.record.id)
-	req.set(hdrServerName, s.hostname)
+		id:     id,
+		agent:  c.agentOf(ctx.UserAgent()),
+	}
+	c.request = request{ctx: ctx, client: c, record: &c.record, buf: c.request.buf}
+	req := &c.request
+	req.set(hdrRequestID, id)
+	req.setKey(hdrServerName, s.hostname)
 	return req
+}
+
+// methodOf is a method as a string.
+func methodOf(b []byte) string {
+	switch string(b) { // the usual ones need no memory
+	case fasthttp.MethodGet:
+		return fasthttp.MethodGet
+	case fasthttp.MethodHead:
+		return fasthttp.MethodHead
+	}
+	return string(b)
 }
 
 // handle answers one request.
 func (s *Server) handle(ctx *fasthttp.RequestCtx) {
-	req := s.newRequest(ctx)
-	req.last = s.conns.begin(ctx.Conn())
-	if refused := wellFormed(ctx); refused != nil {
+	found, refused := wellFormed(ctx)
+	id := ""
+	if found.named || refused != nil {
+		id = requestID(&ctx.Request.Header)
+	}
+	req := s.newRequest(ctx, id)
+	req.last = s.conns.begin(req.client)
+	if refused != nil {
 		req.last = true // the next bytes may be no request
 		s.sendError(req, refused)
-	} else if err := s.dispatch(req); err != nil {
+	} else if err := s.dispatch(req, &found); err != nil {
 		if req.left {
 			req.last = true
 			err = errLeft
@@ -101,17 +126,21 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 // expect answers a request with "Expect: 100-continue", and gives the status: 100 asks the client for
 // the body. Where there are no writes, every body is asked for, and handle answers the request.
 func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
-	if s.writers.Load() == nil || ctx.IsGet() || ctx.IsHead() || wellFormed(ctx) != nil {
+	if s.writers.Load() == nil || ctx.IsGet() || ctx.IsHead() {
 		return fasthttp.StatusContinue
 	}
-	req := s.newRequest(ctx)
+	found, refused := wellFormed(ctx)
+	if refused != nil {
+		return fasthttp.StatusContinue
+	}
+	req := s.newRequest(ctx, requestID(&ctx.Request.Header))
 	req.headOnly = true
-	err := s.dispatch(req)
+	err := s.dispatch(req, &found)
 	if err == nil {
 		return fasthttp.StatusContinue
 	}
 	req.last, req.unread = true, true
-	s.conns.begin(ctx.Conn())
+	s.conns.begin(req.client)
 	s.sendError(req, err)
 	s.finishHeader(req)
 	s.finish(req.record, req.bodySize(), nil)
@@ -121,17 +150,20 @@ func (s *Server) expect(ctx *fasthttp.RequestCtx) int {
 
 // dispatch finds the route and runs its serve, after the checks of spec 2.5 in their order. A
 // panic becomes the error, with the headers of newRequest set anew.
-func (s *Server) dispatch(req *request) (err error) {
+func (s *Server) dispatch(req *request, found *head) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic", "panic", p, "path", req.path, "request_id", req.record.id, "stack", string(debug.Stack()))
 			req.ctx.Response.Reset()
 			req.set(hdrRequestID, req.record.id)
-			req.set(hdrServerName, s.hostname)
+			req.setKey(hdrServerName, s.hostname)
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
 
+	if s.quick(req, found) {
+		return nil
+	}
 	method := req.record.method
 	target := string(req.ctx.Request.Header.RequestURI())
 	if target == "*" && method == fasthttp.MethodOptions {
@@ -154,7 +186,7 @@ func (s *Server) dispatch(req *request) (err error) {
 	}
 	req.record.route = rt
 	if rt.open {
-		req.set(hdrAllowOrigin, "*")
+		req.setKey(hdrAllowOrigin, valueAny)
 		req.setKey(hdrExpose, valueExposed)
 	}
 	if rt == routeUI {
@@ -174,7 +206,7 @@ func (s *Server) dispatch(req *request) (err error) {
 		return notAllowed(method, "GET, HEAD")
 	}
 	if rt.versioned {
-		req.set(hdrAPIVersion, apiVersion)
+		req.setKey(hdrAPIVersion, valueAPIVersion)
 		version := req.header("Accept-Version")
 		major := satisfiedBy(version)
 		if req.named = major >= 2 && s.hasChannels(); major == 0 {
@@ -201,7 +233,7 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 		return
 	}
 	ctx.Response.Reset()
-	req := s.newRequest(ctx)
+	req := s.newRequest(ctx, requestID(&ctx.Request.Header))
 	reply := badRequest("the request cannot be understood")
 	var timeout net.Error
 	var small *fasthttp.ErrSmallBuffer
@@ -223,8 +255,8 @@ func (s *Server) malformed(ctx *fasthttp.RequestCtx, err error) {
 
 // finishHeader completes a reply's header once its status is known.
 func (s *Server) finishHeader(req *request) {
-	req.ctx.Response.Header.SetCanonical(hdrResponseTime,
-		fasthttp.AppendUint(nil, int(time.Since(req.record.start).Milliseconds())))
+	req.buf = fasthttp.AppendUint(req.buf[:0], int(time.Since(req.record.start).Milliseconds()))
+	req.setKey(hdrResponseTime, req.buf)
 	if req.last || s.conns.draining.Load() {
 		req.ctx.SetConnectionClose()
 	}

@@ -148,7 +148,7 @@ type Server struct {
 	opts     Options // with the defaults filled in
 	catalog  Catalog
 	files    Files
-	hostname string
+	hostname []byte
 	port     atomic.Int32 // of the listener being served; 0 = none
 	log      *slog.Logger
 	metrics  *metrics
@@ -217,7 +217,7 @@ func New(o Options) (*Server, error) {
 		opts:      o,
 		catalog:   o.Catalog,
 		files:     o.Files,
-		hostname:  hostname,
+		hostname:  []byte(hostname),
 		log:       o.Logger.With("component", "proxy"),
 		metrics:   newMetrics(o.Registerer),
 		pong:      pong(o.Version),

@@ -195,7 +195,7 @@ func (s *Server) addFile(req *request, by mirror.Writer) error {
 		return err
 	}
 	defer s.memory.give(uploadMemory)
-	cl := s.conns.client(req.ctx.Conn())
+	cl := req.client
 	cl.sending.Store(true)
 	defer cl.sending.Store(false)
 	w := s.wait(s.forClient(req), req, 0)

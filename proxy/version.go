@@ -16,11 +16,8 @@ var spoken = [...]*semver.Version{semver.MustParse("1.0.0"), semver.MustParse(ap
 // satisfiedBy reads an Accept-Version header: "" (an old client) or a semver range. The result is
 // the major version of the newest spoken version in the range; 0 for a range without one.
 func satisfiedBy(header string) int {
-	switch header { // the usual values
-	case "*", "~2":
-		return 2
-	case "", "~1":
-		return 1
+	if major := satisfiedByUsual([]byte(header)); major > 0 {
+		return major
 	}
 	if len(header) > 128 {
 		return 0
@@ -33,6 +30,17 @@ func satisfiedBy(header string) int {
 		if ranges.Check(v) {
 			return int(v.Major())
 		}
+	}
+	return 0
+}
+
+// satisfiedByUsual is satisfiedBy for the usual values; 0 for any other.
+func satisfiedByUsual(header []byte) int {
+	switch string(header) {
+	case "*", "~2":
+		return 2
+	case "", "~1":
+		return 1
 	}
 	return 0
 }

@@ -18,30 +18,75 @@ var tokenByte = func() (is [256]bool) {
 var (
 	nameLength   = []byte("Content-Length")
 	nameEncoding = []byte("Transfer-Encoding")
+
+	nameVia       = []byte("Via")
+	nameIfMatch   = []byte("If-Match")
+	nameNoneMatch = []byte("If-None-Match")
 )
+
+// head is what one look at the lines of a request's header finds: the headers by which most clients get
+// their reply.
+type head struct {
+	encoding []byte // Accept-Encoding, nil = absent
+	version  []byte // Accept-Version, nil = absent
+	match    []byte // If-None-Match, nil = absent
+	named    bool   // the client may have named the request: x-request-id or request-id
+	odd      bool   // another header may change the reply, or one of the above is there twice
+}
+
+// note takes in one line of the header. The value has no space around it.
+func (h *head) note(name, value []byte) {
+	var is *[]byte
+	switch len(name) {
+	case len("Via"):
+		h.odd = h.odd || bytes.EqualFold(name, nameVia)
+	case len("If-Match"):
+		h.odd = h.odd || bytes.EqualFold(name, nameIfMatch)
+	case len("Request-Id"):
+		h.named = h.named || bytes.EqualFold(name, hdrRequestID[len("X-"):])
+	case len("X-Request-Id"):
+		h.named = h.named || bytes.EqualFold(name, hdrRequestID)
+	case len("If-None-Match"):
+		if bytes.EqualFold(name, nameNoneMatch) {
+			is = &h.match
+		}
+	case len("Accept-Version"):
+		if bytes.EqualFold(name, valueVersion) {
+			is = &h.version
+		}
+	case len("Accept-Encoding"):
+		if bytes.EqualFold(name, valueEncoding) {
+			is = &h.encoding
+		}
+	}
+	if is != nil {
+		h.odd = h.odd || *is != nil
+		*is = value
+	}
+}
 
 // wellFormed refuses requests that a server in front of this one may read in another way than
 // fasthttp, which takes more than RFC 9112 allows. Both servers must agree where one request ends
 // and the next begins. fasthttp itself refuses space before a colon, a second Host or
 // Content-Length, and Transfer-Encoding in HTTP/1.0. wellFormed cannot see a request line that ends
-// in a bare LF.
-func wellFormed(ctx *fasthttp.RequestCtx) *apiError {
+// in a bare LF. found is of a request that is not refused.
+func wellFormed(ctx *fasthttp.RequestCtx) (found head, refused *apiError) {
 	h := &ctx.Request.Header
 	switch version := string(h.Protocol()); version {
 	case "HTTP/1.1":
 		if len(h.Host()) == 0 {
-			return badRequest("the request has no Host header")
+			return found, badRequest("the request has no Host header")
 		}
 	case "HTTP/1.0":
 	default:
-		return &apiError{status: fasthttp.StatusHTTPVersionNotSupported, code: "HttpVersionNotSupportedError",
+		return found, &apiError{status: fasthttp.StatusHTTPVersionNotSupported, code: "HttpVersionNotSupportedError",
 			message: "this server speaks HTTP/1.1 and HTTP/1.0"}
 	}
 	var sized, framed bool // by Content-Length, by Transfer-Encoding
 	for rest := h.RawHeaders(); len(rest) > 0; {
 		end := bytes.IndexByte(rest, '\n')
 		if end < 1 || rest[end-1] != '\r' {
-			return badRequest("a line of the request's header does not end in CR LF")
+			return found, badRequest("a line of the request's header does not end in CR LF")
 		}
 		line := rest[:end-1]
 		rest = rest[end+1:]
@@ -53,13 +98,14 @@ func wellFormed(ctx *fasthttp.RequestCtx) *apiError {
 			name++
 		}
 		if name == 0 || name == len(line) || line[name] != ':' {
-			return badRequest("a line of the request's header has no proper name")
+			return found, badRequest("a line of the request's header has no proper name")
 		}
 		for _, c := range line[name+1:] {
 			if c < ' ' && c != '\t' || c == 0x7f {
-				return badRequest("a line of the request's header has a control character")
+				return found, badRequest("a line of the request's header has a control character")
 			}
 		}
+		found.note(line[:name], bytes.Trim(line[name+1:], " \t"))
 		switch name {
 		case len(nameLength):
 			sized = sized || bytes.EqualFold(line[:name], nameLength)
@@ -68,7 +114,7 @@ func wellFormed(ctx *fasthttp.RequestCtx) *apiError {
 		}
 	}
 	if framed && (sized || ctx.IsGet() || ctx.IsHead()) {
-		return badRequest("the request's length is not clear")
+		return found, badRequest("the request's length is not clear")
 	}
-	return nil
+	return found, nil
 }

@@ -98,7 +98,7 @@ func BenchmarkWellFormed(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := wellFormed(&ctx); err != nil {
+		if _, err := wellFormed(&ctx); err != nil {
 			b.Fatal(err)
 		}
 	}

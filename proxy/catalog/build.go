@@ -124,11 +124,12 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	listings, retired := in.listings(c.opts.HideRetired)
 	merged, conflicts := manifest.Merge(listings)
 	l := &List{
-		entry:    c.entry,
-		channels: c.channels,
-		records:  make([]record, 0, len(merged)),
-		byUUID:   make(map[uuid.UUID]int32, len(merged)),
-		replaced: replacedBy(conflicts),
+		entry:     c.entry,
+		documents: new(documents),
+		channels:  c.channels,
+		records:   make([]record, 0, len(merged)),
+		byUUID:    make(map[uuid.UUID]int32, len(merged)),
+		replaced:  replacedBy(conflicts),
 	}
 	l.inherited, l.ancestors = sync.OnceValue(l.inherit), sync.OnceValue(l.findAncestors)
 	l.paths = sync.OnceValue(l.pathsText)

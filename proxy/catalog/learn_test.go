@@ -136,7 +136,7 @@ func TestConcurrentUse(t *testing.T) {
 					}
 				}
 				whole(l).JSON(false)
-				whole(l).Gzip(false)
+				whole(l).Reply(false, Gzip).Body
 				c.Status()
 			}
 		})

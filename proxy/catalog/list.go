@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
@@ -9,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
-	"github.com/klauspost/compress/gzip"
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog/browse"
@@ -54,6 +52,7 @@ type List struct {
 	ancestors func() map[uuid.UUID]struct{} // see IsAncestor; made by its first caller
 	paths     func() *Text                  // see PathsText; made by its first caller
 	table     func() *browse.Table          // see Table; made by its first caller
+	documents *documents                    // see Document
 }
 
 // View is the images that one channel shows, and the prepared answers with them, each made by its
@@ -116,8 +115,9 @@ func (v *View) JSON(named bool) (body []byte, etag string) {
 	return b.json, b.etag
 }
 
-// Gzip is JSON compressed. The first caller makes it, others wait for that. Must not be modified.
-func (v *View) Gzip(named bool) []byte { return v.body(named).gzip() }
+// Reply is JSON in an encoding. Its first caller makes the compressed form, others wait for that. Must not
+// be modified.
+func (v *View) Reply(named bool, e Encoding) *Reply { return v.body(named).replies[e]() }
 
 func (v *View) body(named bool) *body {
 	if named {
@@ -158,26 +158,32 @@ func (r *record) hold(holders []manifest.Holder, byName map[string]*source) {
 	}
 }
 
+// Reply is a whole default answer in an encoding, with its validator. Immutable.
+type Reply struct {
+	Body []byte
+	ETag string // strong, unquoted
+}
+
 // body is a whole default answer; lists with the same images share it.
 type body struct {
-	json []byte
-	etag string
-	gzip func() []byte
+	json    []byte
+	etag    string
+	replies [encodings]func() *Reply
 }
 
 func newBody(json []byte) *body {
-	b := &body{json: json}
-	sum := sha256.Sum256(b.json)
-	b.etag = hex.EncodeToString(sum[:16])
-	b.gzip = sync.OnceValue(func() []byte {
-		var buf bytes.Buffer
-		buf.Grow(len(b.json) / 8)
-		zw := gzip.NewWriter(&buf)
-		// Writes to a bytes.Buffer do not fail.
-		_, _ = zw.Write(b.json)
-		_ = zw.Close()
-		return buf.Bytes()
-	})
+	sum := sha256.Sum256(json)
+	b := &body{json: json, etag: hex.EncodeToString(sum[:16])}
+	for e := range b.replies {
+		reply := &Reply{Body: json, ETag: b.etag + tagEnds[e]}
+		b.replies[e] = func() *Reply { return reply }
+		if Encoding(e) != Identity {
+			b.replies[e] = sync.OnceValue(func() *Reply {
+				reply.Body = compressed(json, Encoding(e))
+				return reply
+			})
+		}
+	}
 	return b
 }
 

@@ -105,7 +105,7 @@ func TestBody(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	zr, err := gzip.NewReader(bytes.NewReader(whole(l).Gzip(false)))
+	zr, err := gzip.NewReader(bytes.NewReader(whole(l).Reply(false, Gzip).Body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestBody(t *testing.T) {
 	if _, same := whole(c.Current()).JSON(false); same != etag {
 		t.Error("another validator for the same body")
 	}
-	if &whole(l).Gzip(false)[0] != &whole(c.Current()).Gzip(false)[0] {
+	if &whole(l).Reply(false, Gzip).Body[0] != &whole(c.Current()).Reply(false, Gzip).Body[0] {
 		t.Error("compressed again for the same body")
 	}
 	a.set(func(f *fake) { f.listed = append(f.listed, spec{n: 6}) })
