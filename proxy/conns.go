@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
 	"sync"
@@ -121,6 +122,17 @@ func (c *conns) crowd() float64 {
 		most = max(most, host.n)
 	}
 	return float64(most)
+}
+
+// readers are the clients that read a text.
+func (c *conns) readers(of *sharedText) iter.Seq[*client] {
+	return func(yield func(*client) bool) {
+		for _, value := range c.open.Range {
+			if cl := value.(*client); cl.reading.Load() == of && !yield(cl) { //nolint:forcetypeassert // add's
+				return
+			}
+		}
+	}
 }
 
 // client is the client of an open connection.

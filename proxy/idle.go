@@ -18,12 +18,12 @@ type client struct {
 	// Else state is answering, apart or leaving.
 	state atomic.Int64
 
-	reader listReader // of the whole list that is the reply under way, see read
-	memory *memory    // of reader
+	reading atomic.Pointer[sharedText] // by the reply under way; see memory.hold
 
 	sending atomic.Bool // an upload of the client is being read
 
 	// What follows belongs to the goroutine of the connection.
+	holds   *memory // of the whole list that is the reply under way: ended releases it
 	request request // the one under way
 	record  record  // of request
 	agent   string  // the User-Agent of the last request
@@ -33,18 +33,11 @@ type client struct {
 	places [roomKinds]place // in rooms; conns.mu guards places
 }
 
-// read gives the client as a reader of a whole list, until ended. Only the connection's own goroutine calls
-// read and ended.
-func (c *client) read(m *memory) *listReader {
-	c.ended() // of the reply before
-	c.reader.conn, c.memory = c.nc, m
-	return &c.reader
-}
-
+// ended ends the hold on the list that was the last reply. Only the connection's own goroutine calls ended.
 func (c *client) ended() {
-	if c.reader.shared != nil {
-		c.memory.release(&c.reader)
-		c.reader.shared = nil
+	if c.holds != nil {
+		c.holds.release(c)
+		c.holds = nil
 	}
 }
 

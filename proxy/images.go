@@ -75,7 +75,7 @@ func (s *Server) sendWholeList(req *request, view *catalog.View, channel string)
 func wholeList(req *request, reply *catalog.Reply, channel string, encoding catalog.Encoding) listReply {
 	req.setEncoding(encoding)
 	kind := textKind{form: formImages, channel: channel, named: req.named, encoding: encoding}
-	return listReply{kind: kind, whole: reply.Body, size: len(reply.Body), etag: reply.ETag}
+	return listReply{kind: kind, whole: reply.Body, shared: sharedOf(reply.Account, len(reply.Body)), etag: reply.ETag}
 }
 
 // lookupIn finds marker images among all images of list, the unlisted ones included.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/klauspost/compress/zstd"
 
 	"imgmirror/cache"
 	"imgmirror/manifest"
@@ -303,33 +304,46 @@ func TestListImagesConditions(t *testing.T) {
 	}
 }
 
-func TestGzipOfTheWholeList(t *testing.T) {
+// A whole list comes compressed to clients that ask for it, each encoding with its own validator; nothing else
+// does.
+func TestEncodingsOfTheWholeList(t *testing.T) {
 	f := three(t).start()
 	plain := f.get("/images")
 	if plain.header.Get("Content-Encoding") != "" || plain.header.Get("Vary") != "Accept-Encoding" {
 		t.Errorf("plain: %v", plain.header)
 	}
-	zipped := f.get("/images", "Accept-Encoding: gzip")
-	if zipped.header.Get("Content-Encoding") != "gzip" || zipped.header.Get("Vary") != "Accept-Encoding" || zipped.header.Get("Content-Length") != fmt.Sprint(len(zipped.body)) {
-		t.Errorf("zipped: %v", zipped.header)
-	}
-	zr, err := gzip.NewReader(strings.NewReader(zipped.body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(zr); err != nil || string(got) != plain.body {
-		t.Errorf("%q %v", got, err)
-	}
-	tag := zipped.header.Get("Etag")
-	if tag == plain.header.Get("Etag") {
-		t.Error("one strong tag for two bodies")
-	}
-	if r := f.get("/images", "Accept-Encoding: gzip", "If-None-Match: "+tag); r.status != 304 {
-		t.Errorf("%d", r.status)
-	}
-	for _, path := range []string{"/images?name=base", "/images/" + id(1), "/datasets", "/ping"} {
-		if r := f.get(path, "Accept-Encoding: gzip"); r.header.Get("Content-Encoding") != "" {
-			t.Errorf("%s is compressed", path)
+	tags := map[string]bool{plain.header.Get("Etag"): true}
+	for name, decode := range map[string]func(io.Reader) (io.Reader, error){
+		"gzip": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
+		"zstd": func(r io.Reader) (io.Reader, error) { return zstd.NewReader(r) },
+	} {
+		header := "Accept-Encoding: br, " + name + ";q=0.5"
+		packed := f.get("/images", header)
+		if packed.header.Get("Content-Encoding") != name || packed.header.Get("Vary") != "Accept-Encoding" || packed.header.Get("Content-Length") != fmt.Sprint(len(packed.body)) {
+			t.Errorf("%s: %v", name, packed.header)
+		}
+		r, err := decode(strings.NewReader(packed.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(r); err != nil || string(got) != plain.body {
+			t.Errorf("%s: %q %v", name, got, err)
+		}
+		tag := packed.header.Get("Etag")
+		if tags[tag] {
+			t.Errorf("%s: one strong tag for two bodies", name)
+		}
+		tags[tag] = true
+		if r := f.get("/images", header, "If-None-Match: "+tag); r.status != 304 {
+			t.Errorf("%s: %d", name, r.status)
+		}
+		if r := f.get("/images", header, "If-None-Match: "+plain.header.Get("Etag")); r.status != 200 {
+			t.Errorf("%s: %d to the tag of another encoding", name, r.status)
+		}
+		for _, path := range []string{"/images?name=base", "/images/" + id(1), "/datasets", "/ping"} {
+			if r := f.get(path, header); r.header.Get("Content-Encoding") != "" {
+				t.Errorf("%s is compressed", path)
+			}
 		}
 	}
 }

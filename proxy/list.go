@@ -18,7 +18,7 @@ import (
 type listReply struct {
 	kind   textKind
 	whole  []byte              // the prepared text
-	size   int                 // of the memory behind whole
+	shared *sharedText         // the account of whole
 	text   *catalog.Text       // whole with the places of its elements; needed with picked and base
 	picked *manifest.Selection // nil: all
 	base   string              // of the URLs in a DSAPI form; else ""
@@ -27,7 +27,7 @@ type listReply struct {
 
 // listOf is the whole of a prepared text.
 func listOf(kind textKind, text *catalog.Text) listReply {
-	return listReply{kind: kind, whole: text.JSON, size: text.Size(), text: text, etag: text.ETag}
+	return listReply{kind: kind, whole: text.JSON, shared: sharedOf(text.Account, text.Size()), text: text, etag: text.ETag}
 }
 
 // withBase is l with base in its URLs.
@@ -92,7 +92,8 @@ func (s *Server) transmit(req *request, l listReply) error {
 		}
 	}
 	if s.send(req, body, l.etag) {
-		s.memory.hold(&body.listReader, l.kind, l.whole, l.size)
+		body.shared = l.shared
+		s.memory.hold(req.client, l.kind, l.shared)
 	}
 	return nil
 }
@@ -106,8 +107,9 @@ func (s *Server) sendWhole(req *request, l listReply) {
 	// One deadline for all of the reply; a client below 16 KiB a second counts as stalled.
 	extra := time.Duration(len(l.whole)/(16<<10)) * time.Second
 	_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails if closed
-	reader := req.client.read(&s.memory)
-	s.memory.hold(reader, l.kind, l.whole, l.size)
+	req.client.ended()                                                       // of the reply before
+	req.client.holds = &s.memory
+	s.memory.hold(req.client, l.kind, l.shared)
 }
 
 // send sends body with its validator. The result tells whether the body has an end of its own, after
@@ -124,7 +126,7 @@ func (s *Server) send(req *request, body *listBody, etag string) (streamed bool)
 			req.ctx.Response.AppendBody(p)
 		}
 	default:
-		body.conn, body.record = req.ctx.Conn(), req.record
+		body.conn, body.client, body.record = req.ctx.Conn(), req.client, req.record
 		_, body.direct = body.conn.(*net.TCPConn)
 		req.ctx.Response.ImmediateHeaderFlush = body.direct // the body goes past fasthttp's buffer
 		req.ctx.Response.SetBodyStream(body, size)
@@ -147,9 +149,11 @@ const pieces = 64
 // listBody is the body of a reply with a list. Its bytes stay where they are, in the prepared text,
 // and go out piece by piece. Close of the body ends the request.
 type listBody struct {
-	listReader
 	server *Server
-	direct bool // conn takes several pieces by one system call
+	conn   net.Conn
+	client *client
+	shared *sharedText // that client reads; nil = the body has memory of its own
+	direct bool        // conn takes several pieces by one system call
 	record *record
 
 	text       *catalog.Text
@@ -271,7 +275,7 @@ func (b *listBody) write(w io.Writer, some [][]byte) error {
 }
 
 func (b *listBody) fail(err error) error {
-	if b.shared != nil && b.server.memory.isCut(b.shared) {
+	if b.shared != nil && b.shared.state.Load() == textCut {
 		err = errOldList
 	}
 	b.err = fmt.Errorf("client: %w", err)
@@ -284,7 +288,7 @@ func (b *listBody) Close() error {
 		b.err = errNotSent
 	}
 	if b.shared != nil {
-		b.server.memory.release(&b.listReader)
+		b.server.memory.release(b.client)
 	}
 	if b.own > 0 {
 		b.server.memory.give(b.own)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -40,10 +39,12 @@ type memory struct {
 	used    prometheus.Gauge
 	refused map[string]prometheus.Counter // by reason: memory, old_list
 
+	conns *conns // for the readers of a text
+
 	mu     sync.Mutex
-	bodies int64 // of single replies
-	old    int64 // replaced texts with readers
-	texts  map[*byte]*sharedText
+	bodies int64                 // of single replies
+	old    int64                 // of booked
+	booked map[*sharedText]int64 // replaced texts with readers, but for those that were cut, and their sizes
 	latest map[textKind]*sharedText
 }
 
@@ -63,20 +64,40 @@ const (
 	formPaths
 )
 
-// sharedText is a prepared text with readers, named by its first byte.
+// sharedText is the account of a prepared text. It lives as long as the text, in the text's Account.
 type sharedText struct {
-	size     int64
-	readers  map[*listReader]struct{}
-	replaced bool
-	cut      bool
+	size    atomic.Int64 // of the text, and of the places of its elements once they are known
+	readers atomic.Int64 // clients whose reading is this text
+	state   atomic.Int32 // written with memory.mu held
 	// progress is when a reader began or took a part last, in Unix nanoseconds. Whole lists go out
 	// in one part.
 	progress atomic.Int64
 }
 
-func (m *memory) init(limit int64, used prometheus.Gauge, refused map[string]prometheus.Counter) {
-	m.limit, m.used, m.refused = limit, used, refused
-	m.texts = make(map[*byte]*sharedText)
+// The states of a sharedText.
+const (
+	textNew      = iota
+	textLatest   // of its kind
+	textReplaced // by a newer one of its kind
+	textCut      // replaced, and its readers were cut
+)
+
+// sharedOf gives the account of a text of size bytes.
+func sharedOf(account *catalog.Account, size int) *sharedText {
+	for {
+		if t, ok := account.Load().(*sharedText); ok {
+			if int64(size) > t.size.Load() {
+				t.size.Store(int64(size))
+			}
+			return t
+		}
+		account.CompareAndSwap(nil, new(sharedText))
+	}
+}
+
+func (m *memory) init(limit int64, c *conns, used prometheus.Gauge, refused map[string]prometheus.Counter) {
+	m.limit, m.conns, m.used, m.refused = limit, c, used, refused
+	m.booked = make(map[*sharedText]int64)
 	m.latest = make(map[textKind]*sharedText)
 }
 
@@ -102,59 +123,57 @@ func (m *memory) give(n int64) {
 	m.count()
 }
 
-// listReader is one reply with a shared text.
-type listReader struct {
-	conn   net.Conn
-	shared *sharedText
-	key    *byte // names shared
-}
-
-// hold makes b a reader of text until release. text takes size bytes, and is the newest of its
-// kind: a text before, which is still being read, counts from now on.
-func (m *memory) hold(b *listReader, kind textKind, text []byte, size int) {
+// hold makes c a reader of t until release. t is the newest text of its kind: a text before, which is still
+// being read, counts from now on. While the text stays the newest one, hold and release need no lock.
+func (m *memory) hold(c *client, kind textKind, t *sharedText) {
+	t.progress.Store(time.Now().UnixNano())
+	c.reading.Store(t)
+	t.readers.Add(1) // first, then state: who replaces t does it the other way round, so that one of the two sees the other
+	if t.state.Load() == textLatest {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t := m.texts[&text[0]]
-	if t == nil {
-		t = &sharedText{size: int64(size), readers: make(map[*listReader]struct{})}
-		m.texts[&text[0]] = t
-	}
-	if !t.replaced {
-		t.size = max(t.size, int64(size))
-	}
-	t.progress.Store(time.Now().UnixNano())
-	t.readers[b] = struct{}{}
-	b.shared, b.key = t, &text[0]
 	before := m.latest[kind]
 	if before == t {
 		return
 	}
 	m.latest[kind] = t
-	if t.replaced && !t.cut { // a request that began before a change of lists came after the change
-		t.replaced = false
-		m.old -= t.size
+	if t.state.Load() != textCut {
+		m.unbook(t) // a request that began before a change of lists came after the change
+		t.state.Store(textLatest)
 	}
-	if before != nil && !before.replaced && len(before.readers) > 0 {
-		before.replaced = true
-		m.old += before.size
+	if before == nil || before.state.Load() != textLatest {
+		return
+	}
+	before.state.Store(textReplaced)
+	if before.readers.Load() > 0 {
+		m.booked[before] = before.size.Load()
+		m.old += m.booked[before]
 		m.shrink(1)
 	}
 }
 
 // release ends hold.
-func (m *memory) release(b *listReader) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t := b.shared
-	delete(t.readers, b)
-	if len(t.readers) > 0 {
+func (m *memory) release(c *client) {
+	t := c.reading.Load()
+	c.reading.Store(nil)
+	t.readers.Add(-1)
+	if t.state.Load() == textLatest {
 		return
 	}
-	delete(m.texts, b.key)
-	if t.replaced && !t.cut {
-		m.old -= t.size
+	m.mu.Lock() // shrink may be about to close the connection: better now than during its next reply
+	defer m.mu.Unlock()
+	if t.readers.Load() == 0 {
+		m.unbook(t)
 		m.count()
 	}
+}
+
+// unbook takes t out of the account; mu is held.
+func (m *memory) unbook(t *sharedText) {
+	m.old -= m.booked[t]
+	delete(m.booked, t)
 }
 
 // shrink cuts the readers of replaced texts until the account is within its limit or only kept of
@@ -162,35 +181,20 @@ func (m *memory) release(b *listReader) {
 // is held.
 func (m *memory) shrink(kept int) {
 	defer m.count()
-	for m.bodies+m.old > m.limit {
+	for m.bodies+m.old > m.limit && len(m.booked) > kept {
 		var first *sharedText
-		left := 0
-		for _, t := range m.texts {
-			if !t.replaced || t.cut {
-				continue
-			}
-			left++
+		for t := range m.booked {
 			if first == nil || t.progress.Load() < first.progress.Load() {
 				first = t
 			}
 		}
-		if left <= kept {
-			return
-		}
-		first.cut = true
-		m.old -= first.size
-		for b := range first.readers {
+		first.state.Store(textCut)
+		m.unbook(first)
+		for c := range m.conns.readers(first) {
 			m.refused["old_list"].Inc()
-			_ = rawConn(b.conn).Close() // the writer sees the error
+			_ = rawConn(c.nc).Close() // the writer sees the error
 		}
 	}
-}
-
-// isCut tells whether the readers of t have been cut.
-func (m *memory) isCut(t *sharedText) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return t.cut
 }
 
 // count shows the account; mu is held.

@@ -20,11 +20,11 @@ import (
 
 // readers is the number of replies with lists that are under way.
 func (m *memory) readers() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	n := 0
-	for _, t := range m.texts {
-		n += len(t.readers)
+	for _, value := range m.conns.open.Range {
+		if value.(*client).reading.Load() != nil {
+			n++
+		}
 	}
 	return n
 }
@@ -242,8 +242,9 @@ func fatFixtureList(t *testing.T, version int) *catalog.List {
 // account is a memory of its own, with readers on pipes.
 func account(limit int64) *memory {
 	m := newMetrics(nil)
-	a := &memory{}
-	a.init(limit, m.bodies, m.bodiesRefused)
+	a, c := &memory{}, &conns{}
+	c.limit(100, 0, m)
+	a.init(limit, c, m.bodies, m.bodiesRefused)
 	return a
 }
 
@@ -251,16 +252,20 @@ func account(limit int64) *memory {
 // any case: an honest client may have it.
 func TestOldListsInOrder(t *testing.T) {
 	m := account(250)
-	lists := make([][]byte, 5)
-	bodies := make([]*listReader, len(lists))
-	open := func(b *listReader) bool {
-		return b.conn.SetWriteDeadline(time.Time{}) == nil // an error once it is closed
+	lists := make([]*sharedText, 5)
+	clients := make([]*client, len(lists))
+	open := func(c *client) bool {
+		return c.nc.SetWriteDeadline(time.Time{}) == nil // an error once it is closed
+	}
+	newClient := func() *client {
+		far, near := net.Pipe()
+		t.Cleanup(func() { far.Close() })
+		m.conns.add(near)
+		return m.conns.client(near)
 	}
 	hold := func(n int) {
-		client, server := net.Pipe()
-		t.Cleanup(func() { client.Close() })
-		lists[n], bodies[n] = make([]byte, 1), &listReader{conn: server}
-		m.hold(bodies[n], textKind{}, lists[n], 100)
+		lists[n], clients[n] = sharedOf(new(catalog.Account), 100), newClient()
+		m.hold(clients[n], textKind{}, lists[n])
 	}
 	want := func(used int64, left ...bool) {
 		t.Helper()
@@ -268,7 +273,7 @@ func TestOldListsInOrder(t *testing.T) {
 			t.Errorf("%d bytes are in use, want %d", got, used)
 		}
 		for n, want := range left {
-			if open(bodies[n]) != want {
+			if open(clients[n]) != want {
 				t.Errorf("reader %d goes on: %v", n, !want)
 			}
 		}
@@ -279,12 +284,12 @@ func TestOldListsInOrder(t *testing.T) {
 	want(100)
 	hold(2)
 	want(200)
-	bodies[0].shared.progress.Store(1 << 62) // takes its list
+	lists[0].progress.Store(1 << 62) // takes its list
 	hold(3)
 	want(200, true, false, true, true)
 	// The reply to a request from before the change takes list 2, which is current until the next one.
-	late := &listReader{conn: bodies[0].conn}
-	m.hold(late, textKind{}, lists[2], 100)
+	late := newClient()
+	m.hold(late, textKind{}, lists[2])
 	want(200)
 	hold(4)
 	want(200, true, false, true, false, true)
@@ -297,15 +302,15 @@ func TestOldListsInOrder(t *testing.T) {
 		t.Error("more than the limit is given")
 	}
 	m.give(200)
-	for _, b := range append(bodies, late) {
-		m.release(b)
+	for _, c := range append(clients, late) {
+		m.release(c)
 	}
-	if want(0); len(m.texts) != 0 {
-		t.Errorf("%d texts are left", len(m.texts))
+	if want(0); len(m.booked) != 0 {
+		t.Errorf("%d texts are left", len(m.booked))
 	}
 	// A list above the limit is left to its readers.
 	hold(0)
-	bodies[0].shared.size = 1000
+	lists[0].size.Store(1000)
 	hold(1)
 	want(1000, true, true)
 }

@@ -230,7 +230,7 @@ func New(o Options) (*Server, error) {
 	s.renders = make(chan struct{}, rendersAtOnce())
 	s.SetWriteRules(o.WriteRules)
 	s.uploads.gauge = s.metrics.uploads
-	s.memory.init(o.Memory, s.metrics.bodies, s.metrics.bodiesRefused)
+	s.memory.init(o.Memory, &s.conns, s.metrics.bodies, s.metrics.bodiesRefused)
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
 	limitMetrics(o, s.conns.crowd)
 	s.watch.init(s.metrics)

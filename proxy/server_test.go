@@ -455,7 +455,7 @@ func TestPanic(t *testing.T) {
 	f.start()
 	c := f.dial()
 	br := bufio.NewReader(c)
-	r := f.common(f.exchange(c, br, "GET", "/images/"+id(1)))
+	r := f.common(f.exchange(c, br, "GET", "/images/"+id(1)+"?account="))
 	if code, message, _ := r.errorBody(t); r.status != 500 || code != "InternalError" || message != "internal error" {
 		t.Errorf("%d %s", r.status, r.body)
 	}

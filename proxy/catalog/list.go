@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
@@ -75,13 +76,13 @@ func newView(images []manifest.Manifest, channel string, list func() []byte, cha
 	}
 	v.elements[0] = sync.OnceValue(func() *Text {
 		b := v.plain()
-		return newText(b.json, b.etag, len(images), func(i int) int { return len(images[i].V2()) })
+		return newText(b.replies[Identity](), len(images), func(i int) int { return len(images[i].V2()) })
 	})
 	v.elements[1] = v.elements[0]
 	if channels {
 		v.elements[1] = sync.OnceValue(func() *Text {
 			b := v.named()
-			return newText(b.json, b.etag, len(images), func(i int) int { return len(images[i].V2Channels()) })
+			return newText(b.replies[Identity](), len(images), func(i int) int { return len(images[i].V2Channels()) })
 		})
 	}
 	v.datasets[0] = sync.OnceValue(func() *Text { return newDatasets(images, "") })
@@ -160,9 +161,14 @@ func (r *record) hold(holders []manifest.Holder, byName map[string]*source) {
 
 // Reply is a whole default answer in an encoding, with its validator. Immutable.
 type Reply struct {
-	Body []byte
-	ETag string // strong, unquoted
+	Body    []byte
+	ETag    string // strong, unquoted
+	Account *Account
 }
+
+// Account is room for what the one who sends a text keeps with it, for as long as the text lives. A Text and
+// a Reply of the same memory have the same Account.
+type Account struct{ atomic.Value }
 
 // body is a whole default answer; lists with the same images share it.
 type body struct {
@@ -175,7 +181,7 @@ func newBody(json []byte) *body {
 	sum := sha256.Sum256(json)
 	b := &body{json: json, etag: hex.EncodeToString(sum[:16])}
 	for e := range b.replies {
-		reply := &Reply{Body: json, ETag: b.etag + tagEnds[e]}
+		reply := &Reply{Body: json, ETag: b.etag + tagEnds[e], Account: new(Account)}
 		b.replies[e] = func() *Reply { return reply }
 		if Encoding(e) != Identity {
 			b.replies[e] = sync.OnceValue(func() *Reply {

@@ -19,15 +19,18 @@ type Text struct {
 	JSON []byte
 	// ETag is a strong validator of JSON, unquoted.
 	ETag string
+	// Account is that of JSON.
+	Account *Account
 
 	ends []int // of the elements in JSON
 	gaps []int // how many bases JSON needs up to the end of each element; nil: none
 	sums [][sha1.Size]byte
 }
 
-// newText divides list into n elements, of which size gives the lengths; 0: not shown.
-func newText(list []byte, etag string, n int, size func(i int) int) *Text {
-	t := &Text{JSON: list, ETag: etag, ends: make([]int, n), sums: make([][sha1.Size]byte, n)}
+// newText divides whole into n elements, of which size gives the lengths; 0: not shown.
+func newText(whole *Reply, n int, size func(i int) int) *Text {
+	list := whole.Body
+	t := &Text{JSON: list, ETag: whole.ETag, Account: whole.Account, ends: make([]int, n), sums: make([][sha1.Size]byte, n)}
 	end := 0
 	for i := range n {
 		if length := size(i); length > 0 {
@@ -102,7 +105,7 @@ func newDatasets(images []manifest.Manifest, channel string) *Text {
 	}
 	list = append(list, ']')
 	sum := sha1.Sum(list)
-	t := newText(list, hex.EncodeToString(sum[:]), len(images), func(i int) int { return len(forms[i]) })
+	t := newText(&Reply{Body: list, ETag: hex.EncodeToString(sum[:]), Account: new(Account)}, len(images), func(i int) int { return len(forms[i]) })
 	t.gaps = gaps
 	return t
 }
@@ -114,5 +117,5 @@ func (l *List) pathsText() *Text {
 	// Paths are strings and lists of strings, which always have a JSON form.
 	list, _ := json.Marshal(l.Paths())
 	sum := sha1.Sum(list)
-	return &Text{JSON: list, ETag: hex.EncodeToString(sum[:])}
+	return &Text{JSON: list, ETag: hex.EncodeToString(sum[:]), Account: new(Account)}
 }
