@@ -108,6 +108,9 @@ type Stream struct {
 	MD5         []byte    // Content-MD5 of the whole body, 16 bytes; nil when not claimed
 	ModTime     time.Time // Last-Modified; zero when not claimed
 	ContentType string    // "" when not claimed
+	// Part is how many bytes the stream has, as claimed, where it ends before the whole body does: a
+	// range was asked for. 0: the stream goes on to the end of the body.
+	Part int64
 	// Pace tells how the Reads so far have come about, between two Reads; nil: nothing is to be told.
 	Pace func() Pace
 }
