@@ -293,6 +293,10 @@ func (s *fakeSource) File(ctx context.Context, m manifest.Manifest, index int, o
 	return s.file(ctx, m, index, offset)
 }
 
+func (s *fakeSource) Part(ctx context.Context, m manifest.Manifest, index int, offset, _ int64) (*verify.Stream, error) {
+	return s.File(ctx, m, index, offset)
+}
+
 func (s *fakeSource) Head(context.Context, manifest.Manifest, int) ([]byte, int64, error) {
 	return nil, 0, fs.ErrNotExist
 }

@@ -46,6 +46,8 @@ type Source interface {
 	// File opens file index of m, a manifest of this source, at offset. The caller closes the
 	// stream.
 	File(ctx context.Context, m manifest.Manifest, index int, offset int64) (*verify.Stream, error)
+	// Part is File for length bytes. Stream.Part is 0 when all from offset on is coming.
+	Part(ctx context.Context, m manifest.Manifest, index int, offset, length int64) (*verify.Stream, error)
 	// Head gives the first bytes of file index of m, a manifest of this source: 2 KiB, or all there
 	// are. size is -1 when the source does not tell the size.
 	Head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error)

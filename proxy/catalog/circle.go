@@ -30,6 +30,11 @@ func (o opener) File(ctx context.Context, m manifest.Manifest, index int, offset
 	return o.Source.File(ctx, m, index, offset)
 }
 
+func (o opener) Part(ctx context.Context, m manifest.Manifest, index int, offset, length int64) (*verify.Stream, error) {
+	defer o.opening.enter(m.UUID)()
+	return o.Source.Part(ctx, m, index, offset, length)
+}
+
 // openings are the images of which a source has been asked for a file and has not answered yet.
 type openings struct {
 	mu     sync.Mutex // guards images

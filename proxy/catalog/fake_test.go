@@ -242,6 +242,10 @@ func (f *fake) File(context.Context, manifest.Manifest, int, int64) (*verify.Str
 	return nil, errors.New("the catalogue asks for no files")
 }
 
+func (f *fake) Part(context.Context, manifest.Manifest, int, int64, int64) (*verify.Stream, error) {
+	panic("no range is asked for")
+}
+
 func (f *fake) Head(ctx context.Context, m manifest.Manifest, index int) ([]byte, int64, error) {
 	f.mu.Lock()
 	f.heads = append(f.heads, m.UUID)

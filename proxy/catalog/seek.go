@@ -44,16 +44,33 @@ func (c *Catalog) others(r record) []Holder {
 
 // File is that of a Source. fs.ErrNotExist also means: the source has other files under the uuid.
 func (s seeker) File(ctx context.Context, _ manifest.Manifest, index int, offset int64) (*verify.Stream, error) {
-	m := s.found.Load()
-	if m == nil {
-		found, err := s.seek(ctx)
-		if err != nil {
-			return nil, err
-		}
-		m = &found
-		s.found.Store(m)
+	m, err := s.find(ctx)
+	if err != nil {
+		return nil, err
 	}
 	return s.opener.File(ctx, *m, index, offset)
+}
+
+// Part is that of a Source, with the errors of File.
+func (s seeker) Part(ctx context.Context, _ manifest.Manifest, index int, offset, length int64) (*verify.Stream, error) {
+	m, err := s.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.opener.Part(ctx, *m, index, offset, length)
+}
+
+// find gives what seek has found, now or before.
+func (s seeker) find(ctx context.Context) (*manifest.Manifest, error) {
+	if m := s.found.Load(); m != nil {
+		return m, nil
+	}
+	found, err := s.seek(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.found.Store(&found)
+	return &found, nil
 }
 
 // seek asks the source for the image by uuid, in the turn of the client of ctx; without a client the

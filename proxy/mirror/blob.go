@@ -41,6 +41,9 @@ func blobOf(e catalog.Entry, index int) (cache.Blob, []cache.Source) {
 			Open: func(ctx context.Context, offset int64) (*verify.Stream, error) {
 				return h.Source.File(ctx, h.Manifest, index, offset)
 			},
+			OpenRange: func(ctx context.Context, offset, length int64) (*verify.Stream, error) {
+				return h.Source.Part(ctx, h.Manifest, index, offset, length)
+			},
 		})
 	}
 	return blob, sources
@@ -167,6 +170,11 @@ func askedWith(sources []cache.Source, note func(context.Context) context.Contex
 		open := sources[i].Open
 		sources[i].Open = func(ctx context.Context, offset int64) (*verify.Stream, error) {
 			return open(note(ctx), offset)
+		}
+		if ranged := sources[i].OpenRange; ranged != nil {
+			sources[i].OpenRange = func(ctx context.Context, offset, length int64) (*verify.Stream, error) {
+				return ranged(note(ctx), offset, length)
+			}
 		}
 	}
 	return sources

@@ -178,6 +178,11 @@ func (s *Source) File(_ context.Context, m manifest.Manifest, _ int, _ int64) (*
 	return nil, fmt.Errorf("the file of %s image %s is nowhere but in the cache: %w", s.name, m.UUID, fs.ErrNotExist)
 }
 
+// Part always fails with fs.ErrNotExist, as File does.
+func (s *Source) Part(ctx context.Context, m manifest.Manifest, index int, offset, _ int64) (*verify.Stream, error) {
+	return s.File(ctx, m, index, offset)
+}
+
 // Head always fails with fs.ErrNotExist, as File does.
 func (s *Source) Head(ctx context.Context, m manifest.Manifest, index int) ([]byte, int64, error) {
 	_, err := s.File(ctx, m, index, 0)

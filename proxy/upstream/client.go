@@ -265,16 +265,28 @@ func (c *Client) Get(ctx context.Context, id uuid.UUID) (m manifest.Manifest, er
 // Errors: fs.ErrNotExist; fs.ErrPermission, also when the only address is one that the source may
 // not name; verify.ErrUnavailable; anything else is an answer that makes no sense for this offset.
 func (c *Client) File(ctx context.Context, m manifest.Manifest, index int, offset int64) (s *verify.Stream, err error) {
+	return c.openFile(ctx, m, index, span{offset: offset})
+}
+
+// Part is File for length bytes, at least 1. Stream.Part is the number of bytes that the source says
+// it sends; 0: it ignores the range, or is a mirror that still fetches the file, and the Stream is
+// that of File.
+func (c *Client) Part(ctx context.Context, m manifest.Manifest, index int, offset, length int64) (*verify.Stream, error) {
+	return c.openFile(ctx, m, index, span{offset: offset, length: length})
+}
+
+// openFile opens a file in one try.
+func (c *Client) openFile(ctx context.Context, m manifest.Manifest, index int, wanted span) (s *verify.Stream, err error) {
 	w := fetches
-	if offset > 0 {
+	if wanted.offset > 0 {
 		w = goesOn
 	}
 	asked, err := c.health.put(ctx, &c.health.files, part{m.UUID, index}, w, func() (err error) {
-		s, err = c.file(ctx, m, index, offset, false)
+		s, err = c.file(ctx, m, index, wanted)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("file %d of %s from %d: %w", index, m.UUID, offset, err)
+		return nil, fmt.Errorf("file %d of %s from %d: %w", index, m.UUID, wanted.offset, err)
 	}
 	s.ReadCloser = &judged{ReadCloser: s.ReadCloser, asked: asked}
 	return s, nil

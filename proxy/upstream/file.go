@@ -15,19 +15,45 @@ import (
 	"time"
 
 	"imgmirror/manifest"
+	"imgmirror/proxy/via"
 	"imgmirror/verify"
 )
 
-// file opens a file at the first of its addresses that has it (spec 4.1, 5.4); head: see openAt.
-func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offset int64, head bool) (*verify.Stream, error) {
+// span is the bytes of a file that are asked for.
+type span struct {
+	offset int64
+	length int64 // 0: up to the end
+	head   bool  // no more than the first headLen bytes; a size that the answer does not tell is asked for apart
+}
+
+// header is that of the request for the span; validator: what If-Range may say.
+func (s span) header(validator string) http.Header {
+	from := "bytes=" + strconv.FormatInt(s.offset, 10) + "-"
+	switch {
+	case s.head:
+		return http.Header{"Range": {"bytes=0-" + strconv.Itoa(headLen-1)}}
+	case s.length > 0:
+		from += strconv.FormatInt(s.offset+s.length-1, 10)
+	case s.offset == 0:
+		return nil
+	}
+	h := http.Header{"Range": {from}}
+	if validator != "" && s.offset > 0 {
+		h.Set("If-Range", validator)
+	}
+	return h
+}
+
+// file opens a file at the first of its addresses that has it (spec 4.1, 5.4).
+func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, wanted span) (*verify.Stream, error) {
 	if index < 0 || index >= len(m.Files) {
 		return nil, fmt.Errorf("%w: the manifest has %d files", fs.ErrNotExist, len(m.Files))
 	}
-	if offset < 0 {
-		return nil, fmt.Errorf("negative offset")
+	if wanted.offset < 0 || wanted.length < 0 {
+		return nil, fmt.Errorf("negative offset or length")
 	}
 	if c.dir != nil {
-		return c.openIn(ctx, func() (*verify.Stream, error) { return c.dir.file(ctx, m, index, offset) })
+		return c.openIn(ctx, func() (*verify.Stream, error) { return c.dir.file(ctx, m, index, wanted.offset) })
 	}
 	ctx = connectWithin(ctx, hurriedConnect)
 	v, err := c.resolve(ctx)
@@ -38,7 +64,7 @@ func (c *Client) file(ctx context.Context, m manifest.Manifest, index int, offse
 	if err != nil {
 		return nil, err
 	}
-	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, offset, head)
+	return c.openFirst(ctx, urls, v.kind == kindIMGAPI, wanted)
 }
 
 // icon opens an icon; only IMGAPI servers and folders have them.
@@ -58,7 +84,7 @@ func (c *Client) icon(ctx context.Context, m manifest.Manifest) (*verify.Stream,
 		return nil, fmt.Errorf("%w: a source of kind %s has no icons", fs.ErrNotExist, v.kind)
 	}
 	urls := c.channelURLs(join(c.addr.base, "images", m.UUID.String(), "icon"))
-	return c.openFirst(ctx, urls, true, 0, false)
+	return c.openFirst(ctx, urls, true, span{})
 }
 
 // openIn opens something in a folder; its bytes count as received, and end with ctx.
@@ -78,7 +104,7 @@ func (c *Client) openIn(ctx context.Context, open func() (*verify.Stream, error)
 // openFirst tries the addresses in order, and goes on to the next only where spec 4.1 says so. When
 // all fail, "cannot tell" outweighs "not there". Whatever the number of hosts, a client waits no
 // longer than hurriedConnect for connections.
-func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool, offset int64, head bool) (*verify.Stream, error) {
+func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool, wanted span) (*verify.Stream, error) {
 	var failed error
 	hosts := make(map[string]bool) // reachable, as far as is known
 	for _, u := range urls {
@@ -89,7 +115,7 @@ func (c *Client) openFirst(ctx context.Context, urls []*url.URL, versioned bool,
 		if !hosts[u.Host] {
 			continue
 		}
-		s, err := c.openAt(ctx, request{url: u, accept: "*/*", versioned: versioned, wait: c.opts.StallTimeout}, offset, head)
+		s, err := c.openAt(ctx, request{url: u, accept: "*/*", versioned: versioned, wait: c.opts.StallTimeout}, wanted)
 		if err == nil {
 			return s, nil
 		}
@@ -218,17 +244,10 @@ func folderOf(list *url.URL) *url.URL {
 	return &u
 }
 
-// openAt opens one address at offset. With head the first headLen bytes are all that is asked for,
-// and a size that the answer does not tell is asked for apart.
-func (c *Client) openAt(ctx context.Context, r request, offset int64, head bool) (*verify.Stream, error) {
-	if head {
-		r.header = http.Header{"Range": {"bytes=0-" + strconv.Itoa(headLen-1)}}
-	} else if offset > 0 {
-		r.header = http.Header{"Range": {"bytes=" + strconv.FormatInt(offset, 10) + "-"}}
-		if v := c.state.validator(r.url); v != "" {
-			r.header.Set("If-Range", v)
-		}
-	}
+// openAt opens one address.
+func (c *Client) openAt(ctx context.Context, r request, wanted span) (*verify.Stream, error) {
+	offset := wanted.offset
+	r.header = wanted.header(c.state.validator(r.url))
 	resp, err := c.ask(ctx, r)
 	var reply *replyError
 	if errors.As(err, &reply) && reply.total >= 0 && reply.total <= offset {
@@ -238,12 +257,16 @@ func (c *Client) openAt(ctx context.Context, r request, offset int64, head bool)
 	if err != nil {
 		return nil, err
 	}
-	s, skip, err := interpret(resp, offset)
+	s, skip, err := interpret(resp, wanted)
 	if err != nil {
 		resp.Body.Close()
 		return nil, fmt.Errorf("GET %s: %w", r.url, err)
 	}
-	if head {
+	if wanted.length > 0 && filling(resp) {
+		resp.Body.Close() // unread
+		return c.openAt(ctx, r, span{offset: offset})
+	}
+	if wanted.head {
 		s.ReadCloser = resp.Body
 		if s.Size < 0 {
 			s.Size = c.sizeByHead(ctx, r)
@@ -254,13 +277,22 @@ func (c *Client) openAt(ctx context.Context, r request, offset int64, head bool)
 		c.state.setValidator(r.url, v)
 	}
 	body := &whole{ReadCloser: c.throttled(ctx, resp.Body), name: "GET " + r.url.String(), skip: skip, pos: offset - skip, size: s.Size}
+	if s.Part > 0 {
+		body.size = offset + s.Part
+	}
 	s.ReadCloser, s.Pace = body, body.pace
 	return s, nil
 }
 
-// interpret reads the head of an answer to a request for the bytes from offset on, and tells how
+// filling tells that the answer is of a mirror that has not got the whole file yet. It keeps the last
+// byte of each range back until then.
+func filling(resp *http.Response) bool {
+	return len(via.Parse(resp.Header.Values("Via")...)) > 0 && slices.Contains([]string{"MISS", "JOIN"}, resp.Header.Get("X-Cache"))
+}
+
+// interpret reads the head of an answer to a request for the bytes from an offset on, and tells how
 // many bytes are to be skipped to get there.
-func interpret(resp *http.Response, offset int64) (s *verify.Stream, skip int64, err error) {
+func interpret(resp *http.Response, wanted span) (s *verify.Stream, skip int64, err error) {
 	s = &verify.Stream{Size: resp.ContentLength, ContentType: resp.Header.Get("Content-Type")}
 	if t, err := http.ParseTime(resp.Header.Get("Last-Modified")); err == nil {
 		s.ModTime = t.In(time.UTC)
@@ -268,7 +300,7 @@ func interpret(resp *http.Response, offset int64) (s *verify.Stream, skip int64,
 	switch resp.StatusCode {
 	case http.StatusOK:
 		s.MD5 = parseMD5(resp.Header.Get("Content-MD5"))
-		return s, offset, nil
+		return s, wanted.offset, nil
 
 	case http.StatusPartialContent: // its Content-MD5 would be that of the part
 		header := resp.Header.Get("Content-Range")
@@ -276,12 +308,15 @@ func interpret(resp *http.Response, offset int64) (s *verify.Stream, skip int64,
 		switch {
 		case !ok:
 			return nil, 0, nonsense("Content-Range %q makes no sense", header)
-		case first != offset:
-			return nil, 0, fmt.Errorf("Content-Range %q does not start at %d", header, offset)
+		case first != wanted.offset:
+			return nil, 0, fmt.Errorf("Content-Range %q does not start at %d", header, wanted.offset)
 		case resp.ContentLength >= 0 && resp.ContentLength != last-first+1:
 			return nil, 0, nonsense("Content-Range %q does not agree with Content-Length %d", header, resp.ContentLength)
 		}
 		s.Size = total
+		if wanted.length > 0 {
+			s.Part = last - first + 1
+		}
 		return s, 0, nil
 	}
 	return nil, 0, nonsense("%s, which was not asked", resp.Status)

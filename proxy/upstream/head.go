@@ -28,7 +28,7 @@ func (c *Client) Head(ctx context.Context, m manifest.Manifest, index int) (head
 }
 
 func (c *Client) head(ctx context.Context, m manifest.Manifest, index int) (head []byte, size int64, err error) {
-	s, err := c.file(ctx, m, index, 0, true)
+	s, err := c.file(ctx, m, index, span{head: true})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -381,7 +381,7 @@ func (c *Client) touch(ctx context.Context, m manifest.Manifest) error {
 		_, err := c.get(ctx, m.UUID)
 		return err
 	}
-	s, err := c.file(ctx, m, 0, max(0, m.Files[0].Size-1), false)
+	s, err := c.file(ctx, m, 0, span{offset: max(0, m.Files[0].Size-1)})
 	if err != nil {
 		return err
 	}
