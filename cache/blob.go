@@ -78,6 +78,9 @@ func (b Blob) ofImage() bool { return b.Image != uuid.Nil && b.Manifest.Raw() !=
 type Source struct {
 	Name string
 	Open func(ctx context.Context, offset int64) (*verify.Stream, error)
+	// OpenRange is Open for length bytes, with the same contract; nil: the source gives no ranges. A
+	// source that answers with all from the offset on leaves Stream.Part at 0.
+	OpenRange func(ctx context.Context, offset, length int64) (*verify.Stream, error)
 	// FromStart: it sends the whole body in any case, so that what an earlier
 	// download left saves nothing, and is thrown away if all sources are so.
 	FromStart bool

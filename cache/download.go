@@ -249,12 +249,19 @@ func (d *download) receive(r *round, a *attempt) (over bool, err error) {
 	if err := r.waitHashed(); err != nil {
 		return true, err
 	}
-	tempo := d.measure(c, body)
+	if a.team != nil {
+		d.spread(a, offset)
+	}
+	tempo := d.measure(c, a.body)
 	defer tempo.tell()
 	a.stall.Reset(a.limit)
 	for {
 		buf := r.hash.Buffer()
 		n, err := tempo.read(buf)
+		c = a.by()
+		if over, err := d.hear(r, a); over {
+			return true, err
+		}
 		if n > 0 {
 			a.stall.Stop() // a slow disk is not the source's fault
 			if over, err := d.take(r, c, buf[:n]); err != nil {
@@ -365,6 +372,7 @@ func (d *download) take(r *round, c *candidate, p []byte) (over bool, err error)
 	if err := r.write(c, p); err != nil {
 		return true, err
 	}
+	c.accepted = true
 	d.booked -= n
 	d.s.space.wrote(n)
 	if !c.Once { // an upload is no source

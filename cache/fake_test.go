@@ -50,21 +50,41 @@ type reply struct {
 	pause   time.Duration   // before each Read
 	skip    time.Duration   // so long Reads come back with nothing, one each second
 	skipped int64           // bytes that each of these Reads has thrown away
+	whole   bool            // a range is answered with all from the offset on
 	held    bool            // the pauses are the mirror's own limit
 }
 
 // fake is a source that does as it is told.
 type fake struct {
-	name  string
-	data  []byte
-	reply func(try int, offset int64) reply // nil: serve always
+	name   string
+	data   []byte
+	reply  func(try int, offset int64) reply // nil: serve always
+	ranged bool                              // it gives ranges
 
 	mu      sync.Mutex
 	offsets []int64 // of each request
 	sent    int64
 }
 
-func (f *fake) source() Source { return Source{Name: f.name, Open: f.open} }
+func (f *fake) source() Source {
+	s := Source{Name: f.name, Open: f.open}
+	if f.ranged {
+		s.OpenRange = f.openRange
+	}
+	return s
+}
+
+func (f *fake) openRange(ctx context.Context, offset, length int64) (*verify.Stream, error) {
+	s, err := f.open(ctx, offset)
+	if err != nil {
+		return nil, err
+	}
+	if b := s.ReadCloser.(*fakeBody); !b.r.whole {
+		b.rest = b.rest[:min(length, int64(len(b.rest)))]
+		s.Part, s.MD5 = int64(len(b.rest)), nil
+	}
+	return s, nil
+}
 
 func (f *fake) asked() []int64 {
 	f.mu.Lock()

@@ -31,7 +31,7 @@ type FillInfo struct {
 	Rate    int64         // bytes per second, lately; 0 when nothing came for some seconds
 	ETA     time.Duration // -1: cannot tell
 	Readers int           // requests that read it, or wait for its first bytes
-	Source  string        // the one that brings bytes just now; "" when none does
+	Source  string        // the one that brings bytes just now, or several with commas; "" when none does
 	State   FillState
 	Began   time.Time
 	Ahead   bool // no client and no job waits for it

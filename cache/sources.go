@@ -12,6 +12,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"imgmirror/cache/ranges"
 	"imgmirror/race"
 	"imgmirror/verify"
 )
@@ -42,6 +43,7 @@ type candidate struct {
 	stalled  bool  // its last attempt stalled: others are asked before it
 	slow     bool  // its last attempt took long to be refused, or was not made
 	ended    bool  // its last attempt ended before the body did, and brought nothing
+	whole    bool  // it has answered a range with something else: it is asked for none
 
 	rate  int64     // bytes a second that it brought lately; 0: none
 	rated time.Time // when that was; zero: it has not brought bytes
@@ -108,7 +110,7 @@ func (d *download) pass(r *round, waits *waits) (over bool, err error) {
 			}
 		}
 		began, before := time.Now(), r.have
-		won, lost := d.race(left, before)
+		won, lost := d.race(r, left)
 		var refusing time.Duration // stalls apart
 		for _, a := range lost {
 			asked(a.c)
@@ -197,7 +199,8 @@ func (d *download) candidates(r *round) []*candidate {
 	return []*candidate{r.only}
 }
 
-// attempt is one request to one source. When body is not nil, end must follow.
+// attempt is one request to one source, or with a team the first of many to several. When body is not
+// nil, end must follow.
 type attempt struct {
 	c      *candidate
 	ctx    context.Context
@@ -208,13 +211,22 @@ type attempt struct {
 	err    error         // why there is no body
 	slow   bool          // that took long, or another try soon is of no use
 	took   time.Duration // until the answer, since the sources were asked
+
+	length int64              // bytes that are asked for; 0: all from the offset on
+	drop   context.CancelFunc // with length: ends the request alone
+	team   *team              // brings the rest, too; nil: body is all
+	ranges *ranges.Body       // of the team; nil: it has not begun
 }
 
 // open asks for the bytes from offset on, and waits for the answer.
 func (a *attempt) open(offset int64) {
 	began := time.Now()
 	a.stall = time.AfterFunc(a.limit, func() { a.cancel(fmt.Errorf("%w: no byte for %s", verify.ErrStalled, a.limit)) })
-	a.body, a.err = a.c.Open(a.ctx, offset)
+	if a.length > 0 {
+		a.body, a.err = a.openRange(offset)
+	} else {
+		a.body, a.err = a.c.Open(a.ctx, offset)
+	}
 	if !a.stall.Stop() && a.err == nil {
 		a.body.Close() // read only
 		a.body, a.err = nil, verify.ErrStalled
@@ -233,6 +245,7 @@ func (a *attempt) end() {
 	if a.body != nil {
 		a.body.Close() // read only
 	}
+	a.team.leave()
 }
 
 // why gives the stall that made the attempt fail, else err itself.
@@ -243,10 +256,11 @@ func (a *attempt) why(err error) error {
 	return err
 }
 
-// race asks for the bytes from offset on: the first of candidates, or as long as none has answered
+// race asks for the round's missing bytes: the first of candidates, or as long as none has answered
 // well all of them, each a little after the one before, until one does. lost are those that did
 // not; the rest has not been asked, or was called off.
-func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lost []*attempt) {
+func (d *download) race(r *round, candidates []*candidate) (won *attempt, lost []*attempt) {
+	offset, team := r.have, d.team(r)
 	if d.answered {
 		candidates = candidates[:1]
 	}
@@ -256,6 +270,7 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 	won, late, ok := race.First(context.Background(), len(candidates), pause, func(i int, answers chan<- *attempt) {
 		a := &attempt{c: candidates[i], limit: d.s.o.StallTimeout}
 		a.ctx, a.cancel = context.WithCancelCause(d.f.ctx)
+		a.length = team.length(a.c)
 		a.c.ended = false
 		asked = append(asked, a)
 		d.s.work.Go(func() {
@@ -267,15 +282,19 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 		if a.err == nil {
 			return true
 		}
-		refused := errors.Is(a.err, fs.ErrNotExist) || errors.Is(a.err, fs.ErrPermission)
-		if refused && (!a.c.accepted || a.c.Once) { // else the refusal may pass, as any break in mid-file does
-			a.c.out = fmt.Errorf("source %s: %w", a.c.Name, a.err)
-		}
+		a.c.heard(a.err)
 		lost = append(lost, a)
 		return false
 	})
 	if !ok {
+		team.leave()
 		return nil, lost
+	}
+	if won.body.Part > 0 {
+		won.team = team
+	} else { // all from the offset on is coming
+		won.c.whole = true
+		team.leave()
 	}
 	for _, other := range asked {
 		if other != won {
@@ -288,6 +307,15 @@ func (d *download) race(candidates []*candidate, offset int64) (won *attempt, lo
 		}
 	})
 	return won, lost
+}
+
+// heard takes in why c has sent nothing. It is asked no more where it refuses the file.
+func (c *candidate) heard(err error) {
+	refused := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+	if refused && (!c.accepted || c.Once) { // else the refusal may pass, as any break in mid-file does
+		c.out = fmt.Errorf("source %s: %w", c.Name, err)
+	}
+	c.whole = c.whole || errors.Is(err, ranges.ErrWhole)
 }
 
 // refuse puts a source that is wrong out of this download, and remembers it.

@@ -23,6 +23,7 @@ import (
 
 	"imgmirror/cache/disk"
 	"imgmirror/cache/index"
+	"imgmirror/cache/ranges"
 	"imgmirror/verify"
 )
 
@@ -45,6 +46,8 @@ type Options struct {
 	MaxSize         int64         // bytes of files/ and partial/, but for loans (adr 16); 0 = no limit but MinFree. What was least recently used makes room.
 	MinFree         int64         // bytes that stay free on the file system; likewise
 	FillSlots       int           // fills at the same time; 0 = 8. Others wait in a queue.
+	Streams         int           // ranges of one large file that are asked for at the same time, from each source; up to 1: one request is for all
+	RangeMemory     int64         // bytes that the ranges of all fills may hold ahead of their Readers; 0 = 256 MiB
 	StallTimeout    time.Duration // without a byte from a source; 0 = 20s
 	MinRate         int64         // bytes a second, over a minute: a slower source is left for a much faster one; 0 = no limit
 	Deadline        time.Duration // of a whole fill, its wait for a slot included; 0 = 24h
@@ -82,6 +85,7 @@ type Options struct {
 // Defaults of Options.
 const (
 	defaultFillSlots    = 8
+	defaultRangeMemory  = 256 << 20
 	defaultStallTimeout = 20 * time.Second
 	defaultDeadline     = 24 * time.Hour
 	defaultPatience     = 2500 * time.Millisecond
@@ -98,6 +102,7 @@ type Store struct {
 	advances advances
 	metrics  *metrics
 	slots    *slots
+	ranges   *ranges.Memory
 
 	ctx       context.Context // of all fills; ends with ErrClosed as its cause
 	cancel    context.CancelCauseFunc
@@ -163,11 +168,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		o.diskRoom = disk.RoomOf
 	}
 	s := &Store{
-		o:     o,
-		log:   o.Logger,
-		dir:   folder(o.Dir),
-		slots: newSlots(o.FillSlots),
-		step:  func(string) {},
+		o:      o,
+		log:    o.Logger,
+		dir:    folder(o.Dir),
+		slots:  newSlots(o.FillSlots),
+		ranges: ranges.NewMemory(cmp.Or(max(o.RangeMemory, 0), defaultRangeMemory)),
+		step:   func(string) {},
 
 		evicting: newTurn(),
 		checking: newPace(o.ScrubRate),
@@ -220,7 +226,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit, s.slots); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share), s.glanceMetrics(o.Registerer)); err != nil {
+	if err := errors.Join(s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share), s.glanceMetrics(o.Registerer), rangeMetrics(o.Registerer, s.ranges)); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())

@@ -136,7 +136,7 @@ type Fill struct {
 	StallTimeout time.Duration `yaml:"stall_timeout" help:"how long a source may send nothing before the download goes on elsewhere"`
 	MinRate      Size          `yaml:"min_rate" help:"bytes per second, over a minute, below which a source is left for a much faster one; 0: no limit"`
 	Deadline     time.Duration `yaml:"deadline" help:"of one download, with all its tries"`
-	Streams      int           `yaml:"streams" help:"ranges of one file that are fetched at once"`
+	Streams      int           `yaml:"streams" help:"ranges of one large file that each source is asked for at the same time; 1: one request for all of it"`
 }
 
 // Clients bounds what clients may take.

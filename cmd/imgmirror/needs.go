@@ -23,7 +23,7 @@ func needs(cfg *config.Config, bound memory.Bound) []doctor.MemoryPart {
 		connection = proxy.ConnectionMemoryTLS
 	}
 	downloads := int64(cache.MaxFills(cfg.Cache.FillSlots, len(cfg.Sources)))
-	return []doctor.MemoryPart{
+	parts := []doctor.MemoryPart{
 		{Name: "lists", Most: listCopies * bound.Lists(), Key: "memory.limit"},
 		{Name: "bundles on their way in", Most: headCopies * bound.Heads(), Key: "memory.limit"},
 		{Name: "connections", Most: int64(cfg.Clients.MaxConnections) * connection, Key: "clients.max_connections"},
@@ -32,6 +32,10 @@ func needs(cfg *config.Config, bound memory.Bound) []doctor.MemoryPart {
 		{Name: "the journal of nodes", Most: int64(cfg.Nodes.Max) * nodes.NodeMemory, Key: "nodes.max"},
 		{Name: "the process itself", Most: processOwn},
 	}
+	if cfg.Fill.Streams > 1 {
+		parts = append(parts, doctor.MemoryPart{Name: "ranges of downloads", Most: bound.Ranges(), Key: "fill.streams"})
+	}
+	return parts
 }
 
 // memoryOf is what doctor judges: what cfg needs, and the least of the limits that hold.

@@ -3,6 +3,7 @@ package main
 import (
 	"testing"
 
+	"imgmirror/cmd/imgmirror/doctor"
 	"imgmirror/cmd/imgmirror/memory"
 	"imgmirror/config"
 )
@@ -43,7 +44,19 @@ func TestMemoryOf(t *testing.T) {
 	f(1<<30, machine, 1000, true, true, "memory.limit")
 	f(512*mb, machine, 380, false, true, "memory.limit")
 	f(256*mb, machine, 10_000, false, false, "memory.limit")
+	one, cfg := sumOf(memoryOf(new(config.Config), memory.Bound{}, 0)), new(config.Config)
+	cfg.Fill.Streams = 2
+	if more := sumOf(memoryOf(cfg, memory.Bound{}, 0)) - one; more != (memory.Bound{}).Ranges() {
+		t.Errorf("with streams: %d bytes more", more)
+	}
 	if m := memoryOf(new(config.Config), memory.Bound{}, 0); m.Limit != 0 {
 		t.Errorf("without a known limit: %d", m.Limit)
 	}
+}
+
+func sumOf(m doctor.Memory) (sum int64) {
+	for _, p := range m.Parts {
+		sum += p.Most
+	}
+	return sum
 }

@@ -83,6 +83,8 @@ func options(cfg *config.Config) (o mirror.Options, err error) {
 			Dir:             cfg.DataDir,
 			StallTimeout:    cfg.Fill.StallTimeout,
 			MinRate:         int64(cfg.Fill.MinRate),
+			Streams:         cfg.Fill.Streams,
+			RangeMemory:     memory.Find(int64(cfg.Memory.Limit)).Ranges(),
 			Deadline:        cfg.Fill.Deadline,
 			AllowUnverified: cfg.Verify.AllowUnverified,
 			NoSweep:         cfg.Listen == "", // a verb's own mirror removes what it is told to
@@ -281,8 +283,7 @@ func warn(log *slog.Logger, cfg *config.Config) {
 // that nothing in this version reads.
 func withoutEffect(cfg *config.Config) []string {
 	later := map[string]bool{
-		"fill.streams": true,
-		"s3.endpoint":  true, "s3.bucket": true, "s3.prefix": true, "s3.access_key_file": true,
+		"s3.endpoint": true, "s3.bucket": true, "s3.prefix": true, "s3.access_key_file": true,
 		"s3.secret_key_file": true, "s3.region": true, "s3.path_style": true,
 	}
 	var keys []string

@@ -37,6 +37,8 @@ var bounds = []bounded{
 	{"bytes of the cache", "cache.max_size",
 		measure{metric: "imgmirror_cache_size_bytes"}, measure{metric: "imgmirror_cache_limit_bytes"},
 		measure{metric: "imgmirror_cache_room_refused_total", label: "reason", value: "full"}},
+	{"bytes of ranges ahead of their readers", "memory.limit",
+		measure{metric: "imgmirror_fill_range_bytes"}, measure{metric: "imgmirror_fill_range_limit_bytes"}, measure{metric: "imgmirror_fill_ranges_refused_total"}},
 	{"bytes removed for downloads without a verdict", "",
 		measure{metric: "imgmirror_cache_unverified_removed_bytes"}, measure{metric: "imgmirror_cache_unverified_share_bytes"},
 		measure{metric: "imgmirror_cache_room_refused_total", label: "reason", value: "unverified"}},

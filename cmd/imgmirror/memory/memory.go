@@ -20,12 +20,15 @@ const (
 	heapPart = 0.85
 	listPart = 4 // the lists of all sources take a quarter: reading and keeping take it twice
 
-	headPart = 32 // the head of a bundle, and the open imports: each takes two and a half times that
+	rangePart = 8  // what downloads in ranges hold ahead of their readers
+	headPart  = 32 // the head of a bundle, and the open imports: each takes two and a half times that
 
-	leastLists = 8 << 20
-	mostLists  = 1 << 30
-	leastHeads = 8 << 20
-	mostHeads  = 130 << 20 // the largest head
+	leastLists  = 8 << 20
+	mostLists   = 1 << 30
+	leastRanges = 16 << 20
+	mostRanges  = 256 << 20
+	leastHeads  = 8 << 20
+	mostHeads   = 130 << 20 // the largest head
 )
 
 // Find gives the bound: configured, in bytes, if it is not 0, else that of the cgroup. A GOMEMLIMIT
@@ -68,6 +71,14 @@ func (b Bound) Lists() int64 {
 		return mostLists
 	}
 	return min(max(b.Bytes/listPart, leastLists), mostLists)
+}
+
+// Ranges is what the ranges of all downloads may hold ahead of their readers, in bytes.
+func (b Bound) Ranges() int64 {
+	if b.Bytes == 0 {
+		return mostRanges
+	}
+	return min(max(b.Bytes/rangePart, leastRanges), mostRanges)
 }
 
 // Heads is what the heads of bundles on their way in may have, in bytes of their texts; the imports

@@ -98,3 +98,17 @@ func TestHeads(t *testing.T) {
 	f(1<<30, 32<<20)
 	f(64<<30, mostHeads)
 }
+
+// The ranges of downloads follow the bound, between a usable and the largest room.
+func TestRanges(t *testing.T) {
+	f := func(bytes, want int64) {
+		t.Helper()
+		if got := (Bound{Bytes: bytes}).Ranges(); got != want {
+			t.Errorf("bound %d: %d for ranges, want %d", bytes, got, want)
+		}
+	}
+	f(0, mostRanges)
+	f(1<<20, leastRanges)
+	f(1<<30, 128<<20)
+	f(64<<30, mostRanges)
+}
