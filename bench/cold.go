@@ -15,7 +15,7 @@ func colds() group {
 	g := group{
 		title: "Cold files",
 		text: "A file that no cache has, another one in each round. The clients begin at the same moment; the time is over with the last byte of the last client, " +
-			"connections included. The source is the C server: without limit, or like a line of 200 MB/s. Varnish streams and keeps files in memory; nginx has " +
+			"connections included. The source is a C program with sendfile(2): without limit, or like a line of 200 MB/s. Varnish streams and keeps files in memory; nginx has " +
 			"proxy_cache with a lock, so that its clients wait for the whole file. The mirror's CPU includes what comes after the last byte: all digests, the sync, and the record.",
 	}
 	for _, rate := range []int64{lineRate, 0} {
@@ -61,7 +61,9 @@ func cold(name string, clients int, start func(context.Context, *lab) (*server, 
 		if s.admin != "" {
 			settled = func(ctx context.Context) error { return s.awaitStored(ctx, round+2) }
 		}
-		l.sync()
+		if err := l.quieten(img.size + 64<<20); err != nil {
+			return nil, err
+		}
 		got, err := l.under(ctx, s, request{url: s.url + img.path(), clients: clients, length: img.size}, settled)
 		if err == nil && round < 0 {
 			err = check(ctx, s.url+img.path(), "", img.size, img.sha1)

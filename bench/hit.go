@@ -12,7 +12,7 @@ func hits() group {
 	g := group{
 		title: "Hits",
 		text: "One file of 256 MiB that is in the page cache. Each client asks again as soon as an answer is complete. nginx is static, with sendfile. " +
-			"The C server is the least that a file server can do: a thread a connection, open(2), sendfile(2).",
+			"The C server is the least that a file server can do: open(2), a header, sendfile(2); a thread a core.",
 	}
 	for _, s := range []struct {
 		clients              int
@@ -31,7 +31,7 @@ func hits() group {
 				hit(ours, s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.startMirror(ctx, 0, "") }),
 				hit("nginx", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, false) }),
 				hit("nginx, buffered log", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, true) }),
-				hit("C sendfile", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.sendfile(ctx, l.data.dir, 0) }),
+				hit("C sendfile", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.sendfile(ctx) }),
 			},
 		})
 	}

@@ -32,7 +32,7 @@ type lab struct {
 }
 
 // tools are the compiled C programs.
-type tools struct{ load, sendfile string }
+type tools struct{ load, sendfile, source string }
 
 // errUnsupported is what a contender's first run returns when the mirror under test has no such setting.
 var errUnsupported = errors.New("not supported by this revision")
@@ -61,11 +61,10 @@ func (l *lab) prepare(ctx context.Context) (err error) {
 	if err := os.Chmod(l.dir, 0o755); err != nil { //nolint:gosec // no secret is in there
 		return err
 	}
-	if l.tools.load, err = l.compile(ctx, "load"); err != nil {
-		return err
-	}
-	if l.tools.sendfile, err = l.compile(ctx, "sendfile"); err != nil {
-		return err
+	for name, program := range map[string]*string{"load": &l.tools.load, "sendfile": &l.tools.sendfile, "source": &l.tools.source} {
+		if *program, err = l.compile(ctx, name); err != nil {
+			return err
+		}
 	}
 	if l.mirror == "" {
 		l.mirror = filepath.Join(l.dir, "imgmirror")
@@ -75,7 +74,7 @@ func (l *lab) prepare(ctx context.Context) (err error) {
 	} else if l.mirror, err = filepath.Abs(l.mirror); err != nil {
 		return err
 	}
-	l.data, err = makeData(filepath.Join(l.dir, "source"), l.plan)
+	l.data, err = makeData(filepath.Join(l.dir, "www"), l.plan)
 	return err
 }
 
@@ -175,16 +174,18 @@ func (s *server) fill(name string, values map[string]any) (string, error) {
 
 func (s *server) port() string { return s.url[strings.LastIndexByte(s.url, ':')+1:] }
 
-// sendfile starts the C server on a folder. rate is in bytes a second for all clients together; 0 is no limit.
-func (l *lab) sendfile(ctx context.Context, folder string, rate int64) (*server, error) {
-	return l.once(fmt.Sprintf("sendfile %s %d", folder, rate), func(s *server) error {
-		return launch(ctx, s, s.url+"/ping", l.tools.sendfile, s.port(), folder, strconv.FormatInt(rate, 10))
+// sendfile starts the minimal C server on the source's folder.
+func (l *lab) sendfile(ctx context.Context) (*server, error) {
+	return l.once("sendfile", func(s *server) error {
+		return launch(ctx, s, s.url+"/ping", l.tools.sendfile, s.port(), l.data.dir)
 	})
 }
 
-// source starts the image server of the mirror, and of the caches.
+// source starts the image server of the mirror, and of the caches. rate is in bytes a second for all clients together; 0 is no limit.
 func (l *lab) source(ctx context.Context, rate int64) (*server, error) {
-	return l.sendfile(ctx, l.data.dir, rate)
+	return l.once(fmt.Sprintf("source %d", rate), func(s *server) error {
+		return launch(ctx, s, s.url+"/ping", l.tools.source, s.port(), l.data.dir, strconv.FormatInt(rate, 10))
+	})
 }
 
 // startMirror starts the mirror on the source of that rate, with more settings in YAML.
@@ -263,5 +264,13 @@ func (l *lab) varnish(ctx context.Context, rate int64) (*server, error) {
 	})
 }
 
-// sync has the kernel write what earlier runs have left to write, so that no run pays for another one.
-func (l *lab) sync() { syscall.Sync() }
+// quieten has the kernel write what earlier runs have left to write, and touches so much memory: no run pays for another
+// one, and none for pages that a virtual machine does not have yet.
+func (l *lab) quieten(bytes int64) error {
+	syscall.Sync()
+	room, err := syscall.Mmap(-1, 0, int(bytes), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANONYMOUS|syscall.MAP_POPULATE)
+	if err != nil {
+		return err
+	}
+	return syscall.Munmap(room)
+}

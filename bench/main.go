@@ -65,13 +65,17 @@ func run(args []string, stdout io.Writer) error {
 	began := time.Now()
 	results, err := compare(ctx, o)
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		err = errors.New("interrupted")
 	}
 	if err != nil {
-		return err
+		if len(results) == 0 {
+			return err
+		}
+		o.report = "" // no document gets half a report
 	}
-	how := fmt.Sprintf("%d rounds, medians of the rounds, %s in all", o.rounds, time.Since(began).Round(time.Second))
-	return report{describeMachine(ctx), how, results}.publish(o, stdout)
+	how := fmt.Sprintf("%d rounds, %s in all", o.rounds, time.Since(began).Round(time.Second))
+	// What was measured before an error is told all the same; the machine has nothing to do with the error.
+	return errors.Join(err, report{describeMachine(context.WithoutCancel(ctx)), how, results}.publish(o, stdout))
 }
 
 // compare runs the scenarios that the options pick.

@@ -93,7 +93,7 @@ type groupResult struct {
 	results []result
 }
 
-// measure runs the scenarios whose names match only.
+// measure runs the scenarios whose names match only. With an error come the results before it.
 func (l *lab) measure(ctx context.Context, all []group, only *regexp.Regexp) (done []groupResult, err error) {
 	for _, g := range all {
 		r := groupResult{group: g}
@@ -108,16 +108,22 @@ func (l *lab) measure(ctx context.Context, all []group, only *regexp.Regexp) (do
 			one, err := l.run(ctx, s)
 			fmt.Fprintln(os.Stderr)
 			if err != nil {
-				return done, fmt.Errorf("%s: %w", s.name, err)
+				return with(done, r), fmt.Errorf("%s: %w", s.name, err)
 			}
 			r.results = append(r.results, one)
 		}
 		l.stop()
-		if len(r.results) > 0 {
-			done = append(done, r)
-		}
+		done = with(done, r)
 	}
 	return done, nil
+}
+
+// with adds a group that has results.
+func with(done []groupResult, g groupResult) []groupResult {
+	if len(g.results) == 0 {
+		return done
+	}
+	return append(done, g)
 }
 
 // run runs each contender once a round, another one first in each round.

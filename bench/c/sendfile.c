@@ -1,11 +1,9 @@
-// sendfile is the least that a file server can do: a thread a connection, and for each request one open(2), one
-// header and sendfile(2) until the end. The bench measures how near others come, and has it as source of images.
+// sendfile is the least that a file server can do, as measure of the others: for each request one open(2), one header,
+// and sendfile(2) until the end; a thread a core, each with an epoll of its own.
 //
-//	sendfile PORT FOLDER [RATE]
+//	sendfile PORT FOLDER
 //
-// serves FOLDER on 127.0.0.1. A path that is a folder is answered with the folder's file "index". RATE is in
-// bytes a second for all connections together, like a line: what is late is made up for. GET and HEAD, one
-// request at a time, keep-alive; neither Range nor conditions.
+// serves FOLDER on 127.0.0.1: GET, one request at a time, keep-alive. It knows neither HEAD nor Range nor conditions.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,122 +15,113 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#define MOST_THREADS 256
+#define TURN (8 << 20) // the most that one connection sends before another one has its turn
+
+struct connection {
+	int fd, file;
+	int64_t left; // of the file that is being sent; 0: a request is awaited
+	size_t have;
+	char text[8192];
+};
+
 static int root;
-static int64_t rate; // bytes a second; 0: no limit
-static pthread_mutex_t line = PTHREAD_MUTEX_INITIALIZER;
-static int64_t line_free; // when the line has sent all that was taken so far; nanoseconds
+static int pollers[MOST_THREADS];
 
 static void die(const char *what) {
 	perror(what);
 	exit(1);
 }
 
-// await waits for the line's turn to send n bytes.
-static void await(int64_t n) {
-	struct timespec t;
-	const int64_t second = 1000000000, idle = second / 10;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	int64_t now = t.tv_sec * second + t.tv_nsec;
-	pthread_mutex_lock(&line);
-	if (line_free < now - idle) line_free = now;
-	int64_t turn = line_free;
-	line_free += n * second / rate;
-	pthread_mutex_unlock(&line);
-	if (turn <= now) return;
-	t.tv_sec = turn / second;
-	t.tv_nsec = turn % second;
-	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) continue;
+static void watch(int poller, struct connection *c, int op, uint32_t events) {
+	struct epoll_event e = {.events = events, .data.ptr = c};
+	if (epoll_ctl(poller, op, c->fd, &e) < 0) die("epoll_ctl");
 }
 
-// send_file sends a whole file, and tells whether the client has the file.
-static int send_file(int client, int file, int64_t size) {
-	const int64_t piece = 128 << 10;
-	for (int64_t left = size; left > 0;) {
-		int64_t most = left;
-		if (rate && most > piece) most = piece;
-		if (rate) await(most);
-		while (most > 0) {
-			ssize_t n = sendfile(client, file, NULL, most);
-			if (n <= 0) return 0;
-			most -= n;
-			left -= n;
-		}
+// request takes what has arrived of a request, and answers it with a header. 0: the connection is over.
+static int request(struct connection *c) {
+	char path[4096], head[200];
+	struct stat info;
+	ssize_t n = recv(c->fd, c->text + c->have, sizeof c->text - 1 - c->have, 0);
+	if (n <= 0) return n < 0 && errno == EAGAIN;
+	c->have += n;
+	c->text[c->have] = 0;
+	if (!strstr(c->text, "\r\n\r\n")) return 1;
+	c->have = 0;
+	if (sscanf(c->text, "GET /%4095[^ ?]", path) != 1 || path[0] == '/' || strstr(path, "..")) return 0;
+	c->file = openat(root, path, O_RDONLY | O_CLOEXEC);
+	if (c->file < 0) return 0;
+	if (fstat(c->file, &info) < 0 || !S_ISREG(info.st_mode) || info.st_size == 0) {
+		close(c->file);
+		return 0;
 	}
+	c->left = info.st_size;
+	n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %lld\r\n\r\n", (long long)c->left);
+	return send(c->fd, head, n, MSG_NOSIGNAL | MSG_MORE) == n;
+}
+
+// turn gives a connection its turn. 0: the connection is over.
+static int turn(int poller, struct connection *c) {
+	if (c->left == 0) {
+		if (!request(c)) return 0;
+		if (c->left == 0) return 1;
+		watch(poller, c, EPOLL_CTL_MOD, EPOLLOUT);
+	}
+	ssize_t n = sendfile(c->fd, c->file, NULL, c->left < TURN ? c->left : TURN);
+	if (n < 0 && errno == EAGAIN) return 1;
+	if (n <= 0) return 0;
+	c->left -= n;
+	if (c->left > 0) return 1;
+	close(c->file);
+	watch(poller, c, EPOLL_CTL_MOD, EPOLLIN);
 	return 1;
 }
 
-// answer serves the request whose header is text, and tells whether the connection goes on.
-static int answer(int client, char *text) {
-	char method[8], path[4096], head[300];
-	struct stat info;
-	int file = -1, ok = 0;
-	if (sscanf(text, "%7s /%4095[^ ?]", method, path) < 2) strcpy(path, ".");
-	if (path[0] != '/' && !strstr(path, "..")) file = openat(root, path, O_RDONLY | O_CLOEXEC);
-	const char *type = strchr(path, '.') ? "application/json" : "application/octet-stream";
-	if (file >= 0 && fstat(file, &info) == 0 && S_ISDIR(info.st_mode)) {
-		int folder = file;
-		file = openat(folder, "index", O_RDONLY | O_CLOEXEC);
-		close(folder);
-		type = "application/json";
-	}
-	if (file < 0 || fstat(file, &info) < 0) {
-		const char *none = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
-		ok = send(client, none, strlen(none), MSG_NOSIGNAL) > 0;
-	} else {
-		int body = !strcmp(method, "GET") && info.st_size > 0;
-		int n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %lld\r\n\r\n", type, (long long)info.st_size);
-		ok = send(client, head, n, MSG_NOSIGNAL | (body ? MSG_MORE : 0)) == n && (!body || send_file(client, file, info.st_size));
-	}
-	if (file >= 0) close(file);
-	return ok;
-}
-
 static void *serve(void *arg) {
-	int client = (int)(intptr_t)arg, on = 1;
-	char text[16384];
-	size_t have = 0;
-	setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	int poller = *(int *)arg;
+	struct epoll_event events[64];
 	for (;;) {
-		ssize_t n = recv(client, text + have, sizeof text - 1 - have, 0);
-		if (n <= 0) break;
-		have += n;
-		text[have] = 0;
-		if (!strstr(text, "\r\n\r\n")) continue;
-		if (!answer(client, text)) break;
-		if (strcasestr(text, "\r\nConnection: close")) break;
-		have = 0;
+		int n = epoll_wait(poller, events, 64, -1);
+		for (int i = 0; i < n; i++) {
+			struct connection *c = events[i].data.ptr;
+			if (turn(poller, c)) continue;
+			if (c->left > 0) close(c->file);
+			close(c->fd);
+			free(c);
+		}
 	}
-	close(client);
 	return NULL;
 }
 
 int main(int argc, char **argv) {
-	if (argc < 3) {
-		fprintf(stderr, "usage: sendfile PORT FOLDER [RATE]\n");
+	if (argc != 3) {
+		fprintf(stderr, "usage: sendfile PORT FOLDER\n");
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+	int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0), threads = sysconf(_SC_NPROCESSORS_ONLN);
 	if ((root = open(argv[2], O_RDONLY | O_DIRECTORY)) < 0) die(argv[2]);
-	if (argc > 3) rate = atoll(argv[3]);
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 1024) < 0) die("listen");
-	pthread_attr_t attributes;
-	pthread_attr_init(&attributes);
-	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attributes, 256 << 10);
-	for (;;) {
+	if (threads < 1 || threads > MOST_THREADS) threads = 1;
+	for (int i = 0; i < threads; i++) {
 		pthread_t thread;
-		int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-		if (client < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
-		if (client < 0) die("accept");
-		if (pthread_create(&thread, &attributes, serve, (void *)(intptr_t)client)) die("pthread_create");
+		if ((pollers[i] = epoll_create1(0)) < 0 || pthread_create(&thread, NULL, serve, &pollers[i])) die("thread");
+	}
+	for (unsigned i = 0;; i++) {
+		struct connection *c = calloc(1, sizeof *c);
+		if (!c) die("calloc");
+		do c->fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		while (c->fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+		if (c->fd < 0) die("accept");
+		setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		watch(pollers[i % threads], c, EPOLL_CTL_ADD, EPOLLIN);
 	}
 }
