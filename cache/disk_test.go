@@ -262,7 +262,7 @@ func TestUselessPartials(t *testing.T) {
 // A process that ends at any step of publishing leaves a folder from which the
 // next one serves the file, without a source if the file was complete.
 func TestCrashWhilePublishing(t *testing.T) {
-	for _, step := range []string{"sync", "rename", "record", "copy"} {
+	for _, step := range []string{"sync", "digests", "rename", "record", "copy"} {
 		t.Run(step, func(t *testing.T) {
 			data := noise(1, 1<<20)
 			snapshot := t.TempDir()

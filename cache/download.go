@@ -30,7 +30,7 @@ const (
 var errPartialLost = fmt.Errorf("%w: the unfinished file was removed", ErrDisk)
 
 // FillMemory is the most memory, in bytes, that one download takes: blocks on their way to the disk
-// and to the hashes, and the connection.
+// and to the hashes, one more block of a follower, and the connection.
 const FillMemory = 2 << 20
 
 // download brings the blob of one fill. One goroutine of the store runs it, and no other touches
@@ -121,7 +121,10 @@ func (d *download) bring() error {
 			err = d.judge(r)
 		}
 		if err == nil {
+			d.s.unrecorded <- struct{}{} // waits as long as there are too many, with the slot
+			d.giveSlot()
 			err = d.s.publish(d.f, r)
+			<-d.s.unrecorded
 		}
 		r.close()
 		d.giveRoom()
@@ -134,6 +137,11 @@ func (d *download) bring() error {
 		again := d.mayBeginAgain(r, err)
 		if lost := d.abandon(r, err); lost != nil || !again {
 			return errors.Join(err, lost)
+		}
+		if !d.seated { // the right file was lost before its record
+			if err := d.takeSlot(); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -29,6 +29,23 @@ func sumOf(b []byte) verify.Sum { return sha1.Sum(b) }
 
 func md5Of(b []byte) []byte { s := md5.Sum(b); return s[:] }
 
+// digestsOf are all digests of b.
+func digestsOf(b []byte) verify.Digests {
+	w := verify.NewWriter()
+	w.Write(b)
+	return w.Digests()
+}
+
+// md5From is what r announces.
+func md5From(t *testing.T, r *Reader) []byte {
+	t.Helper()
+	sum, err := r.MD5(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
 // blobOf is a blob of which sha1 and size are known.
 func blobOf(data []byte) Blob {
 	return Blob{Want: verify.Want{SHA1: sumOf(data), Size: int64(len(data))}}

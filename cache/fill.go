@@ -26,8 +26,8 @@ import (
 //	  collect    the sources are asked, pass after pass; the first answer lets Readers in
 //	   race      sources are asked side by side until one has answered well
 //	   receive   its body is written, hashed, and shown to Readers
-//	  judge      the digests are held against what is wanted
-//	  publish    the file gets its final name and its record (publish.go)
+//	  judge      the digests that decide are held against what is wanted; the slot is given back
+//	  publish    the other digests come (follow.go), the file gets its final name and its record (publish.go)
 //	 run         ends the fill; what is left of a failure waits for the next request
 //	Reader       follows the partial file; the last block comes once the digests hold (reader.go)
 //
@@ -56,6 +56,7 @@ type fill struct {
 	lasting bool           // a request wants the blob also after it has left
 	closed  bool           // the fill is about to end, or the file is published: no request joins any more
 	view    *view          // of the last round that began; nil before the first
+	behind  *follower      // of that round; nil: its digests all decide
 	queued  bool           // the download waits for a slot
 	from    string         // the source whose body is being received; "" between two
 	speed   speed
@@ -66,12 +67,14 @@ type fill struct {
 // view is what Readers see of one round. The fill's mu guards it; the download, which alone writes
 // it, reads it without.
 type view struct {
-	path        string // of the file, partial or final
-	size        int64  // of the whole body; -1 while no source has told
-	seen        int64  // bytes that Readers know to be in the file
-	open        bool   // a source has answered well
-	verified    bool   // the digests hold
-	err         error  // why the round ended without that
+	path        string    // of the file, partial or final
+	size        int64     // of the whole body; -1 while no source has told
+	seen        int64     // bytes that Readers know to be in the file
+	open        bool      // a source has answered well
+	verified    bool      // the digests that decide hold
+	judged      time.Time // since then
+	digested    bool      // digests has all of them
+	err         error     // why the round ended without that
 	digests     verify.Digests
 	md5         []byte // what the source claims, or the manifest says
 	modTime     time.Time
@@ -306,7 +309,7 @@ func (f *fill) leave(why Why) {
 	f.mu.Lock()
 	f.waiting[why]--
 	f.rank()
-	dropped := f.hold.n.Add(-1) == 0 && !f.closed && (!f.lasting || f.s.slots.crowded(f.ticket))
+	dropped := f.hold.n.Add(-1) == 0 && !f.closed && !f.judged() && (!f.lasting || f.s.slots.crowded(f.ticket))
 	if dropped {
 		f.closed = true
 		f.stop(errDropped)
@@ -321,7 +324,7 @@ func (f *fill) leave(why Why) {
 func (f *fill) giveUp() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.hold.n.Load() > 0 || !f.s.slots.crowded(f.ticket) {
+	if f.closed || f.judged() || f.hold.n.Load() > 0 || !f.s.slots.crowded(f.ticket) {
 		return false
 	}
 	f.closed = true
@@ -334,13 +337,16 @@ func (f *fill) giveUp() bool {
 func (f *fill) yield() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || !f.ahead() {
+	if f.closed || f.judged() || !f.ahead() {
 		return false
 	}
 	f.closed = true
 	f.stop(errNoRoomAhead)
 	return true
 }
+
+// judged tells whether the bytes have been found right: from then on no one ends the fill. f.mu is held.
+func (f *fill) judged() bool { return f.view != nil && f.view.verified }
 
 // ahead tells whether neither a client nor a job has asked for the fill.
 func (f *fill) ahead() bool { return f.ticket.is() == rankAhead }

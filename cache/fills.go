@@ -19,7 +19,7 @@ type FillState string
 const (
 	FillWaiting   FillState = "waiting"   // for a slot, or for the first source to answer
 	FillFilling   FillState = "filling"   // bytes come, or are waited for
-	FillVerifying FillState = "verifying" // all bytes are there, the verdict is not
+	FillVerifying FillState = "verifying" // all bytes are there, the verdict or a digest is not
 )
 
 // FillInfo is what is known of one download under way.
@@ -64,6 +64,9 @@ func (s *Store) Settle(ctx context.Context) error {
 		}
 	}
 	s.mu.RUnlock()
+	for _, f := range ending {
+		f.urge()
+	}
 	for _, f := range ending {
 		if err := f.ended(ctx); err != nil {
 			return err

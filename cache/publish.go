@@ -16,19 +16,22 @@ import (
 	"imgmirror/verify"
 )
 
-// publish gives the file of a round, whose digests hold, its final name: sync file, note the
-// images, rename, sync folder, record. After an error the round is the caller's to abandon. Readers
-// go on meanwhile: the bytes are right.
+// publish gives the file of a round, whose digests hold, its final name: sync file, wait for the
+// digests that did not decide, note the images, rename, sync folder, record. After an error the
+// round is the caller's to abandon. Readers go on meanwhile: the bytes are right.
 func (s *Store) publish(f *fill, r *round) error {
+	if err := r.file.Sync(); err != nil {
+		return fmt.Errorf("publish: %w", disk.Error(err))
+	}
+	s.step("sync")
+	if err := r.digest(); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	s.step("digests")
 	v := r.view
 	sum := v.digests.SHA1
 	info := Info{Digests: v.digests, ModTime: index.CleanTime(v.modTime), ContentType: v.contentType, Added: time.Now().UTC()}
-	err := r.file.Sync()
-	if err == nil {
-		s.step("sync")
-		err = s.record(f, r, info)
-	}
-	if err != nil {
+	if err := s.record(f, r, info); err != nil {
 		return fmt.Errorf("publish: %w", disk.Error(err))
 	}
 	s.removePartials(func(_ string, left Partial) bool { return left.Sum == sum })

@@ -45,8 +45,8 @@ func newReader(f *fill, result Result, b Blob) *Reader {
 	}
 }
 
-// Info is what is known by now. Digests.Size is right from the start, SHA1 if the blob wanted one;
-// the rest is there once the file has been verified.
+// Info is what is known by now. Digests.Size is right from the start, SHA1 if the blob wanted one, else
+// once the file has been verified; the rest is there once the file is stored.
 func (r *Reader) Info() Info {
 	if r.fill == nil {
 		return r.info
@@ -62,18 +62,32 @@ func (r *Reader) Info() Info {
 }
 
 // MD5 is the body's md5 to announce: of the verified file, or the one the manifest or the source
-// claims while it is filled; nil when unknown.
-func (r *Reader) MD5() []byte {
-	if r.fill == nil {
-		return r.info.Digests.MD5[:]
-	}
+// claims while the file is filled; nil when unknown. Where nobody claims one, MD5 of a verified file
+// waits until it is known. The error is ctx's, or the fill's own.
+func (r *Reader) MD5(ctx context.Context) ([]byte, error) {
 	f := r.fill
+	if f == nil {
+		return r.info.Digests.MD5[:], nil
+	}
+	f.mu.Lock()
+	v := r.view
+	awaited := v.verified && !v.digested && v.md5 == nil
+	f.mu.Unlock()
+	if awaited {
+		f.urge()
+		if err := f.await(ctx, func() bool { return v.digested || f.over }); err != nil {
+			return nil, err
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if r.view.verified {
-		return r.view.digests.MD5[:]
+	switch {
+	case v.digested:
+		return v.digests.MD5[:], nil
+	case awaited:
+		return nil, f.err
 	}
-	return r.view.md5
+	return v.md5, nil
 }
 
 // Result tells hit, miss or join.
@@ -206,6 +220,7 @@ func (r *Reader) Stored(ctx context.Context) error {
 	if f == nil {
 		return nil
 	}
+	f.urge()
 	if err := f.ended(ctx); err != nil {
 		return err
 	}

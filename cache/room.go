@@ -65,6 +65,8 @@ func (s *Store) reserve(ctx context.Context, n int64, ahead bool, src Source, c 
 		case len(plan) > 0:
 		case s.endAhead(ctx): // what they had booked is free
 			continue
+		case s.endJudged(ctx): // now they may be evicted
+			continue
 		case room.must == 0 || !gaveUp:
 			return full
 		}
@@ -102,7 +104,7 @@ func (s *Store) mayFit(n int64, ahead bool) error {
 		return err
 	case ahead:
 		return fmt.Errorf("%w: there are %d bytes too few (%s)", errNoRoomAhead, d.must, d.reason)
-	case len(s.plan(d)) > 0, len(s.ahead()) > 0: // what fills ahead of need have booked can be had, too
+	case len(s.plan(d)) > 0, len(s.ahead()) > 0, len(s.judged()) > 0: // what fills ahead of need have booked can be had, too
 		return nil
 	}
 	if d.reason == ReasonMinFree { // reserve gives up the quarantine for that
@@ -151,6 +153,35 @@ func (s *Store) ahead() (all []*fill) {
 // It tells whether there were any.
 func (s *Store) endAhead(ctx context.Context) bool {
 	ending := slices.DeleteFunc(s.ahead(), func(f *fill) bool { return !f.yield() })
+	for _, f := range ending {
+		if f.ended(ctx) != nil {
+			return false
+		}
+	}
+	return len(ending) > 0
+}
+
+// judged gives the fills with a verdict and without a reader: once they are over their files may be
+// evicted.
+func (s *Store) judged() (all []*fill) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, f := range s.fills {
+		f.mu.Lock()
+		if f.judged() && f.hold.n.Load() == 0 {
+			all = append(all, f)
+		}
+		f.mu.Unlock()
+	}
+	return all
+}
+
+// endJudged waits until the fills of judged are over. It tells whether there were any.
+func (s *Store) endJudged(ctx context.Context) bool {
+	ending := s.judged()
+	for _, f := range ending {
+		f.urge()
+	}
 	for _, f := range ending {
 		if f.ended(ctx) != nil {
 			return false

@@ -30,12 +30,13 @@ type round struct {
 	view *view // what Readers see of the round; its own rule is with the fill
 
 	file      *os.File
-	have      int64 // bytes in the file
-	leftover  int64 // of which were there before; never changes
-	announced int64 // of which Readers were told by this goroutine
-	hash      *verify.Writer
-	hashed    chan struct{} // closed when the leftover has been hashed
-	hashError error         // valid once hashed
+	have      int64          // bytes in the file
+	leftover  int64          // of which were there before; never changes
+	announced int64          // of which Readers were told by this goroutine
+	hash      *verify.Writer // of the digests that decide
+	follower  *follower      // of the others; nil: there are none
+	hashed    chan struct{}  // closed when the leftover has been hashed
+	hashError error          // valid once hashed
 
 	from    []*candidate // sources that brought bytes
 	current *candidate   // the source that brought the last bytes; nil when it is not to be asked first
@@ -64,9 +65,10 @@ func begin(f *fill, leftover int64) (*round, error) {
 		return nil, disk.Error(err)
 	}
 	want := f.blob.Want
+	decide := want.Deciding()
 	r := &round{
 		f: f, view: &view{path: path, size: -1, seen: leftover, md5: want.MD5},
-		file: file, have: leftover, leftover: leftover, hash: verify.NewWriter(), hashed: make(chan struct{}),
+		file: file, have: leftover, leftover: leftover, hash: verify.NewWriterOf(decide), hashed: make(chan struct{}),
 	}
 	if want.Size > 0 {
 		r.view.size = want.Size
@@ -82,7 +84,10 @@ func begin(f *fill, leftover int64) (*round, error) {
 		r.announce()
 	})
 	r.flush.Stop()
-	f.update(func() { f.view = r.view })
+	if rest := verify.All &^ decide; rest != 0 {
+		r.follower = r.follow(rest)
+	}
+	f.update(func() { f.view, f.behind = r.view, r.follower })
 	return r, nil
 }
 
@@ -107,6 +112,9 @@ func (r *round) waitHashed() error {
 // close ends what the round has running and frees what it holds.
 func (r *round) close() {
 	<-r.hashed
+	if r.follower != nil {
+		r.follower.close()
+	}
 	r.flush.Stop()
 	r.hash.Close()
 	r.file.Close() // synced by publish; a partial file is hashed again anyway
@@ -162,7 +170,7 @@ func (r *round) names() string {
 	return strings.Join(names, ", ")
 }
 
-// judge ends the hashing and holds the digests against what is wanted.
+// judge ends the hashing that decides, and holds the digests against what is wanted.
 func (r *round) judge() (verify.Digests, error) {
 	if err := r.waitHashed(); err != nil {
 		return verify.Digests{}, err
@@ -174,15 +182,32 @@ func (r *round) judge() (verify.Digests, error) {
 	if err := want.Check(got); err != nil {
 		return got, fmt.Errorf("from %s: %w", r.names(), err)
 	}
-	if r.view.md5 != nil && string(r.view.md5) != string(got.MD5[:]) {
-		r.f.s.log.Warn("Content-MD5 is wrong, the file is right", "sum", got.SHA1, "source", r.names())
-	}
 	return got, nil
 }
 
-// confirm lets Readers read to the end: the digests hold.
+// confirm lets Readers read to the end: the digests hold. Those that did not decide are still zero.
 func (r *round) confirm(got verify.Digests) {
-	r.f.update(func() { r.view.verified, r.view.digests, r.view.size = true, got, got.Size })
+	r.f.update(func() {
+		v := r.view
+		v.verified, v.judged, v.digests, v.size = true, time.Now(), got, got.Size
+	})
+}
+
+// digest waits for the digests that did not decide.
+func (r *round) digest() error {
+	v := r.view
+	all := v.digests
+	if w := r.follower; w != nil {
+		var err error
+		if all, err = w.digests(all); err != nil {
+			return err
+		}
+	}
+	r.f.update(func() { v.digests, v.digested = all, true })
+	if v.md5 != nil && string(v.md5) != string(all.MD5[:]) {
+		r.f.s.log.Warn("Content-MD5 is wrong, the file is right", "sum", all.SHA1, "source", r.names())
+	}
+	return nil
 }
 
 // fail ends the round without its file. Readers that have been given bytes of it end with err, too,

@@ -104,6 +104,9 @@ type Store struct {
 	slots    *slots
 	ranges   *ranges.Memory
 
+	followers  followers     // of digests that do not decide
+	unrecorded chan struct{} // has a place for each download between its verdict and its record
+
 	ctx       context.Context // of all fills; ends with ErrClosed as its cause
 	cancel    context.CancelCauseFunc
 	work      sync.WaitGroup // fills, adoptions, removals and what else changes files
@@ -174,6 +177,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		slots:  newSlots(o.FillSlots),
 		ranges: ranges.NewMemory(cmp.Or(max(o.RangeMemory, 0), defaultRangeMemory)),
 		step:   func(string) {},
+
+		followers:  newFollowers(),
+		unrecorded: make(chan struct{}, maxUnrecorded),
 
 		evicting: newTurn(),
 		checking: newPace(o.ScrubRate),

@@ -413,8 +413,8 @@ func TestWrongContentMD5(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if !bytes.Equal(r.MD5(), md5Of(data)) {
-		t.Errorf("md5 of the file on disk = %x", r.MD5())
+	if !bytes.Equal(md5From(t, r), md5Of(data)) {
+		t.Errorf("md5 of the file on disk = %x", md5From(t, r))
 	}
 
 	// A manifest's md5 is not to be wrong, whatever the sha1.

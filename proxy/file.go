@@ -102,23 +102,25 @@ func (s *Server) sendFile(req *request, e catalog.Entry, index int) error {
 	if err != nil {
 		return err
 	}
-	info := r.Info()
+	info, size := r.Info(), r.Size()
 	if v.etag == "" && !info.Digests.SHA1.IsZero() {
 		v.etag = info.Digests.SHA1.String()
 	}
 	v.modified = modified(info, m)
-	size := r.Size()
 	part, whole, satisfiable := wantedSpan(head, size, v)
 	if !satisfiable {
 		r.Close()
 		req.set(hdrContentRange, "bytes */"+strconv.FormatInt(size, 10))
 		return &apiError{status: 416, code: "RequestedRangeNotSatisfiableError", message: "the file has only " + strconv.FormatInt(size, 10) + " bytes"}
 	}
+	if whole {
+		if err := s.announceMD5(req, r); err != nil {
+			return s.explain(err, absent)
+		}
+	}
 	req.fileHeaders(v, r.Result())
 	req.setKey(hdrAcceptRanges, valueBytes)
-	if whole {
-		req.setMD5(r.MD5())
-	} else {
+	if !whole {
 		req.ctx.SetStatusCode(fasthttp.StatusPartialContent)
 		req.set(hdrContentRange, part.contentRange(size))
 	}
@@ -178,6 +180,24 @@ func (req *request) fileHeaders(v validators, result cache.Result) {
 	req.setKey(hdrContentType, typeOctetStream)
 	req.setETag(v.etag)
 	req.setLastModified(v.modified)
+}
+
+// announceMD5 sends the md5 of the whole of r, and closes r if that fails. A file that has just been found
+// right, and of which nobody claims an md5, is as good as one on disk, of which the node's tools demand
+// the header: the reply waits for the digest.
+func (s *Server) announceMD5(req *request, r *cache.Reader) error {
+	w := s.wait(s.base, req, 0)
+	defer req.endWait(w)
+	sum, err := r.MD5(w)
+	if err != nil {
+		r.Close()
+		if errors.Is(err, s.base.Err()) {
+			err = errCut
+		}
+		return fmt.Errorf("wait for the md5: %w", err)
+	}
+	req.setMD5(sum)
+	return nil
 }
 
 // setMD5 sends the md5 of a whole body; nil sends nothing.

@@ -1,9 +1,6 @@
 package verify
 
 import (
-	"crypto/md5"
-	"crypto/sha1"
-	"crypto/sha256"
 	"hash"
 	"sync"
 	"sync/atomic"
@@ -15,24 +12,24 @@ const (
 	slack     = 32 << 10  // a block with less room than this is handed over: short reads are dear
 )
 
-// Writer takes all digests of a sequence of bytes in one pass. Hashing runs beside the caller: sha1
+// Writer takes digests of a sequence of bytes in one pass. Hashing runs beside the caller: sha1
 // and sha256 on one goroutine, md5, the slowest, on another. Bytes come in by Write, which copies,
 // or without a copy by Buffer and Commit. A Writer holds at most 1.5 MiB.
 //
 // A Writer is for one goroutine at a time. Digests or Close ends it and waits for its goroutines.
 // Fewer bytes than one block start no goroutines.
 type Writer struct {
-	sha1, sha256, md5 hash.Hash
+	sums  sums
+	lanes [][]hash.Hash // each is fed by a goroutine of its own
 
 	size int64
 	head []byte // the first kindLen bytes
 
-	cur   *block
-	made  int         // blocks made so far
-	free  chan *block // blocks that no hasher needs any more
-	shas  chan *block // nil until the first block is full
-	md5s  chan *block
-	lanes sync.WaitGroup
+	cur     *block
+	made    int           // blocks made so far
+	free    chan *block   // blocks that no hasher needs any more
+	queues  []chan *block // one of each lane; nil until the first block is full
+	hashing sync.WaitGroup
 
 	ended bool
 	got   Digests
@@ -43,9 +40,18 @@ type block struct {
 	left atomic.Int32 // hashers that still need the block
 }
 
-// NewWriter makes a Writer that has seen no bytes.
-func NewWriter() *Writer {
-	return &Writer{sha1: sha1.New(), sha256: sha256.New(), md5: md5.New(), free: make(chan *block, blocks)}
+// NewWriter makes a Writer of all digests that has seen no bytes.
+func NewWriter() *Writer { return NewWriterOf(All) }
+
+// NewWriterOf makes a Writer of the digests of that set; the others stay zero.
+func NewWriterOf(set Set) *Writer {
+	w := &Writer{sums: newSums(set), free: make(chan *block, blocks)}
+	for _, lane := range [][]hash.Hash{w.sums.of(set & (SHA1 | SHA256)), w.sums.of(set & MD5)} {
+		if len(lane) > 0 {
+			w.lanes = append(w.lanes, lane)
+		}
+	}
+	return w
 }
 
 // Buffer gives room, never empty, for the next bytes: read into the room, then Commit. Buffer waits
@@ -93,19 +99,15 @@ func (w *Writer) Digests() Digests {
 		return w.got
 	}
 	if w.cur != nil {
-		if w.shas == nil { // all bytes are in one block: no goroutines
-			w.sha1.Write(w.cur.buf)
-			w.sha256.Write(w.cur.buf)
-			w.md5.Write(w.cur.buf)
+		if w.queues == nil { // all bytes are in one block: no goroutines
+			w.sums.write(w.cur.buf)
 		} else {
 			w.handOver()
 		}
 	}
 	w.Close()
 	w.got = Digests{Size: w.size, Format: KindOf(w.head)}
-	w.sha1.Sum(w.got.SHA1[:0])
-	w.sha256.Sum(w.got.SHA256[:0])
-	w.md5.Sum(w.got.MD5[:0])
+	w.sums.fill(&w.got)
 	return w.got
 }
 
@@ -116,11 +118,10 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.ended = true
-	if w.shas != nil {
-		close(w.shas)
-		close(w.md5s)
-		w.lanes.Wait()
+	for _, q := range w.queues {
+		close(q)
 	}
+	w.hashing.Wait()
 	w.cur, w.free = nil, nil
 	return nil
 }
@@ -138,20 +139,22 @@ func (w *Writer) block() *block {
 
 // handOver gives the current block to the hashers.
 func (w *Writer) handOver() {
-	if w.shas == nil {
-		w.shas, w.md5s = make(chan *block, blocks), make(chan *block, blocks)
-		free := w.free
-		w.lanes.Go(func() { hashAll(w.shas, free, w.sha1, w.sha256) })
-		w.lanes.Go(func() { hashAll(w.md5s, free, w.md5) })
+	if w.queues == nil {
+		for _, lane := range w.lanes {
+			q, free := make(chan *block, blocks), w.free
+			w.queues = append(w.queues, q)
+			w.hashing.Go(func() { hashAll(q, free, lane) })
+		}
 	}
 	b := w.cur
 	w.cur = nil
-	b.left.Store(2)
-	w.shas <- b // never waits: there is room for every block
-	w.md5s <- b
+	b.left.Store(int32(len(w.queues)))
+	for _, q := range w.queues {
+		q <- b // never waits: there is room for every block
+	}
 }
 
-func hashAll(in <-chan *block, free chan<- *block, hashes ...hash.Hash) {
+func hashAll(in <-chan *block, free chan<- *block, hashes []hash.Hash) {
 	for b := range in {
 		for _, h := range hashes {
 			h.Write(b.buf)

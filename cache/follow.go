@@ -1,0 +1,204 @@
+package cache
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"sync"
+	"time"
+
+	"imgmirror/cache/disk"
+	"imgmirror/verify"
+)
+
+// The verdict on a download waits for the digests that decide (verify.Want.Deciding), the record for all. A
+// follower takes the others: it reads the partial file behind the download, from the page cache as a rule, and
+// leaves the processors to all that is urgent (adr 22).
+
+const (
+	followPiece = 64 << 10  // bytes hashed at a time: other goroutines come in between
+	followBlock = 256 << 10 // bytes read at a time
+	followBurst = 1 << 20   // bytes between two looks at how busy the machine is
+
+	// followRest is the pause after a burst that has shown a busy machine.
+	followRest = 100 * time.Millisecond
+	// followPatience is how long after the verdict a follower still makes pauses.
+	followPatience = 5 * time.Second
+	// maxUnrecorded is how many downloads may have a verdict and no record: the next one keeps its slot.
+	maxUnrecorded = 16
+)
+
+// follower takes the digests of one round that do not decide. Its goroutine owns the fields up to err.
+type follower struct {
+	f    *fill
+	v    *view
+	file io.ReaderAt
+	sums *verify.Follower
+	at   int64
+	err  error // why there are no digests; valid once done
+
+	done   chan struct{}
+	stop   context.CancelFunc
+	hurry  chan struct{} // closed: there is a wait for the digests
+	hasten sync.Once
+}
+
+// follow begins to take the digests of set behind the round.
+func (r *round) follow(set verify.Set) *follower {
+	ctx, stop := context.WithCancel(r.f.s.ctx)
+	w := &follower{
+		f: r.f, v: r.view, file: r.file, sums: verify.NewFollower(set),
+		done: make(chan struct{}), stop: stop, hurry: make(chan struct{}),
+	}
+	go w.run(ctx)
+	return w
+}
+
+// urge ends the pauses.
+func (w *follower) urge() { w.hasten.Do(func() { close(w.hurry) }) }
+
+// close ends the follower, and waits for that.
+func (w *follower) close() {
+	w.stop()
+	<-w.done
+}
+
+// digests waits for the digests, and adds them to got. The error is that of the disk, or ErrClosed.
+func (w *follower) digests(got verify.Digests) (verify.Digests, error) {
+	<-w.done
+	if w.err != nil {
+		return got, w.err
+	}
+	return w.sums.Complete(got), nil
+}
+
+func (w *follower) run(ctx context.Context) {
+	defer close(w.done)
+	for {
+		left, last, err := w.await(ctx)
+		if err == nil && left > 0 {
+			err = w.burst(ctx, min(left, followBurst))
+		}
+		if err != nil || last && left <= followBurst {
+			w.err = err
+			return
+		}
+	}
+}
+
+// await waits until a burst of bytes is in the file, or all, and tells how many there are; last: there will be no
+// more.
+func (w *follower) await(ctx context.Context) (left int64, last bool, err error) {
+	err = w.f.await(ctx, func() bool {
+		left, last = w.v.seen-w.at, w.v.verified
+		if last {
+			left = w.v.size - w.at
+		}
+		return last || left >= followBurst
+	})
+	if err != nil {
+		return 0, false, context.Cause(ctx)
+	}
+	return left, last, nil
+}
+
+// burst hashes the next n bytes, and rests if that took long.
+func (w *follower) burst(ctx context.Context, n int64) error {
+	var took, best time.Duration // best: the shortest time of a piece
+	pieces := 0
+	for n > 0 {
+		buf, err := w.f.s.followers.take(ctx)
+		if err != nil {
+			return err
+		}
+		block := buf[:min(n, followBlock)]
+		if _, err = w.file.ReadAt(block, w.at); err == nil {
+			w.at += int64(len(block))
+			n -= int64(len(block))
+			for len(block) > 0 {
+				piece := block[:min(followPiece, len(block))]
+				block = block[len(piece):]
+				began := time.Now()
+				w.sums.Write(piece)
+				runtime.Gosched() // the time in which others run counts
+				each := time.Since(began)
+				took += each
+				if pieces++; pieces == 1 || each < best {
+					best = each
+				}
+			}
+		}
+		w.f.s.followers.leave(buf)
+		if err != nil {
+			return disk.Error(err)
+		}
+	}
+	if pieces == followBurst/followPiece && took > best*time.Duration(pieces)*3/2 {
+		return w.rest(ctx)
+	}
+	return nil
+}
+
+// rest is a pause, unless the digests are urgent.
+func (w *follower) rest(ctx context.Context) error {
+	if w.f.overdue() {
+		return nil
+	}
+	pause := time.NewTimer(followRest)
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+	case <-w.hurry:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// overdue tells whether the record of the fill has waited long enough for digests.
+func (f *fill) overdue() bool {
+	if len(f.s.unrecorded) == cap(f.s.unrecorded) {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view.verified && time.Since(f.view.judged) > followPatience
+}
+
+// urge hastens the digests of a fill with a verdict. Its record follows soon.
+func (f *fill) urge() {
+	f.mu.Lock()
+	w := f.behind
+	f.mu.Unlock()
+	if w != nil {
+		w.urge()
+	}
+}
+
+// followers are the buffers of the followers, of which as many hash at a time.
+type followers chan []byte
+
+// newFollowers makes half as many as there are processors.
+func newFollowers() followers {
+	n := max(1, runtime.GOMAXPROCS(0)/2)
+	f := make(followers, n)
+	for range n {
+		f <- nil // made at its first use
+	}
+	return f
+}
+
+// take waits for a buffer. Unless it fails with ctx's cause, leave must follow.
+func (f followers) take(ctx context.Context) ([]byte, error) {
+	select {
+	case buf := <-f:
+		if buf == nil {
+			buf = make([]byte, followBlock)
+		}
+		return buf, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (f followers) leave(buf []byte) { f <- buf }

@@ -1,0 +1,204 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// holdFollowers keeps all followers from hashing until the result is called.
+func holdFollowers(t *testing.T, s *Store) (release func()) {
+	t.Helper()
+	var held [][]byte
+	for range cap(s.followers) {
+		buf, err := s.followers.take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, buf)
+	}
+	return func() {
+		for _, buf := range held {
+			s.followers.leave(buf)
+		}
+	}
+}
+
+// sha1 alone ends the bodies and frees the slot; the record has all digests.
+func TestVerdictBySHA1(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{FillSlots: 1})
+		data, other := noise(1, 3<<20+77), noise(2, 1000)
+		release := holdFollowers(t, s)
+		b := blobOf(data)
+		wantData(t, s, b, data, Miss, &fake{name: "a", data: data})
+		synctest.Wait()
+		if _, stored := s.Peek(b); stored {
+			t.Error("the file is known before its digests are")
+		}
+		wantData(t, s, blobOf(other), other, Miss, &fake{name: "a", data: other}) // in the one slot
+		if s.Fills()[0].State != FillVerifying {
+			t.Errorf("state %s", s.Fills()[0].State)
+		}
+		release()
+		s.Idle()
+		info, stored := s.Peek(b)
+		if !stored || info.Digests != digestsOf(data) {
+			t.Errorf("%t, %+v, want %+v", stored, info.Digests, digestsOf(data))
+		}
+		wantData(t, s, b, data, Hit)
+	})
+}
+
+// Of a verified file the md5 is waited for, unless a source claims one; before the verdict it is not.
+func TestMD5OfVerifiedFile(t *testing.T) {
+	for _, claimed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := openStore(t, Options{})
+			data := noise(1, 2<<20)
+			release := holdFollowers(t, s)
+			defer func() { release() }()
+			gate := make(chan struct{})
+			how := reply{stall: 1 << 20, gate: gate}
+			if claimed {
+				how.md5 = md5Of(data)
+			}
+			r, err := s.File(t.Context(), blobOf(data), sources(always("a", data, how)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if sum := md5From(t, r); string(sum) != string(how.md5) {
+				t.Errorf("before the verdict: md5 %x, claimed %x", sum, how.md5)
+			}
+			close(gate)
+			if _, err := io.ReadAll(r); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			short, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			sum, err := r.MD5(short)
+			if claimed && string(sum) != string(how.md5) || !claimed && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("claimed %t, before the digest: %x, %v", claimed, sum, err)
+			}
+			release()
+			release = func() {}
+			if sum := md5From(t, r); string(sum) != string(md5Of(data)) {
+				t.Errorf("md5 %x, want %x", sum, md5Of(data))
+			}
+		})
+	}
+}
+
+// A process that ends between verdict and record loses nothing, whether it may end in order or not.
+func TestEndBeforeTheDigests(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		data := noise(1, 2<<20)
+		s := openStore(t, Options{})
+		release := holdFollowers(t, s)
+		b, src := blobOf(data), &fake{name: "a", data: data}
+		wantData(t, s, b, data, Miss, src)
+		dir := s.o.Dir
+		if killed {
+			dir = t.TempDir()
+			copyTree(t, s.o.Dir, dir)
+			release()
+		}
+		closeStore(t, s)
+		next := openStore(t, Options{Dir: dir})
+		wantData(t, next, b, data, Miss, src)
+		next.Idle()
+		wantAsked(t, src, 0)
+		if info, _ := next.Peek(b); info.Digests != digestsOf(data) || next.Stats().Unfinished != 0 {
+			t.Errorf("killed %t: %+v, account %+v", killed, info.Digests, next.Stats())
+		}
+	}
+}
+
+// A file that is lost between verdict and record is brought again, in a slot.
+func TestLostBeforeTheRecord(t *testing.T) {
+	s := openStore(t, Options{FillSlots: 1})
+	data := noise(1, 2<<20)
+	b := blobOf(data)
+	var seats []int
+	src := &fake{name: "a", data: data, reply: func(int, int64) reply {
+		s.slots.mu.Lock()
+		defer s.slots.mu.Unlock()
+		seats = append(seats, s.slots.used)
+		return reply{}
+	}}
+	s.step = func(now string) {
+		if now == "digests" && len(seats) == 1 {
+			if err := os.Remove(s.dir.partial(b.partialName())); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	wantData(t, s, b, data, Miss, src)
+	s.Idle()
+	wantData(t, s, b, data, Hit)
+	if len(seats) != 2 || seats[0] != 1 || seats[1] != 1 || s.slots.used != 0 {
+		t.Errorf("slots in use at each request: %v, at the end %d", seats, s.slots.used)
+	}
+}
+
+// The room of a file that has a verdict and no record is waited for, not refused.
+func TestRoomOfVerifiedFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data, other := noise(1, 2<<20), noise(2, 2<<20)
+		s := openStore(t, Options{MaxSize: 3 << 20})
+		release := holdFollowers(t, s)
+		wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
+		done := make(chan error)
+		go func() {
+			_, _, err := get(s, blobOf(other), &fake{name: "a", data: other})
+			done <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("it did not wait: %v", err)
+		default:
+		}
+		release()
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		s.Idle()
+		wantData(t, s, blobOf(other), other, Hit)
+	})
+}
+
+// A follower rests on a busy machine, until its digests are urgent.
+func TestFollowerRests(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(s *Store, w *follower)
+		want time.Duration
+	}{
+		"busy":         {func(*Store, *follower) {}, followRest},
+		"judged":       {func(_ *Store, w *follower) { w.v.verified, w.v.judged = true, time.Now() }, followRest},
+		"judged early": {func(_ *Store, w *follower) { w.v.verified, w.v.judged = true, time.Now().Add(-followPatience-1) }, 0},
+		"awaited":      {func(_ *Store, w *follower) { w.urge(); w.urge() }, 0},
+		"crowded": {func(s *Store, _ *follower) {
+			for range cap(s.unrecorded) {
+				s.unrecorded <- struct{}{}
+			}
+		}, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &Store{unrecorded: make(chan struct{}, maxUnrecorded)}
+			v := &view{}
+			w := &follower{f: &fill{s: s, view: v}, v: v, hurry: make(chan struct{})}
+			c.set(s, w)
+			began := time.Now()
+			if err := w.rest(t.Context()); err != nil || time.Since(began) != c.want {
+				t.Errorf("%s: rested for %s, %v", name, time.Since(began), err)
+			}
+		})
+	}
+}
