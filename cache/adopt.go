@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"imgmirror/cache/disk"
@@ -92,7 +93,7 @@ func (s *Store) hashOrphan(sum verify.Sum) error {
 	f := newStored(info, new(hold), used)
 	f.stamp.Store(mark)
 	s.mu.Lock()
-	f.images = s.images.of(sum)
+	f.images = slices.Clone(s.images.having[sum])
 	s.files[sum] = f
 	s.changes.Add(1)
 	delete(s.orphans, sum)

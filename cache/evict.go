@@ -239,7 +239,7 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 	}
 	var images []uuid.UUID
 	if orphan {
-		images = s.images.of(sum)
+		images = slices.Clone(s.images.having[sum])
 	} else {
 		size, images = f.Digests.Size, f.images
 	}
@@ -269,12 +269,9 @@ func (s *Store) discard(sum verify.Sum, f *stored, still func() bool, away func(
 	s.space.addFile(-size)
 	changes := []index.Change{index.DropFile(sum), index.DropUse(sum)}
 	s.mu.Lock()
-	maps.DeleteFunc(s.aliases, func(key string, of verify.Sum) bool {
-		if of == sum {
-			changes = append(changes, index.DropAlias(key))
-		}
-		return of == sum
-	})
+	for _, key := range s.aliases.drop(sum) {
+		changes = append(changes, index.DropAlias(key))
+	}
 	s.mu.Unlock()
 	// From here on failures leave traces in the index that the next start removes.
 	if err := s.index.Write(changes...); err != nil {

@@ -154,6 +154,28 @@ func wantConsistent(t testing.TB, s *Store) {
 	if !maps.Equal(children, s.images.children) { // what a caller sees is the order of evictions alone
 		t.Errorf("children %v, want %v", s.images.children, children)
 	}
+	having := 0
+	for sum, ids := range s.images.having {
+		having += len(ids)
+		if slices.ContainsFunc(ids, func(id uuid.UUID) bool { return known[id] == nil || !slices.Contains(known[id].Sums, sum) }) {
+			t.Errorf("file %s is said to be one of %v", sum, ids)
+		}
+	}
+	for id, im := range known {
+		if having -= len(im.Sums); slices.ContainsFunc(im.Sums, func(sum verify.Sum) bool { return !slices.Contains(s.images.having[sum], id) }) {
+			t.Errorf("image %s is missing among those of the files %v", id, im.Sums)
+		}
+	}
+	keys := 0
+	for sum, all := range s.aliases.keys {
+		keys += len(all)
+		if slices.ContainsFunc(all, func(key string) bool { return s.aliases.sums[key] != sum }) {
+			t.Errorf("file %s is said to be that of %v", sum, all)
+		}
+	}
+	if having != 0 || keys != len(s.aliases.sums) {
+		t.Errorf("%d files of images too many, %d aliases by sum, %d by key", having, keys, len(s.aliases.sums))
+	}
 	copies, err := os.ReadDir(s.dir.manifests())
 	if err != nil || len(copies) != len(images) {
 		t.Errorf("%d copies of manifests (%v), %d images", len(copies), err, len(images))
@@ -611,8 +633,8 @@ func TestHoldFollows(t *testing.T) {
 		if _, err := s.Remove(t.Context(), sumOf(data)); err != nil {
 			t.Fatal(err)
 		}
-		if len(s.aliases) != 0 {
-			t.Errorf("aliases of a file that is gone: %v", s.aliases)
+		if len(s.aliases.sums) != 0 || len(s.aliases.keys) != 0 {
+			t.Errorf("aliases of a file that is gone: %+v", s.aliases)
 		}
 		wantConsistent(t, s)
 	})

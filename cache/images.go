@@ -19,13 +19,26 @@ import (
 type images struct {
 	known    map[uuid.UUID]*index.Image // that have a file on disk; the values are immutable
 	children map[uuid.UUID]int          // of an image, known or not: how many known images have the image as their origin
+	having   map[verify.Sum][]uuid.UUID // of a file, on disk or coming: the known images that have the file
+}
+
+func newImages() images {
+	return images{make(map[uuid.UUID]*index.Image), make(map[uuid.UUID]int), make(map[verify.Sum][]uuid.UUID)}
 }
 
 // set puts im (nil: no file of the image is left) in the place of what is known of id.
 func (all *images) set(id uuid.UUID, im *index.Image) {
-	if old := all.known[id]; old != nil && old.Origin != uuid.Nil {
-		if all.children[old.Origin]--; all.children[old.Origin] == 0 {
-			delete(all.children, old.Origin)
+	if old := all.known[id]; old != nil {
+		if old.Origin != uuid.Nil {
+			if all.children[old.Origin]--; all.children[old.Origin] == 0 {
+				delete(all.children, old.Origin)
+			}
+		}
+		for _, sum := range old.Sums {
+			left := slices.DeleteFunc(all.having[sum], func(of uuid.UUID) bool { return of == id })
+			if all.having[sum] = left; len(left) == 0 {
+				delete(all.having, sum)
+			}
 		}
 	}
 	if im == nil {
@@ -35,6 +48,9 @@ func (all *images) set(id uuid.UUID, im *index.Image) {
 	all.known[id] = im
 	if im.Origin != uuid.Nil {
 		all.children[im.Origin]++
+	}
+	for _, sum := range im.Sums {
+		all.having[sum] = append(all.having[sum], id)
 	}
 }
 
@@ -50,16 +66,6 @@ func (all *images) childrenOf(ids []uuid.UUID) (n int) {
 func (all *images) has(id uuid.UUID, sum verify.Sum) bool {
 	im := all.known[id]
 	return im != nil && slices.Contains(im.Sums, sum)
-}
-
-// of gives the images that have file sum.
-func (all *images) of(sum verify.Sum) (ids []uuid.UUID) {
-	for id, im := range all.known {
-		if slices.Contains(im.Sums, sum) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
 }
 
 // noteImage records that b's image has file sum, and keeps a copy of its
@@ -278,7 +284,7 @@ func (s *Store) loadImages(ctx context.Context, there func(verify.Sum) bool) err
 		}
 		lists[c.Source].Images = append(lists[c.Source].Images, m)
 		for key, sum := range c.Sums {
-			s.aliases[key] = sum
+			s.aliases.put(key, sum)
 			changes = append(changes, index.PutAlias(key, sum))
 		}
 		for i, f := range c.Facts {

@@ -23,7 +23,7 @@ func (s *Store) load(ctx context.Context) error {
 			s.index = nil
 		}
 		clear(s.files)
-		clear(s.aliases)
+		s.aliases.clear()
 		if err := index.MoveAside(s.dir.index()); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (s *Store) loadIndex() (err error) {
 		err = s.loadUses()
 	}
 	if err == nil {
-		err = s.index.Aliases(func(key string, sum verify.Sum) { s.aliases[key] = sum })
+		err = s.index.Aliases(s.aliases.put)
 	}
 	return err
 }

@@ -101,7 +101,7 @@ func (s *Store) record(f *fill, r *round, info Info) error {
 	s.files[sum] = now
 	s.changes.Add(1)
 	if f.blob.Want.SHA1.IsZero() {
-		s.aliases[f.blob.Key] = sum
+		s.aliases.put(f.blob.Key, sum)
 	}
 	delete(s.fills, f.key)
 	f.update(func() { f.closed = true })

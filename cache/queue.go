@@ -15,6 +15,8 @@ type queue struct {
 	all    []*waiting
 	ready  waitingHeap
 	images map[uuid.UUID]*queuedImage
+	rings  []*waiting // see openRing; nil until the first call
+	looked bool       // rings were looked for
 }
 
 // waiting is a file in the queue.
@@ -91,23 +93,28 @@ func (q *queue) next() (f File, children int, ok bool) {
 }
 
 // openRing makes the first of the files ready that block each other: their images form a ring of
-// origins, or an image shares its file with its origin.
+// origins, or an image shares its file with its origin. All rings are found at once: what has to stay
+// is the same whatever was taken out of the queue meanwhile.
 func (q *queue) openRing() bool {
-	stay := q.staying()
-	var first *waiting
-	for _, w := range q.all {
-		if w.taken || w.fixed || q.keeps(w) || slices.ContainsFunc(w.Images, func(id uuid.UUID) bool { return stay[id] }) {
-			continue
+	if !q.looked {
+		q.looked = true
+		stay := q.staying()
+		for _, w := range q.all {
+			if !w.taken && !w.fixed && !q.keeps(w) && !slices.ContainsFunc(w.Images, func(id uuid.UUID) bool { return stay[id] }) {
+				q.rings = append(q.rings, w)
+			}
 		}
-		if first == nil || w.before(first.File) < 0 {
-			first = w
+		slices.SortFunc(q.rings, func(a, b *waiting) int { return a.before(b.File) })
+	}
+	for len(q.rings) > 0 {
+		first := q.rings[0]
+		q.rings = q.rings[1:]
+		if !first.taken {
+			heap.Push(&q.ready, first)
+			return true
 		}
 	}
-	if first == nil {
-		return false
-	}
-	heap.Push(&q.ready, first)
-	return true
+	return false
 }
 
 // staying gives the images of which a file cannot go, and all that these need:

@@ -80,3 +80,35 @@ func TestSharedWithOriginGoes(t *testing.T) {
 		wantPresent(t, s, "", all...)
 	})
 }
+
+// Several rings go one after the other, the one that was used least recently first, and a ring with a pinned image
+// stays.
+func TestRingsGoInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Options{})
+		all := samples(t, 8, 1000)
+		for i := range all {
+			all[i].onTop(t, all[i^1])
+		}
+		for _, m := range all {
+			m.store(t, s)
+			time.Sleep(time.Second)
+		}
+		if err := s.Pin(all[2].id); err != nil {
+			t.Fatal(err)
+		}
+		s.SetLimits(1, 0)
+		gone, err := s.Vacuum(t.Context(), false)
+		if err != nil || len(gone) != 6 {
+			t.Fatalf("%d files went, %v", len(gone), err)
+		}
+		for i, e := range gone {
+			ring := []int{0, 0, 2, 2, 3, 3}[i]
+			if e.Sum != all[2*ring].sum() && e.Sum != all[2*ring+1].sum() {
+				t.Errorf("%d. went %s, and not an image of ring %d", i, e.Sum, ring)
+			}
+		}
+		wantPresent(t, s, "2 3", all...)
+		wantConsistent(t, s)
+	})
+}

@@ -86,14 +86,14 @@ func (s *Store) tendIndex() error {
 // files that were removed during this time stay until the next start.
 func (s *Store) recordAgain() error {
 	s.mu.RLock()
-	changes := make([]index.Change, 0, len(s.files)+len(s.images.known)+len(s.aliases))
+	changes := make([]index.Change, 0, len(s.files)+len(s.images.known)+len(s.aliases.sums))
 	for _, f := range s.files {
 		changes = append(changes, index.PutFile(index.File{Info: f.Info, Stamp: f.stamp.Load()}))
 	}
 	for id, im := range s.images.known {
 		changes = append(changes, index.PutImage(id, im))
 	}
-	for key, sum := range s.aliases {
+	for key, sum := range s.aliases.sums {
 		changes = append(changes, index.PutAlias(key, sum))
 	}
 	s.mu.RUnlock()

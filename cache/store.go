@@ -145,7 +145,7 @@ type Store struct {
 	ended    bool                   // none is left: the index is being closed
 	files    map[verify.Sum]*stored // verified files
 	images   images                 // that have a file on disk
-	aliases  map[string]verify.Sum  // Blob.Key to the sum that its bytes turned out to have
+	aliases  aliases                // Blob.Key to the sum that its bytes turned out to have
 	orphans  map[verify.Sum]int64   // files on disk of which the index knows nothing: adopted once hashed; their sizes
 	partials map[string]Partial     // unfinished downloads that no fill is working on, by their files' names
 	fills    map[string]*fill       // in flight, by Blob.fillKey
@@ -188,8 +188,8 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 
 		wakeRun:  make(chan struct{}, 1),
 		files:    make(map[verify.Sum]*stored),
-		images:   images{make(map[uuid.UUID]*index.Image), make(map[uuid.UUID]int)},
-		aliases:  make(map[string]verify.Sum),
+		images:   newImages(),
+		aliases:  newAliases(),
 		orphans:  make(map[verify.Sum]int64),
 		partials: make(map[string]Partial),
 		fills:    make(map[string]*fill),
@@ -318,7 +318,7 @@ func (s *Store) find(b Blob) (f found) {
 	f.sum = b.Want.SHA1
 	if f.sum.IsZero() {
 		var known bool
-		if f.sum, known = s.aliases[b.Key]; !known {
+		if f.sum, known = s.aliases.sums[b.Key]; !known {
 			return found{}
 		}
 	}
