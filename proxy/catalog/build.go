@@ -130,6 +130,8 @@ func (c *Catalog) build(in inputs, before *List) *List {
 		records:   make([]record, 0, len(merged)),
 		byUUID:    make(map[uuid.UUID]int32, len(merged)),
 		replaced:  replacedBy(conflicts),
+		shares:    make(map[*source]bool),
+		browsed:   &c.browsed,
 	}
 	l.inherited, l.ancestors = sync.OnceValue(l.inherit), sync.OnceValue(l.findAncestors)
 	l.paths = sync.OnceValue(l.pathsText)

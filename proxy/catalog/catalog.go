@@ -152,6 +152,9 @@ type Catalog struct {
 	lookups flights // searches by uuid under way
 	looks   looks   // at files
 
+	garbage garbage
+	browsed atomic.Int64 // see List.browsed
+
 	life   context.Context // of lookups: they outlive who asks, not the catalogue
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup // lookups and what follows them; added to under state while not stopped

@@ -47,6 +47,10 @@ type List struct {
 	broken   map[uuid.UUID]string      // images that a broken chain hides, and why it is broken
 	replaced map[offer]string          // the source whose files are served in the place of the offer's
 
+	// shares has the sources whose last lists refer to the texts of this one. It is guarded by Catalog.state,
+	// and the only part of a List that changes.
+	shares map[*source]bool
+
 	channels  channels
 	views     map[string]func() *View       // by channel; each is made by its first caller
 	inherited func() map[uuid.UUID][]string // see inherit; made by its first caller
@@ -54,6 +58,7 @@ type List struct {
 	paths     func() *Text                  // see PathsText; made by its first caller
 	table     func() *browse.Table          // see Table; made by its first caller
 	documents *documents                    // see Document
+	browsed   *atomic.Int64                 // of the catalogue: when a Table was last asked for, Unix nanoseconds
 }
 
 // View is the images that one channel shows, and the prepared answers with them, each made by its

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -120,5 +121,35 @@ func TestShareKeepsWhatSourcesSaid(t *testing.T) {
 	}
 	if got := holders(entry(t, c, 2)); got != "a b" {
 		t.Errorf("holders of 2: %s", got)
+	}
+}
+
+// What gives memory back costs a garbage collection: once for what a list took, and not for each source that says
+// the same again.
+func TestGiveBackOnce(t *testing.T) {
+	large := &fake{t: t, name: "a"}
+	for n := range largeList {
+		large.listed = append(large.listed, spec{n: n + 1})
+	}
+	c := newCatalog(t, Options{Sources: sourcesOf(large)})
+	refresh(t, c)
+	collections := func() uint32 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.NumForcedGC
+	}
+	runtime.GC()
+	before := collections()
+	garbage := make([]byte, littleGarbage)
+	c.giveBack()
+	if n := collections() - before; n != 1 {
+		t.Errorf("%d collections after %d bytes", n, len(garbage))
+	}
+	runtime.KeepAlive(garbage)
+	for range 5 {
+		c.giveBack()
+	}
+	if n := collections() - before; n != 1 {
+		t.Errorf("%d collections without anything to give back", n-1)
 	}
 }

@@ -42,6 +42,7 @@ func (c *Catalog) announce(ctx context.Context) {
 		case <-c.changed:
 			c.shareTexts()
 			c.opts.OnChange(c.Current())
+			c.makeTables()
 		}
 	}
 }

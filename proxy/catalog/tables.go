@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -9,8 +10,26 @@ import (
 	"imgmirror/proxy/catalog/browse"
 )
 
-// Table is Images as a table for people, which its first caller makes. Must not be modified.
-func (l *List) Table() *browse.Table { return l.table() }
+// browseMemory is how long tables are made ahead of need after the last question for one.
+const browseMemory = time.Hour
+
+// Table is Images as a table for people. The first caller makes the table, unless a table of the catalogue was asked
+// for within an hour: then the list came with its table. Must not be modified.
+func (l *List) Table() *browse.Table {
+	if l.browsed != nil {
+		l.browsed.Store(time.Now().UnixNano())
+	}
+	return l.table()
+}
+
+// makeTables makes the tables of the list being served, if people look at tables: a new list of 100,000 images
+// would keep the next of them waiting.
+func (c *Catalog) makeTables() {
+	if at := c.browsed.Load(); at > 0 && time.Since(time.Unix(0, at)) < browseMemory {
+		c.Current().table()
+		c.HiddenTable()
+	}
+}
 
 // setTable prepares Table. The table refers to what lists with the same images share.
 func (l *List) setTable() {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog/browse"
@@ -166,4 +168,34 @@ func TestTablesWhileListsChange(t *testing.T) {
 	if n := c.Current().Table().Len(); n != 51 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// A new list comes with its tables while people look at tables, and without them an hour later.
+func TestTablesAheadOfNeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &fake{t: t, name: "a", listed: []spec{{n: 1}, {n: 2, state: "disabled"}}}
+		c := newCatalog(t, Options{Sources: sourcesOf(a)})
+		defer run(t, c)()
+		synctest.Wait()
+		next := func(n int) (made bool) {
+			a.set(func(a *fake) { a.listed = append(slices.Clip(a.listed), spec{n: n}) })
+			refresh(t, c)
+			synctest.Wait()
+			return c.hidden.Load() != nil
+		}
+		if next(3) {
+			t.Error("tables are made without a question for one")
+		}
+		c.Current().Table()
+		if !next(4) || !next(5) {
+			t.Error("the list has changed, and the next query has to make the tables")
+		}
+		if rows := c.Current().Table().Len(); rows != 4 {
+			t.Errorf("%d rows", rows)
+		}
+		time.Sleep(browseMemory)
+		if next(6) {
+			t.Error("tables are made an hour after the last question")
+		}
+	})
 }
