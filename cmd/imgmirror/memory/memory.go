@@ -32,7 +32,7 @@ const (
 )
 
 // Find gives the bound: configured, in bytes, if it is not 0, else that of the cgroup. A GOMEMLIMIT
-// of the operator's is the soft bound, and the bound where there is no other.
+// of the operator's is the soft bound, and the bound where there is no other, or none as low.
 func Find(configured int64) Bound {
 	_, set := os.LookupEnv("GOMEMLIMIT")
 	return find(configured, cgroupLimit("/"), set, debug.SetMemoryLimit(-1))
@@ -49,7 +49,7 @@ func find(configured, cgroup int64, set bool, soft int64) Bound {
 	switch {
 	case set && soft < math.MaxInt64:
 		b.Soft = soft
-		if b.Bytes == 0 {
+		if b.Bytes == 0 || soft < b.Bytes { // what may be kept must fit into what Go keeps to
 			b.Bytes, b.From = soft, "GOMEMLIMIT"
 		}
 	case !set && b.Bytes > 0:

@@ -53,7 +53,8 @@ func TestFind(t *testing.T) {
 	f(0, 0, false, none, Bound{}, mostLists)
 	f(256<<20, 0, false, none, Bound{256 << 20, "memory.limit", 228170137}, 64<<20)
 	f(0, 256<<20, false, none, Bound{256 << 20, "cgroup", 228170137}, 64<<20)
-	f(512<<20, 256<<20, true, 100<<20, Bound{512 << 20, "memory.limit", 100 << 20}, 128<<20)
+	f(512<<20, 256<<20, true, 100<<20, Bound{100 << 20, "GOMEMLIMIT", 100 << 20}, 25<<20)
+	f(512<<20, 256<<20, true, 600<<20, Bound{512 << 20, "memory.limit", 600 << 20}, 128<<20)
 	f(0, 0, true, 100<<20, Bound{100 << 20, "GOMEMLIMIT", 100 << 20}, 25<<20)
 	f(0, 256<<20, true, none, Bound{256 << 20, "cgroup", 0}, 64<<20) // GOMEMLIMIT=off
 	f(1<<20, 0, false, none, Bound{1 << 20, "memory.limit", 891289}, leastLists)
