@@ -51,7 +51,6 @@ bench:
 # The end-to-end ones take minutes a round.
 microbench:
 	go test -run '^$$' -bench . -benchmem $$(go list ./... | grep -v '/e2e$$')
-	go test -run '^$$' -bench . -benchtime 3x -timeout 1h ./e2e
 
 cross:
 	@set -e; for p in $(PLATFORMS); do \

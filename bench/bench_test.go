@@ -17,7 +17,8 @@ import (
 )
 
 // tiny is a plan that measures nothing of use, in seconds.
-var tiny = plan{rounds: 1, hit: 30 * time.Millisecond, small: 20 * time.Millisecond, hitSize: 4 << 20, coldSize: 4 << 20, images: 50}
+var tiny = plan{rounds: 1, hit: 30 * time.Millisecond, small: 20 * time.Millisecond, hitSize: 4 << 20, coldSize: 4 << 20, images: 50,
+	grownImages: []int{20, 40}, grownFiles: []int{20, 40}, startFiles: 10, startImages: 40, connections: 20}
 
 // Every scenario runs: the contenders start, answer the right bytes, and have a row with all figures in the report.
 func TestScenarios(t *testing.T) {
@@ -35,7 +36,7 @@ func TestScenarios(t *testing.T) {
 	}
 	rep := report{"a machine", "a run", done}
 	text := rep.markdown()
-	for _, g := range groups() {
+	for _, g := range groups(tiny) {
 		for _, s := range g.scenarios {
 			for _, c := range s.contenders {
 				if !strings.Contains(text, "| "+s.name+" | "+c.name+" | ") && c.name != ours+", no log" {
@@ -66,7 +67,7 @@ func TestScenarios(t *testing.T) {
 // Two binaries of the mirror run pair by pair.
 func TestPairs(t *testing.T) {
 	l := &lab{mirror: "/new/imgmirror"}
-	pairs := l.pairs(groups(), "v1", "/old/imgmirror")
+	pairs := l.pairs(groups(tiny), "v1", "/old/imgmirror")
 	var scenarios int
 	for _, g := range pairs {
 		for _, s := range g.scenarios {

@@ -29,6 +29,8 @@ type lab struct {
 	mirror  string // the binary
 	data    *data
 	servers map[string]*server // by what was asked for
+
+	catalogues map[int]*catalogue // by the number of images
 }
 
 // tools are the compiled C programs.

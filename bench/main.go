@@ -31,11 +31,18 @@ type plan struct {
 	hitSize  int64         // of the file of hits, in bytes
 	coldSize int64         // of each cold file, in bytes
 	images   int           // in the list
+
+	grownImages, grownFiles []int // sizes of the mirrors that grow
+	startFiles, startImages int   // of the mirror that starts
+	connections             int   // that are open and idle
+	timed                   bool  // the benchmarks of e2e run too
 }
 
 var (
-	full  = plan{rounds: 5, hit: 2 * time.Second, small: 2 * time.Second, hitSize: 256 << 20, coldSize: 256 << 20, images: 1000}
-	quick = plan{rounds: 3, hit: 500 * time.Millisecond, small: 400 * time.Millisecond, hitSize: 256 << 20, coldSize: 64 << 20, images: 1000}
+	full = plan{rounds: 5, hit: 2 * time.Second, small: 2 * time.Second, hitSize: 256 << 20, coldSize: 256 << 20, images: 1000,
+		grownImages: []int{1000, 10_000, 100_000}, grownFiles: []int{1000, 10_000, 100_000}, startFiles: 10_000, startImages: 100_000, connections: 2000, timed: true}
+	quick = plan{rounds: 3, hit: 500 * time.Millisecond, small: 400 * time.Millisecond, hitSize: 256 << 20, coldSize: 64 << 20, images: 1000,
+		grownImages: []int{300, 1000, 3000}, grownFiles: []int{100, 300, 1000}, startFiles: 300, startImages: 3000, connections: 2000}
 )
 
 // options are those of the command line.
@@ -85,7 +92,7 @@ func compare(ctx context.Context, o options) ([]groupResult, error) {
 		return nil, err
 	}
 	defer l.close()
-	all := groups()
+	all := groups(o.plan)
 	if o.old != "" {
 		binary, err := l.revision(ctx, o.old)
 		if err != nil {

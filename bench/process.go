@@ -147,11 +147,14 @@ func (s *server) forgetPeak() {
 }
 
 // peak is the most memory that was resident since forgetPeak, of all processes together, in MB.
-func (s *server) peak() float64 {
+func (s *server) peak() float64 { return s.resident("VmHWM:") }
+
+// resident is one line of /proc/PID/status, the sum over all processes of the server, in MB.
+func (s *server) resident(line string) float64 {
 	var kb int
 	for _, pid := range s.family() {
 		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		_, after, _ := strings.Cut(string(text), "VmHWM:")
+		_, after, _ := strings.Cut(string(text), line)
 		if fields := strings.Fields(after); len(fields) > 0 {
 			n, _ := strconv.Atoi(fields[0])
 			kb += n

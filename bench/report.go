@@ -59,6 +59,9 @@ func (r report) markdown() string {
 	}
 	for _, g := range r.groups {
 		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n%s", g.group.title, g.group.text, g.table())
+		if g.group.more != nil {
+			b.WriteString(g.group.more(g.results))
+		}
 	}
 	return b.String()
 }
@@ -124,6 +127,9 @@ func (r report) goals() string {
 // judged are the values that the goal is about, one a round.
 func (r result) judged(g goal) []float64 {
 	mine, other := r.values(ours, g.measure), r.values(g.to, g.measure)
+	if g.to == "" {
+		return mine
+	}
 	if !g.minus {
 		return ratios(mine, other)
 	}
@@ -135,6 +141,9 @@ func (r result) judged(g goal) []float64 {
 }
 
 func (g goal) what() string {
+	if g.to == "" {
+		return g.measure.name
+	}
 	if g.minus {
 		return g.measure.name + ", minus that of " + g.to
 	}

@@ -17,6 +17,7 @@ type group struct {
 	title     string
 	text      string // of the report, one paragraph
 	scenarios []scenario
+	more      func([]result) string // what stands below the table of the report; nil: nothing
 }
 
 // scenario is one situation, in which each contender runs once a round.
@@ -64,7 +65,7 @@ var (
 // goal is what a ratio of the mirror shall be.
 type goal struct {
 	measure measure
-	to      string  // the contender that the mirror is compared with
+	to      string  // the contender that the mirror is compared with; "": the figure itself counts
 	limit   float64 // at least, if atLeast; else at most
 	atLeast bool
 	// minus has the difference count instead of the ratio.
@@ -154,4 +155,6 @@ func (l *lab) run(ctx context.Context, s scenario) (result, error) {
 func (c contender) isOurs() bool { return strings.HasPrefix(c.name, ours) }
 
 // groups are all scenarios, in the order of the report. Each group has a file of its own.
-func groups() []group { return []group{hits(), smalls(), colds()} }
+func groups(p plan) []group {
+	return []group{hits(), smalls(), colds(), tails(), memories(), growths(p), timed(p)}
+}

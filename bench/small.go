@@ -141,5 +141,9 @@ func (l *lab) static(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return root, nil
+	file := filepath.Join(root, l.data.hit.path())                 // for the tail
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // served to everyone
+		return "", err
+	}
+	return root, os.Link(filepath.Join(l.data.dir, l.data.hit.path()), file)
 }

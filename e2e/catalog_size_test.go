@@ -62,22 +62,16 @@ func serveCatalog(t testing.TB, texts [][]byte, ids []string) (url string, stop 
 	return server.URL, server.Close
 }
 
-// largeTimes is what a mirror of a large catalogue takes.
-type largeTimes struct{ refresh, start, verbs time.Duration }
-
-// largeMirror has a mirror take a list of 100,000 images, start again without its source, and answer. The list is right
-// each time, and the mirror then takes a bounded amount of memory.
-func largeMirror(t testing.TB) (took largeTimes) {
-	t.Helper()
+// A mirror takes a list of 100,000 images, starts again without its source, and answers. The list is right each time,
+// and the mirror then takes a bounded amount of memory. `make bench` has the times.
+func TestLargeCatalog(t *testing.T) {
 	const n, most = 100_000, 300 // MB
 	texts, ids := largeCatalog(n)
 	source, stopSource := serveCatalog(t, texts, ids)
 	m := newMirror(t, nil, from(source))
-	began := time.Now()
 	m.launch()
 	m.awaitReady()
 	m.awaitList(n)
-	took.refresh = time.Since(began)
 	atRest := func() float64 { // once what the refresh took has been given back
 		if runtime.GOOS != "linux" {
 			return 0
@@ -103,7 +97,6 @@ func largeMirror(t testing.TB) (took largeTimes) {
 	m.stop()
 	stopSource()
 
-	began = time.Now()
 	m.launch()
 	var first reply
 	m.until("the mirror answers", func() bool {
@@ -111,43 +104,19 @@ func largeMirror(t testing.TB) (took largeTimes) {
 		first, err = tryGet(m.url + "/images")
 		return err == nil
 	})
-	took.start = time.Since(began)
 	if first.status != 200 || !bytes.Equal(first.body, want.body) {
 		t.Fatalf("the first answer after a start: status %d, %d bytes, want %d", first.status, len(first.body), len(want.body))
 	}
 	m.awaitReady()
 	restarted := atRest()
 	last := ids[n-1]
-	began = time.Now()
 	one := get(t, m.url+"/images?limit=10&marker="+last)
 	m.verb("avail", "-H", "uuid="+last).want(t, last)
 	m.verb("sources").want(t, strconv.Itoa(n))
-	took.verbs = time.Since(began)
 	if !bytes.Equal(one.body, slices.Concat([]byte("["), texts[n-1], []byte("]"))) {
 		t.Errorf("the last page: %s", tail(string(one.body), 300))
 	}
 	if refreshed >= most || restarted >= most {
 		t.Errorf("resident %.0f MB after a refresh, %.0f MB after a start; want less than %d", refreshed, restarted, most)
 	}
-	return took
-}
-
-func TestLargeCatalog(t *testing.T) { largeMirror(t) }
-
-func BenchmarkLargeCatalog(b *testing.B) {
-	var all []largeTimes
-	for b.Loop() {
-		all = append(all, largeMirror(b))
-	}
-	report := func(unit string, of func(largeTimes) time.Duration) {
-		times := make([]float64, len(all))
-		for i, took := range all {
-			times[i] = of(took).Seconds()
-		}
-		slices.Sort(times)
-		b.ReportMetric(times[len(times)/2], unit)
-	}
-	report("s-first-refresh", func(l largeTimes) time.Duration { return l.refresh })
-	report("s-restart", func(l largeTimes) time.Duration { return l.start })
-	report("s-page+2-verbs", func(l largeTimes) time.Duration { return l.verbs })
 }

@@ -1,0 +1,84 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+)
+
+// timed are the timed tests of the folder e2e, which need its harness: pools, browsers' requests, bundles. Each
+// compares two things within one run, and the checkout is what they measure. They take minutes: quick plans have none.
+func timed(p plan) group {
+	g := group{
+		title: "Whole ways",
+		text: "The benchmarks of the folder e2e, each once a round. bundle: 512 MB out and in again, to the time that `cp` and `sha1sum` of the same bytes take. install: an image " +
+			"that is not cached, to the slower of its two steps, download and receive, by itself. crowd: clients that come together for one cold file, the last of them to one client of " +
+			"the source itself. pages: the web page, of 100,000 images and 10,000 nodes. dashboards: hits and manifests while ten browsers watch, to a mirror without page and journal.",
+	}
+	if !p.timed {
+		return g
+	}
+	for _, t := range []struct {
+		name, benchmark string
+		units           []string
+	}{
+		{"bundle", "Bundle", []string{"export/cp+sha1sum", "import/cp+sha1sum"}},
+		{"install", "Install", []string{"install/slower-step"}},
+		{"crowd", "Crowd", []string{"last/direct", "ms-to-last-first-byte"}},
+		{"pages", "Pages", []string{"ms-images", "ms-images-last", "ms-search", "ms-search-uuid", "ms-image", "ms-overview", "ms-op-nodes"}},
+		{"dashboards", "Dashboards", []string{"hits-watched/bare", "small-watched/bare"}},
+	} {
+		s := scenario{name: "timed/" + t.name}
+		for _, unit := range t.units {
+			s.measures = append(s.measures, measure{unit, 2})
+		}
+		s.contenders = []contender{{"the checkout", func(ctx context.Context, _ *lab, round int) (sample, error) {
+			if round < 0 { // a benchmark warms up by itself
+				return nil, nil
+			}
+			return benchmark(ctx, t.benchmark)
+		}}}
+		g.scenarios = append(g.scenarios, s)
+	}
+	return g
+}
+
+// benchmark runs one benchmark of e2e, and gives what it reports.
+func benchmark(ctx context.Context, name string) (sample, error) {
+	root, err := moduleRoot(ctx, ".")
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "./e2e", "-run", "^$", "-bench", "^Benchmark"+name+"$", "-benchtime", "1x")
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	got := reported(string(out), name)
+	if len(got) == 0 {
+		return nil, fmt.Errorf("%s reports nothing:\n%s", cmd, out)
+	}
+	return got, nil
+}
+
+// reported reads the line of a benchmark: its name, how often it ran, then values with their units.
+func reported(text, name string) sample {
+	got := sample{}
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || strings.SplitN(fields[0], "-", 2)[0] != "Benchmark"+name {
+			continue
+		}
+		for i := 2; i+1 < len(fields); i += 2 {
+			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
+				got[fields[i+1]] = v
+			}
+		}
+	}
+	return got
+}
