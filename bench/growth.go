@@ -66,7 +66,7 @@ func growths(p plan) group {
 
 // grown starts a mirror of c with a data folder that prepare fills, and waits for an answer under the path ready.
 func (l *lab) grown(ctx context.Context, c *catalogue, prepare func(data string) error, ready string) (*server, error) {
-	source, err := l.sendfile(ctx, c.dir, 0)
+	source, err := l.sourceOf(ctx, c.dir, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -163,10 +163,14 @@ func (l *lab) growFiles(ctx context.Context, files, images int) (sample, error) 
 	}
 	began := time.Time{}
 	s, err := l.grown(ctx, c, func(to string) error {
-		err := copyFolder(data, to)
-		l.sync()
+		if err := copyFolder(data, to); err != nil {
+			return err
+		}
+		if err := l.quieten(256 << 20); err != nil {
+			return err
+		}
 		began = time.Now()
-		return err
+		return nil
 	}, "/images/"+c.ids[images-1])
 	if err != nil {
 		return nil, err

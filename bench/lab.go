@@ -185,8 +185,13 @@ func (l *lab) sendfile(ctx context.Context) (*server, error) {
 
 // source starts the image server of the mirror, and of the caches. rate is in bytes a second for all clients together; 0 is no limit.
 func (l *lab) source(ctx context.Context, rate int64) (*server, error) {
-	return l.once(fmt.Sprintf("source %d", rate), func(s *server) error {
-		return launch(ctx, s, s.url+"/ping", l.tools.source, s.port(), l.data.dir, strconv.FormatInt(rate, 10))
+	return l.sourceOf(ctx, l.data.dir, rate)
+}
+
+// sourceOf is source for another folder.
+func (l *lab) sourceOf(ctx context.Context, folder string, rate int64) (*server, error) {
+	return l.once(fmt.Sprintf("source %s %d", folder, rate), func(s *server) error {
+		return launch(ctx, s, s.url+"/ping", l.tools.source, s.port(), folder, strconv.FormatInt(rate, 10))
 	})
 }
 
