@@ -16,7 +16,8 @@ func smalls() group {
 	g := group{
 		title: "Small answers",
 		text: "The list of 1000 images (1.6 MB), the list in gzip, the list that has not changed (304), and one manifest. nginx serves the same bytes from " +
-			"disk, the gzip with gzip_static. The mirror's access log is on and goes to a file.",
+			"disk, the gzip with gzip_static. The mirror's access log is on and goes to a file. " +
+			"The C server has no headers but two, no conditions and no log: its manifest shows what the load generator can ask for.",
 	}
 	for _, kind := range []smallKind{
 		{name: "list", path: "/images", file: "/list.json"},
@@ -26,7 +27,7 @@ func smalls() group {
 	} {
 		speed := map[string]float64{"list": 1.1, "gzip": 1.0, "304": 0.95, "manifest": 1.0}[kind.name]
 		for _, clients := range []int{8, 64} {
-			g.scenarios = append(g.scenarios, scenario{
+			s := scenario{
 				name:     fmt.Sprintf("small/%s/%d", kind.name, clients),
 				base:     "nginx",
 				measures: []measure{perSecond, median50, p99, cpuRequest, memory, generator},
@@ -40,7 +41,11 @@ func smalls() group {
 					kind.ofNginx("nginx", clients, false),
 					kind.ofNginx("nginx, buffered log", clients, true),
 				},
-			})
+			}
+			if kind.name == "manifest" {
+				s.contenders = append(s.contenders, kind.ofC("C sendfile", clients))
+			}
+			g.scenarios = append(g.scenarios, s)
 		}
 	}
 	return g
@@ -84,6 +89,19 @@ func (k smallKind) ofNginx(name string, clients int, log bool) contender {
 	}}
 }
 
+func (k smallKind) ofC(name string, clients int) contender {
+	return contender{name, func(ctx context.Context, l *lab, _ int) (sample, error) {
+		if _, err := l.static(ctx); err != nil {
+			return nil, err
+		}
+		s, err := l.sendfile(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return k.run(ctx, l, s, s.url+"/static"+k.file, clients)
+	}}
+}
+
 // run measures a server that has the answer at url.
 func (k smallKind) run(ctx context.Context, l *lab, s *server, url string, clients int) (sample, error) {
 	r := request{url: url, clients: clients, header: k.header, seconds: l.small}
@@ -116,7 +134,7 @@ func (l *lab) smallAnswer(ctx context.Context, k smallKind) (answer, error) {
 
 // static is a folder for nginx, with the mirror's own answers in files.
 func (l *lab) static(ctx context.Context) (string, error) {
-	root := filepath.Join(l.dir, "static")
+	root := filepath.Join(l.data.dir, "static") // the C server has it, too
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
