@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/http"
 )
 
 // lineRate is that of the limited source, in bytes a second, for all connections together.
@@ -68,8 +69,28 @@ func cold(name string, clients int, start func(context.Context, *lab) (*server, 
 		if err == nil && round < 0 {
 			err = check(ctx, s.url+img.path(), "", img.size, img.sha1)
 		}
+		if err == nil && s.admin != "" {
+			err = hasMD5(ctx, s.url+img.path())
+		}
 		return got, err
 	}}
+}
+
+// hasMD5 wants the mirror to know the md5 of a file: sha1 alone decides, and a cold run is over with all digests.
+func hasMD5(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	if resp.Header.Get("Content-MD5") == "" {
+		return fmt.Errorf("HEAD %s: status %d without Content-MD5", url, resp.StatusCode)
+	}
+	return nil
 }
 
 // direct is one client that asks the source itself.

@@ -29,8 +29,8 @@ func hits() group {
 			},
 			contenders: []contender{
 				hit(ours, s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.startMirror(ctx, 0, "") }),
-				hit("nginx", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, false) }),
-				hit("nginx, buffered log", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, true) }),
+				hit("nginx", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, plain) }),
+				hit("nginx, buffered log", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, bufferedLog) }),
 				hit("C sendfile", s.clients, func(ctx context.Context, l *lab) (*server, error) { return l.sendfile(ctx) }),
 			},
 		})

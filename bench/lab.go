@@ -224,9 +224,16 @@ func (l *lab) startMirror(ctx context.Context, rate int64, more string) (*server
 	})
 }
 
-// nginx starts nginx on a folder, with or without an access log.
-func (l *lab) nginx(ctx context.Context, root string, log bool) (*server, error) {
-	return l.startNginx(ctx, fmt.Sprintf("nginx %s %v", root, log), "/ping", map[string]any{"Root": root, "Log": log, "Source": ""})
+// Ways in which nginx serves a folder.
+const (
+	plain       = ""                // no access log: what ratios are to
+	bufferedLog = "buffered log"    // an access log, written in batches
+	keptOpen    = "open_file_cache" // no access log, and files stay open
+)
+
+// nginx starts nginx on a folder.
+func (l *lab) nginx(ctx context.Context, root, way string) (*server, error) {
+	return l.startNginx(ctx, fmt.Sprintf("nginx %s %s", root, way), "/ping", map[string]any{"Root": root, "Way": way, "Source": ""})
 }
 
 // nginxCache starts nginx as a cache of the source of that rate.
@@ -236,7 +243,7 @@ func (l *lab) nginxCache(ctx context.Context, rate int64) (*server, error) {
 		return nil, err
 	}
 	return l.startNginx(ctx, fmt.Sprintf("nginx cache %d", rate), "/ping",
-		map[string]any{"Root": "", "Log": false, "Source": strings.TrimPrefix(source.url, "http://")})
+		map[string]any{"Root": "", "Way": plain, "Source": strings.TrimPrefix(source.url, "http://")})
 }
 
 func (l *lab) startNginx(ctx context.Context, name, ready string, values map[string]any) (*server, error) {

@@ -23,7 +23,7 @@ func memories() group {
 				name: "memory/64 hits", fresh: true, base: "nginx", measures: []measure{memory}, goals: []goal{{measure: memory, limit: 90}},
 				contenders: []contender{
 					hit(ours, 64, func(ctx context.Context, l *lab) (*server, error) { return l.startMirror(ctx, 0, "") }),
-					hit("nginx", 64, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, false) }),
+					hit("nginx", 64, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, plain) }),
 				},
 			},
 			{

@@ -38,8 +38,9 @@ func smalls() group {
 				contenders: []contender{
 					kind.ofMirror(ours, clients, ""),
 					kind.ofMirror(ours+", no log", clients, "log: {requests: off}"),
-					kind.ofNginx("nginx", clients, false),
-					kind.ofNginx("nginx, buffered log", clients, true),
+					kind.ofNginx("nginx", clients, plain),
+					kind.ofNginx("nginx, buffered log", clients, bufferedLog),
+					kind.ofNginx("nginx, open_file_cache", clients, keptOpen),
 				},
 			}
 			if kind.name == "manifest" {
@@ -75,13 +76,13 @@ func (k smallKind) mirrorPath(l *lab) string {
 	return k.path
 }
 
-func (k smallKind) ofNginx(name string, clients int, log bool) contender {
+func (k smallKind) ofNginx(name string, clients int, way string) contender {
 	return contender{name, func(ctx context.Context, l *lab, _ int) (sample, error) {
 		root, err := l.static(ctx)
 		if err != nil {
 			return nil, err
 		}
-		s, err := l.nginx(ctx, root, log)
+		s, err := l.nginx(ctx, root, way)
 		if err != nil {
 			return nil, err
 		}

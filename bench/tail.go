@@ -49,13 +49,13 @@ func tails() group {
 					if err != nil {
 						return nil, err
 					}
-					s, err := l.nginx(ctx, root, false)
+					s, err := l.nginx(ctx, root, plain)
 					if err != nil {
 						return nil, err
 					}
-					return beside(ctx, l, kind.ofNginx("nginx", 1, false), s, image{})
+					return beside(ctx, l, kind.ofNginx("nginx", 1, plain), s, image{})
 				}},
-				kind.ofNginx("nginx, idle", 1, false),
+				kind.ofNginx("nginx, idle", 1, plain),
 			},
 		})
 	}
