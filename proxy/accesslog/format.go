@@ -120,12 +120,42 @@ func (f *format) address(b []byte, a net.Addr) []byte {
 
 func (f *format) text(b []byte, s string) []byte {
 	switch {
+	case f.json && plain(s, inJSON):
+		return append(append(append(b, '"'), s...), '"')
 	case f.json:
 		return appendJSON(b, s)
-	case s == "" || strings.ContainsFunc(s, odd):
+	case s == "" || !plain(s, inText) && strings.ContainsFunc(s, odd):
 		return strconv.AppendQuote(b, s)
 	}
 	return append(b, s...)
+}
+
+// plainBytes tells of each byte whether it stands for itself, inText or inJSON.
+var plainBytes = func() (all [256]uint8) {
+	for b := rune(' '); b < utf8.RuneSelf; b++ {
+		if !odd(b) {
+			all[b] |= inText
+		}
+		if b != '"' && b != '\\' {
+			all[b] |= inJSON
+		}
+	}
+	return all
+}()
+
+const (
+	inText = 1 << iota
+	inJSON
+)
+
+// plain tells whether all bytes of s stand for themselves, as in nearly all requests.
+func plain(s string, where uint8) bool {
+	for i := range len(s) {
+		if plainBytes[s[i]]&where == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // odd tells whether a character, or a byte that is none, makes a text need quotes.
