@@ -38,6 +38,9 @@ type fileBody struct {
 // WriteTo fails when the file is wrong or its end is missing, or when the client stalls: fasthttp
 // then closes the connection, and the client sees a body that is too short.
 func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
+	if b.left > step {
+		keepNear(b.conn)
+	}
 	for b.left > 0 {
 		n, err := b.wait()
 		if err != nil {
