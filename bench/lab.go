@@ -201,13 +201,18 @@ func (l *lab) startMirror(ctx context.Context, rate int64, more string) (*server
 	if err != nil {
 		return nil, err
 	}
-	return l.once(fmt.Sprintf("%s %d %s", l.mirror, rate, more), func(s *server) error {
+	return l.mirrorOf(ctx, []string{source.url}, more)
+}
+
+// mirrorOf starts the mirror on these sources, which have the same images, with more settings in YAML.
+func (l *lab) mirrorOf(ctx context.Context, sources []string, more string) (*server, error) {
+	return l.once(fmt.Sprintf("%s %v %s", l.mirror, sources, more), func(s *server) error {
 		admin, err := freePort()
 		if err != nil {
 			return err
 		}
 		s.admin = fmt.Sprintf("http://127.0.0.1:%d", admin)
-		config, err := s.fill("imgmirror.yaml", map[string]any{"AdminPort": admin, "Source": source.url, "More": more})
+		config, err := s.fill("imgmirror.yaml", map[string]any{"AdminPort": admin, "Sources": sources, "More": more})
 		if err != nil {
 			return err
 		}

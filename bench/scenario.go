@@ -156,5 +156,5 @@ func (c contender) isOurs() bool { return strings.HasPrefix(c.name, ours) }
 
 // groups are all scenarios, in the order of the report. Each group has a file of its own.
 func groups(p plan) []group {
-	return []group{hits(), smalls(), colds(), tails(), memories(), growths(p), timed(p)}
+	return []group{hits(), smalls(), colds(), ranges(), tails(), memories(), growths(p), timed(p)}
 }
