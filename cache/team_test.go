@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,11 +209,18 @@ func TestRangesFirstByte(t *testing.T) {
 func TestRangesBreak(t *testing.T) {
 	data := noise(1, 40*mib)
 	inRanges(t, Options{Streams: 4}, func(t *testing.T, s *Store) {
+		var mu sync.Mutex
 		down := false
 		a := ranged("a", data, func(try int, _ int64, r *reply) {
+			mu.Lock()
+			defer mu.Unlock()
 			if try == 9 {
 				down = true
-				time.AfterFunc(5*time.Second, func() { down = false })
+				time.AfterFunc(5*time.Second, func() {
+					mu.Lock()
+					defer mu.Unlock()
+					down = false
+				})
 			}
 			if down {
 				r.err = errors.New("down")

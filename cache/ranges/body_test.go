@@ -86,7 +86,7 @@ func (f *fake) Open(ctx context.Context, offset, length int64) (*verify.Stream, 
 		rest = append(bytes.Clone(rest), 0)
 	}
 	f.most.Store(max(f.most.Load(), f.open.Add(1)))
-	s.ReadCloser = &body{f: f, ctx: ctx, a: a, rest: rest}
+	s.ReadCloser = &body{f: f, ctx: ctx, a: a, rest: rest, limit: rate.NewLimiter(rate.Limit(f.each), 64<<10)}
 	return s, nil
 }
 
@@ -103,6 +103,7 @@ type body struct {
 	rest   []byte
 	gave   int64
 	closed bool
+	limit  *rate.Limiter // of each
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -117,7 +118,7 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, io.EOF
 	}
 	if b.f.each > 0 {
-		if err := sleep(b.ctx, time.Duration(n)*time.Second/time.Duration(b.f.each)); err != nil {
+		if err := b.limit.WaitN(b.ctx, n); err != nil {
 			return 0, err
 		}
 	}
@@ -227,7 +228,7 @@ func bubble(t *testing.T, name string, least, most time.Duration, run func(t *te
 
 // The requests are a partition of the body, without an overlap, where no source is slow or faulty.
 func TestPartition(t *testing.T) {
-	data := noise(20*mib + 17)
+	data := noise(40*mib + 17)
 	for _, streams := range []int{1, 4, 16} {
 		for _, offset := range []int64{0, 1, 5*mib + 3} {
 			t.Run(fmt.Sprint(streams, offset), func(t *testing.T) {
@@ -261,7 +262,7 @@ func TestSpeed(t *testing.T) {
 			b := open(t, t.Context(), NewMemory(1<<30), streams, 0, fakes...)
 			from := wantBody(t, b, data)
 			wantClosed(t, b, fakes...)
-			t.Log("from each source", from, "requests", len(fakes[0].asked), "sent", fakes[0].sent.Load()>>20)
+			t.Log("from each source", from, "requests", len(fakes[0].asked), "sent", fakes[0].sent.Load()>>20, "MiB, now", time.Now().Format("05.000"))
 		})
 	}
 	// One connection takes 8 s.
@@ -398,4 +399,36 @@ func TestWindow(t *testing.T) {
 		}
 		wantClosed(t, b, f)
 	})
+}
+
+// What streams bring, in real time: the figure is how many times as fast as one stream of the first
+// source they are.
+func BenchmarkStreams(b *testing.B) {
+	data := noise(96 * mib)
+	bring := func(b *testing.B, streams int, fakes ...*fake) time.Duration {
+		for _, f := range fakes {
+			f.data, f.wait = data, time.Millisecond
+		}
+		began := time.Now()
+		body := open(b, b.Context(), NewMemory(1<<30), streams, 0, fakes...)
+		wantBody(b, body, data)
+		took := time.Since(began)
+		wantClosed(b, body, fakes...)
+		return took
+	}
+	limit := func(n int) *rate.Limiter { return rate.NewLimiter(rate.Limit(n), 64<<10) }
+	f := func(name string, one func() time.Duration, many func() time.Duration) {
+		b.Run(name, func(b *testing.B) {
+			var alone, together time.Duration
+			for b.Loop() {
+				alone += one()
+				together += many()
+			}
+			b.ReportMetric(alone.Seconds()/together.Seconds(), "x")
+		})
+	}
+	f("20MB_a_connection/4", func() time.Duration { return bring(b, 1, &fake{each: 20_000_000}) },
+		func() time.Duration { return bring(b, 4, &fake{each: 20_000_000}) })
+	f("20MB_and_5MB/2", func() time.Duration { return bring(b, 2, &fake{all: limit(20_000_000)}) },
+		func() time.Duration { return bring(b, 2, &fake{all: limit(20_000_000)}, &fake{all: limit(5_000_000)}) })
 }

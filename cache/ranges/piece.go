@@ -8,7 +8,7 @@ import (
 const (
 	// blockSize is how much memory a piece takes at a time, as its bytes come.
 	blockSize = 256 << 10
-	// leastPiece is a source's first piece, and the smallest one but for rests.
+	// leastPiece is a source's first piece, and the smallest one but for rests and the end of the body.
 	leastPiece = 1 << 20
 	// mostPiece is the largest piece.
 	mostPiece = 8 << 20
@@ -16,6 +16,8 @@ const (
 	// answer: then 2 % of the time is for waiting.
 	pieceLasts = 250 * time.Millisecond
 	waitsLast  = 50
+	// endWaits is the same for the pieces at the end of the body.
+	endWaits = 10
 )
 
 // block is some of the memory of a piece.
@@ -88,6 +90,14 @@ func (s *source) needs(n int64) time.Duration {
 func (s *source) size() int64 {
 	lasts := max(pieceLasts, waitsLast*s.wait)
 	return min(max(int64(s.rate*lasts.Seconds())/blockSize*blockSize, leastPiece), mostPiece)
+}
+
+// least is how long a piece at the end of the body has to be.
+func (s *source) least() int64 {
+	if s.rate == 0 {
+		return leastPiece
+	}
+	return max(blockSize, int64(s.rate*(endWaits*s.wait).Seconds()))
 }
 
 // largest is the largest piece of a window that so many streams share: a stream can have a piece

@@ -67,9 +67,9 @@ func (b *Body) next(source int) *piece {
 // held.
 func (b *Body) fresh(source int) *piece {
 	rest := b.o.Size - b.planned
-	n := min(b.sources[source].size(), b.most)
+	s := &b.sources[source]
 	// Towards the end pieces get smaller, so that all streams end at about the same time.
-	n = min(n, max(rest/int64(max(b.running, 1)), leastPiece), rest)
+	n := min(s.size(), b.most, max(rest/int64(max(b.running, 1)), s.least()), rest)
 	if n == 0 || b.planned+n-b.read > b.o.Window-b.most {
 		return nil
 	}
