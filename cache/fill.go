@@ -56,7 +56,7 @@ type fill struct {
 	lasting bool           // a request wants the blob also after it has left
 	closed  bool           // the fill is about to end, or the file is published: no request joins any more
 	view    *view          // of the last round that began; nil before the first
-	behind  *follower      // of that round; nil: its digests all decide
+	urged   bool           // the record is waited for
 	queued  bool           // the download waits for a slot
 	from    string         // the source whose body is being received; "" between two
 	speed   speed

@@ -2,9 +2,9 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"io"
 	"runtime"
-	"sync"
 	"time"
 
 	"imgmirror/cache/disk"
@@ -37,10 +37,8 @@ type follower struct {
 	at   int64
 	err  error // why there are no digests; valid once done
 
-	done   chan struct{}
-	stop   context.CancelFunc
-	hurry  chan struct{} // closed: there is a wait for the digests
-	hasten sync.Once
+	done chan struct{}
+	stop context.CancelFunc
 }
 
 // follow begins to take the digests of set behind the round.
@@ -48,14 +46,11 @@ func (r *round) follow(set verify.Set) *follower {
 	ctx, stop := context.WithCancel(r.f.s.ctx)
 	w := &follower{
 		f: r.f, v: r.view, file: r.file, sums: verify.NewFollower(set),
-		done: make(chan struct{}), stop: stop, hurry: make(chan struct{}),
+		done: make(chan struct{}), stop: stop,
 	}
 	go w.run(ctx)
 	return w
 }
-
-// urge ends the pauses.
-func (w *follower) urge() { w.hasten.Do(func() { close(w.hurry) }) }
 
 // close ends the follower, and waits for that.
 func (w *follower) close() {
@@ -129,6 +124,9 @@ func (w *follower) burst(ctx context.Context, n int64) error {
 			}
 		}
 		w.f.s.followers.leave(buf)
+		if errors.Is(err, io.EOF) { // cut by hand
+			return errPartialLost
+		}
 		if err != nil {
 			return disk.Error(err)
 		}
@@ -139,41 +137,22 @@ func (w *follower) burst(ctx context.Context, n int64) error {
 	return nil
 }
 
-// rest is a pause, unless the digests are urgent.
+// rest is a pause, which ends early once the record is urgent.
 func (w *follower) rest(ctx context.Context) error {
-	if w.f.overdue() {
-		return nil
-	}
-	pause := time.NewTimer(followRest)
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-w.hurry:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	return nil
+	pause, end := context.WithTimeout(ctx, followRest)
+	defer end()
+	_ = w.f.await(pause, w.f.urgent) // its error is the end of the pause
+	return context.Cause(ctx)
 }
 
-// overdue tells whether the record of the fill has waited long enough for digests.
-func (f *fill) overdue() bool {
-	if len(f.s.unrecorded) == cap(f.s.unrecorded) {
-		return true
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.view.verified && time.Since(f.view.judged) > followPatience
+// urgent tells whether nothing but the digests is waited for. f.mu is held.
+func (f *fill) urgent() bool {
+	crowded := len(f.s.unrecorded) == cap(f.s.unrecorded)
+	return f.judged() && (f.urged || crowded || time.Since(f.view.judged) > followPatience)
 }
 
-// urge hastens the digests of a fill with a verdict. Its record follows soon.
-func (f *fill) urge() {
-	f.mu.Lock()
-	w := f.behind
-	f.mu.Unlock()
-	if w != nil {
-		w.urge()
-	}
-}
+// urge says that the record is waited for: from the verdict on, the follower makes no pauses.
+func (f *fill) urge() { f.update(func() { f.urged = true }) }
 
 // followers are the buffers of the followers, of which as many hash at a time.
 type followers chan []byte

@@ -174,30 +174,40 @@ func TestRoomOfVerifiedFile(t *testing.T) {
 	})
 }
 
-// A follower rests on a busy machine, until its digests are urgent.
+// A follower rests on a busy machine, until the record is urgent.
 func TestFollowerRests(t *testing.T) {
+	judged := func(f *fill) { f.view.verified, f.view.judged = true, time.Now() }
 	for name, c := range map[string]struct {
-		set  func(s *Store, w *follower)
+		set  func(f *fill)
 		want time.Duration
 	}{
-		"busy":         {func(*Store, *follower) {}, followRest},
-		"judged":       {func(_ *Store, w *follower) { w.v.verified, w.v.judged = true, time.Now() }, followRest},
-		"judged early": {func(_ *Store, w *follower) { w.v.verified, w.v.judged = true, time.Now().Add(-followPatience-1) }, 0},
-		"awaited":      {func(_ *Store, w *follower) { w.urge(); w.urge() }, 0},
-		"crowded": {func(s *Store, _ *follower) {
-			for range cap(s.unrecorded) {
-				s.unrecorded <- struct{}{}
+		"before the verdict": {func(f *fill) { f.urge() }, followRest},
+		"after it":           {judged, followRest},
+		"awaited":            {func(f *fill) { judged(f); f.urge() }, 0},
+		"long after it":      {func(f *fill) { judged(f); f.view.judged = time.Now().Add(-followPatience - 1) }, 0},
+		"crowded": {func(f *fill) {
+			judged(f)
+			for range cap(f.s.unrecorded) {
+				f.s.unrecorded <- struct{}{}
 			}
 		}, 0},
+		"soon awaited": {func(f *fill) {
+			judged(f)
+			time.AfterFunc(followRest/4, f.urge)
+		}, followRest / 4},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &Store{unrecorded: make(chan struct{}, maxUnrecorded)}
-			v := &view{}
-			w := &follower{f: &fill{s: s, view: v}, v: v, hurry: make(chan struct{})}
-			c.set(s, w)
+			f := &fill{s: s, view: &view{}, wake: make(chan struct{})}
+			c.set(f)
 			began := time.Now()
-			if err := w.rest(t.Context()); err != nil || time.Since(began) != c.want {
+			if err := (&follower{f: f}).rest(t.Context()); err != nil || time.Since(began) != c.want {
 				t.Errorf("%s: rested for %s, %v", name, time.Since(began), err)
+			}
+			ended, end := context.WithCancel(t.Context())
+			end()
+			if err := (&follower{f: f}).rest(ended); err == nil {
+				t.Error("an ended follower goes on")
 			}
 		})
 	}

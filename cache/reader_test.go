@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"io"
 	"net"
 	"os"
@@ -212,7 +213,10 @@ func BenchmarkHit(b *testing.B) {
 }
 
 // zeros is an endless body.
-type zeros struct{ left int64 }
+type zeros struct {
+	left int64
+	head byte // the first byte
+}
 
 func (z *zeros) Read(p []byte) (int, error) {
 	if z.left == 0 {
@@ -220,39 +224,54 @@ func (z *zeros) Read(p []byte) (int, error) {
 	}
 	n := min(int64(len(p)), z.left)
 	z.left -= n
+	p[0], z.head = z.head, 0
 	return int(n), nil
 }
 
 func (z *zeros) Close() error { return nil }
 
-// BenchmarkFill is a download without network: disk, digests and one reader.
+// BenchmarkFill is a download without network, disk, digests and one reader, to the end of the body: with
+// a sha1, which alone decides, and with nothing known, when all digests do.
 func BenchmarkFill(b *testing.B) {
 	const size = 256 << 20
-	s := openStore(b, Options{AllowUnverified: true})
-	src := Source{Name: "a", Open: func(context.Context, int64) (*verify.Stream, error) {
-		return &verify.Stream{ReadCloser: &zeros{size}, Size: size}, nil
-	}}
-	b.SetBytes(size)
-	i := 0
-	for b.Loop() {
-		i++
-		r, err := s.File(context.Background(), Blob{Key: string(rune(i))}, []Source{src})
-		if err != nil {
-			b.Fatal(err)
-		}
-		for {
-			n, err := r.Wait()
-			if err == io.EOF {
-				break
+	for _, known := range []bool{true, false} {
+		b.Run(map[bool]string{true: "sha1", false: "all"}[known], func(b *testing.B) {
+			s := openStore(b, Options{AllowUnverified: true})
+			b.SetBytes(size)
+			head := byte(0)
+			for b.Loop() {
+				b.StopTimer()
+				s.Idle()
+				head++
+				blob := Blob{Key: string(rune(head))}
+				if known {
+					sum := sha1.New()
+					io.Copy(sum, &zeros{size, head})
+					blob = Blob{Want: verify.Want{SHA1: verify.Sum(sum.Sum(nil)), Size: size}}
+				}
+				src := Source{Name: "a", Open: func(context.Context, int64) (*verify.Stream, error) {
+					return &verify.Stream{ReadCloser: &zeros{size, head}, Size: size}, nil
+				}}
+				b.StartTimer()
+				r, err := s.File(context.Background(), blob, []Source{src})
+				if err != nil {
+					b.Fatal(err)
+				}
+				for {
+					n, err := r.Wait()
+					if err == io.EOF {
+						break
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+					if _, err := r.SendTo(io.Discard, n); err != nil {
+						b.Fatal(err)
+					}
+				}
+				r.Close()
 			}
-			if err != nil {
-				b.Fatal(err)
-			}
-			if _, err := r.SendTo(io.Discard, n); err != nil {
-				b.Fatal(err)
-			}
-		}
-		r.Close()
+		})
 	}
 }
 

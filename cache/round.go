@@ -87,7 +87,7 @@ func begin(f *fill, leftover int64) (*round, error) {
 	if rest := verify.All &^ decide; rest != 0 {
 		r.follower = r.follow(rest)
 	}
-	f.update(func() { f.view, f.behind = r.view, r.follower })
+	f.update(func() { f.view = r.view })
 	return r, nil
 }
 
