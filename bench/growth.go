@@ -79,7 +79,7 @@ func (l *lab) grown(ctx context.Context, c *catalogue, prepare func(data string)
 			return err
 		}
 		s.admin = fmt.Sprintf("http://127.0.0.1:%d", admin)
-		if _, err := s.fill("imgmirror.yaml", map[string]any{"AdminPort": admin, "Source": source.url, "More": ""}); err != nil {
+		if _, err := s.fill("imgmirror.yaml", map[string]any{"AdminPort": admin, "Sources": []string{source.url}, "More": ""}); err != nil {
 			return err
 		}
 		return l.again(ctx, s, ready)
