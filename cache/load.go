@@ -8,13 +8,46 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sync/errgroup"
+
 	"imgmirror/cache/disk"
 	"imgmirror/cache/index"
 	"imgmirror/verify"
 )
 
-// load opens the index and compares it with what is on disk. It runs before the store is shared.
+// load opens the index and compares it with what is on disk. It runs before the store is shared. The folders are read
+// while the index is: with many files each of the two takes a while.
 func (s *Store) load(ctx context.Context) error {
+	var found foundFiles
+	var folders errgroup.Group
+	folders.Go(func() (err error) { found, err = s.findFiles(ctx); return err })
+	folders.Go(func() (err error) { s.copies, err = openCopies(s.dir, s.log); return err })
+	err := s.openIndex()
+	if foldersErr := folders.Wait(); err == nil {
+		err = foldersErr
+	}
+	if err == nil {
+		err = s.loadFiles(found)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.loadPartials(); err != nil {
+		return err
+	}
+	removeUnended(string(s.dir), s.log)
+	if s.pins, err = loadPins(s.dir.pins()); err != nil {
+		s.log.Error("the pins cannot all be read", "error", err)
+	}
+	there := func(sum verify.Sum) bool {
+		_, orphan := s.orphans[sum]
+		return orphan || s.files[sum] != nil || found.unknown[sum.String()[:2]]
+	}
+	return s.loadImages(ctx, there)
+}
+
+// openIndex opens the index and reads what it has of files; one that is broken makes room for a new one.
+func (s *Store) openIndex() error {
 	err := s.loadIndex()
 	if errors.Is(err, index.ErrCorrupt) {
 		s.log.Error("the index cannot be read: it is rebuilt from the files", "error", err)
@@ -29,28 +62,7 @@ func (s *Store) load(ctx context.Context) error {
 		}
 		err = s.loadIndex()
 	}
-	if err != nil {
-		return err
-	}
-	unknown, err := s.loadFiles(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.loadPartials(); err != nil {
-		return err
-	}
-	removeUnended(string(s.dir), s.log)
-	if s.pins, err = loadPins(s.dir.pins()); err != nil {
-		s.log.Error("the pins cannot all be read", "error", err)
-	}
-	there := func(sum verify.Sum) bool {
-		_, orphan := s.orphans[sum]
-		return orphan || s.files[sum] != nil || unknown[sum.String()[:2]]
-	}
-	if s.copies, err = openCopies(s.dir, s.log); err != nil {
-		return err
-	}
-	return s.loadImages(ctx, there)
+	return err
 }
 
 // later is for a change of the index that the next start makes as well: it does no
@@ -83,19 +95,22 @@ func (s *Store) loadIndex() (err error) {
 	return err
 }
 
-// loadFiles drops records without a file and notes files without a record. It gives the names of
-// folders that cannot be looked into: nothing in them is known to be absent.
-func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err error) {
+// foundFiles is what a look into DATA/files has found.
+type foundFiles struct {
+	files   map[verify.Sum]fs.DirEntry
+	unknown map[string]bool // folders that cannot be looked into: nothing in them is known to be absent
+}
+
+// findFiles looks into DATA/files.
+func (s *Store) findFiles(ctx context.Context) (found foundFiles, err error) {
 	parents, err := os.ReadDir(s.dir.files())
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	there := make(map[verify.Sum]bool, len(s.files))
-	unknown = make(map[string]bool)
-	var gone []index.Change
+	found = foundFiles{make(map[verify.Sum]fs.DirEntry), make(map[string]bool)}
 	for _, parent := range parents {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return found, err
 		}
 		if len(parent.Name()) != 2 {
 			continue
@@ -107,7 +122,7 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		}
 		if err != nil {
 			s.log.Error("a folder of files cannot be read", "error", err)
-			unknown[parent.Name()] = true
+			found.unknown[parent.Name()] = true
 			continue
 		}
 		for _, n := range names {
@@ -116,23 +131,31 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 				s.log.Warn("not a file of the cache, left alone", "path", path)
 				continue
 			}
-			there[sum] = true
-			if s.files[sum] != nil {
-				continue
-			}
-			info, err := n.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			s.orphans[sum] = info.Size()
-			s.space.addFile(info.Size())
+			found.files[sum] = n
 		}
 	}
+	return found, nil
+}
+
+// loadFiles drops records without a file and notes files without a record.
+func (s *Store) loadFiles(found foundFiles) error {
+	for sum, entry := range found.files {
+		if s.files[sum] != nil {
+			continue
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.orphans[sum] = info.Size()
+		s.space.addFile(info.Size())
+	}
+	var gone []index.Change
 	for sum, f := range s.files {
-		if there[sum] || unknown[sum.String()[:2]] {
+		if found.files[sum] != nil || found.unknown[sum.String()[:2]] {
 			s.space.addFile(f.Digests.Size)
 			continue
 		}
@@ -140,5 +163,5 @@ func (s *Store) loadFiles(ctx context.Context) (unknown map[string]bool, err err
 		delete(s.files, sum)
 		gone = append(gone, index.DropFile(sum), index.DropUse(sum))
 	}
-	return unknown, s.later(s.index.Write(gone...))
+	return s.later(s.index.Write(gone...))
 }

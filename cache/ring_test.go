@@ -98,6 +98,10 @@ func TestRingsGoInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.SetLimits(1, 0)
+		plan, err := s.Vacuum(t.Context(), true)
+		if err != nil || len(plan) != 6 {
+			t.Errorf("%d files would go, %v", len(plan), err)
+		}
 		gone, err := s.Vacuum(t.Context(), false)
 		if err != nil || len(gone) != 6 {
 			t.Fatalf("%d files went, %v", len(gone), err)

@@ -67,12 +67,9 @@ func packs(source string, kind byte, images []*manifest.Manifest) func(yield fun
 	}
 }
 
-// value is p as the index holds it.
-func (p *pack) value() []byte {
-	v := make([]byte, len(p.sum), len(p.sum)+s2.MaxEncodedLen(len(p.content)))
-	copy(v, p.sum[:])
-	return append(v, s2.Encode(v[len(v):cap(v)], p.content)...)
-}
+// value is p as the index holds it, in no more memory than needed: the values of a whole list are kept until they are
+// written, and what compressing needs is ten times as large.
+func (p *pack) value() []byte { return slices.Concat(p.sum[:], s2.Encode(nil, p.content)) }
 
 // unpack gives the manifests in a pack's value. It checks the sum: what comes out has gone in.
 func unpack(value []byte) (texts [][]byte, err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
 	"imgmirror/manifest"
@@ -110,7 +111,7 @@ func CleanTime(t time.Time) time.Time {
 // readFile is the opposite of PutFile; key comes without its prefix.
 func readFile(key, value []byte) (f File, err error) {
 	var r fileRecord
-	if err := json.Unmarshal(value, &r); err != nil {
+	if err := jsonv2.Unmarshal(value, &r); err != nil {
 		return f, fmt.Errorf("%w: record %x: %w", ErrCorrupt, key, err)
 	}
 	f.Info = Info{ModTime: CleanTime(r.ModTime), ContentType: r.ContentType, Added: CleanTime(r.Added)}
@@ -201,7 +202,7 @@ func (ix *Index) Images() (map[uuid.UUID]*Image, error) {
 		id, err := uuid.FromBytes(key)
 		im := new(Image)
 		if err == nil {
-			err = json.Unmarshal(value, im)
+			err = jsonv2.Unmarshal(value, im)
 		}
 		if err != nil {
 			ix.log.Warn("what is known of an image cannot be read", "key", fmt.Sprintf("%x", key), "error", err)

@@ -1,9 +1,11 @@
 package index
 
 import (
+	"encoding/binary"
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -80,5 +82,30 @@ func TestRecords(t *testing.T) {
 	}
 	if complete, err := ix.Complete(); !complete || err != nil {
 		t.Errorf("Complete = %t, %v", complete, err)
+	}
+}
+
+// BenchmarkFiles reads the records of 10,000 files, and of as many images.
+func BenchmarkFiles(b *testing.B) {
+	ix := open(b, Options{})
+	var all []Change
+	for i := range 10_000 {
+		d := verify.Digests{Size: int64(i), Format: "gzip"}
+		binary.BigEndian.PutUint32(d.SHA1[:], uint32(i))
+		id := uuid.UUID{byte(i >> 8), byte(i)}
+		all = append(all, PutFile(File{Info: Info{Digests: d, ModTime: time.Unix(1e9, 0), Added: time.Unix(1e9, 5)}, Stamp: &Stamp{1e18, 1e18, 7}}),
+			PutImage(id, &Image{Source: "source", Sums: []verify.Sum{d.SHA1}}))
+	}
+	if err := ix.Write(all...); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		files := 0
+		if err := ix.Files(func(File) { files++ }); err != nil || files != 10_000 {
+			b.Fatal(files, err)
+		}
+		if images, err := ix.Images(); err != nil || len(images) != 10_000 {
+			b.Fatal(len(images), err)
+		}
 	}
 }
