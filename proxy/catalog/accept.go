@@ -72,6 +72,11 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	c.state.Unlock()
 	c.rebuild()
 	c.settle(s, true)
+	images, before := len(got.Images), len(had)
+	if !same {
+		got.Images, had = nil, nil // what the source's texts take goes before more is made of them
+		c.giveBack()
+	}
 
 	c.metrics.lastSuccess.WithLabelValues(s.name).Set(unixSeconds(got.Fetched))
 	result := resultChanged
@@ -90,7 +95,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 		log.Info("source can read all it has again")
 	}
 	if !same || first {
-		log.Info("list has changed", "kind", got.Kind, "images", len(got.Images), "before", len(had))
+		log.Info("list has changed", "kind", got.Kind, "images", images, "before", before)
 	}
 
 	if save {
