@@ -18,7 +18,7 @@ import (
 
 // tiny is a plan that measures nothing of use, in seconds.
 var tiny = plan{rounds: 1, hit: 30 * time.Millisecond, small: 20 * time.Millisecond, hitSize: 4 << 20, coldSize: 4 << 20, images: 50,
-	grownImages: []int{20, 40}, grownFiles: []int{20, 40}, startFiles: 10, startImages: 40, connections: 20}
+	grownImages: []int{20, 40}, grownFiles: []int{20, 40}, startFiles: 10, startImages: 40, connections: 20, few: 1}
 
 // Every scenario runs: the contenders start, answer the right bytes, and have a row with all figures in the report.
 func TestScenarios(t *testing.T) {

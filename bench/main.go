@@ -35,15 +35,16 @@ type plan struct {
 	grownImages, grownFiles []int // sizes of the mirrors that grow
 	startFiles, startImages int   // of the mirror that starts
 	connections             int   // that are open and idle
+	few                     int   // rounds of what takes long
 	timed                   bool  // the benchmarks of e2e run too
 	rest                    bool  // the disk comes to rest before each cold run
 }
 
 var (
 	full = plan{rounds: 5, hit: 2 * time.Second, small: 2 * time.Second, hitSize: 256 << 20, coldSize: 256 << 20, images: 1000,
-		grownImages: []int{1000, 10_000, 100_000}, grownFiles: []int{1000, 10_000, 100_000}, startFiles: 10_000, startImages: 100_000, connections: 2000, timed: true, rest: true}
+		grownImages: []int{1000, 10_000, 100_000}, grownFiles: []int{1000, 10_000, 100_000}, startFiles: 10_000, startImages: 100_000, connections: 2000, few: 3, timed: true, rest: true}
 	quick = plan{rounds: 3, hit: 400 * time.Millisecond, small: 250 * time.Millisecond, hitSize: 256 << 20, coldSize: 64 << 20, images: 1000,
-		grownImages: []int{300, 1000, 3000}, grownFiles: []int{100, 300, 1000}, startFiles: 300, startImages: 3000, connections: 2000, rest: true}
+		grownImages: []int{300, 1000, 3000}, grownFiles: []int{100, 300, 1000}, startFiles: 300, startImages: 3000, connections: 2000, few: 2, rest: true}
 )
 
 // options are those of the command line.

@@ -13,21 +13,21 @@ import (
 )
 
 // memories are what the mirror takes of the memory under its clients.
-func memories() group {
+func memories(p plan) group {
 	return group{
 		title: "Memory",
 		text: "64 clients that download the cached file, and many connections that have each been answered one manifest and stay open. The memory at 100,000 images is " +
 			"in the part on growth.",
 		scenarios: []scenario{
 			{
-				name: "memory/64 hits", fresh: true, base: "nginx", measures: []measure{memory}, goals: []goal{{measure: memory, limit: 90}},
+				name: "memory/64 hits", fresh: true, rounds: p.few, base: "nginx", measures: []measure{memory}, goals: []goal{{measure: memory, limit: 90}},
 				contenders: []contender{
 					hit(ours, 64, func(ctx context.Context, l *lab) (*server, error) { return l.startMirror(ctx, 0, "") }),
 					hit("nginx", 64, func(ctx context.Context, l *lab) (*server, error) { return l.nginx(ctx, l.data.dir, plain) }),
 				},
 			},
 			{
-				name: "memory/open connections", fresh: true, measures: []measure{memory, resting}, goals: []goal{{measure: memory, limit: 150}},
+				name: "memory/open connections", fresh: true, rounds: p.few, measures: []measure{memory, resting}, goals: []goal{{measure: memory, limit: 150}},
 				contenders: []contender{{ours, openConnections}},
 			},
 		},

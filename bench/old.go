@@ -48,7 +48,7 @@ func (l *lab) pairs(all []group, name, binary string) (pairs []group) {
 					continue
 				}
 				before := contender{ours + " of " + name, func(ctx context.Context, _ *lab, round int) (sample, error) { return c.run(ctx, &old, round) }}
-				one := scenario{name: s.name + strings.TrimPrefix(c.name, ours), fresh: s.fresh, base: before.name, measures: s.measures}
+				one := scenario{name: s.name + strings.TrimPrefix(c.name, ours), fresh: s.fresh, rounds: s.rounds, base: before.name, measures: s.measures}
 				one.contenders = []contender{{ours, c.run}, before}
 				pair.scenarios = append(pair.scenarios, one)
 			}

@@ -24,6 +24,7 @@ type group struct {
 type scenario struct {
 	name       string // such as hit/64: -only picks by this name
 	fresh      bool   // servers of the scenario before are stopped: caches begin empty
+	rounds     int    // at most so many, for what takes long; 0: as many as the plan has
 	base       string // the contender that the others are compared with
 	measures   []measure
 	goals      []goal
@@ -130,7 +131,11 @@ func with(done []groupResult, g groupResult) []groupResult {
 // run runs each contender once a round, another one first in each round.
 func (l *lab) run(ctx context.Context, s scenario) (result, error) {
 	r := result{s, map[string][]sample{}}
-	for round := -1; round < l.rounds; round++ {
+	rounds := l.rounds
+	if s.rounds > 0 {
+		rounds = min(rounds, s.rounds)
+	}
+	for round := -1; round < rounds; round++ {
 		all := r.scenario.contenders
 		first := max(round, 0) % len(all)
 		for _, c := range slices.Concat(all[first:], all[:first]) {
@@ -156,5 +161,5 @@ func (c contender) isOurs() bool { return strings.HasPrefix(c.name, ours) }
 
 // groups are all scenarios, in the order of the report. Each group has a file of its own.
 func groups(p plan) []group {
-	return []group{hits(), smalls(), colds(), ranges(), tails(), memories(), growths(p), timed(p)}
+	return []group{hits(), smalls(), colds(), ranges(), tails(p), memories(p), growths(p), timed(p)}
 }

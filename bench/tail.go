@@ -18,7 +18,7 @@ const (
 )
 
 // tails are small answers while the server is busy with large ones.
-func tails() group {
+func tails(p plan) group {
 	g := group{
 		title: "Tail",
 		text: "One client asks for small answers, one after the other: of a server that has nothing else to do, and of one that sends the cached file to 64 clients while 32 " +
@@ -32,6 +32,7 @@ func tails() group {
 		g.scenarios = append(g.scenarios, scenario{
 			name:     "tail/" + kind.name,
 			fresh:    true,
+			rounds:   p.few,
 			base:     ours + ", idle",
 			measures: []measure{perSecond, median50, p99},
 			goals:    []goal{{measure: p99, to: ours + ", idle", limit: 3}},
@@ -41,10 +42,10 @@ func tails() group {
 					if err != nil {
 						return nil, err
 					}
-					return beside(ctx, l, kind.ofMirror(ours, 1, ""), s, l.data.cold[round+1])
+					return beside(ctx, l, kind.ofMirror(ours, 1, ""), s, l.data.cold[round+1], round)
 				}},
 				kind.ofMirror(ours+", idle", 1, ""),
-				{"nginx", func(ctx context.Context, l *lab, _ int) (sample, error) {
+				{"nginx", func(ctx context.Context, l *lab, round int) (sample, error) {
 					root, err := l.static(ctx)
 					if err != nil {
 						return nil, err
@@ -53,7 +54,7 @@ func tails() group {
 					if err != nil {
 						return nil, err
 					}
-					return beside(ctx, l, kind.ofNginx("nginx", 1, plain), s, image{})
+					return beside(ctx, l, kind.ofNginx("nginx", 1, plain), s, image{}, round)
 				}},
 				kind.ofNginx("nginx, idle", 1, plain),
 			},
@@ -63,9 +64,12 @@ func tails() group {
 }
 
 // beside measures small answers while s sends the cached file, and a cold one unless cold is zero.
-func beside(ctx context.Context, l *lab, small contender, s *server, cold image) (got sample, err error) {
+func beside(ctx context.Context, l *lab, small contender, s *server, cold image, round int) (got sample, err error) {
 	if err := check(ctx, s.url+l.data.hit.path(), "", l.data.hit.size, l.data.hit.sha1); err != nil {
 		return nil, err
+	}
+	if round < 0 {
+		return small.run(ctx, l, round)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -85,7 +89,7 @@ func beside(ctx context.Context, l *lab, small contender, s *server, cold image)
 			return ctx.Err()
 		}
 		var err error
-		got, err = small.run(ctx, l, 0)
+		got, err = small.run(ctx, l, round)
 		return err
 	})
 	return got, g.Wait()
