@@ -111,7 +111,7 @@ func (c *catalogue) write(data string, n int) error {
 		sum := fmt.Sprintf("%x", sha1.Sum(file)) //nolint:gosec // as above
 		for path, text := range map[string][]byte{
 			filepath.Join("files", sum[:2], sum):         file,
-			filepath.Join("manifests", c.ids[i]+".json"): fmt.Appendf(nil, `{"source":"source","manifest":%s}`, c.texts[i]),
+			filepath.Join("manifests", c.ids[i]+".json"): fmt.Appendf(nil, `{"source":"source0","manifest":%s}`, c.texts[i]),
 		} {
 			path = filepath.Join(data, path)
 			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as the mirror does
