@@ -108,3 +108,58 @@ func TestLogRequests(t *testing.T) {
 		}
 	}
 }
+
+// TestClosedLog: a mirror goes on, and stops in good order, when nobody reads its log any more.
+func TestClosedLog(t *testing.T) {
+	t.Parallel()
+	m := newMirror(t, nil)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.stderr = write
+	m.launch()
+	write.Close()
+	m.awaitReady()
+	read.Close()
+	for n := range 3 { // writes to the closed pipe
+		get(t, m.url+"/ping")
+		m.until("the loss is counted", func() bool { return m.metric("imgmirror_http_log_lost_total") > float64(n) })
+	}
+	m.stop()
+}
+
+// TestStuckLog: a log that takes nothing delays no reply, and a second signal ends the process.
+func TestStuckLog(t *testing.T) {
+	t.Parallel()
+	m := newMirror(t, settings{"log.level": "info"})
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	m.stderr = write
+	m.launch()
+	write.Close()
+	m.awaitReady()
+	agent := strings.Repeat("a", 4000)
+	for range 100 { // the pipe has 64 KiB
+		get(t, m.url+"/ping", "User-Agent", agent)
+	}
+	m.until("the log is stuck", func() bool {
+		get(t, m.url+"/ping", "User-Agent", agent)
+		return m.metric("imgmirror_http_log_lines") > 20
+	})
+	m.signal(syscall.SIGTERM)
+	m.until("the client listener is closed", func() bool {
+		_, err := tryGet(m.url + "/ping")
+		return err != nil
+	})
+	m.untilEach(250*time.Millisecond, "a further signal ends the process", func() bool {
+		_ = m.cmd.Process.Signal(syscall.SIGTERM) // fails when the process has ended
+		return !m.running()
+	})
+	if code := m.awaitExit(20 * time.Second); code != 1 {
+		t.Errorf("exit %d", code)
+	}
+}

@@ -38,6 +38,7 @@ type mirror struct {
 	config map[string]any
 	env    []string
 	under  []string // a program that runs the binary, and its arguments; nil: none
+	stderr *os.File // of the process; nil: log
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
@@ -166,6 +167,9 @@ func (m *mirror) run(args ...string) {
 	args = slices.Concat(m.under, []string{imgmirror}, args)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
+	if m.stderr != nil {
+		cmd.Stderr = m.stderr
+	}
 	cmd.Env, cmd.Dir = m.env, m.dir
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)

@@ -212,6 +212,9 @@ func newVersionCmd() *cobra.Command {
 // timeout(1), for one, signals its child and then the group that it is in.
 const sameSignal = 200 * time.Millisecond
 
+// stuckStderr is how long a second signal waits for a pipe that nothing reads.
+const stuckStderr = time.Second
+
 // signalContext ends at the first SIGINT or SIGTERM; a second one ends the
 // process at once, for an operator who will not wait for open replies.
 func signalContext(stderr io.Writer) (context.Context, func()) {
@@ -228,7 +231,15 @@ func signalContext(stderr io.Writer) (context.Context, func()) {
 			if time.Since(first) < sameSignal {
 				continue
 			}
-			fmt.Fprintf(stderr, "imgmirror: %v again: ending at once\n", s)
+			told := make(chan struct{})
+			go func() {
+				fmt.Fprintf(stderr, "imgmirror: %v again: ending at once\n", s)
+				close(told)
+			}()
+			select {
+			case <-told:
+			case <-time.After(stuckStderr):
+			}
 			os.Exit(failure.ExitFailure)
 		}
 	}()

@@ -4,8 +4,11 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/dustin/go-humanize"
@@ -39,6 +42,7 @@ func newServeCmd() *cobra.Command {
 func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), stderr io.Writer) error {
 	hangups, release := catchHangups()
 	defer release()
+	defer outliveLog()()
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.SlogLevel())
 	log, err := newLogger(stderr, level, cfg.Log.Format)
@@ -88,6 +92,14 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// outliveLog keeps a broken pipe from ending the process: a write to a log that nothing reads fails, and that is all.
+// Child processes have the signal as ever.
+func outliveLog() (stop func()) {
+	signals := make(chan os.Signal, 1) // unread
+	signal.Notify(signals, syscall.SIGPIPE)
+	return func() { signal.Stop(signals) }
 }
 
 // limitMemory has the process keep to its memory, and tells what holds.

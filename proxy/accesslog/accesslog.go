@@ -4,6 +4,7 @@
 package accesslog
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"io"
@@ -83,8 +84,11 @@ type Log struct {
 	long  []atomic.Pointer[[]byte] // by the Index of a place: the line, where it is longer than a place
 	taken atomic.Int64             // bytes of all long lines
 	lost  atomic.Int64
-	told  bool   // that lines are lost; of Run
-	batch []byte // of Run
+	// Of Run:
+	told   bool // that lines are lost
+	failed bool // the last write
+	cut    bool // what is written ends amid a line
+	batch  []byte
 }
 
 // line is a formatted line. A line has no pointers, so that the garbage collector passes the queue by.
@@ -118,7 +122,7 @@ func New(o Options) (*Log, error) {
 func (l *Log) Register(r prometheus.Registerer) {
 	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "imgmirror_http_log_lost_total",
-		Help: "Requests without a line in the access log, because too many lines waited to be written.",
+		Help: "Requests without a line in the access log, because too many lines waited to be written, or the writing failed.",
 	}, func() float64 { return float64(l.lost.Load()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "imgmirror_http_log_lines",
 		Help: "Lines of the access log that wait to be written.",
@@ -183,7 +187,7 @@ func (l *Log) Run(ctx context.Context) error {
 }
 
 // write writes the lines that wait. Errors of the writer have no place to be told: the log is where
-// errors are told.
+// errors are told. The lines count as lost.
 func (l *Log) write() {
 	for p := l.lines.Next(); p != nil; p = l.lines.Next() {
 		if p.Value.length > 0 {
@@ -198,17 +202,24 @@ func (l *Log) write() {
 		}
 	}
 	l.flush()
-	if !l.told && l.lost.Load() > 0 {
+	if !l.told && !l.failed && l.lost.Load() > 0 {
 		l.told = true
-		l.log.Warn("the access log has lost lines: requests come faster than lines are written",
+		l.log.Warn("the access log has lost lines: requests came faster than lines were written, or writing failed",
 			"metric", "imgmirror_http_log_lost_total")
 	}
 }
 
-// flush writes the batch.
+// flush writes the batch, behind the end of a line that was cut.
 func (l *Log) flush() {
 	if len(l.batch) > 0 {
-		_, _ = l.writer.Write(l.batch)
+		if l.cut {
+			_, err := l.writer.Write([]byte{'\n'})
+			l.cut = err != nil
+		}
+		n, err := l.writer.Write(l.batch)
+		l.failed = err != nil
+		l.lost.Add(int64(bytes.Count(l.batch[n:], []byte{'\n'})))
+		l.cut = n > 0 && l.batch[n-1] != '\n' || n == 0 && l.cut
 	}
 	l.batch = l.batch[:0]
 	if cap(l.batch) > writeBytes { // a long line was in it

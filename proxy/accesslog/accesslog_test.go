@@ -416,3 +416,55 @@ func BenchmarkAdd(b *testing.B) {
 		}
 	})
 }
+
+// full is a writer with room for so many bytes, as a full disk is.
+type full struct {
+	sink
+	room int
+}
+
+func (f *full) Write(p []byte) (int, error) {
+	n := min(len(p), f.room)
+	f.room -= n
+	_, _ = f.sink.Write(p[:n])
+	if n < len(p) {
+		return n, errors.New("no space is left")
+	}
+	return n, nil
+}
+
+// Lines that the writer does not take whole are counted, and a line that was cut ends before the next one begins. The
+// loss is told once the writer takes lines again.
+func TestFullDisk(t *testing.T) {
+	w, warnings := &full{}, &sink{}
+	l, err := New(Options{Writer: w, Common: common(t, text), Logger: slog.New(slog.NewTextHandler(warnings, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := entry("/x")
+	length := len(l.format.append(nil, &e))
+	w.room = 2*length + length/2
+	for range 5 {
+		l.Add(&e)
+	}
+	l.write()
+	l.write() // there is nothing to write
+	if lost := l.lost.Load(); lost != 3 {
+		t.Errorf("%d lines are lost, want 3", lost)
+	}
+	if warnings.text.Len() > 0 {
+		t.Errorf("told on a full disk: %s", warnings.text.String())
+	}
+	w.room = 1 << 20
+	for range 2 {
+		l.Add(&e)
+		l.write()
+	}
+	line := string(l.format.append(nil, &e))
+	if got, want := w.text.String(), line+line+line[:length/2]+"\n"+line+line; got != want {
+		t.Errorf("the log is\n%q, want\n%q", got, want)
+	}
+	if lines, _ := warnings.state(); lines != 1 {
+		t.Errorf("%d warnings: %s", lines, warnings.text.String())
+	}
+}
