@@ -129,7 +129,8 @@ func TestQuick(t *testing.T) {
 		}
 		headers := []string{"", "X-Request-Id: abc\r\n", "Via: 1.1 x\r\n", "If-Match: *\r\n", "If-Match: \"no\"\r\n", "Range: bytes=0-1\r\n",
 			"If-Modified-Since: Sun, 06 Nov 2044 08:49:37 GMT\r\n", "Connection: close\r\n", "if-none-match: *\r\n", "If-None-Match: W/\"x\", \"y\"\r\n",
-			"If-None-Match: a\r\nIf-None-Match: *\r\n", "If-None-Match:\r\n", "Accept-Encoding: gzip\r\nAccept-Encoding: zstd\r\n"}
+			"If-None-Match: a\r\nIf-None-Match: *\r\n", "If-None-Match:\r\n", "Accept-Encoding: gzip\r\nAccept-Encoding: zstd\r\n",
+			"Accept-Encoding:\r\nAccept-Encoding: gzip\r\n", "Accept-Version: \r\nAccept-Version: ~2\r\n"}
 		for _, tag := range tags {
 			headers = append(headers, "If-None-Match: \""+tag+"\"\r\n", "If-None-Match: "+tag+"\r\n")
 		}

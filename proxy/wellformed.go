@@ -61,7 +61,9 @@ func (h *head) note(name, value []byte) {
 	}
 	if is != nil {
 		h.odd = h.odd || *is != nil
-		*is = value
+		if *is = value; value == nil {
+			*is = []byte{} // empty, not absent
+		}
 	}
 }
 

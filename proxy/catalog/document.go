@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"encoding/hex"
+	"strings"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -59,6 +60,7 @@ func (ds *documents) get(id uuid.UUID, form documentForm, body func() []byte) *D
 	if len(made) == 0 {
 		return nil
 	}
+	form.base, form.channel = strings.Clone(form.base), strings.Clone(form.channel) // may be parts of a whole request
 	sum := sha1.Sum(made)
 	d := &Document{Path: "/images/" + id.String(), Body: made, ETag: hex.EncodeToString(sum[:]), id: id, form: form}
 	if len(made) <= keptBody {

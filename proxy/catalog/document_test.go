@@ -3,6 +3,7 @@ package catalog
 import (
 	"bytes"
 	"testing"
+	"unsafe"
 )
 
 // A list keeps the documents that were asked for, each with the text of its own list, image, form and base; and of
@@ -31,6 +32,11 @@ func TestDocuments(t *testing.T) {
 	here, there := l.Dataset(m, "http://here", ""), l.Dataset(m, "http://there", "dev")
 	if !bytes.Equal(here.Body, m.V1("http://here", "")) || !bytes.Equal(there.Body, m.V1("http://there", "dev")) || here.ETag == there.ETag {
 		t.Errorf("%s, %s", here.Body, there.Body)
+	}
+
+	request := "/datasets/x?channel=dev"
+	if kept := l.Dataset(m, "http://kept", request[len(request)-3:]).form.channel; kept != "dev" || unsafe.StringData(kept) == unsafe.StringData(request[len(request)-3:]) {
+		t.Errorf("the channel %q is a part of the request, which a kept document keeps whole", kept)
 	}
 
 	for range 2 {
