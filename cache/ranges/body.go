@@ -181,10 +181,12 @@ func (b *Body) hunger() {
 // head gives the first piece, after the change to its rival where that one is ahead; nil: none is
 // planned. b.mu is held.
 func (b *Body) head() *piece {
-	for len(b.pieces) > 0 && b.pieces[0].to == b.read { // read, or cut where the reader is
-		if r := b.pieces[0].rival; r != nil {
-			b.drop(r)
+	for len(b.pieces) > 0 && b.pieces[0].to <= b.read { // read, or cut where the reader is or has been
+		p := b.pieces[0]
+		if p.rival != nil {
+			b.drop(p.rival)
 		}
+		b.free(p, p.to)
 		b.pieces = b.pieces[1:]
 	}
 	if len(b.pieces) == 0 {

@@ -2,6 +2,7 @@ package ranges
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type answer struct {
 	whole bool  // the whole body comes
 	more  bool  // one byte more than asked
 	part  int64 // != 0: so many bytes
+	each  int   // != 0: bytes a second, in the place of the source's
 }
 
 func (f *fake) Open(ctx context.Context, offset, length int64) (*verify.Stream, error) {
@@ -86,7 +88,7 @@ func (f *fake) Open(ctx context.Context, offset, length int64) (*verify.Stream, 
 		rest = append(bytes.Clone(rest), 0)
 	}
 	f.most.Store(max(f.most.Load(), f.open.Add(1)))
-	s.ReadCloser = &body{f: f, ctx: ctx, a: a, rest: rest, limit: rate.NewLimiter(rate.Limit(f.each), 64<<10)}
+	s.ReadCloser = &body{f: f, ctx: ctx, a: a, rest: rest, limit: rate.NewLimiter(rate.Limit(cmp.Or(a.each, f.each)), 64<<10)}
 	return s, nil
 }
 
@@ -117,7 +119,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case n == 0:
 		return 0, io.EOF
 	}
-	if b.f.each > 0 {
+	if cmp.Or(b.a.each, b.f.each) > 0 {
 		if err := b.limit.WaitN(b.ctx, n); err != nil {
 			return 0, err
 		}
@@ -267,7 +269,7 @@ func TestSpeed(t *testing.T) {
 	}
 	// One connection takes 8 s.
 	f("four connections", 4, 2100*ms, &fake{each: 20 * mib, wait: ms})
-	f("a long way", 4, 2500*ms, &fake{each: 20 * mib, wait: 50 * ms})
+	f("a long way", 4, 2700*ms, &fake{each: 20 * mib, wait: 50 * ms})
 	// The faster one alone takes 8 s, and both 6.4 s at best.
 	f("a slow one helps", 2, 6700*ms, &fake{all: limited(20 * mib), wait: ms}, &fake{all: limited(5 * mib), wait: ms})
 	f("slow ones at each connection", 4, 2000*ms, &fake{each: 20 * mib, wait: ms}, &fake{each: 5 * mib, wait: ms})

@@ -230,32 +230,43 @@ func (b *Body) settle(p *piece, err error) bool {
 		b.lost = append(b.lost, Lost{p.source, err})
 		s.out = s.out || errors.Is(err, verify.ErrMismatch)
 	}
+	brought := p.got > 0
 	if !p.complete() {
 		b.giveUp(p)
 	}
 	b.data.Signal()
 	b.work.Broadcast()
-	return err == nil || p.got > 0 && !s.out && !errors.Is(err, ErrWhole)
+	return err == nil || brought && !s.out && !errors.Is(err, ErrWhole)
 }
 
-// giveUp cuts p where its bytes end; another stream has to bring the rest. b.mu is held.
+// giveUp cuts p where its bytes end; another stream has to bring the rest. Behind the first piece, bytes
+// that do not fill a block are dropped: a source that sends few bytes an answer would take more memory
+// than the window. b.mu is held.
 func (b *Body) giveUp(p *piece) {
 	if h := b.pieces[0]; h.rival == p {
 		h.rival = nil
 		b.free(p, p.to)
 		return
 	}
+	i := slices.Index(b.pieces, p)
+	if i > 0 {
+		p.got -= p.got % blockSize
+	}
 	rest := p.rival
 	if rest == nil {
 		rest = &piece{from: p.from + p.got, to: p.to}
 	}
 	p.rival = nil
-	i := slices.Index(b.pieces, p)
 	if p.got == 0 {
 		b.pieces[i] = rest
 		b.free(p, p.to)
 		return
 	}
 	p.to = p.from + p.got
+	blocks := (p.got + blockSize - 1) / blockSize
+	for _, k := range p.blocks[blocks:] {
+		b.o.Memory.spare.Put(k)
+	}
+	p.blocks = p.blocks[:blocks]
 	b.pieces = slices.Insert(b.pieces, i+1, rest)
 }
