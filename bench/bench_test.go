@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -172,5 +173,32 @@ func TestPublish(t *testing.T) {
 	}
 	if err := (report{}).publish(options{report: document}, &printed); err == nil {
 		t.Error("a document without marks is taken")
+	}
+}
+
+// An interrupted benchmark leaves no process behind.
+func TestTogether(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	if err := read.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := together(exec.CommandContext(ctx, "sh", "-c", "sleep 60 & echo there; wait"))
+	cmd.Stdout = write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	if _, err := read.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	_ = cmd.Wait() // the signal
+	if _, err := io.ReadAll(read); err != nil {
+		t.Errorf("a process is left that has the output: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // timed are the timed tests of the folder e2e, which need its harness: pools, browsers' requests, bundles. Each
@@ -53,7 +54,7 @@ func benchmark(ctx context.Context, name string) (sample, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "./e2e", "-run", "^$", "-bench", "^Benchmark"+name+"$", "-benchtime", "1x")
+	cmd := together(exec.CommandContext(ctx, "go", "test", "./e2e", "-run", "^$", "-bench", "^Benchmark"+name+"$", "-benchtime", "1x"))
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -64,6 +65,14 @@ func benchmark(ctx context.Context, name string) (sample, error) {
 		return nil, fmt.Errorf("%s reports nothing:\n%s", cmd, out)
 	}
 	return got, nil
+}
+
+// together has the end of cmd's context end all that cmd has started: go test by itself leaves its test behind, and the
+// test its servers.
+func together(cmd *exec.Cmd) *exec.Cmd {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	return cmd
 }
 
 // reported reads the line of a benchmark: its name, how often it ran, then values with their units.
