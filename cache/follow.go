@@ -38,12 +38,12 @@ type follower struct {
 	err  error // why there are no digests; valid once done
 
 	done chan struct{}
-	stop context.CancelFunc
+	stop context.CancelCauseFunc
 }
 
 // follow begins to take the digests of set behind the round.
 func (r *round) follow(set verify.Set) *follower {
-	ctx, stop := context.WithCancel(r.f.s.ctx)
+	ctx, stop := context.WithCancelCause(context.Background()) // the end of the round ends it
 	w := &follower{
 		f: r.f, v: r.view, file: r.file, sums: verify.NewFollower(set),
 		done: make(chan struct{}), stop: stop,
@@ -54,12 +54,17 @@ func (r *round) follow(set verify.Set) *follower {
 
 // close ends the follower, and waits for that.
 func (w *follower) close() {
-	w.stop()
+	w.stop(nil)
 	<-w.done
 }
 
-// digests waits for the digests, and adds them to got. The error is that of the disk, or ErrClosed.
+// digests waits for the digests, once there is a verdict, and adds them to got. The error is that of the disk, or
+// ErrClosed: the store ends, and what is left of a large file is for the next process.
 func (w *follower) digests(got verify.Digests) (verify.Digests, error) {
+	if got.Size > followBurst {
+		forget := context.AfterFunc(w.f.s.ctx, func() { w.stop(ErrClosed) })
+		defer forget()
+	}
 	<-w.done
 	if w.err != nil {
 		return got, w.err

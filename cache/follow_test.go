@@ -120,6 +120,22 @@ func TestEndBeforeTheDigests(t *testing.T) {
 	}
 }
 
+// The digests of a small file are not left to the next process when the store is closed.
+func TestCloseEndsSmallFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := noise(1, 1000)
+		s := openStore(t, Options{})
+		release := holdFollowers(t, s)
+		wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
+		context.AfterFunc(s.ctx, func() {
+			synctest.Wait()
+			release()
+		})
+		closeStore(t, s)
+		wantData(t, openStore(t, Options{Dir: s.o.Dir}), blobOf(data), data, Hit)
+	})
+}
+
 // A file that is lost between verdict and record is brought again, in a slot.
 func TestLostBeforeTheRecord(t *testing.T) {
 	s := openStore(t, Options{FillSlots: 1})
