@@ -163,31 +163,46 @@ func TestLostBeforeTheRecord(t *testing.T) {
 	}
 }
 
-// The room of a file that has a verdict and no record is waited for, not refused.
+// The room of a file that has a verdict and no record is waited for, not refused. A file that is lost
+// before its record gives way to the download that waits.
 func TestRoomOfVerifiedFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		data, other := noise(1, 2<<20), noise(2, 2<<20)
-		s := openStore(t, Options{MaxSize: 3 << 20})
-		release := holdFollowers(t, s)
-		wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
-		done := make(chan error)
-		go func() {
-			_, _, err := get(s, blobOf(other), &fake{name: "a", data: other})
-			done <- err
-		}()
-		synctest.Wait()
-		select {
-		case err := <-done:
-			t.Fatalf("it did not wait: %v", err)
-		default:
-		}
-		release()
-		if err := <-done; err != nil {
-			t.Fatal(err)
-		}
-		s.Idle()
-		wantData(t, s, blobOf(other), other, Hit)
-	})
+	for _, lost := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			data, other := noise(1, 2<<20), noise(2, 2<<20)
+			s := openStore(t, Options{MaxSize: 3 << 20, FillSlots: 1})
+			began := time.Now()
+			release := holdFollowers(t, s)
+			if lost {
+				partial := s.dir.partial(blobOf(data).partialName())
+				s.step = func(now string) {
+					if now == "digests" {
+						_ = os.Remove(partial) // once: then it is not there
+					}
+				}
+			}
+			wantData(t, s, blobOf(data), data, Miss, &fake{name: "a", data: data})
+			done := make(chan error)
+			go func() {
+				_, _, err := get(s, blobOf(other), &fake{name: "a", data: other})
+				done <- err
+			}()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Fatalf("it did not wait: %v", err)
+			default:
+			}
+			release()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			s.Idle()
+			wantData(t, s, blobOf(other), other, Hit)
+			if took := time.Since(began); took > time.Minute {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
 }
 
 // A follower rests on a busy machine, until the record is urgent.

@@ -168,7 +168,7 @@ func (s *Store) judged() (all []*fill) {
 	defer s.mu.RUnlock()
 	for _, f := range s.fills {
 		f.mu.Lock()
-		if f.judged() && f.hold.n.Load() == 0 {
+		if f.judged() && !f.queued && f.hold.n.Load() == 0 {
 			all = append(all, f)
 		}
 		f.mu.Unlock()
@@ -176,14 +176,15 @@ func (s *Store) judged() (all []*fill) {
 	return all
 }
 
-// endJudged waits until the fills of judged are over. It tells whether there were any.
+// endJudged waits until the fills of judged are over, or have lost their files: these may need the caller's
+// slot, or turn, to go on. It tells whether there were any.
 func (s *Store) endJudged(ctx context.Context) bool {
 	ending := s.judged()
 	for _, f := range ending {
 		f.urge()
 	}
 	for _, f := range ending {
-		if f.ended(ctx) != nil {
+		if f.await(ctx, func() bool { return f.over || f.queued || !f.judged() }) != nil {
 			return false
 		}
 	}
