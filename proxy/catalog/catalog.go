@@ -231,6 +231,7 @@ func New(o Options) (*Catalog, error) {
 		c.unsettled = 0
 		close(c.ready)
 	}
+	c.sweepLoaded()
 	c.rebuild()
 	if o.Registerer != nil {
 		o.Registerer.MustRegister(hiddenCounts{c})

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"runtime"
 	"runtime/debug"
 	gometrics "runtime/metrics"
 	"sync"
@@ -60,6 +61,18 @@ func (c *Catalog) giveBack() {
 	}
 	c.shareTexts()
 	c.garbage.collect()
+}
+
+// sweepLoaded collects the garbage of the reading of saved lists before the first list is made of them: else the heap
+// grows to twice what both take.
+func (c *Catalog) sweepLoaded() {
+	images := 0
+	for _, s := range c.sources {
+		images += len(s.list.Images)
+	}
+	if images >= largeList {
+		runtime.GC()
+	}
 }
 
 // garbage is what the process has allocated since it last gave memory back.
