@@ -30,8 +30,12 @@ func keepNear(conn net.Conn) {
 	}
 	_ = raw.Control(func(fd uintptr) { // a connection that is closed needs nothing
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil && info.Min_rtt <= nearTime {
+		if err == nil && isNear(info) {
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, nearBuffer) // else as without
 		}
 	})
 }
+
+// isNear tells whether the least round trip is a near client's. Kernels that do not measure the round trip tell 0 (Linux
+// before 4.6, and what plays Linux): such a client may be anywhere.
+func isNear(info *unix.TCPInfo) bool { return 0 < info.Min_rtt && info.Min_rtt <= nearTime }

@@ -65,3 +65,12 @@ func TestNearClientsHaveSmallBuffers(t *testing.T) {
 		c.Close()
 	}
 }
+
+// A round trip of 0 is none that was measured: a far client keeps its send buffer.
+func TestIsNear(t *testing.T) {
+	for rtt, want := range map[uint32]bool{0: false, 1: true, nearTime: true, nearTime + 1: false, ^uint32(0): false} {
+		if got := isNear(&unix.TCPInfo{Min_rtt: rtt}); got != want {
+			t.Errorf("a round trip of %d µs is near: %v", rtt, got)
+		}
+	}
+}
