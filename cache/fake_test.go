@@ -68,6 +68,7 @@ type reply struct {
 	skip    time.Duration   // so long Reads come back with nothing, one each second
 	skipped int64           // bytes that each of these Reads has thrown away
 	whole   bool            // a range is answered with all from the offset on
+	refused error           // instead of a range that does not begin at 0
 	held    bool            // the pauses are the mirror's own limit
 }
 
@@ -96,7 +97,12 @@ func (f *fake) openRange(ctx context.Context, offset, length int64) (*verify.Str
 	if err != nil {
 		return nil, err
 	}
-	if b := s.ReadCloser.(*fakeBody); !b.r.whole {
+	b := s.ReadCloser.(*fakeBody)
+	if b.r.refused != nil && offset > 0 {
+		s.Close()
+		return nil, b.r.refused
+	}
+	if !b.r.whole {
 		b.rest = b.rest[:min(length, int64(len(b.rest)))]
 		s.Part, s.MD5 = int64(len(b.rest)), nil
 	}

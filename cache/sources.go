@@ -43,7 +43,7 @@ type candidate struct {
 	stalled  bool  // its last attempt stalled: others are asked before it
 	slow     bool  // its last attempt took long to be refused, or was not made
 	ended    bool  // its last attempt ended before the body did, and brought nothing
-	whole    bool  // it has answered a range with something else: it is asked for none
+	whole    bool  // it has refused a range, or answered it with something else: it is asked for none
 
 	rate  int64     // bytes a second that it brought lately; 0: none
 	rated time.Time // when that was; zero: it has not brought bytes
@@ -283,6 +283,7 @@ func (d *download) race(r *round, candidates []*candidate) (won *attempt, lost [
 			return true
 		}
 		a.c.heard(a.err)
+		a.c.whole = a.c.whole || a.length > 0 && offset > 0 // it may give what is left in one request
 		lost = append(lost, a)
 		return false
 	})

@@ -205,6 +205,15 @@ func TestRangesFirstByte(t *testing.T) {
 	})
 }
 
+// A source that refuses ranges, and not what is left of a file in one request, gives the file.
+func TestRangesRefused(t *testing.T) {
+	data := noise(1, 40*mib)
+	inRanges(t, Options{Streams: 4}, func(t *testing.T, s *Store) {
+		a := ranged("a", data, func(_ int, _ int64, r *reply) { r.refused = errors.New("416") })
+		wantData(t, s, blobOf(data), data, Miss, a)
+	})
+}
+
 // A source of which all streams fail in mid-file is asked again by the rules of any download.
 func TestRangesBreak(t *testing.T) {
 	data := noise(1, 40*mib)
