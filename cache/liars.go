@@ -90,3 +90,20 @@ func (all liars) distrust(c *candidate, key string, dear bool) {
 	maps.DeleteFunc(all, func(_ liar, told lie) bool { return time.Since(told.when) >= liarMemory || len(all) >= maxLiars })
 	all[liar{c.Name, key}] = lie{when: time.Now(), said: sha256.Sum256(c.Said), dear: dear, cause: c.out}
 }
+
+// suspects are the sources of files that came out wrong from several, with the time of the last one. Store.mu
+// guards them.
+type suspects map[string]time.Time
+
+// apart gives those of a team that may bring ranges of one file beside its first member: no suspect brings
+// some of a file: the next file would come out wrong, too, with no source to blame.
+func (all suspects) apart(team []*candidate) []*candidate {
+	suspect := func(c *candidate) bool {
+		when, is := all[c.Name]
+		return is && time.Since(when) < liarMemory
+	}
+	if len(team) > 0 && suspect(team[0]) {
+		return team[:1]
+	}
+	return slices.DeleteFunc(team, suspect)
+}

@@ -150,6 +150,7 @@ type Store struct {
 	partials map[string]Partial     // unfinished downloads that no fill is working on, by their files' names
 	fills    map[string]*fill       // in flight, by Blob.fillKey
 	liars    liars                  // who sent wrong bytes, and when: asked last
+	suspects suspects               // who may have sent some of a wrong file
 	changes  atomic.Uint64          // of files and aliases; read without mu
 }
 
@@ -194,6 +195,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		partials: make(map[string]Partial),
 		fills:    make(map[string]*fill),
 		liars:    make(liars),
+		suspects: make(suspects),
 	}
 	s.space = newSpace(o.MaxSize, o.MinFree, func() (int64, error) {
 		room, err := disk.RoomOf(o.Dir)

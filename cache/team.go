@@ -35,6 +35,9 @@ func (d *download) team(r *round) *team {
 	members := slices.DeleteFunc(slices.Clone(d.candidates(r)), func(c *candidate) bool {
 		return c.OpenRange == nil || c.whole || c.stalled || c.slow
 	})
+	d.s.mu.RLock()
+	members = d.s.suspects.apart(members)
+	d.s.mu.RUnlock()
 	if len(members) == 0 {
 		return nil
 	}

@@ -151,6 +151,11 @@ func TestRangesMixed(t *testing.T) {
 		if asked := a.asked(); asked[len(asked)-1] != 0 {
 			t.Errorf("a was asked at %v", asked)
 		}
+		// The next file comes from one of them, and is not cut.
+		next, wrong := noise(2, 40*mib), noise(3, 40*mib)
+		b = ranged("b", wrong, nil)
+		wantData(t, s, blobOf(next), next, Miss, ranged("a", next, nil), b)
+		wantAsked(t, b)
 	})
 }
 

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"imgmirror/verify"
 )
 
 // judge gives the verdict on the round's bytes, and blames the source of wrong bytes. Bytes of an
 // earlier process are the first suspect. Of several sources none is to blame, but from now on one
-// source at a time has to bring all of a round.
+// source at a time has to bring all of a round, and none of them is in a team with others for an hour.
 func (d *download) judge(r *round) error {
 	got, err := r.judge()
 	if err == nil { // the room first, as a client that has all may ask for the next
@@ -29,6 +30,11 @@ func (d *download) judge(r *round) error {
 		d.refuse(r, r.from[0], whereDigest, err)
 	default:
 		d.single = true
+		d.s.mu.Lock()
+		for _, c := range r.from {
+			d.s.suspects[c.Name] = time.Now()
+		}
+		d.s.mu.Unlock()
 		for _, c := range r.from {
 			d.s.metrics.failure(c.Name, whereMixed)
 		}
