@@ -33,7 +33,7 @@ type scenario struct {
 
 // contender is one server, or one way to ask it.
 type contender struct {
-	name string // contenders whose name begins with ours are of the mirror
+	name string // a contender of the mirror has a name that begins with ours
 	// run measures once. Round -1 comes first and is for starting, checking bytes and warming up: its sample is dropped.
 	run func(ctx context.Context, l *lab, round int) (sample, error)
 }

@@ -16,7 +16,7 @@ import (
 	"imgmirror/verify"
 )
 
-// publish gives the file of a round, whose digests hold, its final name: sync file, wait for the
+// publish gives the file of a round with a good verdict its final name: sync file, wait for the
 // digests that did not decide, note the images, rename, sync folder, record. After an error the
 // round is the caller's to abandon. Readers go on meanwhile: the bytes are right.
 func (s *Store) publish(f *fill, r *round) error {

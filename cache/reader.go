@@ -62,7 +62,7 @@ func (r *Reader) Info() Info {
 }
 
 // MD5 is the body's md5 to announce: of the verified file, or the one the manifest or the source
-// claims while the file is filled; nil when unknown. Where nobody claims one, MD5 of a verified file
+// claims while the file is filled; nil when unknown. Without a claim, MD5 of a verified file
 // waits until it is known. The error is ctx's, or the fill's own.
 func (r *Reader) MD5(ctx context.Context) ([]byte, error) {
 	f := r.fill

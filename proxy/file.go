@@ -183,7 +183,7 @@ func (req *request) fileHeaders(v validators, result cache.Result) {
 }
 
 // announceMD5 sends the md5 of the whole of r, and closes r if that fails. A file that has just been found
-// right, and of which nobody claims an md5, is as good as one on disk, of which the node's tools demand
+// right, and has no claim of an md5, is as good as one on disk, of which the node's tools demand
 // the header: the reply waits for the digest.
 func (s *Server) announceMD5(req *request, r *cache.Reader) error {
 	w := s.wait(s.base, req, 0)

@@ -17,8 +17,8 @@ import (
 const realm = `Bearer realm="imgmirror"`
 
 // guard lets only operators through to next. The check precedes the routing, and the first byte of a
-// body. A short token has Tries: a caller without tries gets in with no token. The tries of others shut out
-// nobody with a token that cannot be guessed.
+// body. A short token has Tries: a caller without tries gets in with no token. A caller with a
+// token that cannot be guessed is never shut out.
 func (s *Server) guard(next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(s.o.Token))
 	short := len(s.o.Token) < minToken // a token that can be guessed at the rate of the network
