@@ -55,6 +55,7 @@ func openConnections(ctx context.Context, l *lab, _ int) (got sample, err error)
 		if err != nil {
 			return nil, err
 		}
+		defer resp.Body.Close() //nolint:errcheck // read only
 		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
 			return nil, fmt.Errorf("%s: status %d, %w", path, resp.StatusCode, err)
 		}

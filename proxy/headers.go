@@ -138,9 +138,7 @@ func matchTags(list []byte, etag string) bool {
 		if len(list) == 0 {
 			return false
 		}
-		if bytes.HasPrefix(list, weakTag) {
-			list = list[len(weakTag):]
-		}
+		list = bytes.TrimPrefix(list, weakTag)
 		tag := list
 		if len(list) > 0 && list[0] == '"' {
 			tag, list = cutByte(list[1:], '"')

@@ -156,7 +156,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 }
 
 // open makes a Body of the fakes' common bytes from offset on.
-func open(t testing.TB, ctx context.Context, memory *Memory, streams int, offset int64, fakes ...*fake) *Body {
+func open(ctx context.Context, t testing.TB, memory *Memory, streams int, offset int64, fakes ...*fake) *Body {
 	t.Helper()
 	o := Options{Streams: streams, Offset: offset, Size: int64(len(fakes[0].data)), Memory: memory}
 	for i, f := range fakes {
@@ -236,7 +236,7 @@ func TestPartition(t *testing.T) {
 			t.Run(fmt.Sprint(streams, offset), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					f := &fake{data: data, each: 20 * mib, wait: time.Millisecond}
-					b := open(t, t.Context(), NewMemory(1<<30), streams, offset, f)
+					b := open(t.Context(), t, NewMemory(1<<30), streams, offset, f)
 					wantBody(t, b, data[offset:])
 					wantClosed(t, b, f)
 					if n := f.sent.Load(); n != int64(len(data))-offset {
@@ -261,7 +261,7 @@ func TestSpeed(t *testing.T) {
 			for _, f := range fakes {
 				f.data = data
 			}
-			b := open(t, t.Context(), NewMemory(1<<30), streams, 0, fakes...)
+			b := open(t.Context(), t, NewMemory(1<<30), streams, 0, fakes...)
 			from := wantBody(t, b, data)
 			wantClosed(t, b, fakes...)
 			t.Log("from each source", from, "requests", len(fakes[0].asked), "sent", fakes[0].sent.Load()>>20, "MiB, now", time.Now().Format("05.000"))
@@ -287,7 +287,7 @@ func TestFaults(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				well := &fake{data: data, each: 20 * mib, wait: time.Millisecond}
 				ill := &fake{data: data, each: 5 * mib, wait: time.Millisecond, reply: reply}
-				b := open(t, t.Context(), NewMemory(1<<30), 2, 0, well, ill)
+				b := open(t.Context(), t, NewMemory(1<<30), 2, 0, well, ill)
 				wantBody(t, b, data)
 				var found bool
 				for _, l := range b.Lost() {
@@ -334,7 +334,7 @@ func TestEnd(t *testing.T) {
 			}
 			return answer{}
 		}}
-		b := open(t, t.Context(), NewMemory(1<<30), 4, 0, f)
+		b := open(t.Context(), t, NewMemory(1<<30), 4, 0, f)
 		got, err := io.ReadAll(b)
 		if !errors.Is(err, down) || len(got) < 9*mib || !bytes.Equal(got, data[:len(got)]) {
 			t.Errorf("%d bytes and %v", len(got), err)
@@ -353,7 +353,7 @@ func TestCancel(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
 				f := &fake{data: data, reply: func(int, int64, int64) answer { return answer{stall: -1} }}
-				b := open(t, ctx, NewMemory(1<<30), 4, 0, f)
+				b := open(ctx, t, NewMemory(1<<30), 4, 0, f)
 				ended := make(chan error)
 				go func() {
 					_, err := b.Read(make([]byte, 1))
@@ -382,7 +382,7 @@ func TestWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{data: data}
 		memory := NewMemory(80 * mib)
-		b := open(t, t.Context(), memory, 4, 0, f)
+		b := open(t.Context(), t, memory, 4, 0, f)
 		if used, _, _ := memory.Usage(); used != 20*mib {
 			t.Errorf("%d bytes are booked", used)
 		}
@@ -412,7 +412,7 @@ func BenchmarkStreams(b *testing.B) {
 			f.data, f.wait = data, time.Millisecond
 		}
 		began := time.Now()
-		body := open(b, b.Context(), NewMemory(1<<30), streams, 0, fakes...)
+		body := open(b.Context(), b, NewMemory(1<<30), streams, 0, fakes...)
 		wantBody(b, body, data)
 		took := time.Since(began)
 		wantClosed(b, body, fakes...)

@@ -29,7 +29,7 @@ func TestRivalBreaksBehindReader(t *testing.T) {
 			}
 			return answer{}
 		}}
-		b := open(t, ctx, NewMemory(1<<30), 1, 0, slow, fast)
+		b := open(ctx, t, NewMemory(1<<30), 1, 0, slow, fast)
 		wantBody(t, b, data)
 		if rivals < 2 {
 			t.Errorf("%d requests for the first piece beside the first one, want 2", rivals)
@@ -48,7 +48,7 @@ func TestBreaksAheadTakeNoMemory(t *testing.T) {
 			}
 			return answer{each: 64 << 20, cut: 1}
 		}}
-		b := open(t, t.Context(), NewMemory(36*mib), 4, 0, f)
+		b := open(t.Context(), t, NewMemory(36*mib), 4, 0, f)
 		time.Sleep(3 * time.Second)
 		b.mu.Lock()
 		taken := int64(0)
