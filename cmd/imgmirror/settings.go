@@ -191,6 +191,7 @@ func newSource(cfg *config.Config, s config.Source) (mirror.Source, error) {
 			Proxy:        string(s.Proxy),
 			RateLimit:    int64(s.RateLimit),
 			StallTimeout: cfg.Fill.StallTimeout,
+			Streams:      cfg.Fill.Streams,
 			ServePrivate: s.ServePrivate,
 		},
 		URL:        s.URL.String(),

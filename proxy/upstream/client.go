@@ -69,6 +69,7 @@ const (
 	hurriedConnect      = 2 * time.Second // for files, and when the caller's deadline is near
 	hurry               = 10 * time.Second
 	defaultStallTimeout = 20 * time.Second
+	idleConns           = 4 // connections that stay open for the next requests
 	listDeadline        = 120 * time.Second
 	listPatience        = 3 // stall timeouts until a list begins: a long one may take its server a while
 	listTries           = 4
@@ -107,6 +108,9 @@ type Options struct {
 	RateLimit int64
 	// StallTimeout ends a transfer that brings no byte for so long; 0 means 20 s.
 	StallTimeout time.Duration
+	// Streams is how many Parts of a file are asked for at the same time: as many connections stay open between two
+	// Parts; 0 means 1.
+	Streams int
 	// ServePrivate is passed on to manifest.Parse.
 	ServePrivate bool
 	// ID is the mirror's own (see via). Every question has the ID, so that mirrors which are each

@@ -40,7 +40,7 @@ func newTransport(o Options, r *reach) (*http.Transport, error) {
 		ForceAttemptHTTP2:      true,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: o.StallTimeout, PingTimeout: connectTimeout},
 		DisableCompression:     true,
-		MaxIdleConnsPerHost:    16, // the most ranges of one file at the same time
+		MaxIdleConnsPerHost:    max(idleConns, o.Streams),
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		ReadBufferSize:         64 << 10,
