@@ -41,7 +41,7 @@ test: tools vet
 
 check: test lint cross
 
-# QUICK=1: under three minutes. ONLY='^small': the scenarios that match. OLD=REVISION: the mirror of the revision, too,
+# QUICK=1: a few minutes. ONLY='^small': the scenarios that match. OLD=REVISION: the mirror of the revision, too,
 # pair by pair, and nothing else. A run of all scenarios in full writes docs/performance.md.
 bench:
 	./e2e/install.sh bench
