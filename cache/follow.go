@@ -159,7 +159,7 @@ func (f *fill) urgent() bool {
 // urge says that the record is waited for: from the verdict on, the follower makes no pauses.
 func (f *fill) urge() { f.update(func() { f.urged = true }) }
 
-// followers are the buffers of the followers, of which as many hash at a time.
+// followers are the buffers of all followers. A follower hashes only while it has one of the buffers.
 type followers chan []byte
 
 // newFollowers makes half as many as there are processors.

@@ -294,7 +294,7 @@ func (d *download) race(r *round, candidates []*candidate) (won *attempt, lost [
 	if won.body.Part > 0 {
 		won.team = team
 	} else { // all from the offset on is coming
-		won.c.whole = true
+		won.c.whole = won.c.whole || won.length > 0
 		team.leave()
 	}
 	for _, other := range asked {

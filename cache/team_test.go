@@ -264,3 +264,25 @@ func TestRangesMemory(t *testing.T) {
 		}
 	})
 }
+
+// A download that found no memory for ranges asks for ranges after a break, once there is memory.
+func TestRangesOnceThereIsMemory(t *testing.T) {
+	_, least := ranges.Window(4)
+	inRanges(t, Options{Streams: 4, RangeMemory: 2*least - 1}, func(t *testing.T, s *Store) {
+		one := ranged("a", noise(1, 40*mib), func(_ int, _ int64, r *reply) { r.pause = time.Millisecond }) // over before the break
+		two := ranged("b", noise(2, 40*mib), func(try int, _ int64, r *reply) {
+			if try == 1 {
+				r.cut = 16 * mib
+			}
+		})
+		r, err := s.File(context.Background(), blobOf(one.data), sources(one))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		wantData(t, s, blobOf(two.data), two.data, Miss, two)
+		if asked := two.asked(); len(asked) < 4 {
+			t.Errorf("asked for %v: one request is for all after the break", asked)
+		}
+	})
+}

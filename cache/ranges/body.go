@@ -10,7 +10,7 @@
 //	rival    The piece that the reader waits for is asked for once more, by a stream that can be
 //	         expected to have the rest in half the time. The reader takes the bytes of the request
 //	         that has them, and the other request ends.
-//	refused  A stream whose request brings no byte ends. When all have ended, so does the Body.
+//	refused  A request without a byte ends its stream. The last stream ends the Body.
 package ranges
 
 import (
