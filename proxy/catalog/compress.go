@@ -22,7 +22,7 @@ const (
 var tagEnds = [encodings]string{"", "-gzip", "-zstd"}
 
 // Lists up to these sizes are compressed with more effort: each byte is sent many times. The first
-// client of a list waits for the compression, for about half a second at most.
+// client of a list waits for the compression.
 const (
 	muchEffort = 2 << 20
 	moreEffort = 16 << 20
