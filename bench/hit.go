@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // hits are downloads of a file that the mirror has.
@@ -60,7 +61,8 @@ func hit(name string, clients int, start func(context.Context, *lab) (*server, e
 	}}
 }
 
-// awaitStored waits until the mirror has recorded n files, which is after their last byte has been sent.
+// awaitStored waits until the mirror has recorded n files, which is after their last byte has been sent. It asks
+// seldom: the mirror's CPU is being measured.
 func (s *server) awaitStored(ctx context.Context, n int) error {
-	return s.await(ctx, fmt.Sprintf("%d files in the store", n), func() bool { return s.metric(ctx, "imgmirror_cache_files") >= float64(n) })
+	return s.awaitEach(ctx, 100*time.Millisecond, fmt.Sprintf("%d files in the store", n), func() bool { return s.metric(ctx, "imgmirror_cache_files") >= float64(n) })
 }

@@ -49,8 +49,13 @@ func launch(ctx context.Context, s *server, ready string, name string, args ...s
 	return s.await(ctx, "an answer of "+name, func() bool { return answers(ctx, ready) })
 }
 
-// await polls what can only be seen from outside, for a minute at most.
+// await is awaitEach for what takes a moment.
 func (s *server) await(ctx context.Context, what string, seen func() bool) error {
+	return s.awaitEach(ctx, 2*time.Millisecond, what, seen)
+}
+
+// awaitEach polls what can only be seen from outside, for a minute at most. Each poll is work of the server.
+func (s *server) awaitEach(ctx context.Context, every time.Duration, what string, seen func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for !seen() {
@@ -59,7 +64,7 @@ func (s *server) await(ctx context.Context, what string, seen func() bool) error
 			return fmt.Errorf("%s: %w%s", what, ctx.Err(), s.tail())
 		case <-s.exited:
 			return fmt.Errorf("%s: %v%s", what, s.cmd.ProcessState, s.tail())
-		case <-time.After(2 * time.Millisecond):
+		case <-time.After(every):
 		}
 	}
 	return nil
