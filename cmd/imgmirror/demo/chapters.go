@@ -130,7 +130,7 @@ func (s *story) lie(ctx context.Context, source *Mirror) (err error) {
 	case got.bytes >= m.Files[0].Size:
 		wrong++
 	}
-	s.say("GET %s  %7s bytes, then cut: the sha1 is wrong", filePath(m), humanize.Comma(got.bytes))
+	s.say("GET %s  cut before the last byte: the sha1 is wrong", filePath(m))
 	s.say("The client asks again.")
 	if _, err = c.file(ctx, m); err != nil {
 		return err
