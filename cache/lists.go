@@ -68,10 +68,13 @@ func (l Lists) SaveFacts(id manifest.FileID, f manifest.Facts) error {
 func (l Lists) withStored(lists []manifest.Listing) []manifest.Listing {
 	s := l.s
 	s.mu.RLock()
-	stored := make(map[string][]uuid.UUID)
+	stored := make(map[string]map[uuid.UUID]struct{})
 	for id, im := range s.images.known {
 		if im.Source != "" && s.copies.has(id) {
-			stored[im.Source] = append(stored[im.Source], id)
+			if stored[im.Source] == nil {
+				stored[im.Source] = make(map[uuid.UUID]struct{})
+			}
+			stored[im.Source][id] = struct{}{}
 		}
 	}
 	s.mu.RUnlock()
@@ -83,10 +86,12 @@ func (l Lists) withStored(lists []manifest.Listing) []manifest.Listing {
 		}
 		l := &lists[at]
 		had := len(l.Retired)
-		for _, id := range ids {
-			if has(l.Images, id) || has(l.Unlisted, id) || has(l.Retired[:had], id) {
-				continue
+		for _, images := range [][]manifest.Manifest{l.Images, l.Unlisted, l.Retired} {
+			for i := range images {
+				delete(ids, images[i].UUID)
 			}
+		}
+		for id := range ids {
 			_, m, err := s.copies.read(id)
 			if err != nil {
 				s.log.Warn("the copy of a manifest cannot be read", "uuid", id, "error", err)
@@ -101,12 +106,4 @@ func (l Lists) withStored(lists []manifest.Listing) []manifest.Listing {
 	}
 	slices.SortFunc(lists, func(a, b manifest.Listing) int { return strings.Compare(a.Source, b.Source) })
 	return lists
-}
-
-// has tells whether images, in order of their uuids, have that one.
-func has(images []manifest.Manifest, id uuid.UUID) bool {
-	_, found := slices.BinarySearchFunc(images, id, func(m manifest.Manifest, id uuid.UUID) int {
-		return slices.Compare(m.UUID[:], id[:])
-	})
-	return found
 }

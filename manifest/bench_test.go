@@ -67,13 +67,10 @@ func BenchmarkParseList(b *testing.B) {
 // BenchmarkRestore reads what the index keeps, as at start.
 func BenchmarkRestore(b *testing.B) {
 	images := mustList(b, manyImages(1000, false))
-	texts := make([][]byte, len(images))
-	for i := range images {
-		texts[i] = images[i].Raw()
-	}
+	n, unpack := inPacks(images, 100)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, refused := Restore(texts, ParseOptions{}); refused != nil {
+		if _, _, refused := RestoreList(n, unpack, none, ParseOptions{}); refused != nil {
 			b.Fatal(refused)
 		}
 	}

@@ -44,7 +44,8 @@ func checkManifest(t *testing.T, m Manifest, o ParseOptions) {
 	if err := imgadmAccepts(m.V2(), false); err != nil && !strings.Contains(err.Error(), "cannot unmarshal number") {
 		t.Fatalf("%v\n%s\nfrom %s", err, m.V2(), m.Raw())
 	}
-	restored, refused := Restore([][]byte{m.Raw()}, o)
+	n, unpack := inPacks([]Manifest{m}, 1)
+	restored, _, refused := RestoreList(n, unpack, none, o)
 	if len(refused) > 0 || !reflect.DeepEqual(restored, []Manifest{m}) {
 		t.Fatalf("restored as another manifest: %+v, %v\nwant %+v\nfrom %s", restored, refused, m, m.Raw())
 	}

@@ -19,6 +19,7 @@ type Listing struct {
 	Source       string // the configured name
 	Kind         string // imgapi, dsapi, static, directory: as found
 	Images       []Manifest
+	Text         []byte     // BuildList of the first of Images, which lie in the text; nil: they lie elsewhere; not saved
 	Unlisted     []Manifest // fetched by uuid: origins that the list does not show (spec 7)
 	Retired      []Manifest // formerly in Images, gone from the source; Merge ignores them
 	Details      []Manifest // fetched by uuid, for Images about which the list says too little; Merge ignores them

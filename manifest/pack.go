@@ -34,6 +34,22 @@ func PackList(images []Manifest, before []byte) []byte {
 	return list
 }
 
+// LieIn tells that list is BuildList of images, and that their texts for clients lie in it: PackList would change nothing.
+func LieIn(list []byte, images []Manifest) bool {
+	if !isList(list, images) {
+		return false
+	}
+	at := len("[")
+	for i := range images {
+		v2 := images[i].v2
+		if !inPlace(list[at:at+len(v2)], v2) {
+			return false
+		}
+		at += len(v2) + len(",\n")
+	}
+	return true
+}
+
 // isList tells that list is BuildList of images.
 func isList(list []byte, images []Manifest) bool {
 	rest, ok := bytes.CutPrefix(list, []byte("["))

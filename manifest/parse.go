@@ -51,30 +51,6 @@ func ParseList(data []byte, o ParseOptions) (images []Manifest, skipped []error,
 	return images, skipped, nil
 }
 
-// Restore reads manifests that have passed Parse or ParseList before: each of texts is Raw of such
-// a manifest, byte for byte. The caller answers for the texts: Restore does not check the JSON
-// again, and any other text may end or hang the process. The options apply as in ParseList, so that
-// some manifests may be refused. images keeps the order of texts, which are kept, not copied, and
-// must not change afterwards.
-func Restore(texts [][]byte, o ParseOptions) (images []Manifest, refused []error) {
-	p := parser{options: o, seen: make(map[string]string)}
-	return p.each(texts, p.accepted)
-}
-
-// each reads texts in their order.
-func (p *parser) each(texts [][]byte, read func([]byte) (Manifest, error)) (images []Manifest, refused []error) {
-	images = make([]Manifest, 0, len(texts))
-	for _, text := range texts {
-		m, err := read(text)
-		if err != nil {
-			refused = append(refused, err)
-			continue
-		}
-		images = append(images, m)
-	}
-	return images, refused
-}
-
 // trim drops a BOM and the white space around the text.
 func trim(data []byte) []byte {
 	const space = " \t\r\n"

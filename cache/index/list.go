@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -35,7 +33,7 @@ type listingMeta struct {
 
 func manifestPrefix(source string) string { return keyManifest + source + "\x00" }
 
-// Listings gives the saved lists of all sources, in order of their names, images in order of their uuids. Manifests
+// Listings gives the saved lists of all sources, in order of their names. Manifests
 // are read as from a source whose private images are not served: parse Raw again where the source is another one.
 func (ix *Index) Listings() ([]manifest.Listing, error) {
 	ix.lists.Lock()
@@ -110,16 +108,19 @@ func (ix *Index) loadManifests(l *manifest.Listing) error {
 	if err != nil {
 		return err
 	}
-	for kind, images := range map[byte]*[]manifest.Manifest{
-		entryListed: &l.Images, entryUnlisted: &l.Unlisted, entryRetired: &l.Retired,
-		entryDetail: &l.Details,
-	} {
-		packed, more := restoreAll(packs[kind])
+	for kind, to := range map[byte]struct {
+		images *[]manifest.Manifest
+		text   *[]byte
+	}{entryListed: {&l.Images, &l.Text}, entryUnlisted: {&l.Unlisted, nil}, entryRetired: {&l.Retired, nil}, entryDetail: {&l.Details, nil}} {
+		images, text, more := restore(packs[kind], known) // singles are newer
 		faults = append(faults, more...)
-		if len(known) > 0 { // singles are newer
-			packed = slices.DeleteFunc(packed, func(m manifest.Manifest) bool { return known[m.UUID] })
+		if len(singles[kind]) > 0 {
+			images, text = distinct(append(images, singles[kind]...)), nil
 		}
-		*images = distinct(append(packed, singles[kind]...))
+		*to.images = images
+		if to.text != nil {
+			*to.text = text
+		}
 	}
 	for _, err := range faults {
 		ix.log.Warn("a saved manifest cannot be read", "source", l.Source, "error", err)
@@ -127,21 +128,7 @@ func (ix *Index) loadManifests(l *manifest.Listing) error {
 	return nil
 }
 
-// restoreAll is restore on every processor.
-func restoreAll(packs [][]byte) ([]manifest.Manifest, []error) {
-	const least = 16 // packs that are worth a goroutine
-	shares := slices.Collect(slices.Chunk(packs, max(least, (len(packs)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))))
-	images, faults := make([][]manifest.Manifest, len(shares)), make([][]error, len(shares))
-	var workers sync.WaitGroup
-	for i, share := range shares {
-		workers.Go(func() { images[i], faults[i] = restore(share) })
-	}
-	workers.Wait()
-	return slices.Concat(images...), slices.Concat(faults...)
-}
-
 // distinct gives images in order of their uuids, one of each; it works in place.
-// A crash while a list was being saved leaves some of them twice.
 func distinct(images []manifest.Manifest) []manifest.Manifest {
 	order := func(a, b manifest.Manifest) int { return byUUID(&a, &b) }
 	if !slices.IsSortedFunc(images, order) {

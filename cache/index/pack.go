@@ -71,26 +71,27 @@ func packs(source string, kind byte, images []*manifest.Manifest) func(yield fun
 // written, and what compressing needs is ten times as large.
 func (p *pack) value() []byte { return slices.Concat(p.sum[:], s2.Encode(nil, p.content)) }
 
-// unpack gives the manifests in a pack's value. It checks the sum: what comes out has gone in.
-func unpack(value []byte) (texts [][]byte, err error) {
+// unpack gives the manifests in a pack's value, in the memory of room if that is large enough; content is all of them.
+// unpack checks the sum: what comes out has gone in.
+func unpack(value, room []byte) (texts [][]byte, content []byte, err error) {
 	sum, packed := value[:min(sha256.Size, len(value))], value[min(sha256.Size, len(value)):]
-	content, err := s2.Decode(nil, packed)
+	content, err = s2.Decode(room[:cap(room)], packed)
 	if err != nil {
-		return nil, err
+		return nil, room, err
 	}
 	if got := sha256.Sum256(content); !bytes.Equal(sum, got[:]) {
-		return nil, errors.New("its sum is wrong")
+		return nil, content, errors.New("its sum is wrong")
 	}
-	for len(content) > 0 {
-		n, at := binary.Uvarint(content)
-		if at <= 0 || n > uint64(len(content)-at) {
-			return nil, errors.New("it ends too early")
+	for rest := content; len(rest) > 0; {
+		n, at := binary.Uvarint(rest)
+		if at <= 0 || n > uint64(len(rest)-at) {
+			return nil, content, errors.New("it ends too early")
 		}
 		end := at + int(n)
-		texts = append(texts, content[at:end:end])
-		content = content[end:]
+		texts = append(texts, rest[at:end:end])
+		rest = rest[end:]
 	}
-	return texts, nil
+	return texts, content, nil
 }
 
 // savePacks makes packs of l and removes what the index has of the source besides.
@@ -100,9 +101,11 @@ func unpack(value []byte) (texts [][]byte, err error) {
 func (ix *Index) savePacks(l manifest.Listing) error {
 	old := make(map[string][]byte) // sums, by key; nil where the pack is not what it was
 	prefix := packPrefix(l.Source)
+	var room []byte
 	err := ix.each(prefix, func(key, value []byte) error {
 		var sum []byte
-		if _, err := unpack(value); err == nil {
+		if _, content, err := unpack(value, room); err == nil {
+			room = content
 			sum = bytes.Clone(value[:sha256.Size])
 		}
 		old[prefix+string(key)] = sum
@@ -161,18 +164,14 @@ func notIn(images, others []*manifest.Manifest) []*manifest.Manifest {
 	})
 }
 
-// restore reads the manifests of packs, in their order. What can be read no more
-// is left out, and told of in faults.
-func restore(packs [][]byte) (images []manifest.Manifest, faults []error) {
-	var texts [][]byte
-	for _, value := range packs {
-		more, err := unpack(value)
+// restore reads the manifests of packs, without those that leave names, as manifest.RestoreList does. What can be
+// read no more is left out, and told of in faults.
+func restore(packs [][]byte, leave map[uuid.UUID]bool) (images []manifest.Manifest, list []byte, faults []error) {
+	return manifest.RestoreList(len(packs), func(pack int, room []byte) ([][]byte, []byte, error) {
+		texts, content, err := unpack(packs[pack], room)
 		if err != nil {
-			faults = append(faults, fmt.Errorf("pack of %d bytes: %w", len(value), err))
-			continue
+			err = fmt.Errorf("pack of %d bytes: %w", len(packs[pack]), err)
 		}
-		texts = append(texts, more...)
-	}
-	images, refused := manifest.Restore(texts, manifest.ParseOptions{})
-	return images, append(faults, refused...)
+		return texts, content, err
+	}, func(id uuid.UUID) bool { return leave[id] }, manifest.ParseOptions{})
 }

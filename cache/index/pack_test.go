@@ -264,11 +264,11 @@ func FuzzUnpack(f *testing.F) {
 	f.Add([]byte("\x05ab"))
 	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
 	f.Fuzz(func(t *testing.T, content []byte) {
-		if texts, err := unpack(content); err == nil {
+		if texts, _, err := unpack(content, nil); err == nil {
 			t.Fatalf("without a sum: %q", texts)
 		}
 		p := pack{content: content, sum: sha256.Sum256(content)}
-		texts, err := unpack(p.value())
+		texts, _, err := unpack(p.value(), make([]byte, 0, 100))
 		if err != nil {
 			return
 		}
