@@ -30,7 +30,7 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 
 	c.state.Lock()
 	if same {
-		got.Images = s.list.Images // which is what had is, in other memory perhaps
+		got.Images, got.Text = s.list.Images, s.list.Text // which is what had is, in other memory perhaps
 	}
 	first := s.list.Fetched.IsZero()
 	save := !same || len(evicted) > 0 || first || got.ETag != s.list.ETag || got.LastModified != s.list.LastModified || got.Kind != s.list.Kind ||
@@ -70,6 +70,9 @@ func (c *Catalog) accept(s *source, had []manifest.Manifest, got manifest.Listin
 	was := s.health
 	s.health = health{state: stateUp, lastTry: now, lastSuccess: got.Fetched, lastError: got.Trouble}
 	c.state.Unlock()
+	if !same {
+		sweep(len(got.Images))
+	}
 	c.rebuild()
 	c.settle(s, true)
 	images, before := len(got.Images), len(had)

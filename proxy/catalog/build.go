@@ -76,6 +76,7 @@ type inputs struct {
 
 type input struct {
 	source   *source
+	text     []byte                 // that images may lie in
 	ways     map[uuid.UUID][]string // of images, if the source is a mirror
 	images   []manifest.Manifest    // as listed, with details, unfiltered
 	unlisted []manifest.Manifest
@@ -87,8 +88,9 @@ func (c *Catalog) inputs() inputs {
 	in := inputs{facts: c.facts, absent: make(map[uuid.UUID]bool)}
 	for _, s := range c.sources {
 		in.sources = append(in.sources, input{
-			source: s, ways: s.list.Ways, images: s.told(), unlisted: manifests(s.unlisted), retired: manifests(s.retired),
+			source: s, text: s.list.Text, ways: s.list.Ways, images: s.told(), unlisted: manifests(s.unlisted), retired: manifests(s.retired),
 		})
+		s.list.Text = nil // what lies in it keeps it in memory, for as long as it is needed
 	}
 	if len(c.sources) > 0 {
 		for id := range c.sources[0].absent {
@@ -130,8 +132,9 @@ func (c *Catalog) build(in inputs, before *List) *List {
 		records:   make([]record, 0, len(merged)),
 		byUUID:    make(map[uuid.UUID]int32, len(merged)),
 		replaced:  replacedBy(conflicts),
-		shares:    make(map[*source]bool),
+		shares:    &shares{done: make(map[*source]bool)},
 		browsed:   &c.browsed,
+		demand:    &c.demand,
 	}
 	l.inherited, l.ancestors = sync.OnceValue(l.inherit), sync.OnceValue(l.findAncestors)
 	l.paths = sync.OnceValue(l.pathsText)
@@ -143,34 +146,10 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	}
 	broken := l.brokenChains(in.absent)
 
-	// Images must lie in a row, and their texts in one block, which is the answer that lists them.
 	if c.opts.HideBrokenChains {
 		l.broken = broken
 	}
-	shown := func(r *record) bool { return l.hides(r).Reason == "" }
-	count := 0
-	for i := range l.records {
-		if shown(&l.records[i]) {
-			count++
-		}
-	}
-	l.images = make([]manifest.Manifest, 0, count)
-	rest := make([]manifest.Manifest, 0, len(l.records)-count)
-	for i := range l.records {
-		r := &l.records[i]
-		home := &rest
-		if shown(r) {
-			home = &l.images
-		}
-		*home = append(*home, *r.manifest)
-		r.manifest = &(*home)[len(*home)-1]
-	}
-	var text []byte
-	if before != nil {
-		text = before.text
-	}
-	l.text = manifest.PackList(l.images, text)
-	manifest.PackList(rest, nil)
+	l.setImages(in, listings, before)
 	for i := range l.records {
 		l.records[i].hold(merged[i].Holders, c.byName)
 	}
@@ -180,6 +159,73 @@ func (c *Catalog) build(in inputs, before *List) *List {
 	c.metrics.retired.Set(float64(len(retired)))
 	c.report(conflicts, broken)
 	return l
+}
+
+// setImages sets the images that clients are shown. They must lie in a row, and their texts in one block, which is the
+// answer that lists them. The images of a source that has them so already are taken as they are.
+func (l *List) setImages(in inputs, listings []manifest.Listing, before *List) {
+	shown, count := make([]bool, len(l.records)), 0
+	for i := range l.records {
+		if shown[i] = l.hides(&l.records[i]).Reason == ""; shown[i] {
+			count++
+		}
+	}
+	var last []byte
+	if before != nil {
+		last = before.text
+	}
+	for i, src := range in.sources {
+		images := listings[i].Images
+		if !l.lieIn(images, shown, count) {
+			continue
+		}
+		texts := [][]byte{src.text, last}
+		if at := slices.IndexFunc(texts, func(text []byte) bool { return manifest.LieIn(text, images[:count]) }); at >= 0 {
+			l.images, l.text = images[:count:count], texts[at]
+			break
+		}
+		if count == len(images) && sameSlice(images, src.images) { // all is shown, and nothing was filled in
+			l.shares.copied = images
+		}
+	}
+	var packed []manifest.Manifest
+	if l.text == nil {
+		packed = make([]manifest.Manifest, 0, count)
+	}
+	rest := make([]manifest.Manifest, 0, len(l.records)-count)
+	for i := range l.records {
+		r := &l.records[i]
+		home := &rest
+		if shown[i] {
+			if l.text != nil {
+				continue
+			}
+			home = &packed
+		}
+		*home = append(*home, *r.manifest)
+		r.manifest = &(*home)[len(*home)-1]
+	}
+	if l.text == nil {
+		l.images, l.text = packed, manifest.PackList(packed, last)
+	}
+	manifest.PackList(rest, nil)
+}
+
+// lieIn tells that the records that are shown, so many, are the first of images.
+func (l *List) lieIn(images []manifest.Manifest, shown []bool, count int) bool {
+	if count > len(images) {
+		return false
+	}
+	next := 0
+	for i := range l.records {
+		if shown[i] {
+			if l.records[i].manifest != &images[next] {
+				return false
+			}
+			next++
+		}
+	}
+	return true
 }
 
 // listings are the inputs as Merge takes them: filtered, and with the facts of files. Retired

@@ -153,7 +153,12 @@ type Catalog struct {
 	looks   looks   // at files
 
 	garbage garbage
+
+	// sharing is held during shareTexts. A second call waits, and then finds the texts shared.
+	sharing sync.Mutex
+
 	browsed atomic.Int64 // see List.browsed
+	demand  demand
 
 	life   context.Context // of lookups: they outlive who asks, not the catalogue
 	cancel context.CancelFunc
@@ -234,7 +239,10 @@ func New(o Options) (*Catalog, error) {
 	c.sweepLoaded()
 	c.rebuild()
 	if o.Registerer != nil {
-		o.Registerer.MustRegister(hiddenCounts{c})
+		o.Registerer.MustRegister(hiddenCounts{c}, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "imgmirror_catalog_documents",
+			Help: "Replies with one manifest that the list now being served has prepared.",
+		}, func() float64 { return float64(c.Current().documents.kept()) }))
 	}
 	return c, nil
 }

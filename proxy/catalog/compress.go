@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"bytes"
+	"sync/atomic"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -21,8 +23,52 @@ const (
 // tagEnds tell the encodings of one text apart in their validators.
 var tagEnds = [encodings]string{"", "-gzip", "-zstd"}
 
+// demandMemory is how long a new list comes with the encodings that clients have asked for.
+const demandMemory = time.Hour
+
+// demand tells which encodings of the whole list clients ask for. Without demand nothing is compressed.
+type demand struct {
+	asked [2][encodings]atomic.Bool // since the last list; without the images' channels, and with them
+	last  [2][encodings]time.Time   // when asked was found true; by announce alone
+}
+
+// note notes that a client asks for an encoding.
+func (d *demand) note(named bool, e Encoding) {
+	if d == nil || e == Identity {
+		return
+	}
+	// A store would take the cache line from all other clients.
+	if asked := &d.asked[formOf(named)][e]; !asked.Load() {
+		asked.Store(true)
+	}
+}
+
+func formOf(named bool) int {
+	if named {
+		return 1
+	}
+	return 0
+}
+
+// makeReplies makes the encodings of the list being served that clients have asked for since the list before, or
+// within an hour, so that the next client does not wait. A client that comes meanwhile waits for the rest of the time.
+func (c *Catalog) makeReplies() {
+	l, d := c.Current(), &c.demand
+	view, ok := l.View(l.DefaultChannel())
+	for form := range d.asked {
+		for e := Gzip; e < encodings; e++ {
+			if d.asked[form][e].Swap(false) {
+				d.last[form][e] = time.Now()
+			}
+			if at := d.last[form][e]; ok && !at.IsZero() && time.Since(at) < demandMemory {
+				view.body(form == formOf(true)).reply(e)
+			}
+		}
+	}
+}
+
 // Lists up to these sizes are compressed with more effort: each byte is sent many times. The first
-// client of a list waits for the compression.
+// client of an encoding waits for the compression.
 const (
 	muchEffort = 2 << 20
 	moreEffort = 16 << 20

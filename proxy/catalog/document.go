@@ -42,6 +42,16 @@ const (
 // and form, and gives the place away to the next one.
 type documents [keptDocuments]atomic.Pointer[Document]
 
+// kept is the number of documents that are kept.
+func (ds *documents) kept() (n int) {
+	for i := range ds {
+		if ds[i].Load() != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // get finds the document of an image in a form, or keeps the one that is made of body; nil when body gives
 // nothing.
 func (ds *documents) get(id uuid.UUID, form documentForm, body func() []byte) *Document {

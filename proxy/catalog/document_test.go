@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"unsafe"
 )
@@ -13,6 +14,8 @@ func TestDocuments(t *testing.T) {
 	for n := 10; n < 2*keptDocuments; n++ {
 		a.listed = append(a.listed, spec{n: n, in: []string{"release"}})
 	}
+	const large = 2 * keptDocuments
+	a.listed = append(a.listed, spec{n: large, name: strings.Repeat("n", keptBody), in: []string{"release"}})
 	c := newCatalog(t, Options{Sources: sourcesOf(a), Channels: twoChannels})
 	refresh(t, c)
 	l := c.Current()
@@ -45,6 +48,13 @@ func TestDocuments(t *testing.T) {
 				t.Fatalf("image %d: %+v", n, d)
 			}
 		}
+	}
+
+	if n := l.documents.kept(); n == 0 {
+		t.Error("no document is kept")
+	}
+	if d := l.Document(id(large), false); d == nil || len(d.Body) <= keptBody || l.Document(id(large), false) == d {
+		t.Errorf("a large document: %+v, or the list keeps the document", d)
 	}
 
 	a.set(func(f *fake) { f.listed[0].name = "other" })

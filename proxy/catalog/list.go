@@ -33,6 +33,14 @@ type Holder struct {
 	Manifest manifest.Manifest
 }
 
+// shares is what the sources' last lists and a List have in memory together.
+type shares struct {
+	done map[*source]bool // the sources that have the texts of the List in their own lists
+	// copied is a source's list. The List's images are a copy of copied, only their texts lie elsewhere. nil after
+	// shareTexts.
+	copied []manifest.Manifest
+}
+
 // List is one immutable merged list. All methods may be called concurrently.
 type List struct {
 	images  []manifest.Manifest
@@ -47,9 +55,8 @@ type List struct {
 	broken   map[uuid.UUID]string      // images that a broken chain hides, and why it is broken
 	replaced map[offer]string          // the source whose files are served in the place of the offer's
 
-	// shares has the sources whose last lists refer to the texts of this one. It is guarded by Catalog.state,
-	// and the only part of a List that changes.
-	shares map[*source]bool
+	// shares is guarded by Catalog.state, and the only part of a List that changes. The method with copies the pointer.
+	shares *shares
 
 	channels  channels
 	views     map[string]func() *View       // by channel; each is made by its first caller
@@ -59,6 +66,7 @@ type List struct {
 	table     func() *browse.Table          // see Table; made by its first caller
 	documents *documents                    // see Document
 	browsed   *atomic.Int64                 // of the catalogue: when a Table was last asked for, Unix nanoseconds
+	demand    *demand                       // of the catalogue
 }
 
 // View is the images that one channel shows, and the prepared answers with them, each made by its
@@ -69,6 +77,7 @@ type View struct {
 	named    func() *body // with the images' channels
 	elements [2]func() *Text
 	datasets [2]func() *Text
+	demand   *demand // of the catalogue; nil: not the view that nearly all clients ask for
 }
 
 // newView is the view of images, the images of channel, of which list gives the default answer.
@@ -81,13 +90,13 @@ func newView(images []manifest.Manifest, channel string, list func() []byte, cha
 	}
 	v.elements[0] = sync.OnceValue(func() *Text {
 		b := v.plain()
-		return newText(b.replies[Identity](), len(images), func(i int) int { return len(images[i].V2()) })
+		return newText(b.reply(Identity), len(images), func(i int) int { return len(images[i].V2()) })
 	})
 	v.elements[1] = v.elements[0]
 	if channels {
 		v.elements[1] = sync.OnceValue(func() *Text {
 			b := v.named()
-			return newText(b.replies[Identity](), len(images), func(i int) int { return len(images[i].V2Channels()) })
+			return newText(b.reply(Identity), len(images), func(i int) int { return len(images[i].V2Channels()) })
 		})
 	}
 	v.datasets[0] = sync.OnceValue(func() *Text { return newDatasets(images, "") })
@@ -121,9 +130,23 @@ func (v *View) JSON(named bool) (body []byte, etag string) {
 	return b.json, b.etag
 }
 
-// Reply is JSON in an encoding. Its first caller makes the compressed form, others wait for that. Must not
-// be modified.
-func (v *View) Reply(named bool, e Encoding) *Reply { return v.body(named).replies[e]() }
+// Reply is JSON in an encoding. The compressed form is made ahead of need (see demand), or by its first
+// caller; others wait. Must not be modified.
+func (v *View) Reply(named bool, e Encoding) *Reply {
+	v.demand.note(named, e)
+	return v.body(named).reply(e)
+}
+
+// Made tells whether Reply needs no time for the compressed form.
+func (v *View) Made(named bool, e Encoding) bool {
+	return e == Identity || v.body(named).made[e].Load()
+}
+
+// ETag is the validator of Reply, and needs no compressed form.
+func (v *View) ETag(named bool, e Encoding) string {
+	v.demand.note(named, e)
+	return v.body(named).replies[e].ETag
+}
 
 func (v *View) body(named bool) *body {
 	if named {
@@ -179,23 +202,29 @@ type Account struct{ atomic.Value }
 type body struct {
 	json    []byte
 	etag    string
-	replies [encodings]func() *Reply
+	replies [encodings]Reply // with a Body once reply has given them
+	making  [encodings]sync.Once
+	made    [encodings]atomic.Bool // but for Identity
 }
 
 func newBody(json []byte) *body {
 	sum := sha256.Sum256(json)
 	b := &body{json: json, etag: hex.EncodeToString(sum[:16])}
 	for e := range b.replies {
-		reply := &Reply{Body: json, ETag: b.etag + tagEnds[e], Account: new(Account)}
-		b.replies[e] = func() *Reply { return reply }
-		if Encoding(e) != Identity {
-			b.replies[e] = sync.OnceValue(func() *Reply {
-				reply.Body = compressed(json, Encoding(e))
-				return reply
-			})
-		}
+		b.replies[e] = Reply{ETag: b.etag + tagEnds[e], Account: new(Account)}
 	}
+	b.replies[Identity].Body = json
 	return b
+}
+
+func (b *body) reply(e Encoding) *Reply {
+	if e != Identity {
+		b.making[e].Do(func() {
+			b.replies[e].Body = compressed(b.json, e)
+			b.made[e].Store(true)
+		})
+	}
+	return &b.replies[e]
 }
 
 // setViews prepares what each channel shows of l.images. The bodies of the default channel, which
@@ -216,6 +245,7 @@ func (l *List) setViews(before *List) {
 	}
 	view.plain()
 	view.named()
+	view.demand = l.demand
 	if before == nil {
 		return
 	}

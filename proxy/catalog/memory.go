@@ -17,35 +17,51 @@ const (
 )
 
 // shareTexts lets what sources said last refer to the texts of the list being served, where these
-// are the same: each manifest is in memory once. What a source says anew leads to another list.
+// are the same: each manifest is in memory once. Where the list being served is a copy of a source's list, the source has
+// that copy. What a source says anew leads to another list.
 func (c *Catalog) shareTexts() {
+	c.sharing.Lock()
+	defer c.sharing.Unlock()
 	l := c.Current()
 	moved := false
 	for _, s := range c.sources {
 		c.state.Lock()
-		images, done := s.list.Images, l.shares[s]
+		images, done, copied := s.list.Images, l.shares.done[s], l.shares.copied
 		c.state.Unlock()
 		if done {
 			continue
 		}
-		shared := replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
-			r, ok := l.record(m.UUID)
-			if !ok {
-				return manifest.Manifest{}, false
-			}
-			return m.ShareText(r.manifest)
-		})
+		var shared []manifest.Manifest
+		if len(images) > 0 && sameSlice(images, copied) {
+			shared = l.images
+		} else {
+			shared = l.withTexts(images)
+		}
 		moved = moved || !sameSlice(images, shared)
 		c.state.Lock()
 		if sameSlice(s.list.Images, images) {
 			s.list.Images = shared
-			l.shares[s] = true
+			l.shares.done[s] = true
 		}
 		c.state.Unlock()
 	}
+	c.state.Lock()
+	l.shares.copied = nil // a source may say something else by now, or details besides
+	c.state.Unlock()
 	if moved {
 		c.hidden.Store(nil) // it may refer to the former texts
 	}
+}
+
+// withTexts is images with the texts of l, where these are the same.
+func (l *List) withTexts(images []manifest.Manifest) []manifest.Manifest {
+	return replaced(images, func(m *manifest.Manifest) (manifest.Manifest, bool) {
+		r, ok := l.record(m.UUID)
+		if !ok {
+			return manifest.Manifest{}, false
+		}
+		return m.ShareText(r.manifest)
+	})
 }
 
 func sameSlice(a, b []manifest.Manifest) bool {
@@ -63,13 +79,18 @@ func (c *Catalog) giveBack() {
 	c.garbage.collect()
 }
 
-// sweepLoaded collects the garbage of the reading of saved lists before the first list is made of them: else the heap
-// grows to twice what both take.
+// sweepLoaded sweeps after saved lists have been read, before the first list is made of them.
 func (c *Catalog) sweepLoaded() {
 	images := 0
 	for _, s := range c.sources {
 		images += len(s.list.Images)
 	}
+	sweep(images)
+}
+
+// sweep collects the garbage of the reading of so many images before a list is made of them: else the heap grows to
+// twice the answer and the list.
+func sweep(images int) {
 	if images >= largeList {
 		runtime.GC()
 	}

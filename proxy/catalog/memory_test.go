@@ -1,12 +1,15 @@
 package catalog
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"imgmirror/manifest"
 )
@@ -124,6 +127,81 @@ func TestShareKeepsWhatSourcesSaid(t *testing.T) {
 	}
 }
 
+// The list of one source is in memory once, as it is served, until the two differ.
+func TestShareTheList(t *testing.T) {
+	a := &fake{t: t, name: "a", listed: []spec{{n: 1}, {n: 2}, {n: 3}}}
+	c := newCatalog(t, Options{Sources: sourcesOf(a)})
+	inPlace := func(when string, want bool) {
+		t.Helper()
+		c.shareTexts()
+		if got := sameSlice(c.sources[0].list.Images, c.Current().images); got != want {
+			t.Errorf("%s: in memory once: %v", when, got)
+		}
+		if c.Current().shares.copied != nil {
+			t.Errorf("%s: the list as it came stays in memory", when)
+		}
+		if n := len(c.sources[0].list.Images); n != len(a.listed) {
+			t.Fatalf("%s: %d images are left of %d", when, n, len(a.listed))
+		}
+		for i, m := range c.sources[0].list.Images {
+			if string(m.Raw()) != string(a.listed[i].JSON()) {
+				t.Errorf("%s: %s, want %s", when, m.Raw(), a.listed[i].JSON())
+			}
+		}
+	}
+	refresh(t, c)
+	inPlace("first", true)
+	a.listed = append(a.listed, spec{n: 4})
+	refresh(t, c)
+	inPlace("another", true)
+	a.listed = append(a.listed, spec{n: 5, state: "disabled"})
+	refresh(t, c)
+	inPlace("with an image that is not shown", false)
+	a.listed = append(a.listed, spec{n: 6, size: -1})
+	refresh(t, c)
+	c.Learn(manifest.FileID{Image: id(6)}, manifest.Facts{Size: 5, SHA1: entry(t, c, 6).Manifest.Files[0].SHA1})
+	inPlace("learned", false)
+	if e := entry(t, c, 6); e.Manifest.Files[0].Size != 5 {
+		t.Errorf("what was learned is gone: %+v", e.Manifest.Files)
+	}
+}
+
+// What a list was copied from leaves memory also where the source has details, and where the source's list was shared
+// with the list before while the copy was made.
+func TestCopiedIsFreed(t *testing.T) {
+	free := func(c *Catalog, when string) {
+		t.Helper()
+		c.shareTexts()
+		if n := len(c.Current().shares.copied); n > 0 {
+			t.Errorf("%s: %d images as they came stay in memory", when, n)
+		}
+	}
+	a := &fake{t: t, name: "a", listed: []spec{{n: 1}, {n: 2, noFiles: true}, {n: 3}}}
+	a.told = []spec{{n: 2}}
+	c := newCatalog(t, Options{Sources: sourcesOf(a)})
+	refresh(t, c)
+	wantListed(t, c, 1, 2, 3)
+	free(c, "details")
+
+	a = &fake{t: t, name: "a", listed: []spec{{n: 1}, {n: 2}, {n: 3}}}
+	b := &fake{t: t, name: "b", listed: a.listed}
+	c = newCatalog(t, Options{Sources: sourcesOf(a, b)})
+	if err := c.Retake(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	c.building.Lock() // as rebuildLocked, with a shareTexts in between
+	c.state.Lock()
+	in := c.inputs()
+	c.state.Unlock()
+	before := c.Current()
+	c.shareTexts()
+	next := c.build(in, before)
+	next.setViews(before)
+	c.swap(next)
+	c.building.Unlock()
+	free(c, "a share during the build")
+}
+
 // What gives memory back costs a garbage collection: once for what a list took, and not for each source that says
 // the same again.
 func TestGiveBackOnce(t *testing.T) {
@@ -151,5 +229,60 @@ func TestGiveBackOnce(t *testing.T) {
 	}
 	if n := collections() - before; n != 1 {
 		t.Errorf("%d collections without anything to give back", n-1)
+	}
+}
+
+// laidOut is an index with a list of one source, as the index of the cache gives it.
+type laidOut struct {
+	noIndex
+	list manifest.Listing
+}
+
+func (x laidOut) Listings() ([]manifest.Listing, error) { return []manifest.Listing{x.list}, nil }
+
+// A saved list that lies in memory as clients get it is served as it lies: neither texts nor images are in memory
+// twice. Where another list has to be made, it is made of copies.
+func TestSavedListInPlace(t *testing.T) {
+	var images []manifest.Manifest
+	for n := range 5 {
+		images = append(images, parse(t, spec{n: n + 1, in: []string{"dev"}}, manifest.ParseOptions{}))
+	}
+	hidden := parse(t, spec{n: 9, state: "disabled"}, manifest.ParseOptions{})
+	text := manifest.PackList(images, nil)
+	for name, x := range map[string]struct {
+		saved   []manifest.Manifest
+		text    []byte
+		other   []spec // of a source before
+		inPlace bool
+		shown   int
+	}{
+		"the list alone":          {images, text, nil, true, 5},
+		"a hidden image behind":   {append(slices.Clip(images), hidden), text, nil, true, 5},
+		"a hidden image in front": {append([]manifest.Manifest{hidden}, images...), text, nil, false, 5},
+		"another text":            {images, bytes.Clone(text), nil, false, 5},
+		"no text":                 {images, nil, nil, false, 5},
+		"another source":          {images, text, []spec{{n: 3, name: "x"}, {n: 7}}, false, 6},
+		"as many, one of another": {images, text, []spec{{n: 3, name: "x"}}, false, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := &fake{t: t, name: "other", listed: x.other}
+			index := laidOut{list: manifest.Listing{Source: "a", Kind: "imgapi", Images: x.saved, Text: x.text, Fetched: time.Now()}}
+			c := newCatalog(t, Options{Sources: sourcesOf(other, &fake{t: t, name: "a"}), Index: index})
+			if x.other != nil {
+				if err := c.Retake(t.Context(), "other"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := c.Current()
+			if got := &l.Images()[0] == &x.saved[0]; got != x.inPlace {
+				t.Errorf("in place: %v", got)
+			}
+			if len(l.Images()) != x.shown || !manifest.LieIn(l.text, l.Images()) {
+				t.Errorf("%d images in %s", len(l.Images()), l.text)
+			}
+			if !manifest.LieIn(text, images) {
+				t.Error("what the source said has been written to")
+			}
+		})
 	}
 }

@@ -115,6 +115,7 @@ func newMetrics(r prometheus.Registerer, sources []string) *metrics {
 	}{
 		"imgmirror_catalog_lookups_in_flight_limit": {maxAsking, "Questions of clients for single images that one source may have to answer."},
 		"imgmirror_catalog_lookups_waiting_limit":   {maxWaiting, "Questions for single images that may wait for their turn at one source."},
+		"imgmirror_catalog_documents_limit":         {keptDocuments, "Limit of imgmirror_catalog_documents."},
 	} {
 		auto.NewGauge(prometheus.GaugeOpts{Name: name, Help: bound.help}).Set(bound.limit)
 	}

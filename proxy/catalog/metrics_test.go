@@ -47,7 +47,7 @@ func TestMetrics(t *testing.T) {
 	c := newCatalog(t, Options{Sources: sourcesOf(a, b), Index: index, Registerer: r, Cached: cached})
 	fixed := map[string]float64{
 		"catalog_refresh_interval_seconds{a}": 600, "catalog_refresh_interval_seconds{b}": 600,
-		"catalog_lookups_in_flight_limit{}": 128, "catalog_lookups_waiting_limit{}": 1024,
+		"catalog_lookups_in_flight_limit{}": 128, "catalog_lookups_waiting_limit{}": 1024, "catalog_documents_limit{}": keptDocuments,
 	}
 	want := maps.Clone(fixed)
 	check := func(when string) {
@@ -113,7 +113,7 @@ func TestMetrics(t *testing.T) {
 	want = map[string]float64{
 		"catalog_hidden_images{disabled}": 1, "catalog_hidden_images{conflict}": 1,
 		"catalog_images{}": 3, "catalog_conflicts{}": 1, "catalog_retired_images{}": 1,
-		"catalog_lookups_in_flight_limit{}": 128, "catalog_lookups_waiting_limit{}": 1024,
+		"catalog_lookups_in_flight_limit{}": 128, "catalog_lookups_waiting_limit{}": 1024, "catalog_documents_limit{}": keptDocuments,
 	}
 	success()
 	check("after a restart") // that no source has origin 99 is not known any more

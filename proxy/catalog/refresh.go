@@ -41,6 +41,7 @@ func (c *Catalog) announce(ctx context.Context) {
 			return
 		case <-c.changed:
 			c.shareTexts()
+			c.makeReplies()
 			c.opts.OnChange(c.Current())
 			c.makeTables()
 		}

@@ -1,7 +1,10 @@
 package catalog
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -198,4 +201,81 @@ func TestTablesAheadOfNeed(t *testing.T) {
 			t.Error("tables are made an hour after the last question")
 		}
 	})
+}
+
+// A new list comes with the encodings that clients have asked for within an hour, and with no others. A validator
+// alone makes no encoding.
+func TestEncodingsAheadOfNeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &fake{t: t, name: "a", listed: []spec{{n: 1, in: []string{"release"}}, {n: 2, in: []string{"dev"}}}}
+		c := newCatalog(t, Options{Sources: sourcesOf(a), Channels: twoChannels})
+		defer run(t, c)()
+		synctest.Wait()
+		view := func() *View {
+			v, ok := c.Current().View(c.Current().DefaultChannel())
+			if !ok {
+				t.Fatal("there is no default view")
+			}
+			return v
+		}
+		n := 2
+		next := func() string {
+			n++
+			a.set(func(a *fake) { a.listed = append(slices.Clip(a.listed), spec{n: n, in: []string{"release"}}) })
+			refresh(t, c)
+			synctest.Wait()
+			var made []string
+			for _, named := range []bool{false, true} {
+				for e, name := range []string{"", "gzip", "zstd"} {
+					if Encoding(e) != Identity && view().body(named).replies[e].Body != nil {
+						made = append(made, fmt.Sprintf("%s %v", name, named))
+					}
+				}
+			}
+			return strings.Join(made, ", ")
+		}
+		if made := next(); made != "" {
+			t.Errorf("made without demand: %s", made)
+		}
+		tag := view().ETag(false, Gzip)
+		if view().body(false).replies[Gzip].Body != nil {
+			t.Error("a validator has the list compressed")
+		}
+		if view().Reply(false, Gzip).ETag != tag || view().Reply(true, Zstd).ETag == view().ETag(true, Identity) {
+			t.Error("validators differ from those of their replies")
+		}
+		view().Reply(false, Identity)
+		for range 2 {
+			if made := next(); made != "gzip false, zstd true" {
+				t.Errorf("made ahead: %q", made)
+			}
+		}
+		if got := view().Reply(false, Gzip).Body; !bytes.Equal(gunzip(t, got), view().body(false).json) {
+			t.Errorf("%d bytes of another list", len(got))
+		}
+		time.Sleep(demandMemory / 2)
+		view().ETag(false, Gzip) // of a client that has the list
+		next()
+		time.Sleep(demandMemory/2 + 1)
+		if made := next(); made != "gzip false" {
+			t.Errorf("made an hour after the last question for zstd: %q", made)
+		}
+		time.Sleep(demandMemory)
+		if made := next(); made != "" {
+			t.Errorf("made an hour after the last question: %s", made)
+		}
+	})
+}
+
+func gunzip(t *testing.T, text []byte) []byte {
+	t.Helper()
+	r, err := gzip.NewReader(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plain
 }
