@@ -40,6 +40,7 @@ type round struct {
 
 	from    []*candidate // sources that brought bytes
 	current *candidate   // the source that brought the last bytes; nil when it is not to be asked first
+	differ  []*candidate // sources that have sent other bytes than the round's
 	only    *candidate   // the one source that must bring all; nil: any may bring some
 
 	wrote atomic.Int64 // have, for the timer

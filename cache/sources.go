@@ -166,6 +166,9 @@ func (r *round) failed(c *candidate, err error) error {
 func (d *download) candidates(r *round) []*candidate {
 	var all []*candidate
 	for _, c := range d.f.candidates() {
+		if r.have > 0 && slices.Contains(r.differ, c) { // bytes of two files make none
+			continue
+		}
 		// What stalled, was slow to refuse, or rests, before any source answered, is not waited for twice.
 		if c.out == nil && (d.answered || !c.stalled && !c.slow) {
 			all = append(all, c)

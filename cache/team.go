@@ -109,7 +109,7 @@ func (d *download) spread(a *attempt, offset int64) {
 	t.window = 0
 	d.f.update(func() { d.f.from = strings.Join(names, ", ") })
 	a.ranges = ranges.New(a.ctx, o)
-	a.body = &verify.Stream{ReadCloser: a.ranges, Size: a.body.Size}
+	a.body = &verify.Stream{ReadCloser: a.ranges, Size: a.body.Size, Pace: a.ranges.Pace}
 }
 
 // by is the source of the bytes that were read last.
@@ -130,6 +130,9 @@ func (d *download) hear(r *round, a *attempt) (over bool, err error) {
 		c.last = fmt.Errorf("source %s: %w", c.Name, lost.Err)
 		c.heard(lost.Err)
 		d.s.log.Debug("a range was not brought", "sum", d.f.blob.title(), "source", c.Name, "error", lost.Err)
+		if errors.Is(lost.Err, ranges.ErrDiffers) {
+			r.differ = append(r.differ, c)
+		}
 		if errors.Is(lost.Err, verify.ErrMismatch) {
 			d.refuse(r, c, whereSize, lost.Err)
 			if slices.Contains(r.from, c) {

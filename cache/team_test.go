@@ -129,14 +129,70 @@ func TestRangesFaults(t *testing.T) {
 	f("falls silent", func(_ int, _ int64, r *reply) { r.stall = 100_000 }, asked(20))
 }
 
+// liedFrom is data with other bytes from the offset on.
+func liedFrom(data []byte, offset int) []byte {
+	other := bytes.Clone(data)
+	for i := range other[offset:] {
+		other[offset+i] ^= 1
+	}
+	return other
+}
+
+// A source of another file, beside one that is well, cuts no client, brings nothing, and is known as the one to blame.
+func TestRangesLiar(t *testing.T) {
+	data := noise(1, 24*mib)
+	inRanges(t, Options{Streams: 2, Sources: []string{"a", "b"}}, func(t *testing.T, s *Store) {
+		a, b := ranged("a", data, nil), ranged("b", liedFrom(data, 0), nil)
+		wantData(t, s, blobOf(data), data, Miss, a, b)
+		if failures(s, "a", whereMixed)+failures(s, "b", whereMixed)+failures(s, "a", whereDigest) != 0 || failures(s, "b", whereDigest) != 1 {
+			t.Error("b alone is to blame")
+		}
+		if n := b.bytes(); n > 1<<20 {
+			t.Errorf("b has sent %d bytes", n)
+		}
+		next := noise(2, 24*mib)
+		b = ranged("b", next, nil)
+		wantData(t, s, blobOf(next), next, Miss, ranged("a", next, nil), b)
+		if b.bytes() < 4*mib {
+			t.Errorf("of a file that b has, too, b has sent %d bytes", b.bytes())
+		}
+	})
+}
+
+// Where the first source is the liar, its client is cut, as with one request; the other source brings the file.
+func TestRangesFirstLies(t *testing.T) {
+	data := noise(1, 24*mib)
+	inRanges(t, Options{Streams: 2, Sources: []string{"a", "b"}}, func(t *testing.T, s *Store) {
+		a, b := ranged("a", liedFrom(data, 0), nil), ranged("b", data, nil)
+		if _, _, err := get(s, blobOf(data), a, b); !errors.Is(err, verify.ErrMismatch) {
+			t.Fatalf("the first client got %v", err)
+		}
+		wantData(t, s, blobOf(data), data, Join, a, b)
+		if failures(s, "a", whereDigest) != 1 || failures(s, "b", whereDigest)+failures(s, "b", whereMixed) != 0 {
+			t.Error("a alone is to blame")
+		}
+	})
+}
+
+// The rest of a file does not come from a source that differs: the source that is well comes back.
+func TestRangesLiarWaits(t *testing.T) {
+	data := noise(1, 24*mib)
+	inRanges(t, Options{Streams: 2, Sources: []string{"a", "b"}}, func(t *testing.T, s *Store) {
+		began := time.Now()
+		a := ranged("a", data, func(_ int, _ int64, r *reply) {
+			if gone := time.Since(began); gone > 200*time.Millisecond && gone < 2*time.Second {
+				r.err = errors.New("down")
+			}
+		})
+		wantData(t, s, blobOf(data), data, Miss, a, ranged("b", liedFrom(data, 0), nil))
+	})
+}
+
 // Of two sources whose ranges make a wrong file none is to blame. Then one source brings all, in one
 // request.
 func TestRangesMixed(t *testing.T) {
 	data := noise(1, 40*mib)
-	other := bytes.Clone(data)
-	for i := range other {
-		other[i] ^= 1
-	}
+	other := liedFrom(data, mib)
 	inRanges(t, Options{Streams: 2, Sources: []string{"a", "b"}}, func(t *testing.T, s *Store) {
 		a, b := ranged("a", data, nil), ranged("b", other, nil)
 		if _, _, err := get(s, blobOf(data), a, b); !errors.Is(err, verify.ErrMismatch) {

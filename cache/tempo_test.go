@@ -146,3 +146,24 @@ func TestSlowSourceOtherIsFull(t *testing.T) {
 		wantAsked(t, a, 0)
 	})
 }
+
+// The mirror's own limit makes no source of ranges slow, and no request for a piece late.
+func TestSlowRangesOwnLimit(t *testing.T) {
+	for _, held := range []bool{true, false} {
+		t.Run(fmt.Sprint(held), func(t *testing.T) {
+			inRanges(t, Options{Streams: 2, MinRate: 100_000}, func(t *testing.T, s *Store) {
+				data := noise(1, 12<<20)
+				a := ranged("a", data, func(_ int, _ int64, r *reply) { r.chunk, r.pause, r.held = 10_000, time.Second, held })
+				b := &fake{name: "b", data: data}
+				wantData(t, s, blobOf(data), data, Miss, a, b)
+				slow := testutil.ToFloat64(s.metrics.slow.WithLabelValues("a"))
+				if held == (slow > 0) || held == (len(b.asked()) > 0) {
+					t.Errorf("a was slow in %v minutes, b was asked at %v", slow, b.asked())
+				}
+				if sent := a.bytes(); held && sent != int64(len(data)) {
+					t.Errorf("a has sent %d bytes for %d", sent, len(data))
+				}
+			})
+		})
+	}
+}

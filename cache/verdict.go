@@ -18,6 +18,9 @@ func (d *download) judge(r *round) error {
 	if err == nil { // the room first, as a client that has all may ask for the next
 		d.confirm(r)
 		r.confirm(got)
+		for _, c := range r.differ {
+			d.refuse(r, c, whereDigest, fmt.Errorf("%w: a range has other bytes than the verified file", verify.ErrMismatch))
+		}
 	}
 	if !errors.Is(err, verify.ErrMismatch) {
 		return err

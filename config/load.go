@@ -102,7 +102,7 @@ func load(file string, data []byte, o LoadOptions) (*Config, error) {
 		return nil, fmt.Errorf("config: %w", err)
 	}
 	c.File, c.places = file, r.places
-	c.Warnings = slices.Concat(warnings, readableSecrets(*c), narrowLimits(*c), nearRates(*c), openWrites(*c))
+	c.Warnings = slices.Concat(warnings, readableSecrets(*c), narrowLimits(*c), openWrites(*c))
 	nameSources(c.Sources)
 	faults = append(faults, c.check(faults)...)
 	if len(faults) > 0 {

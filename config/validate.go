@@ -351,14 +351,3 @@ func narrowLimits(c Config) (warnings []string) {
 	}
 	return warnings
 }
-
-// nearRates warns of sources whose rate_limit comes near the rate of a slow source.
-func nearRates(c Config) (warnings []string) {
-	for i, s := range c.Sources {
-		if s.RateLimit > 0 && c.Fill.MinRate > s.RateLimit/2 {
-			warnings = append(warnings, fmt.Sprintf("sources[%d].rate_limit: %s is less than twice fill.min_rate, %s: the source counts as slow by its limit",
-				i, s.RateLimit, c.Fill.MinRate))
-		}
-	}
-	return warnings
-}

@@ -3,8 +3,10 @@
 // the reader is in a window of memory, and is lost with the Body.
 //
 // The window slides with the reader. Each source has some streams; a stream asks for one piece after
-// the other, so a slow source brings fewer pieces. Three rules keep the reader going:
+// the other, so a slow source brings fewer pieces. Four rules keep the reader going:
 //
+//	sample   The body begins with bytes of the first source. Pieces of another source are used once
+//	         that source has sent the same first bytes.
 //	rest     A piece whose request ends before its last byte is cut there; the rest goes to the
 //	         next stream that looks for work.
 //	rival    The piece that the reader waits for is asked for once more, by a stream that can be
@@ -75,16 +77,22 @@ type Body struct {
 	all    sync.WaitGroup // of the streams
 	closed sync.Once
 
+	sampleEnd int // bytes of a whole sample; never changes
+
 	mu      sync.Mutex // guards what follows
 	data    *sync.Cond // the reader waits for bytes
 	work    *sync.Cond // streams wait for work
 	sources []source
-	running int      // streams that have not ended
-	pieces  []*piece // in order; the first one has the byte at read, and none is missing up to planned
-	read    int64    // where the reader is
-	planned int64    // where the last piece ends
-	hungry  bool     // the reader waits
-	by      int      // the source of the bytes of the last Read
+	running int           // streams that have not ended
+	leading int           // of these, streams that may bring pieces of the body
+	sample  []byte        // the first bytes that the reader was given, up to sampleEnd
+	pieces  []*piece      // in order; the first one has the byte at read, and none is missing up to planned
+	read    int64         // where the reader is
+	planned int64         // where the last piece ends
+	hungry  bool          // the reader waits
+	waits   time.Time     // since then, but for what is in held; valid while hungry
+	held    time.Duration // that the reader has waited for pieces which the own limit held
+	by      int           // the source of the bytes of the last Read
 	lost    []Lost
 	failed  error // how the last stream ended
 }
@@ -96,6 +104,8 @@ func New(ctx context.Context, o Options) *Body {
 	b.ctx, b.cancel = context.WithCancel(ctx)
 	streams := b.streams()
 	b.most = largest(o.Window, len(streams))
+	b.sampleEnd = int(min(sampleSize, o.Size-o.Offset))
+	b.sources[0].admitted = true
 	b.unwake = context.AfterFunc(b.ctx, b.wakeAll)
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -104,10 +114,16 @@ func New(ctx context.Context, o Options) *Body {
 	first.cancel = o.Drop
 	for i, source := range streams {
 		p, answer := first, o.First
-		if i > 0 {
+		switch {
+		case source > 0:
+			p, answer = nil, nil
+		case i > 0:
 			p, answer = b.fresh(source), nil
 		}
 		b.running++
+		if source == 0 {
+			b.leading++
+		}
 		b.all.Go(func() { b.stream(source, p, answer) })
 	}
 	return b
@@ -128,7 +144,7 @@ func (b *Body) streams() (sources []int) {
 func Streams(each, sources int) int { return min(each*sources, MaxStreams) }
 
 // Read gives the next bytes in order, io.EOF at the end of the file, and an error when no stream is
-// left that could bring the next byte.
+// left that could bring the next byte: without the sample, none of another source than the first can.
 func (b *Body) Read(p []byte) (int, error) {
 	if b.read == b.o.Size { // the reader alone changes read
 		return 0, io.EOF
@@ -138,7 +154,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n := copy(p, have)
-	b.advance(head, int64(n))
+	b.advance(head, p[:n])
 	return n, nil
 }
 
@@ -146,6 +162,7 @@ func (b *Body) Read(p []byte) (int, error) {
 func (b *Body) await() ([]byte, *piece, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.waits = time.Now()
 	for {
 		if head := b.head(); head != nil {
 			if have := head.at(b.read); have != nil {
@@ -156,7 +173,7 @@ func (b *Body) await() ([]byte, *piece, error) {
 		switch {
 		case b.ctx.Err() != nil:
 			return nil, nil, context.Cause(b.ctx)
-		case b.running == 0:
+		case b.running == 0, b.leading == 0 && len(b.sample) < b.sampleEnd:
 			return nil, nil, b.failed
 		}
 		b.hunger()
@@ -202,20 +219,30 @@ func (b *Body) head() *piece {
 	return h
 }
 
-// advance moves read n bytes on, within the piece.
-func (b *Body) advance(head *piece, n int64) {
+// advance moves read on behind the bytes, which are of the piece.
+func (b *Body) advance(head *piece, given []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.read += n
+	b.sampled(given)
+	b.read += int64(len(given))
 	b.free(head, b.read)
 	b.head()
 	b.work.Broadcast()
 }
 
+// Pace implements verify.Stream.Pace: Held is for how long Reads have waited because the own limit held the piece that
+// they needed.
+func (b *Body) Pace() verify.Pace {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return verify.Pace{Held: b.held}
+}
+
 // By gives the index of the source that brought the bytes of the last Read.
 func (b *Body) By() int { return b.by }
 
-// Lost gives what sources have failed to bring since the last call.
+// Lost gives what sources have failed to bring since the last call: each failure that ended a stream, and some of the
+// others.
 func (b *Body) Lost() []Lost {
 	b.mu.Lock()
 	defer b.mu.Unlock()

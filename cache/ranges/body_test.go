@@ -37,6 +37,7 @@ type fake struct {
 	data  []byte
 	each  int           // bytes a second of one connection; 0: as fast as asked
 	all   *rate.Limiter // of all connections; nil: no limit
+	own   bool          // all is the receiver's own limit
 	wait  time.Duration // before an answer
 	reply func(try int, offset, length int64) answer
 
@@ -57,6 +58,9 @@ type answer struct {
 	more  bool  // one byte more than asked
 	part  int64 // != 0: so many bytes
 	each  int   // != 0: bytes a second, in the place of the source's
+
+	late   time.Duration // with stall: after that the rest comes, whatever has become of the request
+	linger time.Duration // before the end of the body
 }
 
 func (f *fake) Open(ctx context.Context, offset, length int64) (*verify.Stream, error) {
@@ -88,7 +92,8 @@ func (f *fake) Open(ctx context.Context, offset, length int64) (*verify.Stream, 
 		rest = append(bytes.Clone(rest), 0)
 	}
 	f.most.Store(max(f.most.Load(), f.open.Add(1)))
-	s.ReadCloser = &body{f: f, ctx: ctx, a: a, rest: rest, limit: rate.NewLimiter(rate.Limit(cmp.Or(a.each, f.each)), 64<<10)}
+	from := &body{f: f, ctx: ctx, a: a, rest: rest, limit: rate.NewLimiter(rate.Limit(cmp.Or(a.each, f.each)), 64<<10)}
+	s.ReadCloser, s.Pace = from, func() verify.Pace { return verify.Pace{Held: from.held} }
 	return s, nil
 }
 
@@ -106,18 +111,29 @@ type body struct {
 	gave   int64
 	closed bool
 	limit  *rate.Limiter // of each
+	held   time.Duration // by the receiver's own limit
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	n := min(len(p), len(b.rest), 64<<10)
+	if b.a.cut > 0 {
+		n = min(n, int(b.a.cut-b.gave))
+	}
+	if b.f.own {
+		n = min(n, int(b.f.all.Limit()/20), 64<<10)
+	}
 	switch {
 	case b.a.cut > 0 && b.gave >= b.a.cut:
 		return 0, io.ErrUnexpectedEOF
+	case b.a.late > 0 && b.gave >= b.a.stall:
+		time.Sleep(b.a.late)
+		b.a.stall, b.a.late = 0, 0
+		return b.Read(p)
 	case b.a.stall != 0 && b.gave >= max(b.a.stall, 0):
 		<-b.ctx.Done()
 		return 0, b.ctx.Err()
 	case n == 0:
-		return 0, io.EOF
+		return 0, cmp.Or(sleep(b.ctx, b.a.linger), io.EOF)
 	}
 	if cmp.Or(b.a.each, b.f.each) > 0 {
 		if err := b.limit.WaitN(b.ctx, n); err != nil {
@@ -125,8 +141,12 @@ func (b *body) Read(p []byte) (int, error) {
 		}
 	}
 	if b.f.all != nil {
+		began := time.Now()
 		if err := b.f.all.WaitN(b.ctx, n); err != nil {
 			return 0, err
+		}
+		if b.f.own {
+			b.held += time.Since(began)
 		}
 	}
 	copy(p, b.rest[:n])
@@ -274,6 +294,7 @@ func TestSpeed(t *testing.T) {
 	f("a slow one helps", 2, 6700*ms, &fake{all: limited(20 * mib), wait: ms}, &fake{all: limited(5 * mib), wait: ms})
 	f("slow ones at each connection", 4, 2000*ms, &fake{each: 20 * mib, wait: ms}, &fake{each: 5 * mib, wait: ms})
 	f("a very slow one does not hinder", 2, 8100*ms, &fake{all: limited(20 * mib), wait: ms}, &fake{all: limited(20 << 10), wait: ms})
+	f("one with a small limit does not hinder", 2, 8100*ms, &fake{all: limited(20 * mib), wait: ms}, &fake{all: limited(100 << 10), own: true, wait: ms})
 	f("a silent one does not hinder", 2, 8500*ms, &fake{all: limited(20 * mib), wait: ms}, &fake{wait: time.Hour})
 }
 

@@ -31,12 +31,13 @@ type piece struct {
 	got      int64    // bytes that have come
 	source   int      // that brings it
 	cancel   context.CancelFunc
-	busy     bool      // a request is under way
-	dropped  bool      // another request has brought the bytes: what the own one brings is of no use
-	rival    *piece    // the same bytes from another request; nil: there is none
-	began    time.Time // when the request was made
-	first    time.Time // when the first bytes came
-	last     time.Time // when the last bytes came
+	busy     bool          // a request is under way
+	dropped  bool          // another request has brought the bytes: what the own one brings is of no use
+	rival    *piece        // the same bytes from another request; nil: there is none
+	began    time.Time     // when the request was made
+	first    time.Time     // when the first bytes came
+	last     time.Time     // when the last bytes came
+	held     time.Duration // that Reads have waited for the own limit
 }
 
 // complete tells whether all bytes have come.
@@ -52,18 +53,26 @@ func (p *piece) at(offset int64) []byte {
 	return p.blocks[i][at%blockSize : min(blockSize, p.got-i*blockSize)]
 }
 
-// late tells whether a request that needs that long for the bytes from offset on can be expected to
-// have them in half the time that the piece's own request will take.
-func (p *piece) late(now time.Time, offset int64, needs time.Duration) bool {
+// late tells whether a request to the source that needs that long for the bytes from offset on can be expected to
+// have them in half the time that the piece's own request will take. Waits for the own limit do not count against a
+// request to the same source, which would wait, too.
+func (p *piece) late(now time.Time, offset int64, source int, needs time.Duration) bool {
+	var held time.Duration
+	if source == p.source {
+		held = p.held
+	}
 	took := now.Sub(p.began)
 	if p.got > 0 { // else it may take as long again as it has taken
-		took = time.Duration(float64(took) / float64(p.got) * float64(p.to-offset))
+		took = time.Duration(float64(p.last.Sub(p.began)-held) / float64(p.got) * float64(p.to-offset))
 	}
 	return 2*needs < max(took, now.Sub(p.last))
 }
 
 // source is what is known of a source. The Body's mu guards it.
 type source struct {
+	admitted bool // its pieces are used
+	trying   bool // one of its streams brings the sample
+
 	out  bool          // its answers are about another file
 	rate float64       // bytes a second of one stream; 0: not known
 	wait time.Duration // until an answer begins
@@ -97,7 +106,7 @@ func (s *source) least() int64 {
 	if s.rate == 0 {
 		return leastPiece
 	}
-	return max(blockSize, int64(s.rate*(endWaits*s.wait).Seconds()))
+	return max(blockSize, int64(s.rate*(endWaits*s.wait).Seconds())/blockSize*blockSize)
 }
 
 // largest is the largest piece of a window that so many streams share: a stream can have a piece

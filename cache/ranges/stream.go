@@ -15,17 +15,28 @@ import (
 // answer, if there is one, is that for p.
 func (b *Body) stream(source int, p *piece, answer *verify.Stream) {
 	var err error
+	admitted := source == 0
 	defer func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.running--; err != nil {
+		b.running--
+		if admitted {
+			b.leading--
+		}
+		if err != nil {
 			b.failed = err
 		}
 		b.data.Broadcast()
+		b.work.Broadcast()
 	}()
+	if !admitted {
+		if admitted = b.admit(source); !admitted {
+			return
+		}
+	}
 	for {
 		if p == nil {
-			p = b.next(source)
+			p, err = b.next(source), nil
 		}
 		if p == nil {
 			return
@@ -69,7 +80,8 @@ func (b *Body) fresh(source int) *piece {
 	rest := b.o.Size - b.planned
 	s := &b.sources[source]
 	// Towards the end pieces get smaller, so that all streams end at about the same time.
-	n := min(s.size(), b.most, max(rest/int64(max(b.running, 1)), s.least()), rest)
+	share := rest / int64(max(b.running, 1)) / blockSize * blockSize // a part of a block takes a whole one
+	n := min(s.size(), b.most, max(share, s.least()), rest)
 	if n == 0 || b.planned+n-b.read > b.o.Window-b.most {
 		return nil
 	}
@@ -101,7 +113,7 @@ func (b *Body) compete(source int) *piece {
 		return nil
 	}
 	h := b.head()
-	if h == nil || h.rival != nil || h.to-b.read > b.most || !h.late(time.Now(), b.read, s.needs(h.to-b.read)) {
+	if h == nil || h.rival != nil || h.to-b.read > b.most || !h.late(time.Now(), b.read, source, s.needs(h.to-b.read)) {
 		return nil
 	}
 	h.rival = &piece{from: b.read, to: h.to}
@@ -148,41 +160,64 @@ func (b *Body) fetch(p *piece, answer *verify.Stream) (err error) {
 		if dropped {
 			return context.Canceled
 		}
-		if answer, err = b.o.Sources[p.source].Open(ctx, p.from, p.to-p.from); err != nil {
+		if answer, err = b.open(ctx, p.source, p.from, p.to-p.from); err != nil {
 			return err
 		}
 	} else {
 		defer b.o.Drop()
 	}
-	defer answer.Close() // read only
-	switch {
-	case answer.Size >= 0 && answer.Size != b.o.Size:
-		return fmt.Errorf("%w: the range is said to be of %d bytes, want %d", verify.ErrMismatch, answer.Size, b.o.Size)
-	case answer.Part != p.to-p.from:
-		return fmt.Errorf("%w: %d bytes from %d on, want %d", ErrWhole, answer.Part, p.from, p.to-p.from)
-	}
+	defer answer.Close()     // read only
+	var before time.Duration // that Reads have waited for the own limit
 	for !p.complete() && err == nil {
 		var n int
 		n, err = answer.Read(b.space(p))
-		b.arrived(p, int64(n))
-	}
-	if p.complete() && err == nil { // the connection is of use again only after the end
-		var more [1]byte
-		n := 0
-		for n == 0 && err == nil {
-			n, err = answer.Read(more[:])
+		held := before
+		if answer.Pace != nil {
+			held = answer.Pace().Held
 		}
-		if n > 0 {
-			return fmt.Errorf("%w: more than %d bytes from %d on", ErrWhole, p.to-p.from, p.from)
-		}
+		b.arrived(p, int64(n), held-before)
+		before = held
 	}
 	switch {
+	case p.complete() && err == nil:
+		return b.end(answer, p.to)
 	case p.complete():
 		return nil
 	case err == io.EOF: //nolint:errorlint // a Reader says it that way
 		return fmt.Errorf("the range from %d on broke off after %d of %d bytes: %w", p.from, p.got, p.to-p.from, io.ErrUnexpectedEOF)
 	}
 	return err
+}
+
+// open asks the source for length bytes from offset on.
+func (b *Body) open(ctx context.Context, source int, offset, length int64) (*verify.Stream, error) {
+	answer, err := b.o.Sources[source].Open(ctx, offset, length)
+	switch {
+	case err != nil:
+		return nil, err
+	case answer.Size >= 0 && answer.Size != b.o.Size:
+		err = fmt.Errorf("%w: the range is said to be of %d bytes, want %d", verify.ErrMismatch, answer.Size, b.o.Size)
+	case answer.Part != length:
+		err = fmt.Errorf("%w: %d bytes from %d on, want %d", ErrWhole, answer.Part, offset, length)
+	default:
+		return answer, nil
+	}
+	answer.Close() // unread
+	return nil, err
+}
+
+// end reads the end of an answer that has given all bytes up to the offset: only then is the connection of use again.
+func (b *Body) end(answer *verify.Stream, offset int64) error {
+	var more [1]byte
+	for {
+		n, err := answer.Read(more[:])
+		if n > 0 {
+			return fmt.Errorf("%w: more bytes than up to %d", ErrWhole, offset)
+		}
+		if err != nil { // all bytes have come
+			return nil
+		}
+	}
 }
 
 // space gives room for the next bytes of p, which is not complete.
@@ -197,14 +232,19 @@ func (b *Body) space(p *piece) []byte {
 	return p.blocks[i][p.got%blockSize : min(blockSize, p.to-p.from-int64(i)*blockSize)]
 }
 
-// arrived notes that n more bytes of p have come.
-func (b *Body) arrived(p *piece, n int64) {
+// arrived notes that n more bytes of p have come, after a Read that waited so long for the own limit.
+func (b *Body) arrived(p *piece, n int64, held time.Duration) {
 	if n == 0 {
 		return
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
+	p.held += held
+	if b.hungry && len(b.pieces) > 0 && (b.pieces[0] == p || b.pieces[0].rival == p) {
+		b.held += min(held, now.Sub(b.waits))
+		b.waits = now
+	}
 	if p.got == 0 {
 		p.first = now
 	}
@@ -227,16 +267,25 @@ func (b *Body) settle(p *piece, err error) bool {
 		return true
 	}
 	if err != nil && b.ctx.Err() == nil {
-		b.lost = append(b.lost, Lost{p.source, err})
 		s.out = s.out || errors.Is(err, verify.ErrMismatch)
 	}
-	brought := p.got > 0
+	goesOn := err == nil || p.got > 0 && !s.out && !errors.Is(err, ErrWhole)
+	if err != nil && b.ctx.Err() == nil {
+		b.tell(Lost{p.source, err}, !goesOn)
+	}
 	if !p.complete() {
 		b.giveUp(p)
 	}
 	b.data.Signal()
 	b.work.Broadcast()
-	return err == nil || brought && !s.out && !errors.Is(err, ErrWhole)
+	return goesOn
+}
+
+// tell notes what Lost gives. A reader may be away for long: of the streams that go on, some are told. b.mu is held.
+func (b *Body) tell(l Lost, ends bool) {
+	if ends || len(b.lost) < MaxStreams {
+		b.lost = append(b.lost, l)
+	}
 }
 
 // giveUp cuts p where its bytes end; another stream has to bring the rest. Behind the first piece, bytes
