@@ -121,10 +121,7 @@ func (d *download) bring() error {
 			err = d.judge(r)
 		}
 		if err == nil {
-			d.s.unrecorded <- struct{}{} // waits as long as there are too many, with the slot
-			d.giveSlot()
-			err = d.s.publish(d.f, r)
-			<-d.s.unrecorded
+			err = d.publish(r)
 		}
 		r.close()
 		d.giveRoom()

@@ -3,9 +3,12 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"runtime"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"imgmirror/cache/disk"
 	"imgmirror/verify"
@@ -158,6 +161,31 @@ func (f *fill) urgent() bool {
 
 // urge says that the record is waited for: from the verdict on, the follower makes no pauses.
 func (f *fill) urge() { f.update(func() { f.urged = true }) }
+
+// publish is Store.publish, in one of the places for downloads with a verdict and no record: as long as there is none,
+// the download keeps its slot. The end of the store ends the wait; all bytes are left to the next process.
+func (d *download) publish(r *round) error {
+	select {
+	case d.s.unrecorded <- struct{}{}:
+	case <-d.s.ctx.Done():
+		return fmt.Errorf("waiting for records: %w", context.Cause(d.s.ctx))
+	}
+	defer func() { <-d.s.unrecorded }()
+	d.giveSlot()
+	return d.s.publish(d.f, r)
+}
+
+// recordMetrics tell of the places for downloads with a verdict and no record.
+func recordMetrics(reg prometheus.Registerer, unrecorded chan struct{}) error {
+	gauge := func(name, help string, value func() int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+	}
+	return errors.Join(
+		reg.Register(gauge("imgmirror_fill_unrecorded", "Downloads whose bytes are known to be right, and whose record is not written yet.",
+			func() int { return len(unrecorded) })),
+		reg.Register(gauge("imgmirror_fill_unrecorded_limit", "Limit of imgmirror_fill_unrecorded.", func() int { return cap(unrecorded) })),
+	)
+}
 
 // followers are the buffers of all followers. A follower hashes only while it has one of the buffers.
 type followers chan []byte

@@ -251,3 +251,33 @@ func TestFollowerRests(t *testing.T) {
 		})
 	}
 }
+
+// A download that waits for the records of others hangs nothing: no request that ends, and no stop.
+func TestWaitForRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := noise(1, 2<<20)
+		s := openStore(t, Options{FillSlots: 1})
+		for range cap(s.unrecorded) {
+			s.unrecorded <- struct{}{}
+		}
+		r := open(t, s, forJob(data), &fake{name: "a", data: data})
+		if got, err := io.ReadAll(r); err != nil || len(got) != len(data) {
+			t.Fatalf("%d bytes, %v", len(got), err)
+		}
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := r.Stored(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("it did not wait: %v", err)
+		}
+		if s.slots.used != 1 {
+			t.Errorf("%d slots are in use, want 1", s.slots.used)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		closeStore(t, s)
+		src := &fake{name: "a", data: data}
+		wantData(t, openStore(t, Options{Dir: s.o.Dir}), blobOf(data), data, Miss, src)
+		wantAsked(t, src)
+	})
+}

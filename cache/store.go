@@ -234,7 +234,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.metrics, err = newMetrics(o.Registerer, o.Sources, s.Stats, s.space.limit, s.slots); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share), s.glanceMetrics(o.Registerer), rangeMetrics(o.Registerer, s.ranges)); err != nil {
+	if err := errors.Join(s.metrics.roomMetrics(o.Registerer, s.advances.removed, s.space.loans, s.share), s.glanceMetrics(o.Registerer), rangeMetrics(o.Registerer, s.ranges), recordMetrics(o.Registerer, s.unrecorded)); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())

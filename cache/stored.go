@@ -121,6 +121,18 @@ func (s *Store) Files() []File {
 	return all
 }
 
+// Unrecorded lists the files on disk that have no record in the index, in no order. Only Sum, Size and Images of such a
+// file are known. Run takes these files in, one after the other. Check takes in its file at once.
+func (s *Store) Unrecorded() []File {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]File, 0, len(s.orphans))
+	for sum, size := range s.orphans {
+		all = append(all, File{Sum: sum, Size: size, Images: slices.Clone(s.images.having[sum])})
+	}
+	return all
+}
+
 // Describe tells of the verified file with that sum.
 func (s *Store) Describe(sum verify.Sum) (File, bool) {
 	s.mu.RLock()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -100,6 +101,36 @@ func TestKillResumesUnasked(t *testing.T) {
 	if x := got.header.Get("X-Cache"); x != "HIT" {
 		t.Errorf("X-Cache %q, want HIT", x)
 	}
+}
+
+// TestKillBeforeRecord: kill -9 when a client has the whole file, and the file has no record yet. After the start the file
+// is served right, and the source is not asked again.
+func TestKillBeforeRecord(t *testing.T) {
+	t.Parallel()
+	const size = 64 << 20
+	src := newSource(t)
+	m := startMirror(t, nil, from(src.URL(), settings{"refresh": "1h"}))
+	for try := range 10 {
+		img := newImage(fmt.Sprintf("record-%d", try), size)
+		src.add(img)
+		if get(t, m.url+"/images/"+img.uuid).status != http.StatusOK {
+			t.Fatal("the mirror does not find a new image by uuid")
+		}
+		got := get(t, m.url+"/images/"+img.uuid+"/file")
+		m.kill()
+		got.wantFile(t, img)
+		recorded := slices.Contains(m.files(), img.sha1()) // the record comes behind the file's final name
+		m.start()
+		get(t, m.url+"/images/"+img.uuid+"/file").wantFile(t, img)
+		if n, sent := src.requests(img), src.sent(img); n != 1 || sent != size {
+			t.Fatalf("the source was asked %d times, and has sent %d bytes of %d", n, sent, size)
+		}
+		if !recorded {
+			m.awaitStored(try + 1)
+			return
+		}
+	}
+	t.Error("each record was written before the kill")
 }
 
 // TestKillDamage: what a crash of the machine can leave behind (a partial file

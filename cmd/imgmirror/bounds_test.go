@@ -24,11 +24,12 @@ func TestBoundsAreTold(t *testing.T) {
 		t.Errorf("limits are %v", limits)
 	}
 	for _, name := range []string{
-		"downloads at the same time", "bytes of the cache", "bytes of ranges ahead of their readers", "bytes removed for downloads without a verdict", "images that fail, of one source",
+		"downloads at the same time", "bytes of the cache", "bytes of ranges ahead of their readers", "downloads with a verdict and without a record",
+		"bytes removed for downloads without a verdict", "images that fail, of one source",
 		"questions for images under way, of one source", "questions for images in line, of one source", "bytes of all lists",
 		"bytes of replies under way", "connections of clients", "connections of one address", "jobs", "event streams",
-		"bytes of heads of bundles", "bytes of open imports", "connections of operators", "lines that wait for the access log",
-		"addresses in the journal of nodes",
+		"bytes of heads of bundles", "bytes of open imports", "connections of operators", "lines that wait for the log",
+		"addresses in the journal of nodes", "prepared replies with a manifest",
 	} {
 		if _, ok := limits[name]; !ok {
 			t.Errorf("%s: not told", name)

@@ -73,9 +73,14 @@ func (h Holding) matches(all []manifest.Filter) bool {
 
 // Holdings gives what is on disk of the images that match all filters, in the order of the list.
 func (m *Mirror) Holdings(filters []manifest.Filter) []Holding {
+	return m.holdings(m.store.Files(), filters)
+}
+
+// holdings is Holdings of these files.
+func (m *Mirror) holdings(files []cache.File, filters []manifest.Filter) []Holding {
 	list := m.Current()
 	var out []Holding
-	for _, f := range m.store.Files() {
+	for _, f := range files {
 		for _, id := range f.Images {
 			h := Holding{ID: id, File: f, Retired: true}
 			if e, ok := list.Entry(id); ok {
@@ -97,14 +102,17 @@ func (m *Mirror) Holdings(filters []manifest.Filter) []Holding {
 
 // held gives what is on disk of the images that are meant; of all when none is. An image that is
 // named and has nothing there is an error, and so are filters that match nothing: ErrNoMatch.
-func (m *Mirror) held(w Wanted) ([]Holding, error) {
+func (m *Mirror) held(w Wanted) ([]Holding, error) { return m.heldOf(m.store.Files(), w) }
+
+// heldOf is held among these files.
+func (m *Mirror) heldOf(files []cache.File, w Wanted) ([]Holding, error) {
 	named := make(map[uuid.UUID]bool, len(w.UUIDs))
 	for _, id := range w.UUIDs {
 		named[id] = false
 	}
 	var out []Holding
 	found := len(w.Filters) == 0
-	for _, h := range m.Holdings(nil) {
+	for _, h := range m.holdings(files, nil) {
 		match := len(w.Filters) > 0 && h.matches(w.Filters)
 		found = found || match
 		if _, ok := named[h.ID]; ok {
@@ -288,12 +296,13 @@ func (m *Mirror) Vacuum(ctx context.Context, dry bool) ([]cache.Evicted, error) 
 }
 
 // Held gives what is on disk of the images that are meant, of all when none is: what clients have got
-// whole counts as on disk.
+// whole counts as on disk, and so does what the index has no record of yet. A file may be there twice.
 func (m *Mirror) Held(ctx context.Context, w Wanted) ([]Holding, error) {
 	if err := m.store.Settle(ctx); err != nil {
 		return nil, err
 	}
-	return m.held(w)
+	unrecorded := m.store.Unrecorded() // first: these become the others
+	return m.heldOf(append(unrecorded, m.store.Files()...), w)
 }
 
 // Verify hashes a file on disk again and heals the file if need be: see cache.Store.Check.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/uuid"
@@ -72,5 +73,38 @@ func TestHeal(t *testing.T) {
 	}
 	if err := m.heal(t.Context(), verify.Sum{1}, 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("heal of a file of nobody's: %v", err)
+	}
+}
+
+// After a loss of the index a check meets also the files that have no record yet, and gives them one.
+func TestCheckWithoutIndex(t *testing.T) {
+	o := testOptions(t, sampleSource(t))
+	m, stop := runMirror(t, o)
+	fetchSample(t, m, sampleBase)
+	sum := sumOf(t, m, sampleBase)
+	stop()
+	if err := os.RemoveAll(filepath.Join(o.Cache.Dir, "index")); err != nil {
+		t.Fatal(err)
+	}
+	o.Registry = nil
+	m, err := New(t.Context(), o) // Run, which takes the files in, comes later
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if n := len(m.Holdings(nil)); n != 0 {
+		t.Fatalf("%d files with a record", n)
+	}
+	for _, w := range []Wanted{{}, {UUIDs: []uuid.UUID{sampleBase}}} {
+		held, err := m.Held(t.Context(), w)
+		if err != nil || len(held) != 1 || held[0].ID != sampleBase || held[0].File.Sum != sum || held[0].File.Size == 0 {
+			t.Errorf("%v, %v", held, err)
+		}
+	}
+	if result, err := m.Verify(t.Context(), sum, nil); result != cache.CheckOK || err != nil {
+		t.Errorf("%s, %v", result, err)
+	}
+	if held := m.Holdings(nil); len(held) != 1 || held[0].ID != sampleBase {
+		t.Errorf("after the check: %v", held)
 	}
 }
