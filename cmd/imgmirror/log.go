@@ -13,32 +13,58 @@ import (
 	"imgmirror/proxy/accesslog"
 )
 
-// newLogger makes the process's logger.
-func newLogger(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
-	h, err := newHandler(w, level, format)
+// newLogs makes the process's logger and the log that has its lines and those of requests. Nothing is written
+// but by the log's Run.
+func newLogs(w io.Writer, level slog.Leveler, cfg config.Log) (*slog.Logger, *accesslog.Log, error) {
+	var lines *accesslog.Log
+	h, err := newHandler(writerFunc(func(p []byte) (int, error) { return lines.Write(p) }), level, cfg.Format)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return slog.New(h), nil
-}
-
-// newAccessLog makes the access log, with the lines of newLogger's logger. w keeps Writes apart.
-func newAccessLog(w io.Writer, level slog.Leveler, cfg config.Log, log *slog.Logger) (*accesslog.Log, error) {
+	log := slog.New(h)
 	var common strings.Builder // the line of a request, without time and fields
-	h, err := newHandler(&common, slog.LevelInfo, cfg.Format)
-	if err != nil {
-		return nil, err
+	if h, err = newHandler(&common, slog.LevelInfo, cfg.Format); err != nil {
+		return nil, nil, err
 	}
 	h = h.WithAttrs([]slog.Attr{slog.String("component", "proxy")})
 	if err := h.Handle(context.Background(), slog.NewRecord(time.Time{}, slog.LevelInfo, "request", 0)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	l, err := accesslog.New(accesslog.Options{Writer: w, Format: cfg.Format, Common: common.String(), Level: level, Logger: log})
+	lines, err = accesslog.New(accesslog.Options{Writer: w, Format: cfg.Format, Common: common.String(), Level: level, Logger: log})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	l.SetRequests(cfg.Requests)
-	return l, nil
+	lines.SetRequests(cfg.Requests)
+	return log, lines, nil
+}
+
+// writerFunc is a function as a writer.
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// keep writes the lines of log until end is called. end waits until all lines are written, but no longer than
+// stuckStderr for a writer that takes nothing; then whole is false. end may be called again.
+func keep(log *accesslog.Log) (end func() (whole bool)) {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { // end waits
+		defer close(done)
+		_ = log.Run(ctx) // has no errors
+	}()
+	return func() bool {
+		stop()
+		for before := log.Written(); ; before = log.Written() {
+			select {
+			case <-done:
+				return true
+			case <-time.After(stuckStderr):
+				if log.Written() == before {
+					return false
+				}
+			}
+		}
+	}
 }
 
 // newHandler makes what formats the process's lines. Formats: text, json, bunyan (what SmartOS's own

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,8 +55,18 @@ func run(args []string, stdout, stderr io.Writer) int {
 	for i, l := range lines {
 		lines[i] = table.Printable(l)
 	}
-	fmt.Fprintf(stderr, "%s: error (%s): %s\n", cmd.CommandPath(), e.Code, strings.Join(lines, "\n"))
+	tellError(cmd, stderr, fmt.Sprintf("%s: error (%s): %s\n", cmd.CommandPath(), e.Code, strings.Join(lines, "\n")))
 	return e.Exit(manager(cmd))
+}
+
+// tellError writes the text of an error. An operator may read the errors of a verb in a pager, or stop the terminal,
+// for as long as it pleases; serve does not wait for a log that nothing reads.
+func tellError(cmd *cobra.Command, stderr io.Writer, text string) {
+	if cmd.Name() == "serve" {
+		tell(stderr, text)
+		return
+	}
+	_, _ = io.WriteString(stderr, text) // there is no other place to tell
 }
 
 // manager is what has started this process: no verb but serve is a service.
@@ -212,13 +223,38 @@ func newVersionCmd() *cobra.Command {
 // timeout(1), for one, signals its child and then the group that it is in.
 const sameSignal = 200 * time.Millisecond
 
-// stuckStderr is how long a second signal waits for a pipe that nothing reads.
+// stuckStderr is how long the end of the process waits for a pipe that nothing reads.
 const stuckStderr = time.Second
+
+// tell writes text, but waits for a pipe that nothing reads no longer than stuckStderr.
+func tell(stderr io.Writer, text string) {
+	told := make(chan struct{})
+	go func() { // ends with the process, if the pipe is stuck
+		defer close(told)
+		_, _ = io.WriteString(stderr, text) // there is no other place to tell
+	}()
+	select {
+	case <-told:
+	case <-time.After(stuckStderr):
+	}
+}
+
+// exitKey is the key of the function that beforeExit sets.
+type exitKey struct{}
+
+// beforeExit has f called before a second signal ends the process. f must not wait long. ctx is that of signalContext;
+// another ctx knows no signals.
+func beforeExit(ctx context.Context, f func() bool) {
+	if before, ok := ctx.Value(exitKey{}).(*atomic.Pointer[func() bool]); ok {
+		before.Store(&f)
+	}
+}
 
 // signalContext ends at the first SIGINT or SIGTERM; a second one ends the
 // process at once, for an operator who will not wait for open replies.
 func signalContext(stderr io.Writer) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+	var before atomic.Pointer[func() bool]
+	ctx, cancel := context.WithCancel(context.WithValue(context.Background(), exitKey{}, &before))
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
@@ -231,14 +267,8 @@ func signalContext(stderr io.Writer) (context.Context, func()) {
 			if time.Since(first) < sameSignal {
 				continue
 			}
-			told := make(chan struct{})
-			go func() {
-				fmt.Fprintf(stderr, "imgmirror: %v again: ending at once\n", s)
-				close(told)
-			}()
-			select {
-			case <-told:
-			case <-time.After(stuckStderr):
+			if end := before.Load(); end == nil || (*end)() {
+				tell(stderr, fmt.Sprintf("imgmirror: %v again: ending at once\n", s))
 			}
 			os.Exit(failure.ExitFailure)
 		}

@@ -54,11 +54,7 @@ func (p *process) serveClients(ctx context.Context) error {
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- p.page.Run(ctx) }() // waited for below
-	serve := p.server.Run
-	if p.access != nil {
-		serve = func(ctx context.Context) error { return around(ctx, p.access.Run, p.server.Run) }
-	}
-	err := serve(ctx)
+	err := p.server.Run(ctx)
 	stop()
 	return errors.Join(err, <-done)
 }

@@ -45,7 +45,7 @@ type process struct {
 }
 
 // newProcess builds a mirror from a checked configuration and opens its listeners; nothing runs yet.
-// The caller must call run, which closes the process. access nil: requests have no lines.
+// The caller must call run, which closes the process, and runs access longer. access nil: requests have no lines.
 func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger, access *accesslog.Log) (_ *process, err error) {
 	o, err := options(cfg)
 	if err != nil {
@@ -125,7 +125,7 @@ func newProcess(ctx context.Context, cfg *config.Config, log *slog.Logger, acces
 }
 
 // run serves until ctx ends, then stops in order: readiness, listener, replies (the drain deadline),
-// the access log, the operator's side, loops, fills, index. It returns the first failure of any of them.
+// the operator's side, loops, fills, index. It returns the first failure of any of them.
 func (p *process) run(ctx context.Context) error {
 	operators := func(ctx context.Context) error { return p.admin.Run(ctx, p.adminLn, p.adminSocket) }
 	return around(ctx, p.Mirror.Run, func(ctx context.Context) error {

@@ -49,14 +49,12 @@ func sampleSource(t *testing.T) config.Source {
 // runProcess runs a process until the test ends, or until stop is called.
 func runProcess(t *testing.T, cfg *config.Config) (m *process, stop func()) {
 	t.Helper()
-	log, err := newLogger(t.Output(), cfg.Log.SlogLevel(), "text")
+	log, access, err := newLogs(t.Output(), cfg.Log.SlogLevel(), cfg.Log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	access, err := newAccessLog(t.Output(), cfg.Log.SlogLevel(), cfg.Log, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	endLog := keep(access)
+	t.Cleanup(func() { endLog() })
 	if m, err = newProcess(t.Context(), cfg, log, access); err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ func newServeCmd() *cobra.Command {
 		Short: "Run the mirror",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			outliveLog()
 			cfg, err := loadConfig(cmd)
 			if err != nil {
 				return err
@@ -43,20 +44,19 @@ func newServeCmd() *cobra.Command {
 func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config, error), stderr io.Writer) error {
 	hangups, release := catchHangups()
 	defer release()
-	defer outliveLog()()
 	level := new(slog.LevelVar)
 	level.Set(cfg.Log.SlogLevel())
-	log, err := newLogger(stderr, level, cfg.Log.Format)
+	log, access, err := newLogs(stderr, level, cfg.Log)
 	if err != nil {
 		return &failure.Error{Code: failure.CodeConfig, Err: err}
 	}
+	endLog := keep(access)
+	defer endLog()
+	beforeExit(ctx, endLog)
+	slog.SetDefault(log) // net/http tells of wrong sources by package log
 	warn(log, cfg)
 	limitMemory(log, cfg)
 	addProcessor(os.Getenv("GOMAXPROCS"))
-	access, err := newAccessLog(stderr, level, cfg.Log, log)
-	if err != nil {
-		return &failure.Error{Code: failure.CodeConfig, Err: err}
-	}
 	p, err := newProcess(ctx, cfg, log, access)
 	if err != nil {
 		return err
@@ -96,12 +96,11 @@ func serve(ctx context.Context, cfg *config.Config, load func() (*config.Config,
 	return nil
 }
 
-// outliveLog keeps a broken pipe from ending the process: a write to a log that nothing reads fails, and that is all.
-// Child processes have the signal as ever.
-func outliveLog() (stop func()) {
-	signals := make(chan os.Signal, 1) // unread
-	signal.Notify(signals, syscall.SIGPIPE)
-	return func() { signal.Stop(signals) }
+// outliveLog keeps a broken pipe from ending the process, up to the process's exit code: a write to a log that nothing
+// reads fails, and that is all. For systemd an end by this signal is an end in good order, without a new start. Child
+// processes have the signal as ever.
+func outliveLog() {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // unread
 }
 
 // limitMemory has the process keep to its memory, and tells what holds.
@@ -122,8 +121,8 @@ func limitMemory(log *slog.Logger, cfg *config.Config) {
 
 // addProcessor lets Go use one processor more than there are, unless set, the environment's GOMAXPROCS, says
 // how many. Go looks for new requests when one of its processors has nothing to do, else every 10 ms. With many
-// clients that pull files none is ever idle, so that a small answer waits; a processor too many is idle, and the
-// kernel runs the small answer among the senders. Go no longer follows later changes of the cgroup's limit.
+// clients that pull files the sender's loops and the hashing of downloads keep the others busy; a processor too many is
+// idle, and the kernel runs the small answer among the others. Go no longer follows later changes of the cgroup's limit.
 func addProcessor(set string) {
 	if set == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)

@@ -1,6 +1,7 @@
-// Package accesslog writes the access log: a line for each request, in the form of the process's other
-// lines. The request's goroutine formats the line into a place of a bounded ring and goes on; one
-// goroutine writes the lines, many in one write. So a slow disk or pipe delays no reply.
+// Package accesslog writes the log: a line for each request, and the process's other lines, in the same form
+// and in the order in which they came. The goroutine that has something to tell puts the line into a place of a
+// bounded ring and goes on; one goroutine writes the lines, many in one write. So a slow disk or pipe delays no
+// reply and no connection.
 package accesslog
 
 import (
@@ -20,8 +21,10 @@ import (
 
 const (
 	queueLength = 4096                  // lines that wait to be written
+	kept        = 512                   // of queueLength: for lines that are no request's
 	shortLine   = 496                   // bytes of a line that need no memory of their own
 	longBytes   = 4 << 20               // of all longer lines that wait
+	longKept    = 1 << 20               // of longBytes: for lines that are no request's
 	gatherFor   = 50 * time.Millisecond // lines gather before they are written together
 	writeBytes  = 64 << 10              // in one write, and the longest line in addition
 )
@@ -58,8 +61,7 @@ type Entry struct {
 
 // Options of New. Required: Writer, Common.
 type Options struct {
-	// Writer takes whole lines, in one Write or several. The process's other lines may go to the same
-	// Writer, which must keep Writes apart; an *os.File does.
+	// Writer takes whole lines, in one Write or several.
 	Writer io.Writer
 	// Format is one of the formats above; "" = text.
 	Format string
@@ -68,11 +70,11 @@ type Options struct {
 	// Level is that of the process's other lines: the lines of requests are at slog.LevelInfo. nil = info.
 	Level slog.Leveler
 
-	// Logger is told that lines are lost; nil: silent.
+	// Logger is told that lines are lost, and may write to the Log; nil: silent.
 	Logger *slog.Logger
 }
 
-// Log is the access log. Add and SetRequests may be called concurrently.
+// Log is the log. Add, Write, Written and SetRequests may be called concurrently.
 type Log struct {
 	writer   io.Writer
 	log      *slog.Logger
@@ -84,6 +86,7 @@ type Log struct {
 	long  []atomic.Pointer[[]byte] // by the Index of a place: the line, where it is longer than a place
 	taken atomic.Int64             // bytes of all long lines
 	lost  atomic.Int64
+	wrote atomic.Int64 // Writes of writer that have ended
 	// Of Run:
 	told   bool // that lines are lost
 	failed bool // the last write
@@ -122,10 +125,10 @@ func New(o Options) (*Log, error) {
 func (l *Log) Register(r prometheus.Registerer) {
 	r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "imgmirror_http_log_lost_total",
-		Help: "Requests without a line in the access log, because too many lines waited to be written, or the writing failed.",
+		Help: "Lines of the log, of requests and others, that were lost: too many lines waited to be written, or the writing failed.",
 	}, func() float64 { return float64(l.lost.Load()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "imgmirror_http_log_lines",
-		Help: "Lines of the access log that wait to be written.",
+		Help: "Lines of the log, of requests and others, that wait to be written.",
 	}, func() float64 { return float64(l.lines.Len()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "imgmirror_http_log_lines_limit",
 		Help: "Limit of imgmirror_http_log_lines.",
@@ -155,6 +158,10 @@ func (l *Log) Add(e *Entry) {
 	if !l.wants(e) {
 		return
 	}
+	if l.lines.Len() >= queueLength-kept {
+		l.lost.Add(1)
+		return
+	}
 	p := l.lines.Claim()
 	if p == nil {
 		l.lost.Add(1)
@@ -164,14 +171,34 @@ func (l *Log) Add(e *Entry) {
 	p.Value.length = len(text)
 	if len(text) > shortLine {
 		p.Value.length = 0
-		l.addLong(p.Index, text)
+		l.addLong(p.Index, text, longBytes-longKept)
 	}
 	l.lines.Publish(p)
 }
 
-// addLong keeps a line for which the place is too small, as far as there is room.
-func (l *Log) addLong(place int, text []byte) {
-	if l.taken.Add(int64(len(text))) > longBytes {
+// Write takes a line that is no request's, which then is written at once. Write waits for nothing and gives no
+// error: a line that finds no room is counted. Requests leave some room to such lines.
+func (l *Log) Write(text []byte) (int, error) {
+	p := l.lines.Claim()
+	if p == nil {
+		l.lost.Add(1)
+		return len(text), nil
+	}
+	if p.Value.length = copy(p.Value.text[:], text); p.Value.length < len(text) {
+		p.Value.length = 0
+		l.addLong(p.Index, bytes.Clone(text), longBytes)
+	}
+	l.lines.Publish(p)
+	l.lines.Hurry()
+	return len(text), nil
+}
+
+// Written counts the writes to Options.Writer that have ended.
+func (l *Log) Written() int64 { return l.wrote.Load() }
+
+// addLong keeps a line for which the place is too small, unless long lines then take more than limit.
+func (l *Log) addLong(place int, text []byte, limit int64) {
+	if l.taken.Add(int64(len(text))) > limit {
 		l.taken.Add(-int64(len(text)))
 		l.lost.Add(1)
 		return
@@ -179,16 +206,24 @@ func (l *Log) addLong(place int, text []byte) {
 	l.long[place].Store(&text)
 }
 
-// Run writes lines until ctx ends, each within 100 ms of its Add, and at the end those that wait. No
-// Add may come after the end of ctx. Call Run once.
+// Run writes lines until ctx ends, each within 100 ms of its Add, and at the end those that wait. Lines
+// that come after the end of ctx are lost. Call Run once.
 func (l *Log) Run(ctx context.Context) error {
 	l.lines.Run(ctx, gatherFor, l.write)
 	return nil
 }
 
-// write writes the lines that wait. Errors of the writer have no place to be told: the log is where
-// errors are told. The lines count as lost.
+// write writes the lines that wait, and the line that tells of a loss, if one was found: no other call may come.
 func (l *Log) write() {
+	before := l.told
+	l.empty()
+	if l.told != before {
+		l.empty()
+	}
+}
+
+// empty writes the lines that wait.
+func (l *Log) empty() {
 	for p := l.lines.Next(); p != nil; p = l.lines.Next() {
 		if p.Value.length > 0 {
 			l.batch = append(l.batch, p.Value.text[:p.Value.length]...)
@@ -202,21 +237,26 @@ func (l *Log) write() {
 		}
 	}
 	l.flush()
-	if !l.told && !l.failed && l.lost.Load() > 0 {
-		l.told = true
-		l.log.Warn("the access log has lost lines: requests came faster than lines were written, or writing failed",
-			"metric", "imgmirror_http_log_lost_total")
-	}
 }
 
-// flush writes the batch, behind the end of a line that was cut.
+// flush writes the batch, behind the end of a line that was cut. Errors of the writer have no place to be told: the
+// log is where errors are told. The lines count as lost.
+//
+// A loss is told here, since empty ends only when lines come more slowly than flush writes them, and before the write, while the
+// queue has room.
 func (l *Log) flush() {
+	if !l.told && !l.failed && l.lost.Load() > 0 {
+		l.told = true
+		l.log.Warn("the log has lost lines: lines came faster than they were written, or writing failed",
+			"metric", "imgmirror_http_log_lost_total")
+	}
 	if len(l.batch) > 0 {
 		if l.cut {
 			_, err := l.writer.Write([]byte{'\n'})
 			l.cut = err != nil
 		}
 		n, err := l.writer.Write(l.batch)
+		l.wrote.Add(1)
 		l.failed = err != nil
 		l.lost.Add(int64(bytes.Count(l.batch[n:], []byte{'\n'})))
 		l.cut = n > 0 && l.batch[n-1] != '\n' || n == 0 && l.cut

@@ -184,13 +184,30 @@ func TestLinesGather(t *testing.T) {
 				t.Fatalf("%d lines in %d writes after round %d", lines, writes, round+1)
 			}
 		}
+		for round := range 3 { // a line that is no request's does not wait, and takes those before with it
+			e := entry("/x")
+			l.Add(&e)
+			if round == 2 {
+				time.Sleep(gatherFor / 2)
+			}
+			if _, err := l.Write([]byte("other\n")); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if lines, writes := s.state(); lines != 30+2*(round+1) || writes != 4+round {
+				t.Fatalf("%d lines in %d writes after other line %d", lines, writes, round+1)
+			}
+			if round == 0 {
+				time.Sleep(time.Hour)
+			}
+		}
 		e := entry("/last")
 		l.Add(&e)
 		stop()
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if lines, writes := s.state(); lines != 31 || writes != 4 {
+		if lines, writes := s.state(); lines != 37 || writes != 7 {
 			t.Errorf("%d lines in %d writes at the end", lines, writes)
 		}
 	})
@@ -212,7 +229,8 @@ func (s *stuck) Write(p []byte) (int, error) {
 	return s.sink.Write(p)
 }
 
-// A writer that takes nothing delays no request: what has no room is counted, and told once.
+// A writer that takes nothing delays no request and no other line: what has no room is counted, and told once. Requests
+// leave room for other lines.
 func TestFullQueue(t *testing.T) {
 	w := &stuck{entered: make(chan struct{}, 1), release: make(chan struct{})}
 	registry, warnings := prometheus.NewRegistry(), &sink{}
@@ -228,12 +246,26 @@ func TestFullQueue(t *testing.T) {
 	l.Add(&e)
 	<-w.entered
 	const beyond = 100
-	for range queueLength + beyond {
+	for range queueLength - kept + beyond {
 		e := entry("/x")
 		l.Add(&e)
 	}
 	if got := value(t, registry, "imgmirror_http_log_lost_total"); got != beyond {
 		t.Errorf("%v lines are lost, want %d", got, beyond)
+	}
+	for range kept {
+		if _, err := l.Write([]byte("other\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := value(t, registry, "imgmirror_http_log_lost_total"); got != beyond {
+		t.Errorf("%v lines are lost, want %d: requests leave no room for other lines", got, beyond)
+	}
+	if _, err := l.Write([]byte("lost\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := value(t, registry, "imgmirror_http_log_lost_total"); got != beyond+1 {
+		t.Errorf("%v lines are lost, want %d", got, beyond+1)
 	}
 	if got := value(t, registry, "imgmirror_http_log_lines"); got != queueLength {
 		t.Errorf("%v lines wait, want %d", got, queueLength)
@@ -253,6 +285,53 @@ func TestFullQueue(t *testing.T) {
 	}
 }
 
+// busy is a writer. During each of its first Writes, rounds in number, more lines come than the queue has room for.
+type busy struct {
+	sink
+	log    *Log
+	rounds int
+}
+
+func (b *busy) Write(p []byte) (int, error) {
+	if b.rounds--; b.rounds >= 0 {
+		for range queueLength {
+			e := entry("/x")
+			b.log.Add(&e)
+		}
+	}
+	return b.sink.Write(p)
+}
+
+// A loss is told while lines go on to come faster than they are written, and at the end of Run at the latest.
+func TestLossIsTold(t *testing.T) {
+	for _, rounds := range []int{50, 0} {
+		w := &busy{rounds: rounds}
+		h := slog.NewTextHandler(writer(func(p []byte) (int, error) { return w.log.Write(p) }), nil)
+		l, err := New(Options{Writer: w, Common: common(t, text), Logger: slog.New(h)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.log = l
+		for range queueLength {
+			e := entry("/first")
+			l.Add(&e)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := l.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		before, _, found := strings.Cut(w.text.String(), "the log has lost lines")
+		if n := strings.Count(before, "\n"); !found || n > 2*queueLength {
+			t.Errorf("%d rounds: told %v, after %d lines", rounds, found, n)
+		}
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
 // Long lines have room of their own, and no more than that.
 func TestLongLinesAreBounded(t *testing.T) {
 	s := &sink{}
@@ -269,11 +348,22 @@ func TestLongLinesAreBounded(t *testing.T) {
 		for range 2 * longBytes / length {
 			l.Add(&e)
 		}
+		if held := l.taken.Load(); held > longBytes-longKept || held < longBytes-longKept-2*length {
+			t.Errorf("%d bytes of requests wait", held)
+		}
+		line := []byte(strings.Repeat("y", length) + "\n")
+		for range 2 * longBytes / length {
+			if _, err := l.Write(line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		line[0] = 'z' // the line belongs to the caller
 		if held := l.taken.Load(); held > longBytes || held < longBytes-2*length {
 			t.Errorf("%d bytes wait", held)
 		}
 		l.write()
-		if lines, _ := s.state(); int64(lines)+l.lost.Load() != 2*longBytes/length || lines < longBytes/length-2 {
+		lines, _ := s.state()
+		if int64(lines)+l.lost.Load() != 4*longBytes/length || lines < longBytes/length-4 || strings.Contains(s.text.String(), "z") {
 			t.Errorf("%d lines, %d lost", lines, l.lost.Load())
 		}
 	}

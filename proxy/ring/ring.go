@@ -18,6 +18,7 @@ type Ring[T any] struct {
 	mask   uint64
 	wake   chan struct{} // a token in it: a batch is there, or the first value after a sleep
 	asleep atomic.Bool   // Run waits for a first value
+	hurry  atomic.Bool   // values are not to gather
 
 	_    [64]byte      // writers and the reader each have cache lines of their own
 	head atomic.Uint64 // number of the next value
@@ -73,6 +74,15 @@ func (r *Ring[T]) Publish(p *Place[T]) {
 	}
 }
 
+// Hurry has Run take the values that are there at once.
+func (r *Ring[T]) Hurry() {
+	r.hurry.Store(true)
+	select {
+	case r.wake <- struct{}{}:
+	default: // a token is there
+	}
+}
+
 // Next gives the place of the oldest value, for the reader alone until Release; nil: no value is there.
 func (r *Ring[T]) Next() *Place[T] {
 	n := r.tail.Load()
@@ -94,8 +104,8 @@ func (r *Ring[T]) Len() int {
 	return min(int(r.head.Load()-tail), len(r.places)) //nolint:gosec // at most the ring's size, but for values between the two
 }
 
-// Run calls take whenever values have gathered for the time gather, or half of the ring is full, until ctx
-// ends, and once more then. take takes out what is there, by Next and Release. Run sleeps while no
+// Run calls take whenever values have gathered for the time gather, half of the ring is full, or Hurry was
+// called, until ctx ends, and once more then. take takes out what is there, by Next and Release. Run sleeps while no
 // value comes.
 func (r *Ring[T]) Run(ctx context.Context, gather time.Duration, take func()) {
 	pause := time.NewTimer(gather)
@@ -111,13 +121,16 @@ func (r *Ring[T]) Run(ctx context.Context, gather time.Duration, take func()) {
 			}
 		}
 		r.asleep.Store(false)
-		pause.Reset(gather)
-		select {
-		case <-pause.C:
-		case <-r.wake:
-		case <-ctx.Done():
-			return
+		if !r.hurry.Load() {
+			pause.Reset(gather)
+			select {
+			case <-pause.C:
+			case <-r.wake:
+			case <-ctx.Done():
+				return
+			}
 		}
+		r.hurry.Store(false) // first: take sees what came before a Hurry
 		take()
 	}
 }
