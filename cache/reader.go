@@ -259,6 +259,20 @@ func (r *Reader) SendTo(w io.Writer, n int64) (int64, error) {
 	return sent, err
 }
 
+// SendBy is SendTo by a function that sends n bytes of the file from offset on, and tells how many were sent: these may
+// be fewer without an error.
+func (r *Reader) SendBy(send func(file *os.File, offset, n int64) (int64, error), n int64) (int64, error) {
+	if r.file == nil {
+		return 0, errors.New("cache: SendBy before Wait")
+	}
+	r.given = r.given || n > 0
+	sent, err := send(r.file, r.offset, n)
+	r.took(sent)
+	r.at = -1
+	r.unreadable(err)
+	return sent, err
+}
+
 // unreadable takes a file on disk whose bytes cannot be read out of the cache: the next request
 // brings the file anew. Errors of another kind, and nil, change nothing.
 func (r *Reader) unreadable(err error) {

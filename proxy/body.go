@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"syscall"
 	"time"
 
 	"imgmirror/cache"
+	"imgmirror/proxy/sender"
 )
 
 // errCut ends replies that are still waiting at the drain deadline.
@@ -20,6 +23,15 @@ var errNotSent = errors.New("the reply's header could not be sent")
 // Options.ClientStall is slow, not stalled. A step in the default of 60s is 17 KiB a second.
 const step = 1 << 20
 
+const (
+	// firstStep goes out with the header, before the loops of the sender go on.
+	firstStep = 64 << 10
+	// leastForLoop is how many bytes are worth a change of goroutines.
+	leastForLoop = 256 << 10
+	// mostForLoop is how much a loop sends before the body is looked at again, and counted.
+	mostForLoop = 8 << 20
+)
+
 // fileBody is the body of a reply with a file, from disk or from a running fill. A fileBody owns
 // its Reader. Close of the body ends the request.
 type fileBody struct {
@@ -30,6 +42,9 @@ type fileBody struct {
 	sent   int64
 	err    error
 	record *record
+
+	noLoop bool // loops cannot send the file
+	onDisk bool // the next bytes are not in memory
 }
 
 // WriteTo sends the body. fasthttp's writer hands SendTo's source on to the TCP connection, so
@@ -41,26 +56,75 @@ func (b *fileBody) WriteTo(w io.Writer) (int64, error) {
 	if b.left > step {
 		keepNear(b.conn)
 	}
+	b.server.bodies.n.Add(1)
+	defer b.server.bodies.n.Add(-1)
 	for b.left > 0 {
 		n, err := b.wait()
 		if err != nil {
 			return b.sent, b.fail(err)
 		}
-		n = min(n, b.left, step)
-		if err := b.conn.SetWriteDeadline(time.Now().Add(b.server.opts.ClientStall)); err != nil {
-			return b.sent, b.fail(fmt.Errorf("client: %w", err))
-		}
-		sent, err := b.reader.SendTo(w, n)
+		sent, err := b.send(w, min(n, b.left))
 		b.sent += sent
 		b.left -= sent
 		if err != nil {
-			return b.sent, b.fail(fmt.Errorf("client: %w", err))
-		}
-		if sent < n {
-			return b.sent, b.fail(fmt.Errorf("send %d bytes: %w", n, io.ErrShortWrite))
+			return b.sent, b.fail(err)
 		}
 	}
 	return b.sent, nil
+}
+
+// send sends up to n bytes. One body alone is sent by its own goroutine, which is faster; of several, a loop of the
+// sender sends what is in memory.
+func (b *fileBody) send(w io.Writer, n int64) (int64, error) {
+	if b.sent == 0 {
+		return b.sendStep(w, min(n, firstStep))
+	}
+	if !b.noLoop && !b.onDisk && n >= leastForLoop {
+		if loops, conn := b.server.bodies.loops(b.conn); loops != nil {
+			return b.sendByLoop(loops, conn, min(n, mostForLoop))
+		}
+	}
+	b.onDisk = false
+	return b.sendStep(w, min(n, step))
+}
+
+// sendByLoop sends up to n bytes.
+func (b *fileBody) sendByLoop(loops *sender.Sender, conn syscall.RawConn, n int64) (int64, error) {
+	sent, err := b.reader.SendBy(func(file *os.File, offset, n int64) (int64, error) {
+		return loops.Send(b.server.base.Done(), conn, file, offset, n)
+	}, n)
+	switch {
+	case errors.Is(err, sender.ErrUnsupported):
+		b.noLoop = true
+		return sent, nil
+	case err != nil:
+		return sent, b.notTaken(err)
+	}
+	b.onDisk = sent < n
+	return sent, nil
+}
+
+// sendStep sends n bytes under one deadline.
+func (b *fileBody) sendStep(w io.Writer, n int64) (int64, error) {
+	if err := b.conn.SetWriteDeadline(time.Now().Add(b.server.opts.ClientStall)); err != nil {
+		return 0, b.notTaken(err)
+	}
+	sent, err := b.reader.SendTo(w, n)
+	switch {
+	case err != nil:
+		return sent, b.notTaken(err)
+	case sent < n:
+		return sent, fmt.Errorf("send %d bytes: %w", n, io.ErrShortWrite)
+	}
+	return sent, nil
+}
+
+// notTaken is the error of a client that took not all of the body, or was cut.
+func (b *fileBody) notTaken(err error) error {
+	if b.server.base.Err() != nil {
+		return errCut
+	}
+	return fmt.Errorf("client: %w", err)
 }
 
 // Read makes the body an io.Reader, as fasthttp demands; fasthttp itself uses WriteTo.

@@ -292,6 +292,7 @@ func TestClientsLeaveAFillThatStands(t *testing.T) {
 	if _, err := io.ReadFull(stays, make([]byte, 300<<10)); err != nil {
 		t.Fatal(err)
 	}
+	f.server.bodies.begin.Do(f.server.bodies.start) // the loops' descriptors stay
 	before := open()
 	for i := range 20 {
 		c, err := net.Dial("tcp", stays.RemoteAddr().String())

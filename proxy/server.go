@@ -157,9 +157,10 @@ type Server struct {
 	writers atomic.Pointer[writeRules] // nil = there are no writes
 	uploads uploads
 
-	http  *fasthttp.Server
-	conns conns
-	watch watch
+	http   *fasthttp.Server
+	conns  conns
+	watch  watch
+	bodies bodies
 	// refused and displaced bound the log's lines on connections; used by accept only.
 	refused, displaced rate.Sometimes
 
@@ -234,6 +235,7 @@ func New(o Options) (*Server, error) {
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
 	limitMetrics(o, s.conns.crowd)
 	s.watch.init(s.metrics)
+	s.bodies.stall, s.bodies.log = o.ClientStall, s.log
 	s.http = &fasthttp.Server{
 		Handler:         s.handle,
 		ErrorHandler:    s.malformed,
@@ -324,6 +326,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	watched.Go(func() { s.watch.run(watching) })
 	defer watched.Wait()
 	defer stopWatch()
+	defer s.bodies.close()
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.accept(ctx, ln) }()
 
@@ -357,6 +360,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // printfLogger brings fasthttp's own messages, all about single connections, to slog.
 type printfLogger struct{ log *slog.Logger }
 
+// Printf makes fasthttp's message a line of the level debug.
 func (l printfLogger) Printf(format string, args ...any) {
 	l.log.Debug(fmt.Sprintf(format, args...))
 }

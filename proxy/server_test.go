@@ -242,6 +242,12 @@ func TestStopEnds(t *testing.T) {
 			_, _ = io.WriteString(c, file)
 			_, _ = io.ReadFull(c, make([]byte, 1))
 		}},
+		{"several take nothing", len(content), func(f *fixture, c net.Conn) { // the sender's loops have some
+			for _, c := range []net.Conn{c, f.dial(), f.dial()} {
+				_, _ = io.WriteString(c, file)
+				_, _ = io.ReadFull(c, make([]byte, 1))
+			}
+		}},
 		{"goes on asking", 0, func(f *fixture, c net.Conn) {
 			go func() {
 				for {
