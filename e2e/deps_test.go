@@ -41,6 +41,7 @@ var imports = map[string][]string{
 	"proxy/nodes":                 {},
 	"proxy/ring":                  {},
 	"proxy/sender":                {},
+	"proxy/eventloop":             {},
 	"proxy/accesslog":             {"proxy/ring"},
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy/meaning":               {"verify", "manifest", "cache", "proxy/catalog"},

@@ -1,0 +1,31 @@
+package eventloop
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The system calls of a loop never wait, so Go's scheduler is not told of the calls: telling costs time at each call
+// (BenchmarkCalls). A call may hold up the collection of garbage for as long as the kernel takes to copy a few replies.
+
+// receive reads what has arrived, and takes nothing away with MSG_PEEK.
+func receive(fd int, b []byte, flags int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags|unix.MSG_DONTWAIT), 0, 0)
+	return int(n), errno //nolint:gosec // at most len(b)
+}
+
+// send sends what the kernel has room for.
+func send(fd int, b []byte) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+	return int(n), errno //nolint:gosec // at most len(b)
+}
+
+// ready gives the events that are there.
+func ready(poll int, events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(poll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 { // a signal
+		return 0
+	}
+	return int(n) //nolint:gosec // at most len(events)
+}
