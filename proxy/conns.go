@@ -90,10 +90,10 @@ func (c *conns) add(nc net.Conn) (limit string, ok bool, told []*client) {
 	return limit, true, told
 }
 
-// remove forgets nc, a closed connection that add took in.
-func (c *conns) remove(nc net.Conn) {
+// remove forgets nc, a closed connection that add took in; err: why the last reply ended early.
+func (c *conns) remove(nc net.Conn, err error) {
 	cl := c.client(nc)
-	cl.ended()
+	cl.whole.ended(err)
 	c.open.Delete(nc)
 	c.mu.Lock()
 	if cl.state.Swap(answering) == leaving {
@@ -158,7 +158,7 @@ func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
 		return
 	}
 	cl := c.client(nc)
-	cl.ended()
+	cl.whole.ended(nil)
 	now := c.now()
 	if cl.state.CompareAndSwap(answering, now) {
 		return
@@ -231,10 +231,11 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		go func() {
-			defer s.conns.remove(nc)
 			// ServeConn closes nc. ServeConn's error is of the last request, which has its line in
 			// the access log, or of a client that sent no request.
-			if err := s.http.ServeConn(nc); err != nil {
+			err := s.http.ServeConn(nc)
+			s.conns.remove(nc, err)
+			if err != nil {
 				s.log.Debug("connection ended", "remote", nc.RemoteAddr(), "error", err)
 			}
 		}()

@@ -23,22 +23,14 @@ type client struct {
 	sending atomic.Bool // an upload of the client is being read
 
 	// What follows belongs to the goroutine of the connection.
-	holds   *memory // of the whole list that is the reply under way: ended releases it
-	request request // the one under way
-	record  record  // of request
-	agent   string  // the User-Agent of the last request
+	request request   // the one under way
+	record  record    // of request
+	whole   wholeBody // of request's reply
+	agent   string    // the User-Agent of the last request
 	ids     ids
 
 	rooms  [roomKinds]*room // nil = no such limit
 	places [roomKinds]place // in rooms; conns.mu guards places
-}
-
-// ended ends the hold on the list that was the last reply. Only the connection's own goroutine calls ended.
-func (c *client) ended() {
-	if c.holds != nil {
-		c.holds.release(c)
-		c.holds = nil
-	}
 }
 
 // agentOf is a User-Agent header as a string. A client sends the same one again and again.

@@ -224,14 +224,14 @@ func TestDisplacedInTheMomentOfARequest(t *testing.T) {
 	if _, ok, told := c.add(fourth); !ok || len(told) != 2 || told[0].nc != open[1] || told[1].nc != third {
 		t.Fatal(ok, told)
 	}
-	c.remove(open[1])
-	c.remove(third)
+	c.remove(open[1], nil)
+	c.remove(third, nil)
 	c.changed(open[0], fasthttp.StateIdle)
-	c.remove(open[0])
+	c.remove(open[0], nil)
 	if c.begin(c.client(fourth)) {
 		t.Error("the reply is the last one")
 	}
-	c.remove(fourth)
+	c.remove(fourth, nil)
 	if c.all.n != 0 || c.all.leaving != 0 || len(c.all.idle.clients) != 0 {
 		t.Errorf("%+v", c.all)
 	}
@@ -301,7 +301,7 @@ func TestOrderOfIdleness(t *testing.T) {
 				if told[0].nc != want {
 					t.Fatalf("step %d: not the one that is idle longest", step)
 				}
-				c.remove(want)
+				c.remove(want, nil)
 				delete(open, want)
 			}
 			if ok {
@@ -320,13 +320,13 @@ func TestOrderOfIdleness(t *testing.T) {
 			}
 		case 2:
 			if nc != nil && r.IntN(10) == 0 {
-				c.remove(nc)
+				c.remove(nc, nil)
 				delete(open, nc)
 			}
 		}
 	}
 	for nc := range open {
-		c.remove(nc)
+		c.remove(nc, nil)
 	}
 	if c.all.n != 0 || len(c.hosts) != 0 || len(c.all.idle.clients) != 0 {
 		t.Errorf("left behind: %+v, %d hosts", c.all, len(c.hosts))

@@ -64,11 +64,10 @@ func (s *Server) list(req *request) (*catalog.List, error) {
 func (s *Server) sendWholeList(req *request, view *catalog.View, channel string) error {
 	encoding := acceptedEncoding(req.ctx.Request.Header.Peek("Accept-Encoding"))
 	s.varies(req, valueEncoding)
-	reply := view.Reply(req.named, encoding)
-	if done, err := req.condition(validators{etag: reply.ETag}); done {
+	if done, err := req.condition(validators{etag: view.ETag(req.named, encoding)}); done {
 		return err
 	}
-	return s.transmit(req, wholeList(req, reply, channel, encoding))
+	return s.transmit(req, wholeList(req, view.Reply(req.named, encoding), channel, encoding))
 }
 
 // wholeList is the reply with all of a channel. The reply's Content-Encoding is set.

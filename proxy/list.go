@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"time"
 
 	"imgmirror/manifest"
@@ -98,18 +99,97 @@ func (s *Server) transmit(req *request, l listReply) error {
 	return nil
 }
 
-// sendWhole sends a whole text as it is, header and body by one writev(2). The end of the reply, which
-// the client's connection tells, ends the hold on the text.
+// oneCall is how long a whole text may be to go out with its header by one writev(2): a system call for the header
+// alone is dear for lists of usual size. The line of a longer text tells how many bytes went out before a client left.
+const oneCall = 4 << 20
+
+// sendWhole sends a whole text as it is; the reply is not HEAD's. Of a text that goes out with its header by one call
+// the client's connection tells the end.
 func (s *Server) sendWhole(req *request, l listReply) {
 	req.setKey(hdrContentType, typeJSON)
 	req.setETag(l.etag)
-	req.ctx.Response.SetBodyRaw(l.whole)
-	// One deadline for all of the reply; a client below 16 KiB a second counts as stalled.
-	extra := time.Duration(len(l.whole)/(16<<10)) * time.Second
-	_ = req.ctx.SetWriteDeadline(time.Now().Add(s.opts.ClientStall + extra)) // fails if closed
-	req.client.ended()                                                       // of the reply before
-	req.client.holds = &s.memory
-	s.memory.hold(req.client, l.kind, l.shared)
+	c := req.client
+	c.whole = wholeBody{server: s, client: c, text: l.whole}
+	if len(l.whole) <= oneCall {
+		c.whole.apart = true
+		req.ctx.Response.SetBodyRaw(l.whole)
+		_ = req.ctx.SetWriteDeadline(c.whole.deadline()) // fails if closed
+	} else {
+		req.ctx.Response.ImmediateHeaderFlush = true // the body goes past fasthttp's buffer
+		req.ctx.Response.SetBodyStream(&c.whole, len(l.whole))
+	}
+	s.memory.hold(c, l.kind, l.shared)
+}
+
+// wholeBody is the body of a reply with a whole text. Close of the body ends the request. The body is the
+// connection's own, until the connection's next whole text.
+type wholeBody struct {
+	server *Server
+	client *client
+	text   []byte
+	apart  bool // fasthttp sends text by itself; ended calls Close
+	sent   int64
+	err    error
+}
+
+// deadline is when all of the body has to be sent: a client below 16 KiB a second counts as stalled.
+func (b *wholeBody) deadline() time.Time {
+	extra := time.Duration(len(b.text)/(16<<10)) * time.Second
+	return time.Now().Add(b.server.opts.ClientStall + extra)
+}
+
+// ended ends the request of a body that is sent apart, if one is under way: err is that of the connection. What
+// the client has got of a reply with an error is not known, and counts as nothing.
+func (b *wholeBody) ended(err error) {
+	if !b.apart {
+		return
+	}
+	b.apart = false
+	if err == nil {
+		b.sent = int64(len(b.text))
+	} else {
+		b.err = fmt.Errorf("%w (of a reply of %d bytes)", listError(b.client.reading.Load(), err), len(b.text))
+	}
+	_ = b.Close() // has no errors
+}
+
+// Read makes the body an io.Reader, as fasthttp demands; fasthttp itself uses WriteTo.
+func (b *wholeBody) Read([]byte) (int, error) {
+	return 0, errors.New("proxy: the body of a list is read by WriteTo")
+}
+
+// WriteTo sends the body by one write, under one deadline. The buffer of w is empty, and too small for a text.
+func (b *wholeBody) WriteTo(w io.Writer) (int64, error) {
+	err := b.client.nc.SetWriteDeadline(b.deadline())
+	if err == nil {
+		var n int
+		n, err = w.Write(b.text)
+		b.sent = int64(n)
+	}
+	if err != nil {
+		b.err = listError(b.client.reading.Load(), err)
+	}
+	return b.sent, b.err
+}
+
+// Close ends the request: Close ends the hold on the text and writes the line of the access log.
+func (b *wholeBody) Close() error {
+	if b.sent < int64(len(b.text)) && b.err == nil {
+		b.err = errNotSent
+	}
+	b.server.memory.release(b.client)
+	b.server.finish(&b.client.record, b.sent, b.err)
+	b.text = nil
+	runtime.Gosched() // see handle
+	return nil
+}
+
+// listError is the error of a client that reads text, or a body of its own.
+func listError(text *sharedText, err error) error {
+	if text != nil && text.state.Load() == textCut {
+		err = errOldList
+	}
+	return fmt.Errorf("client: %w", err)
 }
 
 // send sends body with its validator. The result tells whether the body has an end of its own, after
@@ -275,10 +355,7 @@ func (b *listBody) write(w io.Writer, some [][]byte) error {
 }
 
 func (b *listBody) fail(err error) error {
-	if b.shared != nil && b.shared.state.Load() == textCut {
-		err = errOldList
-	}
-	b.err = fmt.Errorf("client: %w", err)
+	b.err = listError(b.shared, err)
 	return b.err
 }
 

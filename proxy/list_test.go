@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -338,5 +339,76 @@ func TestLongPath(t *testing.T) {
 	}
 	if got := shortened(strings.Repeat("ä", maxMessage)); len(got) > maxMessage+len("…") || slices.Contains([]rune(got), '\ufffd') {
 		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// The line of a whole list tells what was sent, and comes when all was sent or the client has gone.
+func TestLineOfAWholeList(t *testing.T) {
+	f := fatFixture(t, fatCount, 4200)
+	f.start()
+	size := float64(len(f.get("/images").body))
+	lines := f.log.requests(t, 1)
+	if l := lines[0]; l["bytes"] != size || l["error"] != nil {
+		t.Errorf("the line is %v, want %v bytes", l, size)
+	}
+	began := time.Now()
+	slow := f.stalled("/images")
+	asked := time.Now()
+	f.get("/ping")
+	if lines = f.log.requests(t, 2); lines[1]["path"] != "/ping" {
+		t.Errorf("a line before the reply's end: %v", lines[1])
+	}
+	held := time.Since(asked)
+	slow.Close()
+	l := f.log.requests(t, 3)[2]
+	if sent, ok := l["bytes"].(float64); !ok || sent <= 0 || sent >= size || l["status"] != 200.0 {
+		t.Errorf("the line of a client that left is %v, of %v bytes", l, size)
+	}
+	if cause, ok := l["error"].(string); !ok || !strings.HasPrefix(cause, "client: ") {
+		t.Errorf("error %v", l["error"])
+	}
+	if took, ok := l["duration"].(float64); !ok || took < float64(held) || took > float64(time.Since(began)) {
+		t.Errorf("the line tells %v ns, after %v", l["duration"], held)
+	}
+}
+
+// The line of a whole list that goes out by one system call comes at the end of the reply, too.
+func TestLineOfASmallWholeList(t *testing.T) {
+	var manifests []string
+	for i := range 200 {
+		manifests = append(manifests, image{uuid: id(i), content: []byte("x")}.v2())
+	}
+	f := newFixture(t, manifests...)
+	f.options.AccessLog = accessLog(t, f.log)
+	d := newDirect(t, f)
+	view, _ := f.options.Catalog.Current().View(manifest.AllChannels)
+	size := len(view.Reply(false, catalog.Identity).Body)
+	for _, end := range []error{nil, net.ErrClosed} {
+		d.read(t, []byte("GET /images HTTP/1.1\r\nHost: m\r\n\r\n"))
+		d.server.handle(&d.ctx)
+		if c := d.server.conns.client(d.conn); end == nil {
+			d.done()
+		} else {
+			c.whole.ended(end)
+			c.whole.ended(end) // as remove does, of a connection without a reply
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := f.options.AccessLog.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	lines := f.log.lines(t, "request")
+	if len(lines) != 2 || size <= smallBody || size > oneCall {
+		t.Fatalf("%d bytes, %v", size, lines)
+	}
+	if l := lines[0]; l["bytes"] != float64(size) || l["error"] != nil || l["status"] != 200.0 {
+		t.Errorf("the line is %v, want %d bytes", l, size)
+	}
+	if l := lines[1]; l["bytes"] != 0.0 || l["error"] != fmt.Sprintf("client: %v (of a reply of %d bytes)", net.ErrClosed, size) {
+		t.Errorf("the line of a broken connection is %v", l)
+	}
+	if n := d.server.memory.readers(); n != 0 {
+		t.Errorf("%d lists are being read", n)
 	}
 }

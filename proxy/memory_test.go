@@ -313,4 +313,9 @@ func TestOldListsInOrder(t *testing.T) {
 	lists[0].size.Store(1000)
 	hold(1)
 	want(1000, true, true)
+	// The last reader gives the memory of the list back.
+	m.release(clients[0])
+	if want(0, true, true); len(m.booked) != 0 {
+		t.Errorf("%d texts are left", len(m.booked))
+	}
 }

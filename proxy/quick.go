@@ -40,11 +40,13 @@ func (s *Server) quick(req *request, found *head) bool {
 			return false // there may be a list soon
 		}
 		encoding := acceptedEncoding(found.encoding)
-		reply := view.Reply(req.named, encoding)
 		s.begin(req, routeImages, pathImages)
 		s.varies(req, valueEncoding)
+		if req.unchanged(found, view.ETag(req.named, encoding)) {
+			return true
+		}
+		reply := view.Reply(req.named, encoding)
 		switch {
-		case req.unchanged(found, reply.ETag):
 		case len(reply.Body) <= smallBody || req.ctx.IsHead():
 			req.setEncoding(encoding)
 			s.sendSmall(req, reply.Body, reply.ETag)

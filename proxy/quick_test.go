@@ -20,6 +20,7 @@ import (
 type direct struct {
 	server *Server
 	conn   net.Conn
+	far    net.Conn // the client's end
 	ctx    fasthttp.RequestCtx
 	in     bytes.Reader
 	buf    *bufio.Reader
@@ -45,7 +46,7 @@ func newDirect(t testing.TB, f *fixture) *direct {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close(); near.Close() })
-	d := &direct{server: s, conn: near}
+	d := &direct{server: s, conn: near, far: far}
 	d.buf = bufio.NewReader(&d.in)
 	if _, ok, _ := s.conns.add(near); !ok {
 		t.Fatal("the connection was refused")

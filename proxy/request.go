@@ -114,6 +114,9 @@ func (s *Server) handle(ctx *fasthttp.RequestCtx) {
 	if ctx.Response.IsBodyStream() {
 		return // the end of the body ends the request
 	}
+	if req.client.whole.apart {
+		return // the connection tells the end
+	}
 	s.finish(req.record, req.bodySize(), nil)
 	if req.unread {
 		s.linger(req)
