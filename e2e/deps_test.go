@@ -46,7 +46,7 @@ var imports = map[string][]string{
 	"zfsimport":                   {"verify", "manifest"},
 	"proxy/meaning":               {"verify", "manifest", "cache", "proxy/catalog"},
 	"proxy/mirror":                {"verify", "manifest", "proxy/nodes", "cache", "cache/bundle", "proxy/upstream", "proxy/catalog", "proxy/catalog/browse", "proxy/via", "proxy/own", "proxy/history", "zfsimport"},
-	"proxy":                       {"verify", "manifest", "proxy/accesslog", "proxy/sender", "proxy/nodes", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
+	"proxy":                       {"verify", "manifest", "proxy/accesslog", "proxy/sender", "proxy/eventloop", "proxy/nodes", "cache", "proxy/upstream", "proxy/catalog", "proxy/via", "proxy/meaning", "proxy/mirror"},
 	"proxy/admin":                 {"verify", "manifest", "proxy/nodes", "cache", "cache/disk", "cache/bundle", "proxy/catalog", "proxy/catalog/browse", "proxy/own", "proxy/history", "proxy/meaning", "proxy/mirror", "zfsimport"},
 	"proxy/page":                  {"proxy/meaning", "proxy/admin"},
 	"config":                      {},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"imgmirror/proxy/eventloop"
 	"imgmirror/proxy/meaning"
 )
 
@@ -106,7 +107,7 @@ func (c *conns) remove(nc net.Conn, err error) {
 		}
 	}
 	if host := cl.rooms[ofAddress]; host != nil && host.n == 0 {
-		delete(c.hosts, remoteIP(nc.RemoteAddr()))
+		delete(c.hosts, remoteIP(cl.nc.RemoteAddr()))
 	}
 	c.mu.Unlock()
 	c.metrics.connections.Dec()
@@ -141,6 +142,14 @@ func (c *conns) client(nc net.Conn) *client {
 	return cl.(*client) //nolint:forcetypeassert // fasthttp serves only what add took in
 }
 
+// moved notes that conn has the client of nc, another form of the same connection.
+func (c *conns) moved(nc, conn net.Conn) {
+	c.mu.Lock() // drain and cut find the client under one of the two
+	defer c.mu.Unlock()
+	c.open.Store(conn, c.client(nc))
+	c.open.Delete(nc)
+}
+
 // begin notes that a request is being answered. last = the reply must be the last of cl's connection.
 func (c *conns) begin(cl *client) (last bool) {
 	if cl.state.Swap(answering) != leaving {
@@ -152,7 +161,7 @@ func (c *conns) begin(cl *client) (last bool) {
 	return true
 }
 
-// changed is fasthttp's hook: a client becomes idle when all of a reply has been sent.
+// changed is the hook of fasthttp and of the event loops: a client becomes idle when all of a reply has been sent.
 func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
 	if state != fasthttp.StateIdle {
 		return
@@ -174,11 +183,13 @@ func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
 // The caller stops add before drain.
 func (c *conns) drain() <-chan struct{} {
 	c.draining.Store(true)
-	for nc, cl := range c.open.Range {
-		if !cl.(*client).sending.Load() { //nolint:forcetypeassert // add's
-			shutReading(nc.(net.Conn)) //nolint:forcetypeassert // add's
+	c.mu.Lock()
+	for _, value := range c.open.Range {
+		if cl := value.(*client); !cl.sending.Load() { //nolint:forcetypeassert // add's
+			shutReading(cl.nc)
 		}
 	}
+	c.mu.Unlock()
 	drained := make(chan struct{})
 	go func() {
 		c.wg.Wait()
@@ -189,14 +200,16 @@ func (c *conns) drain() <-chan struct{} {
 
 // cut closes the open connections and gives their number.
 func (c *conns) cut() (n int) {
-	for nc := range c.open.Range {
-		_ = rawConn(nc.(net.Conn)).Close() //nolint:forcetypeassert // add's
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, value := range c.open.Range {
+		_ = rawConn(value.(*client).nc).Close() //nolint:forcetypeassert // add's
 		n++
 	}
 	return n
 }
 
-// accept takes connections from ln and serves each on a goroutine of its own. accept returns nil
+// accept takes connections from ln, and gives each to the event loops, or to a goroutine of its own. accept returns nil
 // when ln has been closed, else the error that broke ln. accept waits out temporary errors, such as
 // a lack of file descriptors, until ctx ends.
 func (s *Server) accept(ctx context.Context, ln net.Listener) error {
@@ -224,21 +237,24 @@ func (s *Server) accept(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		if s.opts.TLSConfig != nil {
+		tcp, plain := nc.(*net.TCPConn)
+		switch {
+		case s.opts.TLSConfig != nil:
 			nc = tls.Server(nc, s.opts.TLSConfig)
+		case plain && s.loops != nil:
+			nc = eventloop.NewConn(tcp)
 		}
 		if !s.admit(nc) {
 			continue
 		}
-		go func() {
-			// ServeConn closes nc. ServeConn's error is of the last request, which has its line in
-			// the access log, or of a client that sent no request.
-			err := s.http.ServeConn(nc)
-			s.conns.remove(nc, err)
-			if err != nil {
-				s.log.Debug("connection ended", "remote", nc.RemoteAddr(), "error", err)
+		if c, ok := nc.(*eventloop.Conn); ok {
+			if err := s.loops.Add(c); err != nil { // as a lack of descriptors
+				s.log.Debug("the event loops do not take a connection", "remote", nc.RemoteAddr(), "error", err)
+				go s.resume(c, tcp, nil, false)
 			}
-		}()
+			continue
+		}
+		go s.serveConn(nc)
 	}
 }
 

@@ -21,6 +21,7 @@ var (
 	hdrContentRange = []byte("Content-Range")
 	hdrContentType  = []byte("Content-Type")
 	hdrETag         = []byte("ETag")
+	hdrExpect       = []byte("Expect")
 	hdrExpose       = []byte("Access-Control-Expose-Headers")
 	hdrEncoding     = []byte("Content-Encoding")
 	hdrLastModified = []byte("Last-Modified")

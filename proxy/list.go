@@ -13,6 +13,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/eventloop"
 )
 
 // listReply is a reply with a prepared text, or with some of the text's elements.
@@ -207,6 +208,9 @@ func (s *Server) send(req *request, body *listBody, etag string) (streamed bool)
 		}
 	default:
 		body.conn, body.client, body.record = req.ctx.Conn(), req.client, req.record
+		if resumed, ok := body.conn.(*eventloop.Resumed); ok {
+			body.conn = resumed.TCPConn // for writev(2)
+		}
 		_, body.direct = body.conn.(*net.TCPConn)
 		req.ctx.Response.ImmediateHeaderFlush = body.direct // the body goes past fasthttp's buffer
 		req.ctx.Response.SetBodyStream(body, size)

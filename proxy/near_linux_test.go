@@ -47,17 +47,14 @@ func TestNearClientsHaveSmallBuffers(t *testing.T) {
 		near   bool
 	}{{"Range: bytes=0-9999", false}, {"Accept: */*", true}} {
 		c := f.dial()
-		var server net.Conn
-		waitFor(t, "the connection to be open", func() bool {
-			for nc := range f.server.conns.open.Range {
-				if nc.(net.Conn).RemoteAddr().String() == c.LocalAddr().String() {
-					server = nc.(net.Conn)
-				}
-			}
-			return server != nil
-		})
 		if r := f.exchange(c, bufio.NewReader(c), "GET", filePath, test.header); len(r.body) == 0 {
 			t.Fatalf("status %d", r.status)
+		}
+		var server net.Conn
+		for nc := range f.server.conns.open.Range {
+			if nc.(net.Conn).RemoteAddr().String() == c.LocalAddr().String() {
+				server = nc.(net.Conn)
+			}
 		}
 		if got := sendBuffer(t, server); (got == 2*min(nearBuffer, most)) != test.near {
 			t.Errorf("%s: the buffer has %d bytes", test.header, got)

@@ -17,7 +17,8 @@ const (
 // quick answers what nearly all clients ask for, again and again: GET and HEAD of /ping, of the list and of a
 // manifest, without a query. The replies are prepared, so that quick needs no allocation, no lock and no
 // context. quick is false, and has done nothing, for a request that is anything more than that; then dispatch
-// answers. Where both can answer, both give the same bytes (TestQuick).
+// answers. Where both can answer, both give the same bytes (TestQuick). For an event loop (request.atOnce) a large body is
+// more than that, too, and so is a form that has to be made; the reply may have headers then, and is thrown away.
 func (s *Server) quick(req *request, found *head) bool {
 	if found.odd || req.headOnly || !req.ctx.IsGet() && !req.ctx.IsHead() {
 		return false
@@ -45,11 +46,16 @@ func (s *Server) quick(req *request, found *head) bool {
 		if req.unchanged(found, view.ETag(req.named, encoding)) {
 			return true
 		}
+		if req.atOnce && !view.Made(req.named, encoding) {
+			return false
+		}
 		reply := view.Reply(req.named, encoding)
 		switch {
 		case len(reply.Body) <= smallBody || req.ctx.IsHead():
 			req.setEncoding(encoding)
 			s.sendSmall(req, reply.Body, reply.ETag)
+		case req.atOnce:
+			return false
 		default:
 			s.sendWhole(req, wholeList(req, reply, list.DefaultChannel(), encoding))
 		}

@@ -33,8 +33,10 @@ type request struct {
 	unread bool     // the body was refused, and may still come
 	// headOnly: the body is asked for only after the head has been looked at, and nothing else happens.
 	headOnly bool
-	record   *record
-	buf      []byte // for a header's value, see set
+	// atOnce: only a reply with a small body is of use.
+	atOnce bool
+	record *record
+	buf    []byte // for a header's value, see set
 }
 
 // record holds a request's facts for access log and metrics. A record may outlive the handler.
@@ -69,7 +71,7 @@ func (s *Server) newRequest(ctx *fasthttp.RequestCtx, id string) *request {
 		start:  time.Now(),
 		route:  routeNone,
 		method: methodOf(ctx.Method()),
-		remote: ctx.RemoteAddr(),
+		remote: c.nc.RemoteAddr(), // a connection that is reset may not tell any more
 		id:     id,
 		agent:  c.agentOf(ctx.UserAgent()),
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"io"
 	"net"
@@ -48,7 +49,7 @@ func TestConnectionsAreNotWrapped(t *testing.T) {
 	f.start()
 	c := f.dial()
 	defer c.Close()
-	f.get("/ping")
+	f.exchange(c, bufio.NewReader(c), "GET", "/datasets") // no event loop answers
 	for nc := range f.server.conns.open.Range {
 		if _, ok := nc.(*net.TCPConn); !ok {
 			t.Errorf("%T", nc)

@@ -27,6 +27,7 @@ import (
 	"imgmirror/cache"
 	"imgmirror/proxy/accesslog"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/eventloop"
 )
 
 // Catalog knows the images; *mirror.Mirror is one. The methods may be called concurrently, and have
@@ -161,6 +162,7 @@ type Server struct {
 	conns  conns
 	watch  watch
 	bodies bodies
+	loops  *eventloop.Loops // set by Serve; nil = each connection has a goroutine
 	// refused and displaced bound the log's lines on connections; used by accept only.
 	refused, displaced rate.Sometimes
 
@@ -327,6 +329,10 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer watched.Wait()
 	defer stopWatch()
 	defer s.bodies.close()
+	s.startLoops(ln)
+	if s.loops != nil {
+		defer s.loops.Close()
+	}
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.accept(ctx, ln) }()
 
