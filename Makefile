@@ -41,8 +41,8 @@ test: tools vet
 
 check: test lint cross
 
-# QUICK=1: a few minutes. ONLY='^small': the scenarios that match. OLD=REVISION: the mirror of the revision, too,
-# pair by pair, and nothing else. A run of all scenarios in full writes docs/performance.md.
+# QUICK=1: less than three minutes, of all groups, on two idle cores. ONLY='^small': the scenarios that match. OLD=REVISION:
+# the mirror of the revision, too, pair by pair, and nothing else. A run of all scenarios in full writes docs/performance.md.
 bench:
 	./e2e/install.sh bench
 	go run ./bench $(if $(QUICK),-quick) $(if $(ONLY),-only '$(ONLY)') $(if $(OLD),-old '$(OLD)') \

@@ -97,15 +97,25 @@ func TestRounds(t *testing.T) {
 		goals:      []goal{{measure: seconds, to: "nginx", limit: 1}, {measure: seconds, to: "nginx", limit: 1, minus: true}},
 		contenders: []contender{fake(ours, 2, 30, 4), fake("nginx", 1, 20, 4), {"new", func(context.Context, *lab, int) (sample, error) { return nil, errUnsupported }}},
 	}
+	skipped := scenario{name: "fake/skipped", contenders: []contender{{"skipped", func(_ context.Context, _ *lab, round int) (sample, error) {
+		if round < 0 {
+			return nil, nil
+		}
+		return nil, errUnsupported
+	}}}}
 	l := &lab{plan: plan{rounds: 3}}
-	done, err := l.measure(t.Context(), []group{{title: "Fakes", scenarios: []scenario{s, {name: "other"}}}}, regexp.MustCompile("^fake"))
+	done, err := l.measure(t.Context(), []group{{title: "Fakes", scenarios: []scenario{s, skipped, {name: "other"}}}}, regexp.MustCompile("^fake"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := strings.Join(order, ""); got != "inininni" && got != "ininniin" {
 		t.Errorf("order %s", got)
 	}
-	text := report{"a machine", "a run", done}.markdown()
+	r := report{"a machine", "a run", done}
+	if got := r.verdict(); got != "1 goal met, 1 missed." {
+		t.Error(got)
+	}
+	text := r.markdown()
 	for _, want := range []string{
 		"| fake/1 | imgmirror | 4.00 (2.00–30.00) × 1.50 |\n",
 		"| fake/1 | nginx | 4.00 (1.00–20.00) |\n",
@@ -116,9 +126,52 @@ func TestRounds(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "| new |") {
+	if strings.Contains(text, "| new |") || strings.Contains(text, "| skipped |") {
 		t.Errorf("a row without figures in\n%s", text)
 	}
+}
+
+// The quick plan has each group, the mirror in each scenario, and each contender that a goal compares the mirror with.
+func TestQuick(t *testing.T) {
+	all := groups(quick)
+	if len(all) != len(groups(full)) {
+		t.Errorf("%d groups", len(all))
+	}
+	for _, g := range all {
+		if len(g.scenarios) == 0 {
+			t.Errorf("%s: no scenario", g.title)
+		}
+		for _, s := range g.scenarios {
+			has := func(name string) bool {
+				return slices.ContainsFunc(s.contenders, func(c contender) bool { return c.name == name })
+			}
+			if !has(ours) && !has(byE2E) || s.base != "" && !has(s.base) {
+				t.Errorf("%s: %+v", s.name, s.contenders)
+			}
+			for _, goal := range s.goals {
+				if goal.to != "" && !has(goal.to) {
+					t.Errorf("%s: no %s", s.name, goal.to)
+				}
+			}
+			if strings.HasPrefix(s.name, "start/") && len(s.goals) > 0 {
+				t.Errorf("%s has the goal of more images", s.name)
+			}
+		}
+	}
+}
+
+// A run tells its rounds, and a quick one the sizes.
+func TestDescribe(t *testing.T) {
+	f := func(p plan, want string) {
+		t.Helper()
+		if got := p.describe(90 * time.Second); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+	f(plan{rounds: 1}, "1 round, 1m30s in all")
+	f(plan{rounds: 5}, "5 rounds, 1m30s in all")
+	f(plan{rounds: 3, lean: true, hitSize: 1 << 20, coldSize: 2 << 20},
+		"quick, 3 rounds at most, hits of 1 MiB, cold files of 2 MiB; goals are those of 256 MiB and 256 MiB, 1m30s in all")
 }
 
 // A contender that has other bytes is an error, and so is a load that meets an error.
@@ -165,7 +218,8 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "# Before\n\n" + reportBegins + "\n" + printed.String() + "\n" + reportEnds + "after\n"; string(text) != want {
+	generated, ok := strings.CutSuffix(printed.String(), "\nNo goal is judged.\n")
+	if want := "# Before\n\n" + reportBegins + "\n" + generated + "\n" + reportEnds + "after\n"; !ok || string(text) != want {
 		t.Errorf("got %s\nwant %s", text, want)
 	}
 	if err := os.WriteFile(document, []byte("# no marks\n"), 0o600); err != nil {

@@ -9,10 +9,10 @@ import (
 )
 
 // hits are downloads of a file that the mirror has.
-func hits() group {
+func hits(p plan) group {
 	g := group{
 		title: "Hits",
-		text: "One file of 256 MiB that is in the page cache. Each client asks again as soon as an answer is complete. nginx is static, with sendfile. " +
+		text: "One file of " + mebibytes(p.hitSize) + " that is in the page cache. Each client asks again as soon as an answer is complete. nginx is static, with sendfile. " +
 			"The C server is the least that a file server can do: open(2), a header, sendfile(2); a thread a core.",
 	}
 	for _, s := range []struct {

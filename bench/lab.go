@@ -36,8 +36,9 @@ type lab struct {
 // tools are the compiled C programs.
 type tools struct{ load, sendfile, source string }
 
-// errUnsupported is what a contender's first run returns when the mirror under test has no such setting.
-var errUnsupported = errors.New("not supported by this revision")
+// errUnsupported is what a contender's first run returns when the mirror under test has no such setting, or the
+// machine no such program. The contender is left out.
+var errUnsupported = errors.New("not supported here")
 
 // newLab makes the folder, the programs and the data. close removes all.
 func newLab(ctx context.Context, o options) (*lab, error) {

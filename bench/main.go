@@ -36,15 +36,22 @@ type plan struct {
 	startFiles, startImages int   // of the mirror that starts
 	connections             int   // that are open and idle
 	few                     int   // rounds of what takes long
-	timed                   bool  // the benchmarks of e2e run too
+	cold, ranges            int   // rounds of cold files, and of ranges; 0: as many as of the others
 	rest                    bool  // the disk comes to rest before each cold run
+	lean                    bool  // only the contenders of ratios and goals
+
+	timed    []string // the benchmarks of e2e that run too
+	bundleMB int      // of the bundle in timed
 }
 
 var (
 	full = plan{rounds: 5, hit: 2 * time.Second, small: 2 * time.Second, hitSize: 256 << 20, coldSize: 256 << 20, images: 1000,
-		grownImages: []int{1000, 10_000, 100_000}, grownFiles: []int{1000, 10_000, 100_000}, startFiles: 10_000, startImages: 100_000, connections: 2000, few: 3, timed: true, rest: true}
-	quick = plan{rounds: 3, hit: 400 * time.Millisecond, small: 250 * time.Millisecond, hitSize: 256 << 20, coldSize: 64 << 20, images: 1000,
-		grownImages: []int{300, 1000, 3000}, grownFiles: []int{100, 300, 1000}, startFiles: 300, startImages: 3000, connections: 2000, few: 2, rest: true}
+		grownImages: []int{1000, 10_000, 100_000}, grownFiles: []int{1000, 10_000, 100_000}, startFiles: 10_000, startImages: 100_000, connections: 2000, few: 3, rest: true,
+		timed: []string{"bundle", "install", "crowd", "pages", "dashboards"}, bundleMB: 512}
+	// All groups together take less than three minutes, on two cores that do nothing else.
+	quick = plan{rounds: 3, hit: 300 * time.Millisecond, small: 250 * time.Millisecond, hitSize: 128 << 20, coldSize: 64 << 20, images: 1000,
+		grownImages: []int{300, 1000, 3000}, grownFiles: []int{100, 300, 1000}, startFiles: 300, startImages: 3000, connections: 2000, few: 1, cold: 1, ranges: 1, rest: true, lean: true,
+		timed: []string{"bundle", "crowd"}, bundleMB: 64}
 )
 
 // options are those of the command line.
@@ -82,28 +89,55 @@ func run(args []string, stdout io.Writer) error {
 		}
 		o.report = "" // no document gets half a report
 	}
-	how := fmt.Sprintf("%d rounds, %s in all", o.rounds, time.Since(began).Round(time.Second))
 	// What was measured before an error is told all the same; the machine has nothing to do with the error.
-	return errors.Join(err, report{describeMachine(context.WithoutCancel(ctx)), how, results}.publish(o, stdout))
+	return errors.Join(err, report{describeMachine(context.WithoutCancel(ctx)), o.describe(time.Since(began)), results}.publish(o, stdout))
 }
 
 // compare runs the scenarios that the options pick.
 func compare(ctx context.Context, o options) ([]groupResult, error) {
+	began := time.Now()
 	l, err := newLab(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
+	tell("programs and data", began)
 	all := groups(o.plan)
 	if o.old != "" {
+		began := time.Now()
 		binary, err := l.revision(ctx, o.old)
 		if err != nil {
 			return nil, err
 		}
+		tell("the mirror of "+o.old, began)
 		all = l.pairs(all, filepath.Base(o.old), binary)
 	}
 	return l.measure(ctx, all, o.only)
 }
+
+// describe tells what was run, in how long.
+func (p plan) describe(took time.Duration) string {
+	text := count(p.rounds, "round") + ", "
+	if p.lean {
+		text = fmt.Sprintf("quick, %s at most, hits of %s, cold files of %s; goals are those of %s and %s, ", count(p.rounds, "round"),
+			mebibytes(p.hitSize), mebibytes(p.coldSize), mebibytes(full.hitSize), mebibytes(full.coldSize))
+	}
+	return text + took.Round(time.Second).String() + " in all"
+}
+
+// tell tells on stderr how long a part of the run took.
+func tell(part string, began time.Time) {
+	fmt.Fprintf(os.Stderr, "%s: %.1f s\n", part, time.Since(began).Seconds())
+}
+
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 
 func parse(args []string) (options, error) {
 	o := options{plan: full}

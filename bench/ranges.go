@@ -17,7 +17,7 @@ const (
 )
 
 // ranges are cold files of sources that limit each connection.
-func ranges() group {
+func ranges(p plan) group {
 	one, fast := ours+", 1 stream", ours+", the faster source alone"
 	return group{
 		title: "Several ranges at once",
@@ -25,13 +25,13 @@ func ranges() group {
 			"or for the file in one request. Then the mirror has two sources, and asks each for two ranges at the same time: one source gives 20 MB/s with two connections, the other 5 MB/s.",
 		scenarios: []scenario{
 			{
-				name: "ranges/20MB", fresh: true, base: one,
+				name: "ranges/20MB", fresh: true, rounds: p.ranges, base: one,
 				measures:   []measure{seconds, firstByte, cpuGiB, memory},
 				contenders: []contender{ranged(ours, 4, connectionRate), ranged(one, 1, connectionRate)},
 				goals:      []goal{{measure: seconds, to: one, limit: 0.263}},
 			},
 			{
-				name: "ranges/20MB+5MB", fresh: true, base: fast,
+				name: "ranges/20MB+5MB", fresh: true, rounds: p.ranges, base: fast,
 				measures:   []measure{seconds, firstByte, cpuGiB, memory},
 				contenders: []contender{ranged(ours, 2, fastRate, slowRate), ranged(fast, 2, fastRate)},
 				goals:      []goal{{measure: seconds, to: fast, limit: 0.869}},

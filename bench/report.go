@@ -26,7 +26,7 @@ const (
 // publish prints the report, and writes the files that the options name.
 func (r report) publish(o options, stdout io.Writer) error {
 	text := r.markdown()
-	fmt.Fprint(stdout, text)
+	fmt.Fprintf(stdout, "%s\n%s\n", text, r.verdict())
 	if o.json != "" {
 		all, err := json.MarshalIndent(r.figures(), "", "\t")
 		if err != nil {
@@ -124,6 +124,28 @@ func (r report) goals() string {
 	return "| scenario | of the mirror | is (least–most of the rounds) | goal |\n|---|---|---|---|\n" + b.String()
 }
 
+// verdict tells how many goals are met.
+func (r report) verdict() string {
+	var met, missed int
+	for _, g := range r.groups {
+		for _, one := range g.results {
+			for _, goal := range one.scenario.goals {
+				switch all := one.judged(goal); {
+				case len(all) == 0:
+				case goal.missed(all):
+					missed++
+				default:
+					met++
+				}
+			}
+		}
+	}
+	if met+missed == 0 {
+		return "No goal is judged."
+	}
+	return fmt.Sprintf("%s met, %d missed.", count(met, "goal"), missed)
+}
+
 // judged are the values that the goal is about, one a round.
 func (r result) judged(g goal) []float64 {
 	mine, other := r.values(ours, g.measure), r.values(g.to, g.measure)
@@ -151,13 +173,19 @@ func (g goal) what() string {
 }
 
 func (g goal) against(all []float64) string {
-	m, digits := median(all), 2
-	missed := g.atLeast && m < g.limit || !g.atLeast && m > g.limit
-	text := fmt.Sprintf("%.*f (%.*f–%.*f)", digits, m, digits, slices.Min(all), digits, slices.Max(all))
-	if missed {
+	text := fmt.Sprintf("%.2f (%.2f–%.2f)", median(all), slices.Min(all), slices.Max(all))
+	if g.missed(all) {
 		text += ", missed"
 	}
 	return text
+}
+
+// missed tells whether the median of the values misses the goal.
+func (g goal) missed(all []float64) bool {
+	if g.atLeast {
+		return median(all) < g.limit
+	}
+	return median(all) > g.limit
 }
 
 func (g goal) wanted() string {

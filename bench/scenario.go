@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // group is scenarios that share servers: the servers that a lab has started are stopped when the group is over.
@@ -98,7 +99,7 @@ type groupResult struct {
 // measure runs the scenarios whose names match only. With an error come the results before it.
 func (l *lab) measure(ctx context.Context, all []group, only *regexp.Regexp) (done []groupResult, err error) {
 	for _, g := range all {
-		r := groupResult{group: g}
+		r, began := groupResult{group: g}, time.Now()
 		for _, s := range g.scenarios {
 			if !only.MatchString(s.name) {
 				continue
@@ -115,6 +116,9 @@ func (l *lab) measure(ctx context.Context, all []group, only *regexp.Regexp) (do
 			r.results = append(r.results, one)
 		}
 		l.stop()
+		if len(r.results) > 0 {
+			tell(g.title, began)
+		}
 		done = with(done, r)
 	}
 	return done, nil
@@ -137,10 +141,14 @@ func (l *lab) run(ctx context.Context, s scenario) (result, error) {
 	}
 	for round := -1; round < rounds; round++ {
 		all := r.scenario.contenders
+		if len(all) == 0 {
+			break
+		}
 		first := max(round, 0) % len(all)
 		for _, c := range slices.Concat(all[first:], all[:first]) {
 			got, err := c.run(ctx, l, round)
-			if round < 0 && errors.Is(err, errUnsupported) {
+			if round <= 0 && errors.Is(err, errUnsupported) {
+				fmt.Fprintf(os.Stderr, "(without %s: %s) ", c.name, strings.Join(strings.Fields(err.Error()), " "))
 				r.scenario.contenders = slices.DeleteFunc(slices.Clone(r.scenario.contenders), func(o contender) bool { return o.name == c.name })
 				continue
 			}
@@ -161,5 +169,20 @@ func (c contender) isOurs() bool { return strings.HasPrefix(c.name, ours) }
 
 // groups are all scenarios, in the order of the report. Each group has a file of its own.
 func groups(p plan) []group {
-	return []group{hits(), smalls(), colds(), ranges(), tails(p), memories(p), growths(p), timed(p)}
+	all := []group{hits(p), smalls(), colds(p), ranges(p), tails(p), memories(p), growths(p), timed(p)}
+	if p.lean {
+		for _, g := range all {
+			for i := range g.scenarios {
+				g.scenarios[i].contenders = g.scenarios[i].compared()
+			}
+		}
+	}
+	return all
+}
+
+// compared are the contenders that a ratio or a goal of the mirror is about; all, if there is no base.
+func (s scenario) compared() []contender {
+	return slices.DeleteFunc(slices.Clone(s.contenders), func(c contender) bool {
+		return s.base != "" && c.name != ours && c.name != s.base && !slices.ContainsFunc(s.goals, func(g goal) bool { return g.to == c.name })
+	})
 }
