@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 
 	"imgmirror/manifest"
 	"imgmirror/proxy/catalog"
+	"imgmirror/proxy/accesslog"
 	"imgmirror/proxy/eventloop"
 )
 
@@ -467,5 +469,41 @@ func TestLastReplyIsWhole(t *testing.T) {
 		if b, err := io.ReadAll(br); err != nil || len(b) > 0 {
 			t.Fatalf("%d bytes, %v", len(b), err)
 		}
+	}
+}
+
+// BenchmarkAtOnce is what an answer by a loop costs beside the system calls, the line of the access log included.
+func BenchmarkAtOnce(b *testing.B) {
+	f := newFixture(b, image{uuid: id(1), content: []byte("x")}.v2())
+	f.options.Logger = nil
+	log, err := accesslog.New(accesslog.Options{Writer: io.Discard, Common: "level=INFO msg=request component=proxy"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	f.options.AccessLog = log
+	d := newDirect(b, f)
+	c := eventloop.NewConn(d.conn.(*net.TCPConn))
+	if _, ok, _ := d.server.conns.add(c); !ok {
+		b.Fatal("the connection was refused")
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = log.Run(ctx)
+	}()
+	defer func() { stop(); <-ended }()
+	a := newAtOnce(d.server)
+	for _, line := range []string{"/ping", "/images/" + id(1), "/images HTTP/1.1\r\nIf-None-Match: *"} {
+		target, header, _ := strings.Cut(line, " HTTP/1.1")
+		request := []byte("GET " + target + " HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nUser-Agent: imgadm/3.9.5\r\nAccept: */*" + header + "\r\n\r\n")
+		b.Run(target, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, replies, then := a.answer(c, request); len(replies) == 0 || then != eventloop.Wait {
+					b.Fatal(len(replies), then)
+				}
+			}
+		})
 	}
 }

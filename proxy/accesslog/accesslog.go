@@ -1,7 +1,7 @@
 // Package accesslog writes the log: a line for each request, and the process's other lines, in the same form
-// and in the order in which they came. The goroutine that has something to tell puts the line into a place of a
-// bounded ring and goes on; one goroutine writes the lines, many in one write. So a slow disk or pipe delays no
-// reply and no connection.
+// and in the order in which they came. The goroutine that has something to tell puts the line, or the facts of a
+// request, into a place of a bounded ring and goes on; one goroutine makes and writes the lines, many in one write. So
+// a slow disk or pipe delays no reply and no connection.
 package accesslog
 
 import (
@@ -22,7 +22,8 @@ import (
 const (
 	queueLength = 4096                  // lines that wait to be written
 	kept        = 512                   // of queueLength: for lines that are no request's
-	shortLine   = 496                   // bytes of a line that need no memory of their own
+	shortText   = 360                   // bytes of a line, or of a request's texts, that need no memory of their own
+	madeLine    = 4 << 10               // the longest line of a request with a shortText
 	longBytes   = 4 << 20               // of all longer lines that wait
 	longKept    = 1 << 20               // of longBytes: for lines that are no request's
 	gatherFor   = 50 * time.Millisecond // lines gather before they are written together
@@ -45,7 +46,7 @@ const (
 
 // Entry is one request, told after the last byte of the reply. The strings are read during Add only.
 type Entry struct {
-	End       time.Time // of the request, the time of the line
+	End       time.Time // of the request, the time of the line, which tells End in the local zone
 	Method    string
 	Path      string
 	Status    int
@@ -91,14 +92,25 @@ type Log struct {
 	told   bool // that lines are lost
 	failed bool // the last write
 	cut    bool // what is written ends amid a line
+	clock  clock
 	batch  []byte
 }
 
-// line is a formatted line. A line has no pointers, so that the garbage collector passes the queue by.
+// line is a line that waits. A line has no pointers, so that the garbage collector passes the queue by.
 type line struct {
-	length int // of text; 0 = the line is a long one
-	text   [shortLine]byte
+	kind   lineKind
+	length int // of text
+	facts  facts
+	text   [shortText]byte
 }
+
+type lineKind uint8
+
+const (
+	isRequest lineKind = iota // facts and text are to be formatted
+	isLine                    // text is the line
+	isLong                    // Log.long has the line, or the line is lost
+)
 
 // New makes a log with all requests; Run writes it.
 func New(o Options) (*Log, error) {
@@ -167,11 +179,13 @@ func (l *Log) Add(e *Entry) {
 		l.lost.Add(1)
 		return
 	}
-	text := l.format.append(p.Value.text[:0], e)
-	p.Value.length = len(text)
-	if len(text) > shortLine {
-		p.Value.length = 0
-		l.addLong(p.Index, text, longBytes-longKept)
+	v := &p.Value
+	texts, length := v.facts.take(e)
+	if v.kind, v.length = isRequest, length; length <= shortText {
+		appendTexts(v.text[:0], &texts)
+	} else {
+		all := appendTexts(make([]byte, 0, length), &texts)
+		l.addLong(p, l.format.append(nil, new(clock), &v.facts, all), longBytes-longKept)
 	}
 	l.lines.Publish(p)
 }
@@ -184,9 +198,9 @@ func (l *Log) Write(text []byte) (int, error) {
 		l.lost.Add(1)
 		return len(text), nil
 	}
-	if p.Value.length = copy(p.Value.text[:], text); p.Value.length < len(text) {
-		p.Value.length = 0
-		l.addLong(p.Index, bytes.Clone(text), longBytes)
+	v := &p.Value
+	if v.kind, v.length = isLine, copy(v.text[:], text); v.length < len(text) {
+		l.addLong(p, bytes.Clone(text), longBytes)
 	}
 	l.lines.Publish(p)
 	l.lines.Hurry()
@@ -197,13 +211,14 @@ func (l *Log) Write(text []byte) (int, error) {
 func (l *Log) Written() int64 { return l.wrote.Load() }
 
 // addLong keeps a line for which the place is too small, unless long lines then take more than limit.
-func (l *Log) addLong(place int, text []byte, limit int64) {
+func (l *Log) addLong(place *ring.Place[line], text []byte, limit int64) {
+	place.Value.kind = isLong
 	if l.taken.Add(int64(len(text))) > limit {
 		l.taken.Add(-int64(len(text)))
 		l.lost.Add(1)
 		return
 	}
-	l.long[place].Store(&text)
+	l.long[place.Index].Store(&text)
 }
 
 // Run writes lines until ctx ends, each within 100 ms of its Add, and at the end those that wait. Lines
@@ -225,14 +240,19 @@ func (l *Log) write() {
 // empty writes the lines that wait.
 func (l *Log) empty() {
 	for p := l.lines.Next(); p != nil; p = l.lines.Next() {
-		if p.Value.length > 0 {
-			l.batch = append(l.batch, p.Value.text[:p.Value.length]...)
-		} else if text := l.long[p.Index].Swap(nil); text != nil {
-			l.batch = append(l.batch, *text...)
-			l.taken.Add(-int64(len(*text)))
+		switch v := &p.Value; v.kind {
+		case isRequest:
+			l.batch = l.format.append(l.batch, &l.clock, &v.facts, v.text[:v.length])
+		case isLine:
+			l.batch = append(l.batch, v.text[:v.length]...)
+		case isLong:
+			if text := l.long[p.Index].Swap(nil); text != nil {
+				l.batch = append(l.batch, *text...)
+				l.taken.Add(-int64(len(*text)))
+			}
 		}
 		l.lines.Release(p)
-		if len(l.batch) >= writeBytes-shortLine {
+		if len(l.batch) >= writeBytes-madeLine {
 			l.flush()
 		}
 	}

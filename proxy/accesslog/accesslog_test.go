@@ -55,7 +55,7 @@ func entries() []Entry {
 		&net.TCPAddr{IP: net.ParseIP("2001:db8::1"), Port: 1}, &net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: "eth0", Port: 65535},
 		&net.TCPAddr{IP: net.ParseIP("fe80::1"), Zone: `e"=`, Port: 65535},
 		&net.TCPAddr{IP: net.IPv4(1, 2, 3, 4).To4(), Port: 80}, &net.TCPAddr{IP: net.ParseIP("::ffff:1.2.3.4"), Port: 80}, &net.TCPAddr{Port: 80}, &net.TCPAddr{},
-		&net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/a b", Net: "unix"},
+		&net.TCPAddr{IP: net.IP{1, 2, 3}, Port: 5}, &net.UnixAddr{Net: "unix"}, &net.UnixAddr{Name: "@", Net: "unix"}, &net.UnixAddr{Name: "/a b", Net: "unix"},
 	} {
 		with(func(e *Entry) { e.Remote = a })
 	}
@@ -95,8 +95,10 @@ func compareWithSlog(t *testing.T, name string, handler func(io.Writer) slog.Han
 		time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC), time.Date(2026, 11, 29, 12, 0, 0, 999_999_999, time.UTC),
 		time.Date(2026, 1, 2, 3, 4, 5, 120_000_000, time.UTC), time.Now(),
 	}
+	defer func(zone *time.Location) { time.Local = zone }(time.Local)
 	for i, e := range entries() {
-		e.End = times[i%len(times)].In(zones[i%len(zones)])
+		time.Local = zones[i/2%len(zones)]
+		e.End = times[i/2%len(times)].In(time.Local) // two lines of each time
 		r := slog.NewRecord(e.End, slog.LevelInfo, "request", 0)
 		r.AddAttrs(attrs(&e)...)
 		if err := slogs.Handle(t.Context(), r); err != nil {
@@ -523,6 +525,13 @@ func (f *full) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// made is the line of e.
+func made(l *Log, e *Entry) []byte {
+	var f facts
+	texts, _ := f.take(e)
+	return l.format.append(nil, new(clock), &f, appendTexts(nil, &texts))
+}
+
 // Lines that the writer does not take whole are counted, and a line that was cut ends before the next one begins. The
 // loss is told once the writer takes lines again.
 func TestFullDisk(t *testing.T) {
@@ -532,7 +541,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := entry("/x")
-	length := len(l.format.append(nil, &e))
+	line := string(made(l, &e))
+	length := len(line)
 	w.room = 2*length + length/2
 	for range 5 {
 		l.Add(&e)
@@ -550,11 +560,60 @@ func TestFullDisk(t *testing.T) {
 		l.Add(&e)
 		l.write()
 	}
-	line := string(l.format.append(nil, &e))
 	if got, want := w.text.String(), line+line+line[:length/2]+"\n"+line+line; got != want {
 		t.Errorf("the log is\n%q, want\n%q", got, want)
 	}
 	if lines, _ := warnings.state(); lines != 1 {
 		t.Errorf("%d warnings: %s", lines, warnings.text.String())
+	}
+}
+
+// The longest line of a place leaves the batch its size.
+func TestMadeLine(t *testing.T) {
+	for _, name := range []string{Text, JSON, Bunyan} {
+		for _, text := range []string{"\x01", "\xff", "\u2028", "\U000e0001"} {
+			l, err := New(Options{Writer: io.Discard, Format: name, Common: strings.Repeat("x", 500)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := entry("/x")
+			e.UserAgent = strings.Repeat(text, (shortText-len("GET/x/x"))/len(text))
+			if n := len(made(l, &e)); n > madeLine {
+				t.Errorf("%s: a line with many %q has %d bytes, more than %d", name, text, n, madeLine)
+			}
+		}
+	}
+}
+
+// Lines of all kinds are whole and in order, also in places that have had lines of another kind.
+func TestPlacesAreUsedAgain(t *testing.T) {
+	var got, want bytes.Buffer
+	l, err := New(Options{Writer: &got, Common: common(t, text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 * queueLength {
+		length := 5
+		if i/2%3 == 1 {
+			length = shortText
+		}
+		line := strings.Repeat(string(rune('a'+i%26)), length)
+		if i%2 == 0 {
+			e := entry("/" + line)
+			l.Add(&e)
+			want.Write(made(l, &e))
+		} else {
+			if _, err := l.Write([]byte(line + "\n")); err != nil {
+				t.Fatal(err)
+			}
+			want.WriteString(line + "\n")
+		}
+		if i%101 == 0 {
+			l.write()
+		}
+	}
+	l.write()
+	if l.lost.Load() != 0 || got.String() != want.String() {
+		t.Errorf("%d lines are lost, %d bytes are written, want %d", l.lost.Load(), got.Len(), want.Len())
 	}
 }

@@ -1,8 +1,8 @@
 package accesslog
 
 import (
+	"bytes"
 	"fmt"
-	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -49,27 +49,31 @@ func newKeys(before, after string) keys {
 	}
 }
 
-// append appends the line of e to b.
-func (f *format) append(b []byte, e *Entry) []byte {
+// append appends the line of a request to b; texts are those of e.
+func (f *format) append(b []byte, c *clock, e *facts, texts []byte) []byte {
+	next := func(kind int) (text []byte) {
+		text, texts = texts[:e.lengths[kind]], texts[e.lengths[kind]:]
+		return text
+	}
 	b = append(b, f.begin...)
-	b = f.time(b, e.End)
+	b = f.time(b, c, e.end)
 	b = append(b, f.common...)
-	b = f.text(append(b, f.keys.method...), e.Method)
-	b = f.text(append(b, f.keys.path...), e.Path)
-	b = strconv.AppendInt(append(b, f.keys.status...), int64(e.Status), 10)
-	b = strconv.AppendInt(append(b, f.keys.bytes...), e.Bytes, 10)
-	b = f.duration(append(b, f.keys.duration...), e.Duration)
-	if e.Received > 0 {
-		b = strconv.AppendInt(append(b, f.keys.received...), e.Received, 10)
+	b = f.text(append(b, f.keys.method...), next(textMethod))
+	b = f.text(append(b, f.keys.path...), next(textPath))
+	b = strconv.AppendInt(append(b, f.keys.status...), int64(e.status), 10)
+	b = strconv.AppendInt(append(b, f.keys.bytes...), e.bytes, 10)
+	b = f.duration(append(b, f.keys.duration...), e.duration)
+	if e.received > 0 {
+		b = strconv.AppendInt(append(b, f.keys.received...), e.received, 10)
 	}
-	if e.Cache != "" {
-		b = f.text(append(b, f.keys.cache...), e.Cache)
+	if cache := next(textCache); len(cache) > 0 {
+		b = f.text(append(b, f.keys.cache...), cache)
 	}
-	b = f.address(append(b, f.keys.remote...), e.Remote)
-	b = f.text(append(b, f.keys.id...), e.RequestID)
-	b = f.text(append(b, f.keys.agent...), e.UserAgent)
-	if e.Err != nil {
-		b = f.text(append(b, f.keys.err...), e.Err.Error())
+	b = f.address(append(b, f.keys.remote...), e, next(textRemote))
+	b = f.text(append(b, f.keys.id...), next(textID))
+	b = f.text(append(b, f.keys.agent...), next(textAgent))
+	if e.failed {
+		b = f.text(append(b, f.keys.err...), next(textErr))
 	}
 	if f.json {
 		b = append(b, '}')
@@ -77,12 +81,27 @@ func (f *format) append(b []byte, e *Entry) []byte {
 	return append(b, '\n')
 }
 
-// time appends t: slog's text has exactly three digits of a second, its JSON as many as are needed,
+// clock is the last time that was told, for lines of the same millisecond. The owner is one goroutine.
+type clock struct {
+	milli int64 // since 1970
+	text  []byte
+}
+
+// time appends at: slog's text has exactly three digits of a second, its JSON as many as are needed,
 // bunyan three digits in UTC.
-func (f *format) time(b []byte, t time.Time) []byte {
+func (f *format) time(b []byte, c *clock, at instant) []byte {
+	t := time.Unix(at.sec, int64(at.nano))
 	if f.json && !f.bunyan {
 		return t.AppendFormat(b, time.RFC3339Nano)
 	}
+	if milli := t.UnixMilli(); milli != c.milli || len(c.text) == 0 {
+		c.milli, c.text = milli, f.millisecond(c.text[:0], t)
+	}
+	return append(b, c.text...)
+}
+
+// millisecond appends t with three digits of a second.
+func (f *format) millisecond(b []byte, t time.Time) []byte {
 	if f.bunyan {
 		t = t.UTC()
 	}
@@ -104,28 +123,26 @@ func (f *format) duration(b []byte, d time.Duration) []byte {
 	return append(b, d.String()...)
 }
 
-// address appends the text of a. It has nothing to escape or to quote, unless a zone is in it.
-func (f *format) address(b []byte, a net.Addr) []byte {
-	tcp, ok := a.(*net.TCPAddr)
-	if !ok || tcp.Zone != "" || len(tcp.IP) == 0 {
-		return f.text(b, a.String())
+// address appends the address of e's client, or the address's text. An address has nothing to escape or to quote.
+func (f *format) address(b []byte, e *facts, text []byte) []byte {
+	if !e.isTCP {
+		return f.text(b, text)
 	}
-	ap := tcp.AddrPort()
-	ap = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	remote := netip.AddrPortFrom(netip.AddrFrom16(e.ip).Unmap(), e.port)
 	if !f.json {
-		return ap.AppendTo(b)
+		return remote.AppendTo(b)
 	}
-	return append(ap.AppendTo(append(b, '"')), '"')
+	return append(remote.AppendTo(append(b, '"')), '"')
 }
 
-func (f *format) text(b []byte, s string) []byte {
+func (f *format) text(b, s []byte) []byte {
 	switch {
 	case f.json && plain(s, inJSON):
 		return append(append(append(b, '"'), s...), '"')
 	case f.json:
-		return appendJSON(b, s)
-	case s == "" || !plain(s, inText) && strings.ContainsFunc(s, odd):
-		return strconv.AppendQuote(b, s)
+		return appendJSON(b, string(s))
+	case len(s) == 0 || !plain(s, inText) && bytes.ContainsFunc(s, odd):
+		return strconv.AppendQuote(b, string(s))
 	}
 	return append(b, s...)
 }
@@ -149,9 +166,9 @@ const (
 )
 
 // plain tells whether all bytes of s stand for themselves, as in nearly all requests.
-func plain(s string, where uint8) bool {
-	for i := range len(s) {
-		if plainBytes[s[i]]&where == 0 {
+func plain(s []byte, where uint8) bool {
+	for _, c := range s {
+		if plainBytes[c]&where == 0 {
 			return false
 		}
 	}
