@@ -106,6 +106,7 @@ type atOnce struct {
 	br     *bufio.Reader
 	out    bytes.Buffer
 	bw     *bufio.Writer
+	clock  httpClock
 	begun  bool // a request of this Answer has been answered
 }
 
@@ -148,42 +149,81 @@ func (a *atOnce) one(c *eventloop.Conn) (last, ok bool) {
 		ctx.Response.Reset()
 	}()
 	header := &ctx.Request.Header
-	if header.Read(a.br) != nil || !plainRequest(header) {
+	if header.Read(a.br) != nil {
 		return false, false
 	}
-	ctx.Response.Header.SetNoDefaultContentType(true)
-	ctx.Response.Header.SetServer(s.http.Name)
 	found, refused := wellFormed(ctx)
-	if refused != nil {
+	if refused != nil || !plainRequest(header, &found) {
 		return false, false
 	}
 	id := ""
 	if found.named {
 		id = requestID(header)
 	}
-	req := s.newRequest(ctx, id)
+	req := s.noted(ctx, id)
 	req.atOnce = true
-	if !s.quickly(req, &found) {
+	q, ok := s.quickly(req, &found)
+	if !ok {
 		return false, false
 	}
 	if !a.begun { // the client becomes idle after the last of the replies
 		a.begun, req.last = true, s.conns.begin(req.client)
 	}
+	if a.again(req, &q) {
+		return false, true
+	}
+	ctx.Response.Header.SetNoDefaultContentType(true)
+	ctx.Response.Header.SetServer(s.http.Name)
+	s.firstHeaders(req)
+	s.fill(req, &q)
 	s.finishHeader(req)
 	s.finish(req.record, req.bodySize(), nil)
+	begin := a.out.Len()
 	a.bw.Reset(&a.out)
 	ctx.Response.SkipBody = ctx.IsHead()
 	_ = ctx.Response.Write(a.bw) // to memory
 	_ = a.bw.Flush()
-	return ctx.Response.ConnectionClose(), true
+	if last = ctx.Response.ConnectionClose(); !last && ctx.IsGet() {
+		if h := newPreparedHeader(a.out.Bytes()[begin:], req.record.id, s.hasChannels()); h != nil {
+			headersOf(q.headers).of(&q).Store(h)
+		}
+	}
+	return last, true
+}
+
+// again answers by a header that was sent before. false: nothing has happened, as there is no such header, or it does not suit the
+// request.
+func (a *atOnce) again(req *request, q *quickReply) bool {
+	s, r := a.server, req.record
+	if req.last || s.conns.draining.Load() || !req.ctx.IsGet() || len(r.id) != idLength {
+		return false
+	}
+	h := headersOf(q.headers).of(q).Load()
+	if h == nil || h.channels != s.hasChannels() {
+		return false
+	}
+	now := time.Now()
+	took := now.Sub(r.start)
+	if took >= 10*time.Millisecond {
+		return false
+	}
+	r.route, r.path, r.status = q.route, q.path, fasthttp.StatusOK
+	body := q.body
+	if q.unchanged {
+		r.status, body = fasthttp.StatusNotModified, nil
+	}
+	s.finishAt(now, r, int64(len(body)), nil)
+	a.out.Write(h.append(a.out.AvailableBuffer(), a.clock.at(now), r.id, took))
+	a.out.Write(body)
+	return true
 }
 
 // plainRequest tells whether a request says nothing of its connection, has no body, and names a plain host. Whatever is
 // refused for its host, fasthttp refuses.
-func plainRequest(h *fasthttp.RequestHeader) bool {
+func plainRequest(h *fasthttp.RequestHeader, found *head) bool {
 	length := h.ContentLength()
-	return h.IsHTTP11() && !h.ConnectionClose() && !h.ConnectionUpgrade() && (length == 0 || length == noLength) &&
-		plainHost(h.Host()) && len(h.PeekBytes(hdrExpect)) == 0
+	return h.IsHTTP11() && (length == 0 || length == noLength) && plainHost(h.Host()) &&
+		(!found.connection || !h.ConnectionClose() && !h.ConnectionUpgrade() && len(h.PeekBytes(hdrExpect)) == 0)
 }
 
 // plainHost tells whether a Host header is a name or an IPv4 address, with a port or without.
@@ -209,13 +249,13 @@ var plainHostByte = func() (is [256]bool) {
 	return is
 }()
 
-// quickly is quick, and false after a panic: a loop must go on, and dispatch answers the request.
-func (s *Server) quickly(req *request, found *head) (ok bool) {
+// quickly is quickReply, and false after a panic: a loop must go on, and dispatch answers the request.
+func (s *Server) quickly(req *request, found *head) (q quickReply, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic", "panic", p, "request_id", req.record.id, "stack", string(debug.Stack()))
 			ok = false
 		}
 	}()
-	return s.quick(req, found)
+	return s.quickReply(req, found)
 }

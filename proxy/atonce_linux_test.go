@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"imgmirror/manifest"
-	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/accesslog"
+	"imgmirror/proxy/catalog"
 	"imgmirror/proxy/eventloop"
 )
 

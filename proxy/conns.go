@@ -81,6 +81,9 @@ func (c *conns) add(nc net.Conn) (limit string, ok bool, told []*client) {
 	cl.state.Store(since)
 	cl.enter(since)
 	c.open.Store(nc, cl)
+	if conn, ok := nc.(*eventloop.Conn); ok {
+		conn.Owner = cl
+	}
 	c.all.n++
 	if host != nil {
 		host.n++
@@ -138,6 +141,9 @@ func (c *conns) readers(of *sharedText) iter.Seq[*client] {
 
 // client is the client of an open connection.
 func (c *conns) client(nc net.Conn) *client {
+	if conn, ok := nc.(*eventloop.Conn); ok {
+		return conn.Owner.(*client) //nolint:forcetypeassert // add's
+	}
 	cl, _ := c.open.Load(nc)
 	return cl.(*client) //nolint:forcetypeassert // fasthttp serves only what add took in
 }

@@ -14,70 +14,104 @@ const (
 	pathImage  = "/images/" // and a UUID
 )
 
-// quick answers what nearly all clients ask for, again and again: GET and HEAD of /ping, of the list and of a
-// manifest, without a query. The replies are prepared, so that quick needs no allocation, no lock and no
-// context. quick is false, and has done nothing, for a request that is anything more than that; then dispatch
-// answers. Where both can answer, both give the same bytes (TestQuick). For an event loop (request.atOnce) a large body is
-// more than that, too, and so is a form that has to be made; the reply may have headers then, and is thrown away.
+// quickReply is a prepared reply.
+type quickReply struct {
+	route     *route
+	path      string
+	etag      string           // "" = no validator
+	headers   *catalog.Account // of preparedHeaders
+	unchanged bool             // the client has what etag tells
+	body      []byte
+
+	// Of a list:
+	list     bool
+	channel  string // of the view
+	reply    *catalog.Reply
+	encoding catalog.Encoding
+}
+
+// quick answers what nearly all clients ask for, again and again: see quickReply. quick is false, and has done nothing, for
+// any other request; then dispatch answers. Where both can answer, both give the same bytes (TestQuick).
 func (s *Server) quick(req *request, found *head) bool {
+	q, ok := s.quickReply(req, found)
+	if ok {
+		s.fill(req, &q)
+	}
+	return ok
+}
+
+// quickReply finds the reply to what nearly all clients ask for, again and again: GET and HEAD of /ping, of the list and
+// of a manifest, without a query. The replies are prepared, so that quickReply needs no allocation, no lock and no
+// context. ok is false for a request that is anything more than that. For an event loop (request.atOnce) a large
+// body is more than that, too, and so is a form that has to be made.
+func (s *Server) quickReply(req *request, found *head) (q quickReply, ok bool) {
 	if found.odd || req.headOnly || !req.ctx.IsGet() && !req.ctx.IsHead() {
-		return false
+		return q, false
 	}
 	list := s.catalog.Current()
 	major := satisfiedByUsual(found.version)
 	if major == 0 {
-		return false
+		return q, false
 	}
 	channels := len(list.Channels()) > 0
 	req.named = major >= 2 && channels
 	switch uri := req.ctx.Request.Header.RequestURI(); string(uri) {
 	case pathPing:
-		s.begin(req, routePing, pathPing)
-		s.json(req, s.pong)
-		return true
+		return quickReply{route: routePing, path: pathPing, body: s.pong, headers: &s.pongHeaders}, true
 	case pathImages:
 		view, ok := list.View(list.DefaultChannel())
 		if !ok || len(list.Images()) == 0 {
-			return false // there may be a list soon
+			return q, false // there may be a list soon
 		}
 		encoding := acceptedEncoding(found.encoding)
-		s.begin(req, routeImages, pathImages)
-		s.varies(req, valueEncoding)
-		if req.unchanged(found, view.ETag(req.named, encoding)) {
-			return true
+		q = quickReply{route: routeImages, path: pathImages, list: true, channel: list.DefaultChannel(), encoding: encoding,
+			etag: view.ETag(req.named, encoding), headers: view.Headers(req.named, encoding)}
+		if q.unchanged = isUnchanged(found, q.etag); q.unchanged {
+			return q, true
 		}
 		if req.atOnce && !view.Made(req.named, encoding) {
-			return false
+			return q, false
 		}
-		reply := view.Reply(req.named, encoding)
-		switch {
-		case len(reply.Body) <= smallBody || req.ctx.IsHead():
-			req.setEncoding(encoding)
-			s.sendSmall(req, reply.Body, reply.ETag)
-		case req.atOnce:
-			return false
-		default:
-			s.sendWhole(req, wholeList(req, reply, list.DefaultChannel(), encoding))
-		}
-		return true
+		q.reply = view.Reply(req.named, encoding)
+		q.body = q.reply.Body
+		return q, !req.atOnce || len(q.body) <= smallBody || req.ctx.IsHead()
 	default:
 		if len(uri) != len(pathImage)+36 || string(uri[:len(pathImage)]) != pathImage || s.opts.OnUnreachable == UnreachableNotFound {
-			return false
+			return q, false
 		}
 		id, ok := manifest.ReadUUID(uri[len(pathImage):])
 		if !ok {
-			return false
+			return q, false
 		}
 		d := list.Document(id, req.named)
 		if d == nil || len(d.Body) > smallBody {
-			return false
+			return q, false
 		}
-		s.begin(req, routeImage, d.Path)
+		return quickReply{route: routeImage, path: d.Path, etag: d.ETag, headers: &d.Headers, body: d.Body, unchanged: isUnchanged(found, d.ETag)}, true
+	}
+}
+
+// fill makes q the reply.
+func (s *Server) fill(req *request, q *quickReply) {
+	s.begin(req, q.route, q.path)
+	switch {
+	case q.etag == "":
+		s.json(req, q.body)
+		return
+	case q.list:
+		s.varies(req, valueEncoding)
+	default:
 		s.varies(req, nil)
-		if !req.unchanged(found, d.ETag) {
-			s.sendSmall(req, d.Body, d.ETag)
-		}
-		return true
+	}
+	switch {
+	case q.unchanged:
+		req.ctx.SetStatusCode(fasthttp.StatusNotModified)
+		req.setETag(q.etag)
+	case len(q.body) <= smallBody || req.ctx.IsHead():
+		req.setEncoding(q.encoding)
+		s.sendSmall(req, q.body, q.etag)
+	default:
+		s.sendWhole(req, wholeList(req, q.reply, q.channel, q.encoding))
 	}
 }
 
@@ -90,15 +124,9 @@ func (s *Server) begin(req *request, rt *route, path string) {
 	req.setKey(hdrAPIVersion, valueAPIVersion)
 }
 
-// unchanged makes the reply a 304 if the client has what etag tells; see precondition. found is not odd, and
-// the reply has no date.
-func (req *request) unchanged(found *head, etag string) bool {
-	if len(found.match) == 0 || !matchTags(found.match, etag) {
-		return false
-	}
-	req.ctx.SetStatusCode(fasthttp.StatusNotModified)
-	req.setETag(etag)
-	return true
+// isUnchanged tells whether the client has what etag tells: see precondition. found is not odd, and the reply has no date.
+func isUnchanged(found *head, etag string) bool {
+	return len(found.match) > 0 && matchTags(found.match, etag)
 }
 
 // sendDocument sends a prepared reply, or 304 or 412 by the request's conditions.

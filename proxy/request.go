@@ -59,10 +59,16 @@ type record struct {
 	size  int64     // of the whole file; 0 = no file is sent
 }
 
-// newRequest copies the record's facts out of fasthttp's buffers and sets the headers that every
-// reply has (spec 2.6). id is the client's name of the request, "" for a fresh one. The request and its
-// record are the connection's own, until the connection's next request.
+// newRequest is noted, with the first headers of the reply.
 func (s *Server) newRequest(ctx *fasthttp.RequestCtx, id string) *request {
+	req := s.noted(ctx, id)
+	s.firstHeaders(req)
+	return req
+}
+
+// noted copies the record's facts out of fasthttp's buffers. id is the client's name of the request, "" for a fresh one.
+// The request and its record are the connection's own, until the connection's next request.
+func (s *Server) noted(ctx *fasthttp.RequestCtx, id string) *request {
 	c := s.conns.client(ctx.Conn())
 	if id == "" {
 		id = c.ids.next()
@@ -76,10 +82,13 @@ func (s *Server) newRequest(ctx *fasthttp.RequestCtx, id string) *request {
 		agent:  c.agentOf(ctx.UserAgent()),
 	}
 	c.request = request{ctx: ctx, client: c, record: &c.record, buf: c.request.buf}
-	req := &c.request
-	req.set(hdrRequestID, id)
+	return &c.request
+}
+
+// firstHeaders sets the headers that every reply has (spec 2.6), but for finishHeader's.
+func (s *Server) firstHeaders(req *request) {
+	req.set(hdrRequestID, req.record.id)
 	req.setKey(hdrServerName, s.hostname)
-	return req
 }
 
 // methodOf is a method as a string.
@@ -160,8 +169,7 @@ func (s *Server) dispatch(req *request, found *head) (err error) {
 		if p := recover(); p != nil {
 			s.log.Error("panic", "panic", p, "path", req.path, "request_id", req.record.id, "stack", string(debug.Stack()))
 			req.ctx.Response.Reset()
-			req.set(hdrRequestID, req.record.id)
-			req.setKey(hdrServerName, s.hostname)
+			s.firstHeaders(req)
 			err = fmt.Errorf("panic: %v", p)
 		}
 	}()
@@ -304,8 +312,10 @@ func (s *Server) sendError(req *request, err error) {
 
 // finish counts the request and gives it a line in the access log. The caller calls finish once, after
 // the last byte of the body; err is the cause of a body's early end.
-func (s *Server) finish(r *record, sent int64, err error) {
-	end := time.Now()
+func (s *Server) finish(r *record, sent int64, err error) { s.finishAt(time.Now(), r, sent, err) }
+
+// finishAt is finish at the time end.
+func (s *Server) finishAt(end time.Time, r *record, sent int64, err error) {
 	took := end.Sub(r.start)
 	s.metrics.observe(r.route, r.status, took)
 	s.note(r, sent, took, err)

@@ -146,14 +146,15 @@ const (
 
 // Server is the client listener. The methods of a Server may be called concurrently.
 type Server struct {
-	opts     Options // with the defaults filled in
-	catalog  Catalog
-	files    Files
-	hostname []byte
-	port     atomic.Int32 // of the listener being served; 0 = none
-	log      *slog.Logger
-	metrics  *metrics
-	pong     []byte
+	opts        Options // with the defaults filled in
+	catalog     Catalog
+	files       Files
+	hostname    []byte
+	port        atomic.Int32 // of the listener being served; 0 = none
+	log         *slog.Logger
+	metrics     *metrics
+	pong        []byte
+	pongHeaders catalog.Account
 
 	writers atomic.Pointer[writeRules] // nil = there are no writes
 	uploads uploads

@@ -19,9 +19,10 @@ var (
 	nameLength   = []byte("Content-Length")
 	nameEncoding = []byte("Transfer-Encoding")
 
-	nameVia       = []byte("Via")
-	nameIfMatch   = []byte("If-Match")
-	nameNoneMatch = []byte("If-None-Match")
+	nameVia        = []byte("Via")
+	nameConnection = []byte("Connection")
+	nameIfMatch    = []byte("If-Match")
+	nameNoneMatch  = []byte("If-None-Match")
 )
 
 // head is what one look at the lines of a request's header finds: the headers by which most clients get
@@ -32,6 +33,8 @@ type head struct {
 	match    []byte // If-None-Match, nil = absent
 	named    bool   // the client may have named the request: x-request-id or request-id
 	odd      bool   // another header may change the reply, or one of the above is there twice
+	// connection: there is a Connection or an Expect header.
+	connection bool
 }
 
 // note takes in one line of the header. The value has no space around it.
@@ -42,8 +45,11 @@ func (h *head) note(name, value []byte) {
 		h.odd = h.odd || bytes.EqualFold(name, nameVia)
 	case len("If-Match"):
 		h.odd = h.odd || bytes.EqualFold(name, nameIfMatch)
-	case len("Request-Id"):
+	case len("Expect"):
+		h.connection = h.connection || bytes.EqualFold(name, hdrExpect)
+	case len("Request-Id"): // and of Connection
 		h.named = h.named || bytes.EqualFold(name, hdrRequestID[len("X-"):])
+		h.connection = h.connection || bytes.EqualFold(name, nameConnection)
 	case len("X-Request-Id"):
 		h.named = h.named || bytes.EqualFold(name, hdrRequestID)
 	case len("If-None-Match"):

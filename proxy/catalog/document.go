@@ -17,6 +17,8 @@ type Document struct {
 	Path string // of IMGAPI: /images/UUID
 	Body []byte
 	ETag string // strong, unquoted
+	// Headers is for the headers of replies.
+	Headers Account
 
 	id   uuid.UUID
 	form documentForm
@@ -34,7 +36,7 @@ type documentForm struct {
 const (
 	// keptDocuments is the number of documents that a list keeps.
 	keptDocuments = 2048
-	// keptBody bounds the body of a kept document; with keptDocuments, a list keeps 8 MiB at most.
+	// keptBody bounds the body of a kept document; with keptDocuments, a list keeps 8 MiB at most, beside headers.
 	keptBody = 4 << 10
 )
 

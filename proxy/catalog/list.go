@@ -148,6 +148,9 @@ func (v *View) ETag(named bool, e Encoding) string {
 	return v.body(named).replies[e].ETag
 }
 
+// Headers are those of Reply, and need no compressed form.
+func (v *View) Headers(named bool, e Encoding) *Account { return v.body(named).replies[e].Headers }
+
 func (v *View) body(named bool) *body {
 	if named {
 		return v.named()
@@ -192,6 +195,8 @@ type Reply struct {
 	Body    []byte
 	ETag    string // strong, unquoted
 	Account *Account
+	// Headers is for the headers of replies.
+	Headers *Account
 }
 
 // Account is room for what the one who sends a text keeps with it, for as long as the text lives. A Text and
@@ -211,7 +216,7 @@ func newBody(json []byte) *body {
 	sum := sha256.Sum256(json)
 	b := &body{json: json, etag: hex.EncodeToString(sum[:16])}
 	for e := range b.replies {
-		b.replies[e] = Reply{ETag: b.etag + tagEnds[e], Account: new(Account)}
+		b.replies[e] = Reply{ETag: b.etag + tagEnds[e], Account: new(Account), Headers: new(Account)}
 	}
 	b.replies[Identity].Body = json
 	return b

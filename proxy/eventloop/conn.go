@@ -14,6 +14,9 @@ import (
 type Conn struct {
 	local, remote net.Addr
 
+	// Owner is what the one who has the loops keeps with the connection. It is set before Add, and stays.
+	Owner any
+
 	// These belong to the loop.
 	asked bool      // a request has been read
 	until time.Time // for so long the connection may stay without a request
