@@ -107,7 +107,8 @@ type atOnce struct {
 	out    bytes.Buffer
 	bw     *bufio.Writer
 	clock  httpClock
-	begun  bool // a request of this Answer has been answered
+	file   eventloop.File // the body of the last reply
+	begun  bool           // a request of this Answer has been answered
 }
 
 func newAtOnce(s *Server) *atOnce {
@@ -118,29 +119,38 @@ func newAtOnce(s *Server) *atOnce {
 }
 
 // answer is an eventloop.Answer.
-func (a *atOnce) answer(c *eventloop.Conn, in []byte) (read int, replies []byte, then eventloop.Then) {
+func (a *atOnce) answer(c *eventloop.Conn, in []byte) eventloop.Replies {
 	a.in.Reset(in)
 	a.br.Reset(&a.in)
 	a.out.Reset()
 	a.begun = false
+	read := 0
+	replies := func(then eventloop.Then) eventloop.Replies {
+		r := eventloop.Replies{Read: read, Bytes: a.out.Bytes(), File: a.file, Then: then}
+		a.file = eventloop.File{} // which may be of a list that is replaced soon
+		return r
+	}
 	for n := 0; n < turn && a.out.Len() <= smallBody; n++ {
 		last, ok := a.one(c)
 		if !ok {
-			return read, a.out.Bytes(), eventloop.Leave
+			break
 		}
-		read = len(in) - a.in.Len() - a.br.Buffered()
+		read = len(in) - a.unread()
 		switch {
 		case last:
-			return read, a.out.Bytes(), eventloop.Close
+			return replies(eventloop.Close)
 		case read == len(in):
-			return read, a.out.Bytes(), eventloop.Wait
+			return replies(eventloop.Wait)
 		}
 	}
-	return read, a.out.Bytes(), eventloop.Leave
+	return replies(eventloop.Leave)
 }
 
-// one answers the next request. ok is false, and nothing has happened, for a request that is not whole, and for one that
-// is not quick.
+// unread is the number of bytes behind the requests that were read.
+func (a *atOnce) unread() int { return a.in.Len() + a.br.Buffered() }
+
+// one answers the next request. ok is false, and nothing is sent or noted, for a request that is not whole, and for one
+// that is not quick.
 func (a *atOnce) one(c *eventloop.Conn) (last, ok bool) {
 	s, ctx := a.server, &a.ctx
 	ctx.Init2(c, s.http.Logger, false)
@@ -163,7 +173,7 @@ func (a *atOnce) one(c *eventloop.Conn) (last, ok bool) {
 	req := s.noted(ctx, id)
 	req.atOnce = true
 	q, ok := s.quickly(req, &found)
-	if !ok {
+	if !ok || q.file != nil && a.unread() > 0 {
 		return false, false
 	}
 	if !a.begun { // the client becomes idle after the last of the replies
@@ -177,14 +187,18 @@ func (a *atOnce) one(c *eventloop.Conn) (last, ok bool) {
 	s.firstHeaders(req)
 	s.fill(req, &q)
 	s.finishHeader(req)
-	s.finish(req.record, req.bodySize(), nil)
+	if q.file != nil {
+		a.beginFile(req, &q)
+	} else {
+		s.finish(req.record, req.bodySize(), nil)
+	}
 	begin := a.out.Len()
 	a.bw.Reset(&a.out)
-	ctx.Response.SkipBody = ctx.IsHead()
+	ctx.Response.SkipBody = ctx.IsHead() || q.file != nil
 	_ = ctx.Response.Write(a.bw) // to memory
 	_ = a.bw.Flush()
-	if last = ctx.Response.ConnectionClose(); !last && ctx.IsGet() {
-		if h := newPreparedHeader(a.out.Bytes()[begin:], req.record.id, s.hasChannels()); h != nil {
+	if last = ctx.Response.ConnectionClose(); !last && ctx.IsGet() && q.headers != nil {
+		if h := newPreparedHeader(a.out.Bytes()[begin:], req.record.id); h != nil {
 			headersOf(q.headers).of(&q).Store(h)
 		}
 	}
@@ -195,11 +209,11 @@ func (a *atOnce) one(c *eventloop.Conn) (last, ok bool) {
 // request.
 func (a *atOnce) again(req *request, q *quickReply) bool {
 	s, r := a.server, req.record
-	if req.last || s.conns.draining.Load() || !req.ctx.IsGet() || len(r.id) != idLength {
+	if q.headers == nil || req.last || s.conns.draining.Load() || !req.ctx.IsGet() || len(r.id) != idLength {
 		return false
 	}
 	h := headersOf(q.headers).of(q).Load()
-	if h == nil || h.channels != s.hasChannels() {
+	if h == nil {
 		return false
 	}
 	now := time.Now()
@@ -212,10 +226,22 @@ func (a *atOnce) again(req *request, q *quickReply) bool {
 	if q.unchanged {
 		r.status, body = fasthttp.StatusNotModified, nil
 	}
-	s.finishAt(now, r, int64(len(body)), nil)
 	a.out.Write(h.append(a.out.AvailableBuffer(), a.clock.at(now), r.id, took))
+	if q.file != nil {
+		a.beginFile(req, q)
+		return true
+	}
+	s.finishAt(now, r, int64(len(body)), nil)
 	a.out.Write(body)
 	return true
+}
+
+// beginFile has the loop send the body of q from a file. The connection tells the end of the reply.
+func (a *atOnce) beginFile(req *request, q *quickReply) {
+	c := req.client
+	c.whole = wholeBody{server: a.server, client: c, text: q.body, apart: true, byLoop: true}
+	a.server.memory.hold(c, req.imagesKind(q.channel, q.encoding), sharedOf(q.reply.Account, len(q.body)))
+	a.file = eventloop.File{File: q.file, Size: int64(len(q.body)), Time: c.whole.time()}
 }
 
 // plainRequest tells whether a request says nothing of its connection, has no body, and names a plain host. Whatever is
@@ -249,7 +275,8 @@ var plainHostByte = func() (is [256]bool) {
 	return is
 }()
 
-// quickly is quickReply, and false after a panic: a loop must go on, and dispatch answers the request.
+// quickly is quickReply, and false after a panic: a loop must go on, and dispatch answers the request. Nothing else that a loop
+// does asks the catalogue.
 func (s *Server) quickly(req *request, found *head) (q quickReply, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {

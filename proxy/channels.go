@@ -54,9 +54,12 @@ func (req *request) v2(m manifest.Manifest) []byte {
 
 // varies sets Vary for a manifest or list that depends on the request headers in value (nil =
 // none). A mirror with channels adds Accept-Version, which decides whether the channels are sent.
-func (s *Server) varies(req *request, value []byte) {
+func (s *Server) varies(req *request, value []byte) { req.varies(value, s.hasChannels()) }
+
+// varies is Server.varies of a mirror with or without channels.
+func (req *request) varies(value []byte, channels bool) {
 	switch {
-	case !s.hasChannels():
+	case !channels:
 	case value == nil:
 		value = valueVersion
 	default:

@@ -70,11 +70,15 @@ func (s *Server) sendWholeList(req *request, view *catalog.View, channel string)
 	return s.transmit(req, wholeList(req, view.Reply(req.named, encoding), channel, encoding))
 }
 
+// imagesKind is the text with all of a channel.
+func (req *request) imagesKind(channel string, encoding catalog.Encoding) textKind {
+	return textKind{form: formImages, channel: channel, named: req.named, encoding: encoding}
+}
+
 // wholeList is the reply with all of a channel. The reply's Content-Encoding is set.
 func wholeList(req *request, reply *catalog.Reply, channel string, encoding catalog.Encoding) listReply {
 	req.setEncoding(encoding)
-	kind := textKind{form: formImages, channel: channel, named: req.named, encoding: encoding}
-	return listReply{kind: kind, whole: reply.Body, shared: sharedOf(reply.Account, len(reply.Body)), etag: reply.ETag}
+	return listReply{kind: req.imagesKind(channel, encoding), whole: reply.Body, shared: sharedOf(reply.Account, len(reply.Body)), etag: reply.ETag}
 }
 
 // lookupIn finds marker images among all images of list, the unlisted ones included.

@@ -128,16 +128,19 @@ type wholeBody struct {
 	server *Server
 	client *client
 	text   []byte
-	apart  bool // fasthttp sends text by itself; ended calls Close
+	apart  bool // fasthttp sends text by itself, or an event loop does; ended calls Close
+	byLoop bool // an event loop sends text
 	sent   int64
 	err    error
 }
 
-// deadline is when all of the body has to be sent: a client below 16 KiB a second counts as stalled.
-func (b *wholeBody) deadline() time.Time {
-	extra := time.Duration(len(b.text)/(16<<10)) * time.Second
-	return time.Now().Add(b.server.opts.ClientStall + extra)
+// time is how long all of the body may take: a client below 16 KiB a second counts as stalled.
+func (b *wholeBody) time() time.Duration {
+	return b.server.opts.ClientStall + time.Duration(len(b.text)/(16<<10))*time.Second
 }
+
+// deadline is when all of the body has to be sent.
+func (b *wholeBody) deadline() time.Time { return time.Now().Add(b.time()) }
 
 // ended ends the request of a body that is sent apart, if one is under way: err is that of the connection. What
 // the client has got of a reply with an error is not known, and counts as nothing.
@@ -181,7 +184,9 @@ func (b *wholeBody) Close() error {
 	b.server.memory.release(b.client)
 	b.server.finish(&b.client.record, b.sent, b.err)
 	b.text = nil
-	runtime.Gosched() // see handle
+	if !b.byLoop {
+		runtime.Gosched() // see handle
+	}
 	return nil
 }
 

@@ -72,6 +72,8 @@ type sharedText struct {
 	// progress is when a reader began or took a part last, in Unix nanoseconds. Whole lists go out
 	// in one part.
 	progress atomic.Int64
+	file     textFile     // for the event loops
+	inFiles  atomic.Int64 // bytes of file
 }
 
 // The states of a sharedText.
@@ -148,7 +150,7 @@ func (m *memory) hold(c *client, kind textKind, t *sharedText) {
 	}
 	before.state.Store(textReplaced)
 	if before.readers.Load() > 0 {
-		m.booked[before] = before.size.Load()
+		m.booked[before] = before.size.Load() + before.inFiles.Load()
 		m.old += m.booked[before]
 		m.shrink(1)
 	}

@@ -18,8 +18,7 @@ type preparedHeaders struct {
 // preparedHeader is the header of a reply as fasthttp has written it, to be sent again with another date, id and time.
 type preparedHeader struct {
 	text           []byte
-	date, id, took int  // where the values begin
-	channels       bool // whether the mirror had channels then
+	date, id, took int // where the values begin
 }
 
 const dateLength = len("Mon, 02 Jan 2006 15:04:05 GMT")
@@ -44,12 +43,12 @@ func (h *preparedHeaders) of(q *quickReply) *atomic.Pointer[preparedHeader] {
 
 // newPreparedHeader is the header that begins reply, the reply to a request with that id; nil for a header that cannot be sent
 // again with other values.
-func newPreparedHeader(reply []byte, id string, channels bool) *preparedHeader {
+func newPreparedHeader(reply []byte, id string) *preparedHeader {
 	end := bytes.Index(reply, []byte("\r\n\r\n"))
 	if end < 0 || len(id) != idLength {
 		return nil
 	}
-	h := &preparedHeader{text: bytes.Clone(reply[:end+4]), channels: channels}
+	h := &preparedHeader{text: bytes.Clone(reply[:end+4])}
 	ok := true
 	place := func(name []byte, length int) (at int) {
 		line := append(append([]byte("\r\n"), name...), ": "...)

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"os"
+
 	"github.com/valyala/fasthttp"
 
 	"imgmirror/manifest"
@@ -19,7 +21,8 @@ type quickReply struct {
 	route     *route
 	path      string
 	etag      string           // "" = no validator
-	headers   *catalog.Account // of preparedHeaders
+	headers   *catalog.Account // of preparedHeaders; nil = the reply is sent once
+	channels  bool             // the mirror has channels
 	unchanged bool             // the client has what etag tells
 	body      []byte
 
@@ -28,6 +31,7 @@ type quickReply struct {
 	channel  string // of the view
 	reply    *catalog.Reply
 	encoding catalog.Encoding
+	file     *os.File // has body, which is large; for an event loop
 }
 
 // quick answers what nearly all clients ask for, again and again: see quickReply. quick is false, and has done nothing, for
@@ -41,9 +45,9 @@ func (s *Server) quick(req *request, found *head) bool {
 }
 
 // quickReply finds the reply to what nearly all clients ask for, again and again: GET and HEAD of /ping, of the list and
-// of a manifest, without a query. The replies are prepared, so that quickReply needs no allocation, no lock and no
-// context. ok is false for a request that is anything more than that. For an event loop (request.atOnce) a large
-// body is more than that, too, and so is a form that has to be made.
+// of a manifest, without a query. The replies are prepared, so that quickReply needs no lock and no context, and no
+// allocation but for manifests that the list does not keep. ok is false for a request that is anything more than that.
+// For an event loop (request.atOnce) a large body that no file has is more than that, too, and so is a form that has to be made.
 func (s *Server) quickReply(req *request, found *head) (q quickReply, ok bool) {
 	if found.odd || req.headOnly || !req.ctx.IsGet() && !req.ctx.IsHead() {
 		return q, false
@@ -64,7 +68,7 @@ func (s *Server) quickReply(req *request, found *head) (q quickReply, ok bool) {
 			return q, false // there may be a list soon
 		}
 		encoding := acceptedEncoding(found.encoding)
-		q = quickReply{route: routeImages, path: pathImages, list: true, channel: list.DefaultChannel(), encoding: encoding,
+		q = quickReply{route: routeImages, path: pathImages, channels: channels, list: true, channel: list.DefaultChannel(), encoding: encoding,
 			etag: view.ETag(req.named, encoding), headers: view.Headers(req.named, encoding)}
 		if q.unchanged = isUnchanged(found, q.etag); q.unchanged {
 			return q, true
@@ -74,7 +78,11 @@ func (s *Server) quickReply(req *request, found *head) (q quickReply, ok bool) {
 		}
 		q.reply = view.Reply(req.named, encoding)
 		q.body = q.reply.Body
-		return q, !req.atOnce || len(q.body) <= smallBody || req.ctx.IsHead()
+		if !req.atOnce || len(q.body) <= smallBody || req.ctx.IsHead() {
+			return q, true
+		}
+		q.file = s.listFile(sharedOf(q.reply.Account, len(q.body)), q.body)
+		return q, q.file != nil
 	default:
 		if len(uri) != len(pathImage)+36 || string(uri[:len(pathImage)]) != pathImage || s.opts.OnUnreachable == UnreachableNotFound {
 			return q, false
@@ -87,7 +95,7 @@ func (s *Server) quickReply(req *request, found *head) (q quickReply, ok bool) {
 		if d == nil || len(d.Body) > smallBody {
 			return q, false
 		}
-		return quickReply{route: routeImage, path: d.Path, etag: d.ETag, headers: &d.Headers, body: d.Body, unchanged: isUnchanged(found, d.ETag)}, true
+		return quickReply{route: routeImage, path: d.Path, channels: channels, etag: d.ETag, headers: d.Headers, body: d.Body, unchanged: isUnchanged(found, d.ETag)}, true
 	}
 }
 
@@ -99,9 +107,9 @@ func (s *Server) fill(req *request, q *quickReply) {
 		s.json(req, q.body)
 		return
 	case q.list:
-		s.varies(req, valueEncoding)
+		req.varies(valueEncoding, q.channels)
 	default:
-		s.varies(req, nil)
+		req.varies(nil, q.channels)
 	}
 	switch {
 	case q.unchanged:
@@ -110,6 +118,11 @@ func (s *Server) fill(req *request, q *quickReply) {
 	case len(q.body) <= smallBody || req.ctx.IsHead():
 		req.setEncoding(q.encoding)
 		s.sendSmall(req, q.body, q.etag)
+	case q.file != nil:
+		req.setEncoding(q.encoding)
+		req.setKey(hdrContentType, typeJSON)
+		req.setETag(q.etag)
+		req.ctx.Response.Header.SetContentLength(len(q.body))
 	default:
 		s.sendWhole(req, wholeList(req, q.reply, q.channel, q.encoding))
 	}

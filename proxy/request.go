@@ -33,7 +33,7 @@ type request struct {
 	unread bool     // the body was refused, and may still come
 	// headOnly: the body is asked for only after the head has been looked at, and nothing else happens.
 	headOnly bool
-	// atOnce: only a reply with a small body is of use.
+	// atOnce: only a reply that an event loop can send is of use.
 	atOnce bool
 	record *record
 	buf    []byte // for a header's value, see set

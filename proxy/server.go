@@ -164,6 +164,7 @@ type Server struct {
 	watch  watch
 	bodies bodies
 	loops  *eventloop.Loops // set by Serve; nil = each connection has a goroutine
+	noFile sync.Once        // tells why lists have no file
 	// refused and displaced bound the log's lines on connections; used by accept only.
 	refused, displaced rate.Sometimes
 

@@ -17,8 +17,8 @@ type Document struct {
 	Path string // of IMGAPI: /images/UUID
 	Body []byte
 	ETag string // strong, unquoted
-	// Headers is for the headers of replies.
-	Headers Account
+	// Headers is for the headers of replies; nil: the Document is not kept.
+	Headers *Account
 
 	id   uuid.UUID
 	form documentForm
@@ -76,6 +76,7 @@ func (ds *documents) get(id uuid.UUID, form documentForm, body func() []byte) *D
 	sum := sha1.Sum(made)
 	d := &Document{Path: "/images/" + id.String(), Body: made, ETag: hex.EncodeToString(sum[:]), id: id, form: form}
 	if len(made) <= keptBody {
+		d.Headers = new(Account)
 		at.Store(d)
 	}
 	return d

@@ -2,6 +2,7 @@ package eventloop
 
 import (
 	"net"
+	"os"
 	"sync"
 	"time"
 )
@@ -19,12 +20,22 @@ type Conn struct {
 
 	// These belong to the loop.
 	asked bool      // a request has been read
-	until time.Time // for so long the connection may stay without a request
+	until time.Time // for so long the connection may stay without a request, or take the rest of a reply
+	rest  rest      // of a reply
 
 	mu  sync.Mutex   // guards what follows
 	tcp *net.TCPConn // nil: a loop has fd, or the connection is closed
 	fd  int
 	cut bool // Close was called while a loop had fd
+}
+
+// rest is what the kernel has had no room for, of a reply with a File. A rest with nothing left is none.
+type rest struct {
+	before       []byte // what comes before the file
+	file         *os.File
+	offset, left int64
+	close        bool // the connection ends with the reply
+	watched      bool // the loop waits for room, not for requests
 }
 
 // NewConn is a Conn outside of the loops.

@@ -3,12 +3,14 @@
 // thread of the loop. With a goroutine the answer costs as many, and the way from thread to thread and back.
 //
 // A loop never waits for one client. A connection leaves the loops when its next request is not answered at once, and
-// when its client takes the replies too slowly.
+// when its client takes small replies too slowly. A larger reply comes out of a file, which takes the place of the bytes
+// that wait for a slow client: the connection stays.
 package eventloop
 
 import (
 	"errors"
 	"net"
+	"os"
 	"time"
 )
 
@@ -28,10 +30,24 @@ const (
 	Leave
 )
 
-// Answer reads requests from the begin of in, and gives the number of bytes that it has read and the whole replies. An
-// Answer waits for nothing. in and replies are valid until the next call. Each loop has an Answer of its own, and one
-// goroutine that calls it.
-type Answer func(c *Conn, in []byte) (read int, replies []byte, then Then)
+// Answer reads requests from the begin of in, and gives the replies. An Answer waits for no client, source or disk. in and the replies are
+// valid until the next call. Each loop has an Answer of its own, and one goroutine that calls it.
+type Answer func(c *Conn, in []byte) Replies
+
+// Replies are the replies to some requests of a connection.
+type Replies struct {
+	Read  int    // bytes of in that were read
+	Bytes []byte // whole replies, but for File
+	File  File   // the rest of the last reply; all of in has been read then
+	Then  Then   // after a File, Wait or Close
+}
+
+// File is the body of a reply. The zero File is none.
+type File struct {
+	*os.File               // has Size bytes or more, in memory
+	Size     int64         // bytes to send, from the begin of the file
+	Time     time.Duration // within which the client has to take all
+}
 
 // Options of New. All but Yield are required.
 type Options struct {
@@ -47,7 +63,9 @@ type Options struct {
 
 	// Answered is called when the kernel has taken the replies of an Answer, unless c is to be closed.
 	Answered func(c *Conn)
-	// Ended is called once c is closed. err is nil when the client has left, or stayed without a request for too long.
+	// Ended is called once c is closed. err is nil when c was to be closed, when the client has left between two requests,
+	// and when the client stayed without a request for too long. The error of a client that has not taken a File in time matches
+	// os.ErrDeadlineExceeded.
 	Ended func(c *Conn, err error)
 	// Left is called on a goroutine of its own for a connection that has left the loops. conn, a *net.TCPConn or a
 	// *Resumed, is its connection now, and belongs to Left. unsent are the replies that the kernel has not taken; last

@@ -13,29 +13,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// words answers lines: "close" ends the connection after an answer, "leave" leaves, and "big" has a large answer.
-type words struct{ replies []byte }
+// words answers lines: "close" ends the connection after an answer, "leave" leaves, and "big" has a large answer. "file"
+// has an answer with File, "last" too and ends the connection, and "short" has an answer with a file that is too short.
+type words struct {
+	replies []byte
+	file    File
+	hook    func(c *Conn, line string) // called by the loop
+}
 
 const bigSize = 32 << 20
 
-func (w *words) answer(_ *Conn, in []byte) (read int, replies []byte, then Then) {
+func (w *words) answer(c *Conn, in []byte) (r Replies) {
 	w.replies = w.replies[:0]
-	for read < len(in) {
-		line, _, whole := bytes.Cut(in[read:], []byte("\n"))
+	reply := func(then Then) Replies {
+		r.Bytes, r.Then = w.replies, then
+		return r
+	}
+	for r.Read < len(in) {
+		line, _, whole := bytes.Cut(in[r.Read:], []byte("\n"))
 		if !whole || string(line) == "leave" {
-			return read, w.replies, Leave
+			return reply(Leave)
 		}
-		read += len(line) + 1
+		r.Read += len(line) + 1
+		if w.hook != nil {
+			w.hook(c, string(line))
+		}
 		w.replies = append(append(w.replies, "re: "...), line...)
 		w.replies = append(w.replies, '\n')
 		switch string(line) {
 		case "close":
-			return read, w.replies, Close
+			return reply(Close)
 		case "big":
 			w.replies = append(w.replies, make([]byte, bigSize)...)
+		case "file", "last", "short":
+			r.File = w.file
+			if string(line) == "short" {
+				r.File.Size++
+			}
+			if string(line) == "last" {
+				return reply(Close)
+			}
 		}
 	}
-	return read, w.replies, Wait
+	return reply(Wait)
 }
 
 // left is one call of Options.Left.
@@ -54,13 +74,22 @@ type lab struct {
 	ended    chan error
 	left     chan left
 	ln       *net.TCPListener
+	file     File // of the answer to "file"
+	hook     func(c *Conn, line string)
 	open     sync.WaitGroup // connections with a loop
 }
 
 func newLab(t *testing.T, o Options) *lab {
 	t.Helper()
 	l := &lab{T: t, answered: make(chan *Conn, 100), ended: make(chan error, 100), left: make(chan left, 100)}
-	o.Loops, o.NewAnswer = 2, func() Answer { return new(words).answer }
+	l.file.Time = time.Hour
+	o.Loops, o.NewAnswer = 2, func() Answer {
+		w := new(words)
+		return func(c *Conn, in []byte) Replies {
+			w.file, w.hook = l.file, l.hook
+			return w.answer(c, in)
+		}
+	}
 	if o.First == 0 {
 		o.First, o.Idle = time.Hour, time.Hour
 	}
@@ -455,7 +484,7 @@ func BenchmarkCalls(b *testing.B) {
 	})
 	b.Run("raw", func(b *testing.B) {
 		for b.Loop() {
-			if n, errno := send(fds[0], out); n != len(out) {
+			if n, errno := send(fds[0], out, 0); n != len(out) {
 				b.Fatal(n, errno)
 			}
 			if n, errno := receive(fds[1], in, 0); n != len(out) {

@@ -141,7 +141,11 @@ func (l *loop) run() {
 			if int(e.Fd) == l.end {
 				return
 			}
-			l.serve(l.conn(e.Fd), now)
+			if c := l.conn(e.Fd); c.rest.left > 0 {
+				l.sendRest(c, now)
+			} else {
+				l.serve(c, now)
+			}
 		}
 		if now.Sub(looked) >= l.every {
 			looked = now
@@ -171,43 +175,54 @@ func (l *loop) serve(c *Conn, now time.Time) {
 		l.finish(c, nil)
 		return
 	}
-	read, replies, then := l.answer(c, l.in[:n])
-	if then == Close {
-		read = n // a connection that is closed with unread bytes is reset, and the replies may be lost
+	r := l.answer(c, l.in[:n])
+	if r.Then == Close {
+		r.Read = n // a connection that is closed with unread bytes is reset, and the replies may be lost
 	}
-	unread := l.in[read:n]
+	unread := l.in[r.Read:n]
 	if !c.asked {
 		unread = nil // the kernel has the bytes
-		if read > 0 {
-			if taken, errno := receive(c.fd, l.in[:read], 0); taken != read {
+		if r.Read > 0 {
+			if taken, errno := receive(c.fd, l.in[:r.Read], 0); taken != r.Read {
 				l.finish(c, os.NewSyscallError("recv", errno))
 				return
 			}
 			c.asked = true
 		}
 	}
+	if r.File.Size > 0 {
+		l.sendWithFile(c, &r, now)
+		return
+	}
 	sent := 0
-	if len(replies) > 0 {
-		switch sent, errno = send(c.fd, replies); errno {
-		case 0:
-		case unix.EAGAIN, unix.EINTR:
-			sent = 0
-		default:
+	if len(r.Bytes) > 0 {
+		if sent, errno = sendSome(c.fd, r.Bytes, 0); errno != 0 {
 			l.finish(c, os.NewSyscallError("send", errno))
 			return
 		}
-		if sent == len(replies) && then != Close {
+		if sent == len(r.Bytes) && r.Then != Close {
 			l.o.Answered(c)
 		}
 	}
 	switch {
-	case sent < len(replies) || then == Leave:
-		l.leave(c, bytes.Clone(unread), bytes.Clone(replies[sent:]), then == Close)
-	case then == Close:
+	case sent < len(r.Bytes) || r.Then == Leave:
+		l.leave(c, bytes.Clone(unread), bytes.Clone(r.Bytes[sent:]), r.Then == Close)
+	case r.Then == Close:
 		l.finish(c, nil)
 	default:
 		c.until = now.Add(l.o.Idle)
 	}
+}
+
+// sendSome is send, and counts nothing where the kernel has no room.
+func sendSome(fd int, b []byte, flags int) (sent int, errno unix.Errno) {
+	switch sent, errno = send(fd, b, flags); errno {
+	case 0:
+		return sent, 0
+	case unix.EAGAIN, unix.EINTR:
+		return 0, 0
+	}
+	return 0, errno
 }
 
 // finish closes c.
@@ -230,7 +245,7 @@ func (l *loop) leave(c *Conn, unread, unsent []byte, last bool) {
 	}()
 }
 
-// endIdle closes the connections that stay without a request for too long.
+// endIdle closes the connections that stay without a request for too long, or take a reply too slowly.
 func (l *loop) endIdle(now time.Time) {
 	var late []*Conn
 	l.mu.Lock()
@@ -241,7 +256,11 @@ func (l *loop) endIdle(now time.Time) {
 	}
 	l.mu.Unlock()
 	for _, c := range late {
-		l.finish(c, nil)
+		if c.rest.left > 0 {
+			l.finish(c, os.ErrDeadlineExceeded)
+		} else {
+			l.finish(c, nil)
+		}
 	}
 }
 

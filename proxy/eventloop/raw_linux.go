@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of a loop never wait, so Go's scheduler is not told of the calls: telling costs time at each call
-// (BenchmarkCalls). A call may hold up the collection of garbage for as long as the kernel takes to copy a few replies.
+// The system calls of a loop never wait, but for a file that the kernel has swapped out, so Go's scheduler is not told of the calls: telling costs time at each call
+// (BenchmarkCalls). A call may hold up the collection of garbage for as long as the kernel takes to copy a few replies, or to
+// send fileTurn bytes of a file.
 
 // receive reads what has arrived, and takes nothing away with MSG_PEEK.
 func receive(fd int, b []byte, flags int) (int, unix.Errno) {
@@ -15,10 +16,16 @@ func receive(fd int, b []byte, flags int) (int, unix.Errno) {
 	return int(n), errno //nolint:gosec // at most len(b)
 }
 
-// send sends what the kernel has room for.
-func send(fd int, b []byte) (int, unix.Errno) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+// send sends what the kernel has room for. With MSG_MORE the last bytes may wait for those that follow.
+func send(fd int, b []byte, flags int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags|unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT), 0, 0)
 	return int(n), errno //nolint:gosec // at most len(b)
+}
+
+// sendFile sends what the kernel has room for, of n bytes of a file from offset on, and moves offset. fd does not block.
+func sendFile(fd, file int, offset *int64, n int64) (int, unix.Errno) {
+	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDFILE, uintptr(fd), uintptr(file), uintptr(unsafe.Pointer(offset)), uintptr(n), 0, 0)
+	return int(sent), errno //nolint:gosec // at most n
 }
 
 // ready gives the events that are there.
