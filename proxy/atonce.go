@@ -205,8 +205,8 @@ func (a *atOnce) one(c *eventloop.Conn) (last, ok bool) {
 	return last, true
 }
 
-// again answers by a header that was sent before. false: nothing has happened, as there is no such header, or it does not suit the
-// request.
+// again answers with the header of an earlier reply. false: nothing has happened. There is no such header, or the
+// request needs another one.
 func (a *atOnce) again(req *request, q *quickReply) bool {
 	s, r := a.server, req.record
 	if q.headers == nil || req.last || s.conns.draining.Load() || !req.ctx.IsGet() || len(r.id) != idLength {
@@ -275,8 +275,8 @@ var plainHostByte = func() (is [256]bool) {
 	return is
 }()
 
-// quickly is quickReply, and false after a panic: a loop must go on, and dispatch answers the request. Nothing else that a loop
-// does asks the catalogue.
+// quickly is quickReply, and false after a panic: a loop must go on, and dispatch answers the request. Nothing else
+// that a loop does asks the catalogue.
 func (s *Server) quickly(req *request, found *head) (q quickReply, ok bool) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -41,8 +41,8 @@ func (h *preparedHeaders) of(q *quickReply) *atomic.Pointer[preparedHeader] {
 	return &h.whole
 }
 
-// newPreparedHeader is the header that begins reply, the reply to a request with that id; nil for a header that cannot be sent
-// again with other values.
+// newPreparedHeader is the header that begins reply, the reply to a request with that id; nil for a header that
+// cannot be sent again with other values.
 func newPreparedHeader(reply []byte, id string) *preparedHeader {
 	end := bytes.Index(reply, []byte("\r\n\r\n"))
 	if end < 0 || len(id) != idLength {

@@ -34,8 +34,8 @@ type quickReply struct {
 	file     *os.File // has body, which is large; for an event loop
 }
 
-// quick answers what nearly all clients ask for, again and again: see quickReply. quick is false, and has done nothing, for
-// any other request; then dispatch answers. Where both can answer, both give the same bytes (TestQuick).
+// quick answers what nearly all clients ask for, again and again: see quickReply. quick is false, and has done
+// nothing, for any other request; then dispatch answers. Where both can answer, both give the same bytes (TestQuick).
 func (s *Server) quick(req *request, found *head) bool {
 	q, ok := s.quickReply(req, found)
 	if ok {
@@ -44,10 +44,11 @@ func (s *Server) quick(req *request, found *head) bool {
 	return ok
 }
 
-// quickReply finds the reply to what nearly all clients ask for, again and again: GET and HEAD of /ping, of the list and
-// of a manifest, without a query. The replies are prepared, so that quickReply needs no lock and no context, and no
-// allocation but for manifests that the list does not keep. ok is false for a request that is anything more than that.
-// For an event loop (request.atOnce) a large body that no file has is more than that, too, and so is a form that has to be made.
+// quickReply finds the reply to what nearly all clients ask for, again and again: GET and HEAD of /ping, of the list
+// and of a manifest, without a query. The replies are prepared, so that quickReply needs no context, no lock but that
+// of a list's file, and no allocation but for manifests that the list does not keep. ok is false for a request that is
+// anything more than that. For an event loop (request.atOnce) a large body that no file has is more than that, too, and
+// so is a form that has to be made.
 func (s *Server) quickReply(req *request, found *head) (q quickReply, ok bool) {
 	if found.odd || req.headOnly || !req.ctx.IsGet() && !req.ctx.IsHead() {
 		return q, false
@@ -137,7 +138,8 @@ func (s *Server) begin(req *request, rt *route, path string) {
 	req.setKey(hdrAPIVersion, valueAPIVersion)
 }
 
-// isUnchanged tells whether the client has what etag tells: see precondition. found is not odd, and the reply has no date.
+// isUnchanged tells whether the client has what etag tells: see precondition. found is not odd, and the reply has no
+// date.
 func isUnchanged(found *head, etag string) bool {
 	return len(found.match) > 0 && matchTags(found.match, etag)
 }

@@ -73,8 +73,8 @@ func writeAll(c net.Conn, text string) error {
 
 const getImages = "GET /images HTTP/1.1\r\nHost: m\r\n\r\n"
 
-// A list that an event loop sends is whole, also to a slow client, and the connection stays with the loop. The reply's line in the log
-// comes at the end, with all bytes.
+// A list that an event loop sends is whole, also to a slow client, and the connection stays with the loop. The
+// reply's line in the log comes at the end, with all bytes.
 func TestListByLoop(t *testing.T) {
 	f, list := listFixture(t)
 	f.startNarrow()

@@ -262,8 +262,8 @@ func (l *Log) empty() {
 // flush writes the batch, behind the end of a line that was cut. Errors of the writer have no place to be told: the
 // log is where errors are told. The lines count as lost.
 //
-// A loss is told here, since empty ends only when lines come more slowly than flush writes them, and before the write, while the
-// queue has room.
+// A loss is told here, since empty ends only when lines come more slowly than flush writes them, and before the
+// write, while the queue has room.
 func (l *Log) flush() {
 	if !l.told && !l.failed && l.lost.Load() > 0 {
 		l.told = true

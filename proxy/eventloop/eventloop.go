@@ -30,8 +30,9 @@ const (
 	Leave
 )
 
-// Answer reads requests from the begin of in, and gives the replies. An Answer waits for no client, source or disk. in and the replies are
-// valid until the next call. Each loop has an Answer of its own, and one goroutine that calls it.
+// Answer reads requests from the begin of in, and gives the replies. An Answer waits for no client, source or disk.
+// in and the replies are valid until the next call. Each loop has an Answer of its own, and one goroutine that calls
+// it.
 type Answer func(c *Conn, in []byte) Replies
 
 // Replies are the replies to some requests of a connection.
@@ -63,9 +64,9 @@ type Options struct {
 
 	// Answered is called when the kernel has taken the replies of an Answer, unless c is to be closed.
 	Answered func(c *Conn)
-	// Ended is called once c is closed. err is nil when c was to be closed, when the client has left between two requests,
-	// and when the client stayed without a request for too long. The error of a client that has not taken a File in time matches
-	// os.ErrDeadlineExceeded.
+	// Ended is called once c is closed. err is nil when c was to be closed, when the client has left between two
+	// requests, and when the client stayed without a request for too long. The error of a client that has not taken a
+	// File in time matches os.ErrDeadlineExceeded.
 	Ended func(c *Conn, err error)
 	// Left is called on a goroutine of its own for a connection that has left the loops. conn, a *net.TCPConn or a
 	// *Resumed, is its connection now, and belongs to Left. unsent are the replies that the kernel has not taken; last

@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The system calls of a loop never wait, but for a file that the kernel has swapped out, so Go's scheduler is not told of the calls: telling costs time at each call
-// (BenchmarkCalls). A call may hold up the collection of garbage for as long as the kernel takes to copy a few replies, or to
-// send fileTurn bytes of a file.
+// The system calls of a loop never wait, but for a file that the kernel has swapped out, so Go's scheduler is not
+// told of the calls: telling costs time at each call (BenchmarkCalls). A call may hold up the collection of garbage
+// for as long as the kernel takes to copy a few replies, or to send fileTurn bytes of a file.
 
 // receive reads what has arrived, and takes nothing away with MSG_PEEK.
 func receive(fd int, b []byte, flags int) (int, unix.Errno) {

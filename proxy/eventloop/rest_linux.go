@@ -31,7 +31,8 @@ func (l *loop) sendWithFile(c *Conn, r *Replies, now time.Time) {
 	l.sendRest(c, now)
 }
 
-// sendRest sends what the kernel has room for of c's rest, a turn at most, and waits for more room or for the next request.
+// sendRest sends what the kernel has room for of c's rest, a turn at most, and waits for more room or for the next
+// request.
 func (l *loop) sendRest(c *Conn, now time.Time) {
 	r := &c.rest
 	if len(r.before) > 0 {
@@ -77,8 +78,8 @@ func (l *loop) sendRest(c *Conn, now time.Time) {
 	l.o.Answered(c)
 }
 
-// discard reads what has come behind the last request, up to a bound: a connection that is closed with unread bytes is reset, and the
-// client may lose the end of the reply.
+// discard reads what has come behind the last request, up to a bound: a connection that is closed with unread bytes
+// is reset, and the client may lose the end of the reply.
 func (l *loop) discard(c *Conn) {
 	for range discards {
 		if n, errno := receive(c.fd, l.in, 0); n <= 0 || errno != 0 {

@@ -65,8 +65,8 @@ func (l *lab) begun(far *net.TCPConn) {
 	}
 }
 
-// Replies with a file are whole, whether the client is fast or slow, and the connection goes on. A slow client holds up no other
-// one.
+// Replies with a file are whole, whether the client is fast or slow, and the connection goes on. A slow client holds
+// up no other one.
 func TestFile(t *testing.T) {
 	for _, size := range []int{1, 5000, fileTurn, 3*fileTurn + 1} {
 		l := newLab(t, Options{})
@@ -176,8 +176,8 @@ func TestLastFile(t *testing.T) {
 	}
 }
 
-// A connection ends with an error when the client takes a reply too slowly, or leaves, when the file is too short, and when Close is
-// called.
+// A connection ends with an error when the client takes a reply too slowly, or leaves, when the file is too short,
+// and when Close is called.
 func TestFileEnds(t *testing.T) {
 	l := newLab(t, Options{First: 80 * time.Millisecond, Idle: time.Hour})
 	l.withFile(1 << 20)
