@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -33,6 +34,27 @@ func (f *fixture) byLoop(c net.Conn) bool {
 		}
 	}
 	return false
+}
+
+// allowNoDescriptor has the process get no further descriptor until allow is called, or the test ends.
+func allowNoDescriptor(t *testing.T) (allow func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	allow = sync.OnceFunc(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(allow)
+	return allow
 }
 
 // slowly opens a connection that has left the event loops: the first bytes of its request came alone.
@@ -419,19 +441,9 @@ func TestNotTakenBack(t *testing.T) {
 	if _, ok, _ := f.server.conns.add(c); !ok {
 		t.Fatal("the connection was refused")
 	}
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = 3
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
+	allow := allowNoDescriptor(t)
 	f.server.resume(c, near.conn, []byte("the rest"), false)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
+	allow()
 	if b, err := io.ReadAll(near.far); err != nil || string(b) != "the rest" {
 		t.Errorf("%q, %v", b, err)
 	}

@@ -208,19 +208,11 @@ func TestNoFileForList(t *testing.T) {
 	c, other := f.dial(), f.dial()
 	br := bufio.NewReader(c)
 	f.exchange(other, bufio.NewReader(other), "GET", "/ping") // both are with a loop
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		t.Fatal(err)
-	}
-	none := limit
-	none.Cur = 3
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
-		t.Fatal(err)
-	}
+	allow := allowNoDescriptor(t)
 	_, err := io.WriteString(c, getImages)
 	const told = "lists are slower: there is no file for them in memory"
 	waitFor(t, "the warning", func() bool { return len(f.log.lines(t, told)) > 0 })
-	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+	if allow(); err != nil {
 		t.Fatal(err)
 	}
 	if r := f.read(br, "GET"); r.status != http.StatusOK || r.body != string(list) || f.byLoop(c) {
