@@ -493,3 +493,19 @@ func BenchmarkCalls(b *testing.B) {
 		}
 	})
 }
+
+// A connection that is to be closed loses no reply to what its client sends behind the last request, however much
+// that is.
+func TestCloseWithMuchUnread(t *testing.T) {
+	l := newLab(t, Options{})
+	for range 20 {
+		far, _ := l.dial()
+		l.write(far, "close\n"+strings.Repeat("x", 3*inSize))
+		if b, err := io.ReadAll(far); err != nil || string(b) != "re: close\n" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		if err := <-l.ended; err != nil {
+			t.Error(err)
+		}
+	}
+}

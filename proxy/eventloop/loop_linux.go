@@ -177,7 +177,7 @@ func (l *loop) serve(c *Conn, now time.Time) {
 	}
 	r := l.answer(c, l.in[:n])
 	if r.Then == Close {
-		r.Read = n // a connection that is closed with unread bytes is reset, and the replies may be lost
+		r.Read = n // see conclude
 	}
 	unread := l.in[r.Read:n]
 	if !c.asked {
@@ -208,7 +208,7 @@ func (l *loop) serve(c *Conn, now time.Time) {
 	case sent < len(r.Bytes) || r.Then == Leave:
 		l.leave(c, bytes.Clone(unread), bytes.Clone(r.Bytes[sent:]), r.Then == Close)
 	case r.Then == Close:
-		l.finish(c, nil)
+		l.conclude(c)
 	default:
 		c.until = now.Add(l.o.Idle)
 	}
@@ -223,6 +223,20 @@ func sendSome(fd int, b []byte, flags int) (sent int, errno unix.Errno) {
 		return 0, 0
 	}
 	return 0, errno
+}
+
+// discards is how many reads take away what comes behind the last request of a connection.
+const discards = 16
+
+// conclude closes c after the last reply. What has come behind the last request is read first, up to a bound: a
+// connection that is closed with unread bytes is reset, and the client may lose the end of the reply.
+func (l *loop) conclude(c *Conn) {
+	for range discards {
+		if n, errno := receive(c.fd, l.in, 0); n <= 0 || errno != 0 {
+			break
+		}
+	}
+	l.finish(c, nil)
 }
 
 // finish closes c.

@@ -16,13 +16,14 @@ func receive(fd int, b []byte, flags int) (int, unix.Errno) {
 	return int(n), errno //nolint:gosec // at most len(b)
 }
 
-// send sends what the kernel has room for. With MSG_MORE the last bytes may wait for those that follow.
+// send sends the part of b that the kernel has room for. With MSG_MORE the kernel may wait for further bytes.
 func send(fd int, b []byte, flags int) (int, unix.Errno) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), uintptr(flags|unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT), 0, 0)
 	return int(n), errno //nolint:gosec // at most len(b)
 }
 
-// sendFile sends what the kernel has room for, of n bytes of a file from offset on, and moves offset. fd does not block.
+// sendFile sends n bytes of a file from offset on, or the part that the kernel has room for, and moves offset. fd
+// does not block.
 func sendFile(fd, file int, offset *int64, n int64) (int, unix.Errno) {
 	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDFILE, uintptr(fd), uintptr(file), uintptr(unsafe.Pointer(offset)), uintptr(n), 0, 0)
 	return int(sent), errno //nolint:gosec // at most n

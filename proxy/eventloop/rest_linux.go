@@ -9,14 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// fileTurn is how many bytes of a file a loop sends before the next connection has its turn.
-	fileTurn = 128 << 10
-	// discards is how many reads take away what comes behind the last request of a connection.
-	discards = 16
-)
+// fileTurn is how many bytes of a file a loop sends before the next connection has its turn.
+const fileTurn = 128 << 10
 
-// sendWithFile sends replies, the last of which ends with a file.
+// sendWithFile sends r. The last reply of r ends with a file.
 func (l *loop) sendWithFile(c *Conn, r *Replies, now time.Time) {
 	sent, errno := sendSome(c.fd, r.Bytes, unix.MSG_MORE)
 	if errno != 0 {
@@ -70,22 +66,11 @@ func (l *loop) sendRest(c *Conn, now time.Time) {
 	last := r.close
 	c.rest = rest{}
 	if last {
-		l.discard(c)
-		l.finish(c, nil)
+		l.conclude(c)
 		return
 	}
 	c.until = now.Add(l.o.Idle)
 	l.o.Answered(c)
-}
-
-// discard reads what has come behind the last request, up to a bound: a connection that is closed with unread bytes
-// is reset, and the client may lose the end of the reply.
-func (l *loop) discard(c *Conn) {
-	for range discards {
-		if n, errno := receive(c.fd, l.in, 0); n <= 0 || errno != 0 {
-			return
-		}
-	}
 }
 
 // await has the loop told of other events of c.
