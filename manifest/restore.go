@@ -14,11 +14,11 @@ import (
 // It is called more than once for a pack, from several goroutines, and gives the same texts, or an error, each time.
 type Unpack func(pack int, room []byte) (texts [][]byte, next []byte, err error)
 
-// RestoreList reads manifests that have passed Parse or ReadList before, from n packs, without those that leave names,
-// one for each uuid: the first counts. Each text is Raw of such a manifest, byte for byte. The caller answers for the
-// texts: RestoreList does not check the JSON again, and any other text may end or hang the process. The options apply
-// as in ReadList, so that some manifests may be refused: these are among the faults. So is a pack that cannot be
-// unpacked.
+// RestoreList reads manifests that have passed Parse or ReadList before, from n packs. An image for which leave is true
+// is left out. Of several manifests with one uuid the first counts. Each text is Raw of such a manifest, byte for byte.
+// The caller answers for the texts: RestoreList does not check the JSON again, and any other text may end or hang the
+// process. The options apply as in ReadList, so that some manifests may be refused: these are among the faults. So is a
+// pack that cannot be unpacked.
 //
 // The images that lists show come first, in the order of lists, and their V2 lies in list, which is BuildList of them.
 // The other images follow in that order. Each text goes to its place as it is unpacked for the second time, so that no

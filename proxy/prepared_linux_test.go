@@ -13,7 +13,7 @@ import (
 	"imgmirror/proxy/eventloop"
 )
 
-// byHand is a connection of which the test plays the event loop.
+// byHand is a connection without an event loop: the test calls the loop's Answer.
 func byHand(t testing.TB, f *fixture) (*atOnce, *eventloop.Conn) {
 	t.Helper()
 	f.options.Logger = nil

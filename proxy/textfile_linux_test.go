@@ -31,7 +31,7 @@ func listFixture(t *testing.T) (f *fixture, list []byte) {
 	return f, list
 }
 
-// startNarrow starts a server, the kernel of which has room for a small part of a list.
+// startNarrow starts a server with small send buffers: the kernel has room for a small part of a list.
 func (f *fixture) startNarrow() {
 	f.Helper()
 	s, err := New(f.options)
@@ -56,7 +56,7 @@ func (f *fixture) startNarrow() {
 	f.serve(s, ln)
 }
 
-// narrow begins with a request for the list, of which the client takes nothing before the test reads.
+// narrow asks for the list. The client takes nothing of the list until the test reads.
 func (f *fixture) narrow() net.Conn {
 	f.Helper()
 	c := f.dial()
@@ -288,7 +288,7 @@ func TestOldListOfLoop(t *testing.T) {
 	}
 }
 
-// replaced is a Catalog whose list is set by a test.
+// replaced is a Catalog. A test sets the list of the Catalog.
 type replaced struct {
 	Catalog
 	now atomic.Pointer[catalog.List]

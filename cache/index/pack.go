@@ -164,8 +164,8 @@ func notIn(images, others []*manifest.Manifest) []*manifest.Manifest {
 	})
 }
 
-// restore reads the manifests of packs, without those that leave names, as manifest.RestoreList does. What can be
-// read no more is left out, and told of in faults.
+// restore reads the manifests of packs, as manifest.RestoreList does, but for the images in leave. A pack or a manifest that
+// cannot be read is left out, and has an error in faults.
 func restore(packs [][]byte, leave map[uuid.UUID]bool) (images []manifest.Manifest, list []byte, faults []error) {
 	return manifest.RestoreList(len(packs), func(pack int, room []byte) ([][]byte, []byte, error) {
 		texts, content, err := unpack(packs[pack], room)

@@ -75,7 +75,7 @@ func TestEndTakesNoMemory(t *testing.T) {
 	})
 }
 
-// breaksAhead is a source of which the first request brings nothing, and each other one breaks off after its first bytes.
+// breaksAhead is a source. The first request brings nothing. Each other request breaks off after its first bytes.
 func breaksAhead(data []byte) *fake {
 	return &fake{data: data, wait: time.Millisecond, reply: func(try int, _, _ int64) answer {
 		if try == 1 {
@@ -100,7 +100,8 @@ func TestBreaksAheadTakeNoMemory(t *testing.T) {
 	})
 }
 
-// Pieces of a source whose first bytes differ are not used, however few sources are left.
+// A source may send other first bytes than the first source. The pieces of such a source are not used, however few
+// sources are left.
 func TestSample(t *testing.T) {
 	data, wrong := noise(24*mib), noise(24*mib)
 	wrong[sampleSize-1] ^= 1

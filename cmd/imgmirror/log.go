@@ -41,6 +41,7 @@ func newLogs(w io.Writer, level slog.Leveler, cfg config.Log) (*slog.Logger, *ac
 // writerFunc is a function as a writer.
 type writerFunc func([]byte) (int, error)
 
+// Write implements io.Writer.
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // keep writes the lines of log until end is called. end waits until all lines are written, but no longer than

@@ -221,8 +221,8 @@ func (l *Log) addLong(place *ring.Place[line], text []byte, limit int64) {
 	l.long[place.Index].Store(&text)
 }
 
-// Run writes lines until ctx ends, each within 100 ms of its Add, and at the end those that wait. Lines
-// that come after the end of ctx are lost. Call Run once.
+// Run writes each line within 100 ms of Add, until ctx ends. At the end Run writes all lines that wait. Lines that
+// come after the end of ctx are lost. Call Run once.
 func (l *Log) Run(ctx context.Context) error {
 	l.lines.Run(ctx, gatherFor, l.write)
 	return nil
