@@ -214,7 +214,39 @@ func (b *tab) load(what string, steps ...chromedp.Action[chromedp.Void]) int {
 // status of that page's answer.
 func (b *tab) follow(selector string) int {
 	b.t.Helper()
-	return b.load("a click on "+selector, chromedp.Click(chromedp.CSS(selector)))
+	return b.load("a click on "+selector, b.click(`document.querySelector(`+quoted(selector)+`)`))
+}
+
+// click clicks on the element that the expression finds, once a user can: the element is there, is
+// seen, is enabled, and nothing covers the element. All happens in one turn of the page's event loop, so
+// that a live part has no time to put another element in its place.
+func (b *tab) click(find string) chromedp.Action[chromedp.Void] {
+	return chromedp.Func(func(ctx context.Context, _ *chromedp.Target) error {
+		tick := time.NewTicker(25 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			why := ""
+			if err := b.evaluate(`(() => {
+				const element = `+find+`;
+				if (!element) return "no such element";
+				if (element.disabled) return "disabled";
+				element.scrollIntoView({ block: "center", behavior: "instant" });
+				const box = element.getClientRects()[0];
+				if (!box) return "not shown";
+				const over = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+				if (!over || !element.contains(over)) return "covered by " + (over ? over.outerHTML : "nothing that is seen");
+				element.click();
+				return "";
+			})()`, &why); err != nil || why == "" {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s: %s", find, why)
+			case <-tick.C:
+			}
+		}
+	})
 }
 
 // typed writes into a field as a keyboard does.

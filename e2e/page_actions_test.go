@@ -19,9 +19,8 @@ import (
 // press clicks on a button by its text, and waits for the page that comes.
 func (b *tab) press(text string) {
 	b.t.Helper()
-	// A plain text is an XPath to the browser.
-	button := chromedp.Search(`//main//button[normalize-space()=` + quoted(text) + `]`)
-	if status := b.load("the button "+text, chromedp.Click(button)); status != http.StatusOK {
+	button := `[...document.querySelectorAll("main button")].find(b => b.textContent.trim() === ` + quoted(text) + `)`
+	if status := b.load("the button "+text, b.click(button)); status != http.StatusOK {
 		b.t.Fatalf("the button %s: status %d\n%s", text, status, b.describe())
 	}
 }
@@ -197,7 +196,7 @@ func (b *tab) keeps(m *mirror) {
 	}
 	// The machine may have a pool; the mirror's configuration names one that is not there.
 	b.allow("answer 422 to " + here)
-	status := b.load("the install", chromedp.Click(chromedp.Search(`//main//button[@value="install"]`)))
+	status := b.follow(`main button[value="install"]`)
 	if said := b.text("main"); status != http.StatusUnprocessableEntity || !strings.Contains(said, "pool") {
 		b.t.Errorf("an install without a pool: status %d\n%s", status, said)
 	}

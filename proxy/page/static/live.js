@@ -14,14 +14,31 @@
     state.textContent = text;
   };
 
+  const waiting = new Map(); // what has come for spots that are held: an element's id to its HTML
+  let pressed = null; // where the pointer is pressed
+
+  // held tells whether the reader presses on the spot, about to click, or has text of the spot selected.
+  const held = (spot) => {
+    const selected = window.getSelection();
+    return spot.contains(pressed) || (selected && !selected.isCollapsed && spot.contains(selected.anchorNode));
+  };
+  const release = () => {
+    for (const [id, html] of [...waiting]) replace(id, html);
+  };
+  window.addEventListener("pointerdown", (e) => { pressed = e.target; });
+  for (const end of ["pointerup", "pointercancel", "blur"]) {
+    window.addEventListener(end, () => setTimeout(() => { pressed = null; release(); })); // after the click
+  }
+  document.addEventListener("selectionchange", release);
+
   // keyOf finds an element again after its replacement.
   const keyOf = (el) => el && (el.id ? "#" + CSS.escape(el.id) : el.getAttribute("href") ? `[href="${CSS.escape(el.getAttribute("href"))}"]` : el.tagName);
 
   const replace = (id, html) => {
     const spot = spots.get(id);
     if (!spot) return;
-    const selected = window.getSelection();
-    if (selected && !selected.isCollapsed && spot.contains(selected.anchorNode)) return; // the next change comes
+    waiting.delete(id);
+    if (held(spot)) { waiting.set(id, html); return; }
     const focused = spot.contains(document.activeElement) ? keyOf(document.activeElement) : null;
     const left = [...spot.querySelectorAll(".scroll")].map((el) => el.scrollLeft);
     const open = [...spot.querySelectorAll("details[open][id]")].map((el) => el.id);
