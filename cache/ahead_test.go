@@ -51,8 +51,8 @@ func TestAheadEvictsNothing(t *testing.T) {
 	})
 }
 
-// A file that was brought ahead is like any other once somebody has asked for
-// it; until then it is the first to go, restarts included.
+// A file that was brought ahead is like any other file once a client has asked for
+// the file. Until then the file is the first to go, restarts included.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{})

@@ -30,8 +30,8 @@ func open(t *testing.T, s *Store, b Blob, src *fake) *Reader {
 	return r
 }
 
-// A fill ends when the last of those leaves who alone wanted it, and goes on
-// from there when somebody asks again.
+// A fill that only clients want ends when the last of these clients leaves. The next request
+// for the file goes on from there.
 func TestDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{})
@@ -96,8 +96,8 @@ func TestDroppedBeforeAnyByte(t *testing.T) {
 	})
 }
 
-// Whoever wants a file without more ado has it brought, also after he has left;
-// it is all one who asked first.
+// A reader that wants the file in any case has the fill go on, also after the reader has left.
+// The order of the readers makes no difference.
 func TestNotDropped(t *testing.T) {
 	for _, order := range []string{"client first", "client last"} {
 		t.Run(order, func(t *testing.T) {

@@ -106,9 +106,9 @@ func (s *Store) wakeRoom() {
 	}
 }
 
-// Remove removes the file, which no pin keeps, or the unfinished download, by
-// hand, and makes that last. Those who have it open read on; whoever asks for it next begins a new
-// fill. The error matches ErrPinned, or fs.ErrNotExist if neither is there.
+// Remove removes the file, which no pin keeps, or the unfinished download, by hand. The removal outlives
+// a loss of power. Readers of the file read on; the next request for the file begins a new fill. The error
+// matches ErrPinned, or fs.ErrNotExist if neither is there.
 func (s *Store) Remove(_ context.Context, sum verify.Sum) (Evicted, error) {
 	if err := s.enter(); err != nil {
 		return Evicted{}, err

@@ -575,8 +575,8 @@ func TestRemove(t *testing.T) {
 	})
 }
 
-// Whoever got a reader on a fill gets all of it, though he takes his time and the
-// cache is too small for what comes meanwhile.
+// A slow reader of a fill gets the whole file, although the cache is too small for what
+// comes meanwhile.
 func TestFillsReadersHoldTheFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := openStore(t, Options{MaxSize: 2000})

@@ -51,8 +51,8 @@ func (f *stored) touch() {
 	f.dirty.Store(true)
 }
 
-// hold counts who reads the bytes of one sum, or is about to. A file is never
-// evicted while someone does.
+// hold counts the readers of the bytes of one sum, and the readers about to begin. A file
+// with readers is never evicted.
 type hold struct {
 	n    atomic.Int64
 	prev *hold // of the file that a later fill of the same bytes has replaced; guarded by Store.mu

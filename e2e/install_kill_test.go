@@ -14,10 +14,10 @@ import (
 	"imgmirror/proxy/upstream/upstreamtest"
 )
 
-// TestInstallKill: kill -9 of whoever installs, the mirror or the verb by itself, at
+// TestInstallKill: kill -9 of the process that installs, the mirror or the verb by itself, at
 // any moment of an install of a chain of three. Nothing half-made has an image's
-// name, no record is of an image that is not there, and the same command makes it
-// whole.
+// name, no record is of an image that is not there, and the same command completes the
+// chain.
 func TestInstallKill(t *testing.T) {
 	t.Parallel()
 	const kills = 20

@@ -214,7 +214,7 @@ func TestPageDoors(t *testing.T) {
 }
 
 // TestPageSession: in the browser a wrong token leads nowhere, the right one to where the visitor
-// wanted to go, and a session ends with its logout, for whoever has a copy of the cookie, too.
+// wanted to go, and a session ends with its logout, for holders of a copy of the cookie, too.
 func TestPageSession(t *testing.T) {
 	t.Parallel()
 	m := startMirror(t, nil, samples(t))

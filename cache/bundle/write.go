@@ -169,7 +169,7 @@ func (t *writer) file(ctx context.Context, e Entry) error {
 }
 
 // copy passes the bytes of e on as they are read and hashed. The last one waits
-// for the verdict, so that whoever goes on after a break finds a wrong file unfinished.
+// for the verdict, so that a writer that goes on after a break finds a wrong file unfinished.
 func (t *writer) copy(ctx context.Context, r io.Reader, e Entry, f File) error {
 	if err := skip(ctx, r, e.Begin); err != nil {
 		return fmt.Errorf("%s: %w", e.Path, err)

@@ -59,8 +59,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 	return e.Exit(manager(cmd))
 }
 
-// tellError writes the text of an error. An operator may read the errors of a verb in a pager, or stop the terminal,
-// for as long as it pleases; serve does not wait for a log that nothing reads.
+// tellError writes the text of an error. A verb waits as long as a pager, or a stopped terminal, takes nothing. serve
+// does not wait for a log that nothing reads.
 func tellError(cmd *cobra.Command, stderr io.Writer, text string) {
 	if cmd.Name() == "serve" {
 		tell(stderr, text)

@@ -205,7 +205,7 @@ func (p *process) newAdmin(cfg *config.Config) error {
 		options.Hosts = []string{name}
 	}
 	if cfg.Listen != "" {
-		// The store's lock says that whoever listened on an old one is gone.
+		// The store's lock says that the process that listened on an old socket is gone.
 		socket, err := admin.ListenSocket(filepath.Join(cfg.DataDir, admin.SocketName))
 		if err != nil {
 			log.Warn("the verbs on this machine have to use --server", "error", err)
