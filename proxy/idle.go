@@ -20,7 +20,7 @@ type client struct {
 
 	reading atomic.Pointer[sharedText] // by the reply under way; see memory.hold
 
-	sending atomic.Bool // an upload of the client is being read
+	shut atomic.Bool // the mirror has shut the reading side: only a broken connection tells that the client has hung up
 
 	// What follows belongs to the goroutine of the connection.
 	request request   // the one under way
@@ -189,7 +189,7 @@ const leaveTime = time.Second
 
 // tellToLeave ends an idle client by shutReading, and closes a client that does not end by itself.
 func (c *client) tellToLeave() {
-	shutReading(c.nc)
+	c.shutReading()
 	time.AfterFunc(leaveTime, func() {
 		if c.state.Load() == leaving {
 			_ = rawConn(c.nc).Close() // once more, as a rule
@@ -197,12 +197,13 @@ func (c *client) tellToLeave() {
 	})
 }
 
-// shutReading shuts the reading side of nc, which is free of races: the server still reads and
-// answers the requests that have arrived, and then reads the end of the stream.
-func shutReading(nc net.Conn) {
-	if half, ok := rawConn(nc).(interface{ CloseRead() error }); ok {
+// shutReading shuts the reading side of the connection, which is free of races: the server still reads
+// and answers the requests that have arrived, and then reads the end of the stream.
+func (c *client) shutReading() {
+	c.shut.Store(true)
+	if half, ok := rawConn(c.nc).(interface{ CloseRead() error }); ok {
 		_ = half.CloseRead() // fails only on a dead connection
 	} else {
-		_ = nc.Close()
+		_ = c.nc.Close()
 	}
 }

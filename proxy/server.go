@@ -238,7 +238,7 @@ func New(o Options) (*Server, error) {
 	s.memory.init(o.Memory, &s.conns, s.metrics.bodies, s.metrics.bodiesRefused)
 	s.conns.limit(o.MaxConnections, o.MaxPerAddress, s.metrics)
 	limitMetrics(o, s.conns.crowd)
-	s.watch.init(s.metrics)
+	s.watch.init(&s.conns, s.metrics)
 	s.bodies.stall, s.bodies.log = o.ClientStall, s.log
 	s.http = &fasthttp.Server{
 		Handler:         s.handle,

@@ -63,6 +63,7 @@ type begunWait struct {
 	stop   context.CancelFunc // of the deadline
 	raw    syscall.RawConn    // nil = a connection in memory, which nothing watches
 	whole  *atomic.Bool       // see wait
+	shut   *atomic.Bool       // see client; valid with raw
 	since  time.Time
 }
 
@@ -126,7 +127,7 @@ func (w *wait) begin() *begunWait {
 		b.stop()
 	} else if inner, ok := rawConn(w.conn).(syscall.Conn); ok {
 		if raw, err := inner.SyscallConn(); err == nil {
-			b.raw = raw
+			b.raw, b.shut = raw, &w.watch.conns.client(w.conn).shut
 			w.watch.add(b)
 		}
 	}
@@ -153,6 +154,7 @@ func (w *wait) end() (left bool) {
 // watch looks at the connections of waiting clients, and ends the waits of clients that have hung
 // up.
 type watch struct {
+	conns   *conns
 	waiting prometheus.Gauge
 	left    prometheus.Counter
 	wake    chan struct{} // has room for one: waits have come
@@ -161,7 +163,8 @@ type watch struct {
 	waits map[*begunWait]struct{}
 }
 
-func (w *watch) init(m *metrics) {
+func (w *watch) init(c *conns, m *metrics) {
+	w.conns = c
 	w.waiting, w.left = m.waiting, m.left
 	w.wake = make(chan struct{}, 1)
 	w.waits = make(map[*begunWait]struct{})
@@ -219,7 +222,7 @@ func (w *watch) look() bool {
 	w.mu.Unlock()
 	for _, b := range waits {
 		silent, gone := hungUp(b.raw)
-		silent = silent && !b.whole.Load() && time.Since(b.since) >= silentGrace
+		silent = silent && !b.shut.Load() && !b.whole.Load() && time.Since(b.since) >= silentGrace
 		if (gone || silent) && w.remove(b) {
 			w.left.Inc()
 			b.cancel(errGone)

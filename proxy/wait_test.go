@@ -219,12 +219,64 @@ func TestClientsThatStayAreServed(t *testing.T) {
 	}
 }
 
+// A reply that waits for its source goes on when the mirror has shut the reading side of the connection: at a
+// stop, and when the client was told to leave while its request came. A client that hangs up during a stop
+// is let go.
+func TestWaitsOfShutConnections(t *testing.T) {
+	content := noise(300_000)
+	stop := func(f *fixture) {
+		go f.stop() //nolint:errcheck // the test's end tells
+		waitFor(t, "the stop", f.server.conns.draining.Load)
+	}
+	for _, test := range []struct {
+		name   string
+		shut   func(f *fixture)
+		leaves bool
+	}{
+		{name: "stop", shut: stop},
+		{name: "told to leave", shut: func(f *fixture) {
+			for _, cl := range f.server.conns.open.Range {
+				cl.(*client).shutReading()
+			}
+		}},
+		{name: "hung up during a stop", shut: stop, leaves: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f, g := withStore(t, content, "")
+			f.start()
+			g.pass(100_000)
+			c := f.dial()
+			if _, err := io.WriteString(c, "GET "+filePath+" HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			m := f.server.metrics
+			waitFor(t, "the client to wait", func() bool { return testutil.ToFloat64(m.waiting) == 1 })
+			test.shut(f)
+			if test.leaves {
+				if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				waitFor(t, "the client to be let go", func() bool { return testutil.ToFloat64(m.connections) == 0 })
+				return
+			}
+			time.AfterFunc(silentGrace+3*watchEvery, func() { g.pass(len(content)) }) // what the watch must not do takes so long
+			br := bufio.NewReader(c)
+			if r := f.read(br, "GET"); r.status != 200 || r.body != string(content) {
+				t.Errorf("%d, %d bytes, %v", r.status, len(r.body), r.err)
+			}
+			if _, err := br.ReadByte(); err != io.EOF {
+				t.Errorf("after the reply: %v, want the end of the connection", err)
+			}
+		})
+	}
+}
+
 // A wait is a context like those of package context, and nothing watches it before Done.
 func TestWaitIsAContext(t *testing.T) {
 	type key struct{}
 	synctest.Test(t, func(t *testing.T) {
 		var ws watch
-		ws.init(newMetrics(nil))
+		ws.init(nil, newMetrics(nil))
 		parent, cancel := context.WithCancelCause(context.WithValue(t.Context(), key{}, "v"))
 		fresh := func(limit time.Duration) *wait {
 			return &wait{Context: parent, watch: &ws, deadline: time.Now().Add(limit)}
