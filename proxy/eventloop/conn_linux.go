@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,24 +72,73 @@ func (c *Conn) enter(watch func(fd int) error) error {
 	return nil
 }
 
-// leaveTime is how long a connection may wait for a free descriptor, which its way out of the loops takes for a moment.
+// spare is a descriptor in reserve. The way out of the loops takes one more descriptor for a moment: the spare one makes
+// room where no other descriptor is free.
+type spare struct {
+	mu sync.Mutex
+	fd int
+}
+
+func newSpare() (*spare, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	return &spare{fd: fd}, os.NewSyscallError("eventfd", err)
+}
+
+// connOf is net.FileConn of file, and closes file unless the error is a lack of descriptors.
+func (s *spare) connOf(file *os.File) (conn net.Conn, full bool, err error) {
+	if conn, full, err = connOf(file); !full {
+		return conn, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd != none {
+		_ = unix.Close(s.fd) // an eventfd has nothing to lose
+	}
+	conn, full, err = connOf(file)
+	if s.fd, _ = unix.Eventfd(0, unix.EFD_CLOEXEC); s.fd < 0 { // another one has taken the room: the next call tries again
+		s.fd = none
+	}
+	return conn, full, err
+}
+
+func (s *spare) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd != none {
+		_ = unix.Close(s.fd)
+		s.fd = none
+	}
+}
+
+// connOf is spare.connOf without a spare descriptor.
+func connOf(file *os.File) (conn net.Conn, full bool, err error) {
+	conn, err = net.FileConn(file)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return nil, true, err
+	}
+	_ = file.Close() // conn has a descriptor of its own
+	return conn, false, err
+}
+
+// leaveTime is how long a connection may wait for a descriptor where the spare one does not help.
 const leaveTime = 10 * time.Second
 
 // leave takes c, which no loop watches any more, out of the loops, or closes c.
-func (c *Conn) leave() (*net.TCPConn, error) {
+func (c *Conn) leave(s *spare) (*net.TCPConn, error) {
 	file := os.NewFile(uintptr(c.fd), "connection") //nolint:gosec // a descriptor
 	end := time.Now().Add(leaveTime)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		conn, err := net.FileConn(file)
-		full := errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 		c.mu.Lock()
+		conn, full, err := s.connOf(file)
 		if full && !c.cut && time.Now().Before(end) {
 			c.mu.Unlock()
 			time.Sleep(pause) // no event tells of a free descriptor
 			continue
 		}
 		defer c.mu.Unlock()
-		_ = file.Close() // conn has a descriptor of its own
+		if full {
+			_ = file.Close()
+		}
 		c.fd = none
 		if err != nil {
 			return nil, err

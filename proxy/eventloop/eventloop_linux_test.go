@@ -290,26 +290,29 @@ func TestSlowClientLeaves(t *testing.T) {
 
 // A connection without a request ends after First, and after Idle; a request in between counts.
 func TestIdleConnectionsEnd(t *testing.T) {
-	const first, idle = 300 * time.Millisecond, 900 * time.Millisecond
-	l := newLab(t, Options{First: first, Idle: idle})
+	const short = 300 * time.Millisecond
+	l := newLab(t, Options{First: short, Idle: time.Hour})
 	began := time.Now()
-	silent, _ := l.dial()
-	l.wantEnd(silent)
-	if took := time.Since(began); took < first {
+	far, _ := l.dial()
+	l.wantEnd(far)
+	if took := time.Since(began); took < short {
 		t.Errorf("a new connection ends after %v", took)
 	}
-	far, _ := l.dial()
+	if err := <-l.ended; err != nil {
+		t.Error(err)
+	}
+
+	l = newLab(t, Options{First: time.Hour, Idle: short})
+	far, _ = l.dial()
+	asked := time.Now() // before the loop can have the request
 	l.write(far, "a\n")
-	asked := time.Now()
 	l.want(far, "re: a\n")
 	l.wantEnd(far)
-	if took := time.Since(asked); took < idle {
+	if took := time.Since(asked); took < short {
 		t.Errorf("a connection ends %v after its request", took)
 	}
-	for range 2 {
-		if err := <-l.ended; err != nil {
-			t.Error(err)
-		}
+	if err := <-l.ended; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -380,6 +383,74 @@ func TestNotAdded(t *testing.T) {
 	if err := l.loops.Add(near); err == nil {
 		t.Error("a closed connection was added")
 	}
+}
+
+// used runs do while all descriptors are in use, so that one is free once another is closed, until useAll.
+func (l *lab) used(do func(useAll func())) {
+	l.Helper()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		l.Fatal(err)
+	}
+	few := limit
+	few.Cur = 128
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		l.Fatal(err)
+	}
+	var fillers []int
+	defer func() {
+		for _, fd := range fillers {
+			unix.Close(fd)
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			l.Error(err)
+		}
+	}()
+	useAll := func() {
+		for {
+			fd, err := unix.Dup(0)
+			if err != nil {
+				return
+			}
+			fillers = append(fillers, fd)
+		}
+	}
+	useAll()
+	do(useAll)
+}
+
+// Connections leave although all descriptors are in use, one after the other and at the same moment.
+func TestLeaveByTheSpareDescriptor(t *testing.T) {
+	l := newLab(t, Options{})
+	const many = 10
+	var far []*net.TCPConn
+	for range 2 * many {
+		c, _ := l.dial()
+		far = append(far, c)
+	}
+	wantLeft := func() {
+		t.Helper()
+		select {
+		case got := <-l.left:
+			l.want(got.conn, "leave")
+			t.Cleanup(func() { got.conn.Close() })
+		case err := <-l.ended:
+			t.Fatal(err)
+		}
+	}
+	l.used(func(useAll func()) {
+		for _, c := range far[:many] {
+			l.write(c, "leave")
+			wantLeft()
+			useAll() // the spare one is in reserve again
+		}
+		for _, c := range far[many:] {
+			l.write(c, "leave")
+		}
+		for range many {
+			wantLeft()
+		}
+	})
 }
 
 // A connection that needs a descriptor to leave waits for one.

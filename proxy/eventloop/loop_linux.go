@@ -30,6 +30,7 @@ type loop struct {
 	in     []byte
 
 	poll, end int // an epoll(7), and an eventfd(2) in the epoll: the loop has to end
+	spare     *spare
 	ended     chan struct{}
 
 	mu    sync.Mutex
@@ -75,7 +76,10 @@ func newLoop(o Options) (*loop, error) {
 		_ = unix.Close(poll)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	if err := l.watch(l.end); err != nil {
+	if err = l.watch(l.end); err == nil {
+		l.spare, err = newSpare()
+	}
+	if err != nil {
 		_, _ = unix.Close(poll), unix.Close(l.end)
 		return nil, err
 	}
@@ -86,6 +90,7 @@ func (l *loop) close() {
 	_, _ = unix.Write(l.end, []byte{7: 1}) // an eventfd takes a number of 8 bytes other than 0, and has no other error
 	<-l.ended
 	_, _ = unix.Close(l.poll), unix.Close(l.end) // these have no data to lose
+	l.spare.close()
 }
 
 // watch has the loop told of fd as long as fd has something to read.
@@ -250,7 +255,7 @@ func (l *loop) finish(c *Conn, err error) {
 func (l *loop) leave(c *Conn, unread, unsent []byte, last bool) {
 	l.forget(c)
 	go func() {
-		conn, err := c.leave()
+		conn, err := c.leave(l.spare)
 		if err != nil {
 			l.o.Ended(c, err)
 			return

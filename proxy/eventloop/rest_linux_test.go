@@ -179,7 +179,7 @@ func TestLastFile(t *testing.T) {
 // A connection ends with an error when the client takes a reply too slowly, or leaves, when the file is too short,
 // and when Close is called.
 func TestFileEnds(t *testing.T) {
-	l := newLab(t, Options{First: 80 * time.Millisecond, Idle: time.Hour})
+	l := newLab(t, Options{First: time.Hour, Idle: 80 * time.Millisecond}) // Idle makes the loops look often
 	l.withFile(1 << 20)
 	far, near := l.full("file\n")
 	l.begun(far)
