@@ -33,68 +33,87 @@ func (b *tab) awaitParts(more int) {
 	b.until(fmt.Sprintf(`window.parts >= %d`, had+more))
 }
 
-// TestPageHeld: a live part of the page stays as it is while the reader presses on the part, so that the
-// click reaches what the reader sees, and while text of the part is selected. What has come meanwhile is
-// shown afterwards, and nothing more has to come for that.
+// TestPageHeld: the live parts of a page stay as they are while the reader presses, so that the click reaches
+// what the reader sees, and while text of a part is selected. What has come meanwhile is shown afterwards, and
+// nothing more has to come for that.
 func TestPageHeld(t *testing.T) {
 	t.Parallel()
 	img := newImage("slow-image", 20<<20)
 	m := startMirror(t, nil, from(newSource(t, img).link(500_000), settings{"name": "far"}))
+	b, job := fetched(t, m, img)
+	b.open(m.admin + "/ui/jobs")
+	b.until(`document.querySelector('main tbody a[href="` + job + `"]') !== null`)
+
+	const find = `window.link = document.querySelector("main tbody a"); `
+	send := func(kind, event, key, where string) string {
+		return `document.querySelector("` + where + `").dispatchEvent(new ` + kind + `("` + event + `", { bubbles: true, ` + key + ` })); `
+	}
+	pointer := func(event, id, where string) string { return send("PointerEvent", event, "pointerId: "+id, where) }
+	const unselect = `getSelection().removeAllRanges(); `
+	for _, hold := range []struct{ name, begin, end string }{
+		{"text is selected", `getSelection().selectAllChildren(link); `, unselect},
+		{"text is selected from elsewhere to the part", `getSelection().setBaseAndExtent(document.querySelector("h1"), 0, link, 1); `, unselect},
+		{"text is selected from the part to elsewhere", `getSelection().setBaseAndExtent(link, 0, document.querySelector("footer"), 1); `, unselect},
+		{"the pointer is pressed", pointer("pointerdown", "1", "main tbody a"), pointer("pointerup", "1", "h1")},
+		{"the pointer is pressed beside the part", pointer("pointerdown", "2", "h1"), pointer("pointercancel", "2", "h1")},
+		{"the pointer is pressed again at once",
+			pointer("pointerdown", "1", "h1") + pointer("pointerup", "1", "h1") + pointer("pointerdown", "1", "h1"), pointer("pointerup", "1", "h1")},
+		{"one of two fingers presses",
+			pointer("pointerdown", "1", "h1") + pointer("pointerdown", "2", "h1") + pointer("pointerup", "1", "h1"), `window.dispatchEvent(new Event("blur")); `},
+		{"the space bar is pressed", send("KeyboardEvent", "keydown", `key: " "`, "h1"), send("KeyboardEvent", "keyup", `key: " "`, "h1")},
+	} {
+		var held, shown bool
+		b.js(find+hold.begin, nil)
+		b.awaitParts(2)
+		b.js(`link.isConnected`, &held)
+		b.js(`new Promise(done => {
+			const had = parts;
+			`+hold.end+`
+			(function look() {
+				if (link.isConnected && parts === had) setTimeout(look, 1); else done(parts === had);
+			})();
+		})`, &shown)
+		if !held || !shown {
+			t.Errorf("%s: held %t, shown afterwards %t", hold.name, held, shown)
+		}
+	}
+
+	b.js(find+pointer("pointerdown", "1, button: 2", "h1"), nil) // for a menu, of which the page may not see the end
+	b.until(`!link.isConnected`)
+
+	var at struct{ X, Y float64 }
+	b.js(find+`link.scrollIntoView({ block: "center", behavior: "instant" });
+		(box => ({ X: box.x + box.width / 2, Y: box.y + box.height / 2 }))(link.getBoundingClientRect())`, &at)
+	mouse := func(what input.DispatchMouseEventType) chromedp.Action[chromedp.Void] {
+		return chromedp.MouseEvent(what, at.X, at.Y, chromedp.ButtonLeft, chromedp.ClickCount(1))
+	}
+	b.do("pressing on the link", mouse(chromedp.MousePressed))
+	b.awaitParts(2)
+	b.load("the click", mouse(chromedp.MouseReleased))
+	if b.at() != job {
+		t.Errorf("the click leads to %s", b.at())
+	}
+}
+
+// fetched is a page that counts its parts, of an operator who has the mirror fetch img by a job.
+func fetched(t *testing.T, m *mirror, img image) (b *tab, job string) {
+	t.Helper()
 	m.awaitList(1)
-	b := newTab(t, m.admin)
+	b = newTab(t, m.admin)
 	b.countParts()
 	b.open(m.admin + "/ui/")
 	b.signIn(m.token())
 	b.open(m.admin + "/ui/images/" + img.uuid)
 	b.press("Fetch")
-	job := b.at()
-	b.open(m.admin + "/ui/jobs")
-	b.until(`(window.link = document.querySelector('main tbody a[href="` + job + `"]')) !== null`)
+	return b, b.at()
+}
 
-	// now tells whether the page shows the link of before.
-	now := func() (shown bool) {
-		t.Helper()
-		b.js(`link.isConnected`, &shown)
-		return shown
-	}
-	// mouse presses the button in the middle of what the expression finds in the list, or lets go there.
-	mouse := func(what input.DispatchMouseEventType, find string) chromedp.Action[chromedp.Void] {
-		t.Helper()
-		var at struct{ X, Y float64 }
-		b.js(`window.link = document.querySelector("main tbody a");
-			link.scrollIntoView({ block: "center", behavior: "instant" });
-			(box => ({ X: box.x + box.width / 2, Y: box.y + box.height / 2 }))(`+find+`.getBoundingClientRect())`, &at)
-		return chromedp.MouseEvent(what, at.X, at.Y, chromedp.ButtonLeft, chromedp.ClickCount(1))
-	}
-	const onLink, besideIt = `link`, `link.closest("tr").cells[1]`
-
-	if b.awaitParts(2); now() {
-		t.Fatal("parts come, and none is shown")
-	}
-	b.js(`window.link = document.querySelector("main tbody a"); getSelection().selectAllChildren(link)`, nil)
-	if b.awaitParts(2); !now() {
-		t.Error("a part with selected text is replaced")
-	}
-	b.js(`window.free = new Promise(done => document.addEventListener("selectionchange", () => setTimeout(done)));
-		getSelection().removeAllRanges(); free`, nil)
-	if now() {
-		t.Error("what has come while text was selected is not shown afterwards")
-	}
-
-	b.do("pressing beside the link", mouse(chromedp.MousePressed, besideIt))
-	if b.awaitParts(2); !now() {
-		t.Error("a part on which the reader presses is replaced")
-	}
-	b.js(`window.free = new Promise(done => document.addEventListener("pointerup", () => setTimeout(() => setTimeout(done)))); 0`, nil)
-	b.do("letting go", mouse(chromedp.MouseReleased, besideIt))
-	if b.js(`free`, nil); now() {
-		t.Error("what has come while the reader pressed is not shown afterwards")
-	}
-
-	b.do("pressing on the link", mouse(chromedp.MousePressed, onLink))
-	b.awaitParts(2)
-	b.load("the click", mouse(chromedp.MouseReleased, onLink))
-	if b.at() != job {
-		t.Errorf("the click leads to %s", b.at())
-	}
+// TestPageHeldToTheEnd: the button for work under way goes with the work, also while text is selected.
+func TestPageHeldToTheEnd(t *testing.T) {
+	t.Parallel()
+	img := newImage("slow-image", 2<<20)
+	m := startMirror(t, nil, from(newSource(t, img).link(500_000), settings{"name": "far"}))
+	b, _ := fetched(t, m, img)
+	b.js(`getSelection().selectAllChildren(document.querySelector("[data-live]")); 0`, nil)
+	b.until(`document.querySelector("[data-until-over]").hidden && document.getElementById("said").textContent !== ""`)
 }

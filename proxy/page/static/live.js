@@ -14,43 +14,54 @@
     state.textContent = text;
   };
 
-  const waiting = new Map(); // what has come for spots that are held: an element's id to its HTML
-  let pressed = null; // where the pointer is pressed
+  const waiting = new Map(); // what has come meanwhile for spots that are held: an element's id to its HTML
+  const pressed = new Map(); // pointers, and the space bar, that are pressed: each press is an object of its own
 
-  // held tells whether the reader presses on the spot, about to click, or has text of the spot selected.
-  const held = (spot) => {
-    const selected = window.getSelection();
-    return spot.contains(pressed) || (selected && !selected.isCollapsed && spot.contains(selected.anchorNode));
-  };
   const release = () => {
     for (const [id, html] of [...waiting]) replace(id, html);
   };
-  window.addEventListener("pointerdown", (e) => { pressed = e.target; });
-  for (const end of ["pointerup", "pointercancel", "blur"]) {
-    window.addEventListener(end, () => setTimeout(() => { pressed = null; release(); })); // after the click
-  }
+  const press = (by) => pressed.set(by, {});
+  const letGo = (by) => {
+    const which = pressed.get(by);
+    setTimeout(() => { // the click comes first, and may be a second press
+      if (pressed.get(by) === which) pressed.delete(by);
+      release();
+    });
+  };
+  window.addEventListener("pointerdown", (e) => { if (e.button === 0) press(e.pointerId); });
+  for (const end of ["pointerup", "pointercancel"]) window.addEventListener(end, (e) => letGo(e.pointerId));
+  window.addEventListener("keydown", (e) => { if (e.key === " ") press(e.key); });
+  window.addEventListener("keyup", (e) => { if (e.key === " ") letGo(e.key); });
+  window.addEventListener("blur", () => { for (const by of pressed.keys()) letGo(by); });
   document.addEventListener("selectionchange", release);
 
   // keyOf finds an element again after its replacement.
   const keyOf = (el) => el && (el.id ? "#" + CSS.escape(el.id) : el.getAttribute("href") ? `[href="${CSS.escape(el.getAttribute("href"))}"]` : el.tagName);
 
+  // end hides what is for work under way once a part tells that the work is over.
+  const end = (part) => {
+    const over = part.querySelector("[data-over]");
+    const ended = over ? document.querySelectorAll("[data-until-over]:not([hidden])") : [];
+    if (ended.length > 0) document.getElementById("said").textContent = over.dataset.over; // for screen readers
+    for (const el of ended) el.hidden = true;
+  };
+
   const replace = (id, html) => {
     const spot = spots.get(id);
     if (!spot) return;
     waiting.delete(id);
-    if (held(spot)) { waiting.set(id, html); return; }
+    // All spots are held while the reader presses, about to click: nothing moves, and no click is lost.
+    if (pressed.size > 0) { waiting.set(id, html); return; }
+    const made = new DOMParser().parseFromString(html, "text/html");
+    end(made);
+    const selected = window.getSelection();
+    if (selected && !selected.isCollapsed && selected.containsNode(spot, true)) { waiting.set(id, html); return; }
     const focused = spot.contains(document.activeElement) ? keyOf(document.activeElement) : null;
     const left = [...spot.querySelectorAll(".scroll")].map((el) => el.scrollLeft);
     const open = [...spot.querySelectorAll("details[open][id]")].map((el) => el.id);
-    const made = new DOMParser().parseFromString(html, "text/html");
     spot.replaceChildren(...made.body.childNodes);
     [...spot.querySelectorAll(".scroll")].forEach((el, i) => { if (left[i]) el.scrollLeft = left[i]; });
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-    // What is for work under way goes when the work is over.
-    const over = spot.querySelector("[data-over]");
-    const ended = over ? document.querySelectorAll("[data-until-over]:not([hidden])") : [];
-    if (ended.length > 0) document.getElementById("said").textContent = over.dataset.over; // for screen readers
-    for (const el of ended) el.hidden = true;
     if (focused) spot.querySelector(focused)?.focus({ preventScroll: true });
   };
 
