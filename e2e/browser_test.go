@@ -226,7 +226,7 @@ func (b *tab) click(find string) chromedp.Action[chromedp.Void] {
 		defer tick.Stop()
 		for {
 			why := ""
-			if err := b.evaluate(`(() => {
+			err := b.evaluateIn(ctx, `(() => {
 				const element = `+find+`;
 				if (!element) return "no such element";
 				if (element.disabled) return "disabled";
@@ -237,12 +237,13 @@ func (b *tab) click(find string) chromedp.Action[chromedp.Void] {
 				if (!over || !element.contains(over)) return "covered by " + (over ? over.outerHTML : "nothing that is seen");
 				element.click();
 				return "";
-			})()`, &why); err != nil || why == "" {
-				return err
+			})()`, &why)
+			if err == nil && why == "" {
+				return nil
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("%s: %s", find, why)
+				return fmt.Errorf("%s: %s, %v", find, why, err)
 			case <-tick.C:
 			}
 		}
@@ -267,8 +268,12 @@ func (b *tab) do(what string, steps ...chromedp.Action[chromedp.Void]) {
 
 // evaluate sets value, a pointer, to what the expression gives. A promise is awaited.
 func (b *tab) evaluate(expression string, value any) error {
+	return b.evaluateIn(b.ctx, expression, value)
+}
+
+func (b *tab) evaluateIn(ctx context.Context, expression string, value any) error {
 	yes := true
-	result, err := chromedp.Call(b.ctx, runtime.Evaluate, runtime.EvaluateParams{
+	result, err := chromedp.Call(ctx, runtime.Evaluate, runtime.EvaluateParams{
 		Expression: expression, ReturnByValue: &yes, AwaitPromise: &yes,
 	})
 	switch {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,7 +60,9 @@ func TestNodes(t *testing.T) {
 	m.awaitStored(1)
 	asks(t, second, m.url+"/images", "evil/\u202e<b>")
 	asks(t, second, m.url+"/images/"+one.uuid+"/file", "evil/\u202e<b>")
-	m.until("both are known", func() bool { return strings.Count(m.verb("nodes", "-H").stdout, "\n") == 2 })
+	m.until("the requests of both are known", func() bool {
+		return slices.Equal(strings.Fields(m.verb("nodes", "-H", "-o", "requests").stdout), []string{"2", "2"})
+	})
 
 	check := func(t *testing.T, run func(...string) said) {
 		run("nodes", "-H", "-o", "address,client,version,platform,requests,images,bytes,saved,errors", "-s", "address").want(t,
