@@ -175,26 +175,23 @@ func (c *conns) changed(nc net.Conn, state fasthttp.ConnState) {
 	cl := c.client(nc)
 	cl.whole.ended(nil)
 	now := c.now()
-	if !cl.state.CompareAndSwap(answering, now) { // the client is apart
-		c.mu.Lock()
-		cl.state.Store(now)
-		cl.enter(now)
-		c.mu.Unlock()
+	if cl.state.CompareAndSwap(answering, now) {
+		return
 	}
-	if c.draining.Load() {
-		cl.shutReading()
-	}
+	c.mu.Lock() // the client is apart
+	cl.state.Store(now)
+	cl.enter(now)
+	c.mu.Unlock()
 }
 
 // drain ends every connection between two of its requests, by shutReading, and closes the returned
-// channel when no connection is left. A client that is being answered still sends its upload, or
-// hangs up; changed ends the connection. The caller stops add before drain.
+// channel when no connection is left. An upload under way goes on: its reply is the connection's last.
+// The caller stops add before drain.
 func (c *conns) drain() <-chan struct{} {
 	c.draining.Store(true)
 	c.mu.Lock()
 	for _, value := range c.open.Range {
-		cl := value.(*client) //nolint:forcetypeassert // add's
-		if state := cl.state.Load(); state != answering && state != apart {
+		if cl := value.(*client); !cl.sending.Load() { //nolint:forcetypeassert // add's
 			cl.shutReading()
 		}
 	}

@@ -6,15 +6,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// tcpEstablished is the state of a TCP connection whose other side may still send (TCP_ESTABLISHED).
+const tcpEstablished = 1
+
 // hungUp tells what the kernel knows of a connection's other side: silent = the other side sends no
 // more, gone = the connection is broken or closed. Bytes that have arrived and are unread hide
-// nothing.
-func hungUp(raw syscall.RawConn) (silent, gone bool) {
+// nothing. shut = this side reads no more: poll(2) reports that like a silence of the other side, and the
+// state of the connection tells the two apart.
+func hungUp(raw syscall.RawConn, shut bool) (silent, gone bool) {
 	fds := []unix.PollFd{{Events: unix.POLLRDHUP}}
 	err := raw.Control(func(fd uintptr) {
 		fds[0].Fd = int32(fd)    //nolint:gosec // descriptors are small
 		_, _ = unix.Poll(fds, 0) // an interrupted call finds nothing, and the next call follows soon
+		silent = fds[0].Revents&unix.POLLRDHUP != 0
+		if silent && shut {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			silent = err == nil && info.State != tcpEstablished
+		}
 	})
-	found := fds[0].Revents
-	return found&unix.POLLRDHUP != 0, err != nil || found&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+	return silent, err != nil || fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 }

@@ -20,7 +20,8 @@ type client struct {
 
 	reading atomic.Pointer[sharedText] // by the reply under way; see memory.hold
 
-	shut atomic.Bool // the mirror has shut the reading side: only a broken connection tells that the client has hung up
+	sending atomic.Bool // an upload of the client is being read
+	shut    atomic.Bool // the mirror has shut the reading side
 
 	// What follows belongs to the goroutine of the connection.
 	request request   // the one under way
@@ -197,8 +198,8 @@ func (c *client) tellToLeave() {
 	})
 }
 
-// shutReading shuts the reading side of the connection, which is free of races: the server still reads
-// and answers the requests that have arrived, and then reads the end of the stream.
+// shutReading shuts the reading side of the connection. No request is lost: the server still reads and
+// answers the requests that have arrived, and then reads the end of the stream.
 func (c *client) shutReading() {
 	c.shut.Store(true)
 	if half, ok := rawConn(c.nc).(interface{ CloseRead() error }); ok {

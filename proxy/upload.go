@@ -195,6 +195,9 @@ func (s *Server) addFile(req *request, by mirror.Writer) error {
 		return err
 	}
 	defer s.memory.give(uploadMemory)
+	cl := req.client
+	cl.sending.Store(true)
+	defer cl.sending.Store(false)
 	w := s.wait(s.forClient(req), req, 0)
 	defer req.endWait(w)
 	u.Body = func(ctx context.Context) io.Reader { return s.bodyOf(ctx, req, w) }

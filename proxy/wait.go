@@ -221,8 +221,8 @@ func (w *watch) look() bool {
 	waits := slices.Collect(maps.Keys(w.waits))
 	w.mu.Unlock()
 	for _, b := range waits {
-		silent, gone := hungUp(b.raw)
-		silent = silent && !b.shut.Load() && !b.whole.Load() && time.Since(b.since) >= silentGrace
+		silent, gone := hungUp(b.raw, b.shut.Load())
+		silent = silent && !b.whole.Load() && time.Since(b.since) >= silentGrace
 		if (gone || silent) && w.remove(b) {
 			w.left.Inc()
 			b.cancel(errGone)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -220,54 +221,78 @@ func TestClientsThatStayAreServed(t *testing.T) {
 }
 
 // A reply that waits for its source goes on when the mirror has shut the reading side of the connection: at a
-// stop, and when the client was told to leave while its request came. A client that hangs up during a stop
-// is let go.
+// stop, and when the client was told to leave while its request came. A client that hangs up is let go.
 func TestWaitsOfShutConnections(t *testing.T) {
 	content := noise(300_000)
-	stop := func(f *fixture) {
-		go f.stop() //nolint:errcheck // the test's end tells
-		waitFor(t, "the stop", f.server.conns.draining.Load)
-	}
-	for _, test := range []struct {
-		name   string
-		shut   func(f *fixture)
-		leaves bool
-	}{
-		{name: "stop", shut: stop},
-		{name: "told to leave", shut: func(f *fixture) {
+	for name, shut := range map[string]func(f *fixture){
+		"stop": func(f *fixture) {
+			go f.stop() //nolint:errcheck // the test's end tells
+			waitFor(t, "the stop", f.server.conns.draining.Load)
+		},
+		"told to leave": func(f *fixture) {
 			for _, cl := range f.server.conns.open.Range {
 				cl.(*client).shutReading()
 			}
-		}},
-		{name: "hung up during a stop", shut: stop, leaves: true},
+		},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			f, g := withStore(t, content, "")
-			f.start()
-			g.pass(100_000)
-			c := f.dial()
-			if _, err := io.WriteString(c, "GET "+filePath+" HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
-				t.Fatal(err)
+		for _, leaves := range []bool{false, true} {
+			if leaves && runtime.GOOS != "linux" { // no other kernel tells
+				continue
 			}
-			m := f.server.metrics
-			waitFor(t, "the client to wait", func() bool { return testutil.ToFloat64(m.waiting) == 1 })
-			test.shut(f)
-			if test.leaves {
-				if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Run(fmt.Sprintf("%s, client leaves %t", name, leaves), func(t *testing.T) {
+				f, g := withStore(t, content, "")
+				f.start()
+				g.pass(100_000)
+				c := f.dial()
+				if _, err := io.WriteString(c, "GET "+filePath+" HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
 					t.Fatal(err)
 				}
-				waitFor(t, "the client to be let go", func() bool { return testutil.ToFloat64(m.connections) == 0 })
-				return
+				m := f.server.metrics
+				waitFor(t, "the client to wait", func() bool { return testutil.ToFloat64(m.waiting) == 1 })
+				shut(f)
+				if leaves {
+					if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+						t.Fatal(err)
+					}
+					waitFor(t, "the client to be let go", func() bool { return testutil.ToFloat64(m.connections) == 0 })
+					return
+				}
+				time.AfterFunc(silentGrace+3*watchEvery, func() { g.pass(len(content)) }) // what the watch must not do takes so long
+				br := bufio.NewReader(c)
+				if r := f.read(br, "GET"); r.status != 200 || r.body != string(content) {
+					t.Errorf("%d, %d bytes, %v", r.status, len(r.body), r.err)
+				}
+				if _, err := br.ReadByte(); err != io.EOF {
+					t.Errorf("after the reply: %v, want the end of the connection", err)
+				}
+			})
+		}
+	}
+}
+
+// A stop waits for no body that nothing reads.
+func TestStopDoesNotWaitForBodies(t *testing.T) {
+	for _, request := range []string{"GET /ping", "POST /images?action=import"} {
+		f := newFixture(t)
+		f.options.DrainTimeout = time.Hour
+		f.start()
+		c := f.dial()
+		if _, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: m\r\nContent-Length: 1000\r\n\r\n.", request); err != nil {
+			t.Fatal(err)
+		}
+		if r := f.read(bufio.NewReader(c), "GET"); r.err != nil {
+			t.Fatal(r.err)
+		}
+		stopped := make(chan error, 1)
+		go func() { stopped <- f.stop() }()
+		select {
+		case err := <-stopped:
+			if err != nil {
+				t.Error(err)
 			}
-			time.AfterFunc(silentGrace+3*watchEvery, func() { g.pass(len(content)) }) // what the watch must not do takes so long
-			br := bufio.NewReader(c)
-			if r := f.read(br, "GET"); r.status != 200 || r.body != string(content) {
-				t.Errorf("%d, %d bytes, %v", r.status, len(r.body), r.err)
-			}
-			if _, err := br.ReadByte(); err != io.EOF {
-				t.Errorf("after the reply: %v, want the end of the connection", err)
-			}
-		})
+		case <-time.After(readTimeout / 2):
+			t.Errorf("%s: the stop waits", request)
+		}
 	}
 }
 
