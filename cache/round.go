@@ -193,7 +193,7 @@ func (r *round) confirm(got verify.Digests) {
 		v := r.view
 		v.verified, v.judged, v.digests, v.size = true, time.Now(), got, got.Size
 	})
-	runtime.Gosched() // Readers come first: what follows holds the processor up with system calls
+	runtime.Gosched() // readers come before the sync, a system call that holds the processor
 }
 
 // digest waits for the digests that did not decide.

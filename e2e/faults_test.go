@@ -201,7 +201,7 @@ func TestRangesOfAFill(t *testing.T) {
 		if _, err := io.ReadFull(resp.Body, got[1:]); err != nil {
 			return err
 		}
-		if sent := src.sent(img); sent < size-64<<10 { // which counts bytes after they are sent
+		if sent := src.sent(img); sent < size-64<<10 { // the source counts bytes after the bytes are sent
 			t.Errorf("the last byte comes when the source has sent %d bytes", sent)
 		}
 		if !bytes.Equal(got, img.file[:100]) {

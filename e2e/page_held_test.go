@@ -111,9 +111,14 @@ func fetched(t *testing.T, m *mirror, img image) (b *tab, job string) {
 // TestPageHeldToTheEnd: the button for work under way goes with the work, also while text is selected.
 func TestPageHeldToTheEnd(t *testing.T) {
 	t.Parallel()
-	img := newImage("slow-image", 2<<20)
+	img := newImage("slow-image", 5<<20)
 	m := startMirror(t, nil, from(newSource(t, img).link(500_000), settings{"name": "far"}))
 	b, _ := fetched(t, m, img)
-	b.js(`getSelection().selectAllChildren(document.querySelector("[data-live]")); 0`, nil)
+	var underWay bool
+	b.js(`getSelection().selectAllChildren(document.querySelector("[data-live]"));
+		!document.querySelector("[data-until-over]").hidden`, &underWay)
+	if !underWay {
+		t.Fatal("the work is over too early")
+	}
 	b.until(`document.querySelector("[data-until-over]").hidden && document.getElementById("said").textContent !== ""`)
 }

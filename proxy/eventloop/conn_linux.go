@@ -72,53 +72,63 @@ func (c *Conn) enter(watch func(fd int) error) error {
 	return nil
 }
 
-// spare is a descriptor in reserve. The way out of the loops takes one more descriptor for a moment: the spare one makes
-// room where no other descriptor is free.
+// spare is a descriptor in reserve, a copy of another one. The way out of the loops takes one more descriptor for a moment:
+// the spare one makes room where no other descriptor is free.
 type spare struct {
+	of int
+
 	mu sync.Mutex
-	fd int
+	fd int // none: other descriptors have taken all room
 }
 
-func newSpare() (*spare, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	return &spare{fd: fd}, os.NewSyscallError("eventfd", err)
+func newSpare(of int) *spare {
+	s := &spare{of: of, fd: none}
+	s.fill()
+	return s
+}
+
+// fill puts a descriptor in reserve where there is none, and room for one. s.mu is held.
+func (s *spare) fill() {
+	if s.fd != none {
+		return
+	}
+	if fd, err := unix.FcntlInt(uintptr(s.of), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+		s.fd = fd
+	}
+}
+
+// empty makes room. s.mu is held.
+func (s *spare) empty() {
+	if s.fd != none {
+		_ = unix.Close(s.fd) // the other descriptor stays
+		s.fd = none
+	}
+}
+
+func (s *spare) lose() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.empty()
 }
 
 // connOf is net.FileConn of file, and closes file unless the error is a lack of descriptors.
 func (s *spare) connOf(file *os.File) (conn net.Conn, full bool, err error) {
-	if conn, full, err = connOf(file); !full {
-		return conn, false, err
-	}
-	s.mu.Lock()
+	s.mu.Lock() // else other connections take the room
 	defer s.mu.Unlock()
-	if s.fd != none {
-		_ = unix.Close(s.fd) // an eventfd has nothing to lose
-	}
-	conn, full, err = connOf(file)
-	if s.fd, _ = unix.Eventfd(0, unix.EFD_CLOEXEC); s.fd < 0 { // another one has taken the room: the next call tries again
-		s.fd = none
-	}
-	return conn, full, err
-}
-
-func (s *spare) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd != none {
-		_ = unix.Close(s.fd)
-		s.fd = none
-	}
-}
-
-// connOf is spare.connOf without a spare descriptor.
-func connOf(file *os.File) (conn net.Conn, full bool, err error) {
+	defer s.fill()
 	conn, err = net.FileConn(file)
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+	if isFull(err) {
+		s.empty()
+		conn, err = net.FileConn(file)
+	}
+	if isFull(err) {
 		return nil, true, err
 	}
 	_ = file.Close() // conn has a descriptor of its own
 	return conn, false, err
 }
+
+func isFull(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 // leaveTime is how long a connection may wait for a descriptor where the spare one does not help.
 const leaveTime = 10 * time.Second

@@ -419,37 +419,55 @@ func (l *lab) used(do func(useAll func())) {
 	do(useAll)
 }
 
-// Connections leave although all descriptors are in use, one after the other and at the same moment.
+// wantLeft waits for a connection that leaves with "leave".
+func (l *lab) wantLeft() {
+	l.Helper()
+	select {
+	case got := <-l.left:
+		l.want(got.conn, "leave")
+		l.Cleanup(func() { got.conn.Close() })
+	case err := <-l.ended:
+		l.Fatal(err)
+	}
+}
+
+// Connections leave although all descriptors are in use, one after the other and at the same moment. The reserve is there
+// again afterwards, also when others have taken the room.
 func TestLeaveByTheSpareDescriptor(t *testing.T) {
 	l := newLab(t, Options{})
 	const many = 10
 	var far []*net.TCPConn
-	for range 2 * many {
+	for range 3*many + 2 {
 		c, _ := l.dial()
 		far = append(far, c)
 	}
-	wantLeft := func() {
-		t.Helper()
-		select {
-		case got := <-l.left:
-			l.want(got.conn, "leave")
-			t.Cleanup(func() { got.conn.Close() })
-		case err := <-l.ended:
-			t.Fatal(err)
-		}
+	next := func() (c *net.TCPConn) {
+		c, far = far[0], far[1:]
+		return c
 	}
 	l.used(func(useAll func()) {
-		for _, c := range far[:many] {
-			l.write(c, "leave")
-			wantLeft()
-			useAll() // the spare one is in reserve again
+		for range 2 {
+			for range many / 2 {
+				l.write(next(), "leave")
+				l.wantLeft()
+				useAll()
+			}
+			for range many {
+				l.write(next(), "leave")
+			}
+			for range many {
+				l.wantLeft()
+			}
+			useAll()
 		}
-		for _, c := range far[many:] {
-			l.write(c, "leave")
-		}
-		for range many {
-			wantLeft()
-		}
+		l.loops.spare.lose()
+		useAll()
+	})
+	l.write(next(), "leave") // where there is room
+	l.wantLeft()
+	l.used(func(func()) {
+		l.write(next(), "leave")
+		l.wantLeft()
 	})
 }
 

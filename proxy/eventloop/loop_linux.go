@@ -18,8 +18,9 @@ const inSize = 8 << 10
 
 // Loops are event loops. The methods may be called concurrently.
 type Loops struct {
-	all  []*loop
-	next atomic.Uint32
+	all   []*loop
+	next  atomic.Uint32
+	spare *spare
 }
 
 // loop has some connections.
@@ -29,8 +30,8 @@ type loop struct {
 	every  time.Duration // from one look for connections without a request to the next
 	in     []byte
 
-	poll, end int // an epoll(7), and an eventfd(2) in the epoll: the loop has to end
-	spare     *spare
+	poll, end int    // an epoll(7), and an eventfd(2) in the epoll: the loop has to end
+	spare     *spare // of all loops
 	ended     chan struct{}
 
 	mu    sync.Mutex
@@ -46,6 +47,10 @@ func New(o Options) (*Loops, error) {
 			l.Close()
 			return nil, fmt.Errorf("event loops: %w", err)
 		}
+		if l.spare == nil {
+			l.spare = newSpare(one.end)
+		}
+		one.spare = l.spare
 		l.all = append(l.all, one)
 		go one.run()
 	}
@@ -56,6 +61,9 @@ func New(o Options) (*Loops, error) {
 func (l *Loops) Close() {
 	for _, one := range l.all {
 		one.close()
+	}
+	if l.spare != nil {
+		l.spare.lose()
 	}
 }
 
@@ -76,10 +84,7 @@ func newLoop(o Options) (*loop, error) {
 		_ = unix.Close(poll)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	if err = l.watch(l.end); err == nil {
-		l.spare, err = newSpare()
-	}
-	if err != nil {
+	if err := l.watch(l.end); err != nil {
 		_, _ = unix.Close(poll), unix.Close(l.end)
 		return nil, err
 	}
@@ -90,7 +95,6 @@ func (l *loop) close() {
 	_, _ = unix.Write(l.end, []byte{7: 1}) // an eventfd takes a number of 8 bytes other than 0, and has no other error
 	<-l.ended
 	_, _ = unix.Close(l.poll), unix.Close(l.end) // these have no data to lose
-	l.spare.close()
 }
 
 // watch has the loop told of fd as long as fd has something to read.

@@ -14,7 +14,7 @@
     state.textContent = text;
   };
 
-  const waiting = new Map(); // what has come meanwhile for spots that are held: an element's id to its HTML
+  const waiting = new Map(); // the latest HTML of each spot that is held, by the spot's id
   const pressed = new Map(); // pointers, and the space bar, that are pressed: each press is an object of its own
 
   const release = () => {
@@ -23,7 +23,7 @@
   const press = (by) => pressed.set(by, {});
   const letGo = (by) => {
     const which = pressed.get(by);
-    setTimeout(() => { // the click comes first, and may be a second press
+    setTimeout(() => { // the click comes first; the pointer may be pressed again by then
       if (pressed.get(by) === which) pressed.delete(by);
       release();
     });
@@ -38,7 +38,7 @@
   // keyOf finds an element again after its replacement.
   const keyOf = (el) => el && (el.id ? "#" + CSS.escape(el.id) : el.getAttribute("href") ? `[href="${CSS.escape(el.getAttribute("href"))}"]` : el.tagName);
 
-  // end hides what is for work under way once a part tells that the work is over.
+  // end hides the elements for work under way once a part tells that the work is over.
   const end = (part) => {
     const over = part.querySelector("[data-over]");
     const ended = over ? document.querySelectorAll("[data-until-over]:not([hidden])") : [];
@@ -50,7 +50,7 @@
     const spot = spots.get(id);
     if (!spot) return;
     waiting.delete(id);
-    // All spots are held while the reader presses, about to click: nothing moves, and no click is lost.
+    // A press holds all spots, so that nothing moves between press and click.
     if (pressed.size > 0) { waiting.set(id, html); return; }
     const made = new DOMParser().parseFromString(html, "text/html");
     end(made);
