@@ -165,14 +165,27 @@ func (f *fill) urge() { f.update(func() { f.urged = true }) }
 // publish is Store.publish, in one of the places for downloads with a verdict and no record: as long as there is none,
 // the download keeps its slot. The end of the store ends the wait; all bytes are left to the next process.
 func (d *download) publish(r *round) error {
-	select {
-	case d.s.unrecorded <- struct{}{}:
-	case <-d.s.ctx.Done():
-		return fmt.Errorf("waiting for records: %w", context.Cause(d.s.ctx))
+	if err := d.s.awaitRecords(); err != nil {
+		return err
 	}
 	defer func() { <-d.s.unrecorded }()
 	d.giveSlot()
 	return d.s.publish(d.f, r)
+}
+
+// awaitRecords takes one of the places in unrecorded. The error matches ErrClosed: no place was free before the store's end.
+func (s *Store) awaitRecords() error {
+	select {
+	case s.unrecorded <- struct{}{}: // also while the store ends
+		return nil
+	default:
+	}
+	select {
+	case s.unrecorded <- struct{}{}:
+		return nil
+	case <-s.ctx.Done():
+		return fmt.Errorf("waiting for records: %w", context.Cause(s.ctx))
+	}
 }
 
 // recordMetrics tell of the places for downloads with a verdict and no record.

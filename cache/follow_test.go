@@ -137,6 +137,21 @@ func TestCloseEndsSmallFiles(t *testing.T) {
 	})
 }
 
+// A verdict that comes while the store ends takes a free place, so that a small file has its record. Where no place is
+// free, the end of the store ends the wait.
+func TestAwaitRecordsAtTheEnd(t *testing.T) {
+	s := openStore(t, Options{})
+	s.cancel(ErrClosed)
+	for range cap(s.unrecorded) {
+		if err := s.awaitRecords(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.awaitRecords(); !errors.Is(err, ErrClosed) {
+		t.Errorf("without a place: %v", err)
+	}
+}
+
 // A file that is lost between verdict and record is brought again, in a slot.
 func TestLostBeforeTheRecord(t *testing.T) {
 	s := openStore(t, Options{FillSlots: 1})
