@@ -15,17 +15,20 @@ func hit(t *testing.T, content []byte, o func(*Options)) (*fixture, *watchListen
 	t.Helper()
 	f, g := withStore(t, content, "")
 	g.pass(len(content))
+	f.start() // by the usual times
+	f.get(filePath)
+	waitFor(t, "the file to be published", func() bool { return f.send("HEAD", filePath).header.Get("X-Cache") == "HIT" })
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
 	o(&f.options)
+	f.options.Registerer = nil // has the metrics of the first server
 	s, err := New(f.options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ln := &watchListener{Listener: listenTCP(t)}
 	f.serve(s, ln)
-	f.get(filePath)
-	waitFor(t, "the file to be published", func() bool { return f.send("HEAD", filePath).header.Get("X-Cache") == "HIT" })
-	ln.sent.Store(0)
-	ln.written.Store(0)
 	return f, ln
 }
 

@@ -347,7 +347,7 @@ func TestWriteRefuses(t *testing.T) {
 // Uploads are bounded, in all and of one address, and each must come at a rate. A delete ends an upload.
 func TestUploadBounds(t *testing.T) {
 	w := newWritable(t)
-	w.options.ClientStall = 300 * time.Millisecond
+	w.options.ClientStall = time.Second
 	w.start()
 	content := packed(t, 100_000)
 	half := func(n int) net.Conn {

@@ -133,8 +133,9 @@ func TestUnpublishSharedFile(t *testing.T) {
 // An upload that stalls is told so, leaves nothing behind, and can be sent again.
 func TestPublishStalls(t *testing.T) {
 	o := testOptions(t)
+	usual := o
 	o.Cache.StallTimeout = 50 * time.Millisecond
-	m, _ := runMirror(t, o)
+	m, stop := runMirror(t, o)
 	text, file := sampleFiles(t, sampleBase)
 	wait := readerFunc(func([]byte) (int, error) {
 		for len(m.store.Fills()) > 0 {
@@ -150,6 +151,8 @@ func TestPublishStalls(t *testing.T) {
 	if parts := m.store.Partials(); len(parts) != 0 {
 		t.Errorf("left behind: %v", parts)
 	}
+	stop()
+	m, _ = runMirror(t, usual)
 	if _, err := m.Publish(t.Context(), text, bytes.NewReader(file)); err != nil {
 		t.Error(err)
 	}

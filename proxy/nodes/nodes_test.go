@@ -180,7 +180,7 @@ func TestBounds(t *testing.T) {
 func TestKeepAndOff(t *testing.T) {
 	notes := new(fakeNotes)
 	j := newJournal(t, notes, Limits{Keep: time.Hour, Max: 10})
-	j.take(fetch(1, 1, "hit").with(func(r *Request) { r.Ended = now.Add(-59 * time.Minute) }))
+	j.take(fetch(1, 1, "hit").with(func(r *Request) { r.Ended = now.Add(-45 * time.Minute) }))
 	j.take(fetch(2, 1, "hit"))
 	j.flush(math.MaxInt)
 	wantNodes(t, j, Query{}, 2, 2, 1)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -237,33 +238,34 @@ func TestListForgetsABrokenTry(t *testing.T) {
 
 // A few large manifests are read at the same time; small ones do not wait for these.
 func TestLargeManifestsTakeTurns(t *testing.T) {
-	large := strings.Replace(string(small(1)), `"files":[`, `"description":"`+strings.Repeat("a", 2*smallDocument)+`","files":[`, 1)
-	c := newClient(t, Options{Kind: kindIMGAPI, URL: serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.URL.Path, upstreamtest.ID(1).String()) {
-			_, _ = io.WriteString(w, large)
-			return
+	synctest.Test(t, func(t *testing.T) {
+		large := strings.Replace(string(small(1)), `"files":[`, `"description":"`+strings.Repeat("a", 2*smallDocument)+`","files":[`, 1)
+		c := newBubble(t, Options{Kind: kindIMGAPI}, func(r *http.Request) (*http.Response, error) {
+			if strings.Contains(r.URL.Path, upstreamtest.ID(1).String()) {
+				return reply(r, 200, strings.NewReader(large)), nil
+			}
+			return reply(r, 200, bytes.NewReader(small(2))), nil
+		})
+		for range largeDocuments {
+			c.large <- struct{}{}
 		}
-		_, _ = w.Write(small(2))
-	})})
-	for range largeDocuments {
-		c.large <- struct{}{}
-	}
-	if _, err := c.Get(t.Context(), upstreamtest.ID(2)); err != nil {
-		t.Errorf("small: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if _, err := c.Get(ctx, upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) {
-		t.Errorf("large, without a turn: %v", err)
-	}
-	if n := testutil.ToFloat64(c.metrics.refusals.WithLabelValues(reasonTurn)); n != 1 {
-		t.Errorf("%v refusals, want 1", n)
-	}
-	<-c.large
-	if _, err := c.Get(t.Context(), upstreamtest.ID(1)); err != nil {
-		t.Errorf("large: %v", err)
-	}
-	if n := len(c.large); n != largeDocuments-1 {
-		t.Errorf("%d large answers are being read", n)
-	}
+		if _, err := c.Get(t.Context(), upstreamtest.ID(2)); err != nil {
+			t.Errorf("small: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		if _, err := c.Get(ctx, upstreamtest.ID(1)); !errors.Is(err, verify.ErrUnavailable) {
+			t.Errorf("large, without a turn: %v", err)
+		}
+		if n := testutil.ToFloat64(c.metrics.refusals.WithLabelValues(reasonTurn)); n != 1 {
+			t.Errorf("%v refusals, want 1", n)
+		}
+		<-c.large
+		if _, err := c.Get(t.Context(), upstreamtest.ID(1)); err != nil {
+			t.Errorf("large: %v", err)
+		}
+		if n := len(c.large); n != largeDocuments-1 {
+			t.Errorf("%d large answers are being read", n)
+		}
+	})
 }

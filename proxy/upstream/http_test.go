@@ -317,7 +317,7 @@ func TestErrorBodyIsOfNoAccount(t *testing.T) {
 func TestNoAnswerInTime(t *testing.T) {
 	s := newServer(t, upstreamtest.Options{})
 	s.Inject(upstreamtest.Fault{Stall: true, Status: 200, Body: "x"})
-	c := newClient(t, Options{URL: s.URL(), Kind: kindIMGAPI, StallTimeout: 20 * time.Millisecond})
+	c := newClient(t, Options{URL: s.URL(), Kind: kindIMGAPI, StallTimeout: 250 * time.Millisecond})
 	m := parse(t, small(1))
 	if _, err := c.Get(t.Context(), m.UUID); !errors.Is(err, verify.ErrUnavailable) || !errors.Is(err, verify.ErrStalled) {
 		t.Errorf("a body that stalls: %v", err)

@@ -69,7 +69,8 @@ func TestFaultyFiles(t *testing.T) {
 			s.Inject(test.fault)
 			o := Options{}
 			if test.match == verify.ErrStalled {
-				o.StallTimeout = 50 * time.Millisecond
+				t.Parallel()
+				o.StallTimeout = 3 * time.Second // the bytes before the stall come in time
 			}
 			st, size, err := open(t, s, data, test.offset, o)
 			if err != nil {
