@@ -7,8 +7,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"imgmirror/verify"
 )
@@ -318,4 +320,57 @@ func TestLimitHoldsBack(t *testing.T) {
 			})
 		}
 	}
+}
+
+// lineEnd is a body of zeros with a pause before the last block, as from a line that is slower than the disk.
+type lineEnd struct {
+	zeros
+	ended time.Time
+}
+
+func (l *lineEnd) Read(p []byte) (int, error) {
+	if n := l.left - holdBack; n > 0 {
+		p = p[:min(int64(len(p)), n)]
+	} else if l.left == holdBack {
+		time.Sleep(3 * time.Millisecond)
+	}
+	n, err := l.zeros.Read(p)
+	if l.left == 0 {
+		l.ended = time.Now()
+	}
+	return n, err
+}
+
+// The time from the source's last byte to the reader's: the reader must not come behind the sync.
+func BenchmarkLastBlock(b *testing.B) {
+	const size = 16 << 20
+	s := openStore(b, Options{})
+	var behind []time.Duration
+	head := byte(0)
+	for b.Loop() {
+		s.Idle()
+		head++
+		sum := sha1.New()
+		io.Copy(sum, &zeros{size, head})
+		want := verify.Want{SHA1: verify.Sum(sum.Sum(nil)), Size: size}
+		line := &lineEnd{zeros: zeros{size, head}}
+		r, err := s.File(b.Context(), Blob{Want: want}, []Source{{Name: "a", Open: func(context.Context, int64) (*verify.Stream, error) {
+			return &verify.Stream{ReadCloser: line, Size: size}, nil
+		}}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, r); n != size || err != nil {
+			b.Fatal(n, err)
+		}
+		behind = append(behind, time.Since(line.ended))
+		r.Close()
+		s.Idle()
+		if _, err := s.Remove(b.Context(), want.SHA1); err != nil {
+			b.Fatal(err)
+		}
+	}
+	slices.Sort(behind)
+	b.ReportMetric(float64(behind[len(behind)/2].Microseconds()), "median-us")
+	b.ReportMetric(float64(behind[len(behind)*9/10].Microseconds()), "p90-us")
 }
