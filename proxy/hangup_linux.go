@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tcpEstablished is the state of a TCP connection whose other side may still send (TCP_ESTABLISHED).
+// tcpEstablished is TCP_ESTABLISHED, the state of a connection that neither side has ended.
 const tcpEstablished = 1
 
 // hungUp tells what the kernel knows of a connection's other side: silent = the other side sends no

@@ -105,6 +105,7 @@ func (s *spare) empty() {
 	}
 }
 
+// lose gives the reserve up, until the next connOf.
 func (s *spare) lose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
