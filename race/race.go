@@ -9,10 +9,11 @@ import (
 )
 
 // First calls ask with 0 to n-1, in order: the next when one has answered in vain, and also when
-// the last one asked has had pause as a head start. ask must not wait, and sees to it that one
-// answer follows on answers, which has room for all. good judges an answer; the first good one
-// wins. Without a winner ok is false: all have answered in vain, or ctx has ended. ask and good
-// run in the caller's goroutine. late waits for the answers that are still to come, and gives them.
+// the last one asked has had pause as a head start. Without a pause all are asked at once. ask must
+// not wait, and sees to it that one answer follows on answers, which has room for all. good judges
+// an answer; the first good one wins. Without a winner ok is false: all have answered in vain, or
+// ctx has ended. ask and good run in the caller's goroutine. late waits for the answers that are
+// still to come, and gives them.
 func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i int, answers chan<- T), good func(T) bool) (won T, late iter.Seq[T], ok bool) {
 	answers, pending := make(chan T, n), 0
 	late = func(yield func(T) bool) {
@@ -22,23 +23,31 @@ func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i in
 			}
 		}
 	}
-	next := time.NewTimer(0)
+	next := time.NewTimer(pause)
 	defer next.Stop()
-	for asked := 0; asked < n || pending > 0; {
+	asked := 0
+	more := func() {
+		for asked < n && ctx.Err() == nil {
+			ask(asked, answers)
+			asked++
+			pending++
+			if pause > 0 && asked < n {
+				next.Reset(pause)
+				return
+			}
+		}
+		next.Stop() // none is left to ask
+	}
+	for more(); pending > 0; {
 		select {
 		case <-next.C:
-			if asked < n {
-				ask(asked, answers)
-				asked++
-				pending++
-				next.Reset(pause)
-			}
+			more()
 		case a := <-answers:
 			pending--
 			if good(a) {
 				return a, late, true
 			}
-			next.Reset(0)
+			more()
 		case <-ctx.Done():
 			return won, late, false
 		}

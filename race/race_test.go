@@ -16,6 +16,7 @@ type runner struct {
 
 func TestFirst(t *testing.T) {
 	const s = time.Second
+	pause := 2 * s
 	f := func(what string, runners []runner, limit time.Duration, won int, took time.Duration, pending int, starts ...time.Duration) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
@@ -23,7 +24,7 @@ func TestFirst(t *testing.T) {
 			defer cancel()
 			began := time.Now()
 			var asked []time.Duration
-			i, late, ok := First(ctx, len(runners), 2*s, func(i int, answers chan<- int) {
+			i, late, ok := First(ctx, len(runners), pause, func(i int, answers chan<- int) {
 				asked = append(asked, time.Since(began))
 				time.AfterFunc(runners[i].after, func() { answers <- i })
 			}, func(i int) bool { return runners[i].well })
@@ -43,4 +44,25 @@ func TestFirst(t *testing.T) {
 	f("a late one still counts", []runner{{3 * s, true}, {0, false}}, 9*s, 0, 3*s, 0, 0, 2*s)
 	f("all in vain", []runner{{s, false}, {s, false}}, 9*s, -1, 2*s, 0, 0, s)
 	f("no time left", []runner{{9 * s, true}, {9 * s, true}}, 3*s, -1, 3*s, 2, 0, 2*s)
+	pause = 0
+	f("all at once", []runner{{9 * s, true}, {s, false}, {2 * s, true}}, 9*s, 2, 2*s, 1, 0, 0, 0)
+	f("all at once, in vain", []runner{{s, false}, {2 * s, false}}, 9*s, -1, 2*s, 0, 0, 0)
+}
+
+// TestFirstOfAnEndedContext: nothing is asked of any once the context has ended.
+func TestFirstOfAnEndedContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	ask := func(_ int, answers chan<- int) {
+		asked++
+		cancel()
+		answers <- 0
+	}
+	vain := func(int) bool { return false }
+	if _, _, ok := First(ctx, 2, 0, ask, vain); ok || asked != 1 {
+		t.Errorf("the context ends with the first: %v, %d asked", ok, asked)
+	}
+	if _, _, ok := First(ctx, 2, time.Second, ask, vain); ok || asked != 1 {
+		t.Errorf("an ended context: %v, %d asked", ok, asked)
+	}
 }
