@@ -40,7 +40,7 @@ func TestOriginsAreFetched(t *testing.T) {
 	}
 	a.set(func(f *fake) { f.err = errDown })
 	b.set(func(f *fake) { f.err = errDown })
-	c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(a, b), Index: x})
 	check(c)
 	if x.overlaps != 0 {
 		t.Errorf("%d calls of the index while another was under way", x.overlaps)
@@ -258,7 +258,7 @@ func TestVanished(t *testing.T) {
 		wantAbsent(t, c, 4)
 	}
 	check()
-	c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(a, b), Index: x})
 	check()
 
 	b.set(func(f *fake) { f.listed = []spec{} })

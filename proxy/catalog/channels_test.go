@@ -59,9 +59,9 @@ func TestViews(t *testing.T) {
 		if _, ok := c.Current().View("nightly"); ok {
 			t.Error("a channel that nobody configured")
 		}
-		c = newCatalog(t, Options{Sources: sources, Index: x, Channels: twoChannels, Offline: true})
+		c = restarted(t, c, Options{Sources: sources, Index: x, Channels: twoChannels, Offline: true})
 	}
-	c = newCatalog(t, Options{Sources: sources, Index: x, Offline: true})
+	c = restarted(t, c, Options{Sources: sources, Index: x, Offline: true})
 	wantShown(t, c, 1, 2, 3, 4, 5, 6)
 	if _, ok := c.Current().View("dev"); ok || c.Current().DefaultChannel() != "*" {
 		t.Error("channels that are off")

@@ -42,7 +42,7 @@ func TestDatesAreKept(t *testing.T) {
 	f.set(func(f *fake) { f.answered = time.Time{} })
 	refresh(t, c)
 	same("when an answer has no date")
-	c = newCatalog(t, Options{Sources: sourcesOf(f), Index: index})
+	c = restarted(t, c, Options{Sources: sourcesOf(f), Index: index})
 	same("after a restart")
 	f.set(func(f *fake) { f.answered = day.AddDate(0, 2, 0) })
 	refresh(t, c)

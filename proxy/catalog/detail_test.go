@@ -63,7 +63,7 @@ func TestDetail(t *testing.T) {
 	asked("2:1 3:1 5:1 6:1 9:1")
 
 	a.set(func(f *fake) { f.err = errDown })
-	c = newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(a), Index: x})
 	check()
 	a.set(func(f *fake) { f.err = nil })
 	refresh(t, c)

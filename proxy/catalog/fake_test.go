@@ -435,6 +435,13 @@ func newCatalog(t testing.TB, o Options) *Catalog {
 	return c
 }
 
+// restarted is the catalogue after c: with o, once c has saved what c has found.
+func restarted(t testing.TB, c *Catalog, o Options) *Catalog {
+	t.Helper()
+	c.stop()
+	return newCatalog(t, o)
+}
+
 // refresh all sources, which must succeed.
 func refresh(t testing.TB, c *Catalog) {
 	t.Helper()

@@ -130,12 +130,12 @@ func TestRefusalsLast(t *testing.T) {
 		if got, want := why(c, 100), "source: refused"; got != want {
 			t.Errorf("the first: %q, want %q", got, want)
 		}
-		c = newCatalog(t, Options{Sources: sourcesOf(f), Index: index, Offline: true})
+		c = restarted(t, c, Options{Sources: sourcesOf(f), Index: index, Offline: true})
 	}
 	if kept := len(index.saved("source").Refusals.First); kept > 100 {
 		t.Errorf("%d refusals are kept", kept)
 	}
-	c = newCatalog(t, Options{Sources: sourcesOf(f), Index: index})
+	c = restarted(t, c, Options{Sources: sourcesOf(f), Index: index})
 	f.set(func(f *fake) { f.refused = nil })
 	refresh(t, c)
 	if got, want := hiddenAt(t, c, "source"), "map[]"; got != want {

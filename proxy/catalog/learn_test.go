@@ -66,7 +66,7 @@ func TestLearn(t *testing.T) {
 	}
 	c.tasks.Wait() // what was found is saved after the answer
 	c.Learn(file(9), manifest.Facts{SHA1: verify.Sum{9}, Size: 1009, Compression: "gzip"})
-	c = newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(a), Index: x})
 	check()
 	if f := entry(t, c, 9).Manifest.Files[0]; f.SHA1 != (verify.Sum{9}) {
 		t.Errorf("%+v", f)

@@ -122,7 +122,7 @@ func TestLook(t *testing.T) {
 		t.Errorf("looked at %v, want %v", got, once)
 	}
 
-	c = newCatalog(t, Options{Sources: sourcesOf(&fake{t: t, name: "a", err: errDown}), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(&fake{t: t, name: "a", err: errDown}), Index: x})
 	check(true)
 }
 
@@ -246,7 +246,7 @@ func TestLookOnDisk(t *testing.T) {
 
 	var mu sync.Mutex
 	disk := make(map[uuid.UUID]manifest.Facts)
-	c = newCatalog(t, Options{Sources: sourcesOf(a), Index: x, Offline: true, Stored: func(m manifest.Manifest, i int) (manifest.Facts, bool) {
+	c = restarted(t, c, Options{Sources: sourcesOf(a), Index: x, Offline: true, Stored: func(m manifest.Manifest, i int) (manifest.Facts, bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		f, ok := disk[m.UUID]

@@ -52,7 +52,7 @@ func TestGetUnlisted(t *testing.T) {
 		}
 		wantShown(t, c, 1)
 
-		c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: x, Offline: true})
+		c = restarted(t, c, Options{Sources: sourcesOf(a, b), Index: x, Offline: true})
 		wantShown(t, c, 1)
 		for _, n := range []int{5, 6, 7} {
 			entry(t, c, n)

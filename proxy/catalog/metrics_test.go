@@ -113,7 +113,7 @@ func TestMetrics(t *testing.T) {
 	check("after lookups")
 
 	r = prometheus.NewRegistry()
-	c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: index, Registerer: r, Cached: cached, Offline: true})
+	c = restarted(t, c, Options{Sources: sourcesOf(a, b), Index: index, Registerer: r, Cached: cached, Offline: true})
 	want = map[string]float64{
 		"catalog_hidden_images{disabled}": 1, "catalog_hidden_images{conflict}": 1,
 		"catalog_images{}": 3, "catalog_conflicts{}": 1, "catalog_retired_images{}": 1,

@@ -62,15 +62,20 @@ func TestSuspectedSource(t *testing.T) {
 		rest := time.Now().Add(time.Minute)
 		a.set(func(f *fake) { f.askedFrom, f.resting = rest, 3 })
 		a.suspect <- struct{}{}
+		synctest.Wait()
+		a.suspect <- struct{}{} // the same suspicion
 		time.Sleep(firstRetry - 1)
 		synctest.Wait()
 		if n := a.count(); n != 1 {
 			t.Errorf("asked for %d lists at once", n)
 		}
-		time.Sleep(time.Nanosecond)
-		synctest.Wait()
-		if n := a.count(); n != 2 {
-			t.Errorf("asked for %d lists, want 2", n)
+		for range 2 {
+			time.Sleep(time.Nanosecond)
+			synctest.Wait()
+			if n := a.count(); n != 2 {
+				t.Errorf("asked for %d lists, want 2", n)
+			}
+			time.Sleep(firstRetry)
 		}
 		if s := c.Status()[0]; s.State != stateUp || !s.AskedFrom.Equal(rest) || s.Resting != 3 || s.Reason != "they fail" {
 			t.Errorf("%+v", s)

@@ -50,29 +50,34 @@ func (c *Catalog) announce(ctx context.Context) {
 
 // keepFresh refreshes s again and again until ctx ends.
 func (c *Catalog) keepFresh(ctx context.Context, s *source) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	last, next := time.Time{}, time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.remote.Suspect():
-			if soon := last.Add(firstRetry); soon.Before(next) {
-				next = soon
-				timer.Reset(time.Until(next))
-			}
-			continue
-		case <-timer.C:
-		}
-		last = time.Now()
+	for ctx.Err() == nil {
+		began := time.Now()
 		if err := c.refresh(ctx, s); err == nil {
 			c.complete(ctx)
 		}
 		c.giveBack()
-		pause := c.pause(s)
-		next = time.Now().Add(pause)
-		timer.Reset(pause)
+		c.rest(ctx, s, began.Add(firstRetry))
+	}
+}
+
+// rest waits for the time at which s is asked again. A suspect source is asked soon: at soon, or at once after soon.
+// rest ends with ctx, too.
+func (c *Catalog) rest(ctx context.Context, s *source, soon time.Time) {
+	due, cancel := context.WithTimeout(ctx, c.pause(s))
+	defer cancel()
+	select {
+	case <-due.Done():
+		return
+	case <-s.remote.Suspect():
+	}
+	early, cancel := context.WithDeadline(due, soon)
+	defer cancel()
+	for {
+		select {
+		case <-early.Done():
+			return
+		case <-s.remote.Suspect(): // tells no more than the first
+		}
 	}
 }
 

@@ -308,7 +308,7 @@ func TestRestart(t *testing.T) {
 	a.set(func(f *fake) { f.err = errDown })
 	b.set(func(f *fake) { f.err = errDown })
 	r := prometheus.NewRegistry()
-	c = newCatalog(t, Options{Sources: sourcesOf(a, b), Index: x, Registerer: r})
+	c = restarted(t, c, Options{Sources: sourcesOf(a, b), Index: x, Registerer: r})
 	<-c.Ready()
 	wantShown(t, c, 1, 2, 3)
 	if e := entry(t, c, 7); e.Listed || e.Source != "a" || holders(e) != "a" || e.Manifest.State != "disabled" {
@@ -341,7 +341,7 @@ func TestRestart(t *testing.T) {
 		t.Error("swapped although nothing has changed")
 	}
 
-	c = newCatalog(t, Options{Sources: sourcesOf(b), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(b), Index: x})
 	wantShown(t, c, 3)
 	wantAbsent(t, c, 7)
 }
@@ -629,7 +629,7 @@ func TestPrivate(t *testing.T) {
 	if _, err := c.Get(t.Context(), id(3)); err != nil {
 		t.Error(err)
 	}
-	c = newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(a), Index: x})
 	open()
 
 	shut := func() {
@@ -644,7 +644,7 @@ func TestPrivate(t *testing.T) {
 		}
 	}
 	a.private = false
-	c = newCatalog(t, Options{Sources: sourcesOf(a), Index: x})
+	c = restarted(t, c, Options{Sources: sourcesOf(a), Index: x})
 	shut()
 	refresh(t, c)
 	shut()

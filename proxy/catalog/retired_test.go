@@ -71,11 +71,11 @@ func TestRetired(t *testing.T) {
 				wantAbsent(t, c, 4)
 				offline := o
 				offline.Offline = true
-				c = newCatalog(t, offline)
+				c = restarted(t, c, offline)
 			}
 
 			// Another source has one of them: so much the better. With other bytes, too.
-			c = newCatalog(t, o)
+			c = restarted(t, c, o)
 			b.set(func(f *fake) { f.listed = []spec{{n: 5, sum: "00000000000000000000000000000000000000aa"}} })
 			refresh(t, c)
 			if e := entry(t, c, 5); e.Retired || !e.Listed || e.Source != "b" {

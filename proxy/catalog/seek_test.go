@@ -76,15 +76,15 @@ func TestSecondSourceOfUnlisted(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 
-		c = newCatalog(t, Options{Sources: seekers(a, b), Index: x})
+		c = restarted(t, c, Options{Sources: seekers(a, b), Index: x})
 		if e := entry(t, c, 5); holders(e) != "a b" {
 			t.Errorf("after a restart: %s", holders(e))
 		}
-		c = newCatalog(t, Options{Sources: []SourceOptions{{Source: b}}, Index: x})
+		c = restarted(t, c, Options{Sources: []SourceOptions{{Source: b}}, Index: x})
 		if e := entry(t, c, 5); holders(e) != "b" {
 			t.Errorf("without the first: %s", holders(e))
 		}
-		c = newCatalog(t, Options{Sources: seekers(a, b), Index: x, Offline: true})
+		c = restarted(t, c, Options{Sources: seekers(a, b), Index: x, Offline: true})
 		if e := entry(t, c, 5); holders(e) != "" || len(e.Others) != 0 {
 			t.Errorf("offline: %+v", e)
 		}
