@@ -182,7 +182,8 @@ func TestSoloSourceDies(t *testing.T) {
 			}
 			return reply{err: errDown}
 		}}
-		liar := always("liar", flip(data, len(data)-5), reply{})
+		late := reply{delay: 100 * time.Millisecond} // not before the client has bytes of the other
+		liar := always("liar", flip(data, len(data)-5), late)
 		honest := &fake{name: "honest", data: data}
 		_, _, err := get(s, blobOf(data), flaky, liar, honest)
 		wantError(t, err, verify.ErrMismatch)
