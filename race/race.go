@@ -12,8 +12,8 @@ import (
 // the last one asked has had pause as a head start. Without a pause all are asked at once. ask must
 // not wait, and sees to it that one answer follows on answers, which has room for all. good judges
 // an answer; the first good one wins. Without a winner ok is false: all have answered in vain, or
-// ctx has ended. ask and good run in the caller's goroutine. late waits for the answers that are
-// still to come, and gives them.
+// ctx has ended, after which ask is not called. ask and good run in the caller's goroutine. late
+// waits for the answers that are still to come, and gives them.
 func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i int, answers chan<- T), good func(T) bool) (won T, late iter.Seq[T], ok bool) {
 	answers, pending := make(chan T, n), 0
 	late = func(yield func(T) bool) {
@@ -23,24 +23,23 @@ func First[T any](ctx context.Context, n int, pause time.Duration, ask func(i in
 			}
 		}
 	}
-	next := time.NewTimer(pause)
-	defer next.Stop()
+	var next <-chan time.Time // the end of the head start; nil: there is none
 	asked := 0
 	more := func() {
+		next = nil
 		for asked < n && ctx.Err() == nil {
 			ask(asked, answers)
 			asked++
 			pending++
 			if pause > 0 && asked < n {
-				next.Reset(pause)
+				next = time.After(pause)
 				return
 			}
 		}
-		next.Stop() // none is left to ask
 	}
 	for more(); pending > 0; {
 		select {
-		case <-next.C:
+		case <-next:
 			more()
 		case a := <-answers:
 			pending--

@@ -49,7 +49,7 @@ func TestFirst(t *testing.T) {
 	f("all at once, in vain", []runner{{s, false}, {2 * s, false}}, 9*s, -1, 2*s, 0, 0, 0)
 }
 
-// TestFirstOfAnEndedContext: nothing is asked of any once the context has ended.
+// TestFirstOfAnEndedContext: no candidate is asked once the context has ended.
 func TestFirstOfAnEndedContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := 0
