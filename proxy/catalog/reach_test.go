@@ -69,13 +69,12 @@ func TestSuspectedSource(t *testing.T) {
 		if n := a.count(); n != 1 {
 			t.Errorf("asked for %d lists at once", n)
 		}
-		for range 2 {
-			time.Sleep(time.Nanosecond)
+		for _, wait := range []time.Duration{1, firstRetry} {
+			time.Sleep(wait)
 			synctest.Wait()
 			if n := a.count(); n != 2 {
 				t.Errorf("asked for %d lists, want 2", n)
 			}
-			time.Sleep(firstRetry)
 		}
 		if s := c.Status()[0]; s.State != stateUp || !s.AskedFrom.Equal(rest) || s.Resting != 3 || s.Reason != "they fail" {
 			t.Errorf("%+v", s)
