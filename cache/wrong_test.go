@@ -182,7 +182,7 @@ func TestSoloSourceDies(t *testing.T) {
 			}
 			return reply{err: errDown}
 		}}
-		late := reply{delay: 100 * time.Millisecond} // not before the client has bytes of the other
+		late := reply{delay: 100 * time.Millisecond} // the client has bytes of the other before, and the head start lasts
 		liar := always("liar", flip(data, len(data)-5), late)
 		honest := &fake{name: "honest", data: data}
 		_, _, err := get(s, blobOf(data), flaky, liar, honest)
