@@ -37,7 +37,7 @@ run: build
 # They build the binary, of which the cache of test results knows nothing: -count=1.
 test: tools vet
 	go test -race -timeout 15m $$(go list ./... | grep -v '/e2e$$')
-	go test -race -count=1 -timeout 20m ./e2e
+	go test -race -count=1 -timeout 15m ./e2e
 
 check: test lint cross
 
